@@ -1,0 +1,249 @@
+"""Checks of names and of the bracket rule, before any size is known. Each mistake has a message of its own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from polyattn.errors import SpecError
+from polyattn.language.sizes import SizeTable
+from polyattn.language.syntax import (
+    FUNCTIONS,
+    FUNCTIONS_ELEMENTWISE,
+    FUNCTIONS_KEEPING,
+    FUNCTIONS_REDUCING,
+    IDENTITY,
+    NOWHERE,
+    Access,
+    At,
+    Bracket,
+    Call,
+    Definition,
+    SizeRef,
+    Statements,
+    Sum,
+    Term,
+)
+
+MAX_ATOMS = 16
+
+
+def check_names(statements: Statements, source: str) -> None:
+    """Raise a `SpecError` for the first name, index or bracket that is used wrongly."""
+    _Checker(statements, source).run()
+
+
+class _Checker:
+    def __init__(self, statements: Statements, source: str):
+        self.statements, self.source = statements, source
+
+    def error(self, reason: str, at: At = NOWHERE) -> SpecError:
+        return SpecError(reason, self.source, at.line, at.column)
+
+    def run(self) -> None:
+        if not self.statements.inputs:
+            raise self.error("there is no input: declare one, such as 'x[N,C]'")
+        if not self.statements.definitions:
+            raise self.error("there is no definition: the last one is the output, as in 'y[a,b] = x[a,d]*w[d,b]'")
+        self.check_splits()
+        self.check_declared_once()
+        self.ranks = {i.name: len(i.sizes) for i in self.statements.inputs}
+        self.first_use: dict[str, Access] = {}
+        defined_later = Counter(d.name for d in self.statements.definitions)
+        self.unused: dict[str, At] = {}
+        for definition in self.statements.definitions:
+            self.defined_later = defined_later
+            self.check_definition(definition)
+            del defined_later[definition.name]
+            self.ranks[definition.name] = len(definition.target.slots)
+            self.unused[definition.name] = definition.target.at
+        del self.unused[self.statements.definitions[-1].name]
+        for name, at in self.unused.items():
+            raise self.error(f"'{name}' is defined but the output does not use it: use it or delete its definition", at)
+
+    def check_splits(self) -> None:
+        self.declared_sizes = SizeTable.of(self.statements).names
+        seen: dict[str, tuple[str, ...]] = {}
+        for split in self.statements.splits:
+            if split.size in seen:
+                raise self.error(f"size '{split.size}' is split twice", split.at)
+            seen[split.size] = split.parts
+        counts: dict[str, int] = {}
+        for split in self.statements.splits:
+            self.count_atoms(split.size, seen, split.at, counts, ())
+        indices: dict[str, str] = {}
+        for declared in self.statements.index_sizes:
+            if indices.setdefault(declared.index, declared.size) != declared.size:
+                raise self.error(
+                    f"index '{declared.index}' has two sizes: {indices[declared.index]} and {declared.size}",
+                    declared.at,
+                )
+
+    def count_atoms(
+        self,
+        size: str,
+        splits: dict[str, tuple[str, ...]],
+        at: At,
+        counts: dict[str, int],
+        above: tuple[str, ...],
+    ) -> int:
+        """How many atomic sizes a size is made of, refusing cycles and products of too many."""
+        if size in above:
+            raise self.error(f"size '{size}' is a part of itself", at)
+        if size not in counts:
+            if len(above) == MAX_ATOMS:
+                raise self.error(f"size '{above[0]}' is split more than {MAX_ATOMS} deep", at)
+            parts = splits.get(size, ())
+            counts[size] = sum(self.count_atoms(p, splits, at, counts, (*above, size)) for p in parts) or 1
+            if counts[size] > MAX_ATOMS:
+                raise self.error(f"size '{size}' is a product of more than {MAX_ATOMS} atomic sizes", at)
+        return counts[size]
+
+    def check_declared_once(self) -> None:
+        places: dict[str, str] = {}
+        for declared in self.statements.inputs:
+            self.check_free(declared.name, declared.at)
+            if declared.name in places:
+                raise self.error(f"'{declared.name}' is declared as an input twice", declared.at)
+            places[declared.name] = "an input"
+        for definition in self.statements.definitions:
+            self.check_free(definition.name, definition.target.at)
+            if definition.name in places:
+                raise self.error(
+                    f"'{definition.name}' is defined twice: it is {places[definition.name]} already",
+                    definition.target.at,
+                )
+            places[definition.name] = "a definition"
+
+    def check_free(self, name: str, at: At) -> None:
+        if name == IDENTITY:
+            raise self.error(f"'{IDENTITY}' is the identity, {IDENTITY}[i,j]; choose another name", at)
+        if name in FUNCTIONS:
+            raise self.error(f"'{name}' is a function; choose another name", at)
+
+    def check_definition(self, definition: Definition) -> None:
+        target, body = definition.target, definition.body
+        for index, count in Counter(target.indices).items():
+            if count > 1:
+                raise self.error(
+                    f"index '{index}' is repeated on the left of '{target.tensor}': each slot needs its own",
+                    target.at,
+                )
+        total = body.argument if isinstance(body, Call) else body
+        on_right: set[str] = set()
+        for access in _accesses(total):
+            self.check_access(access)
+            on_right.update(access.indices)
+        indices = on_right | set(target.indices)
+        for factor in _factors(total):
+            if isinstance(factor, Access) and not factor.slots and factor.tensor in indices:
+                raise self.error(
+                    f"'{factor.tensor}' is an index here; a bare name is a scalar parameter, so rename one of them",
+                    factor.at,
+                )
+            if isinstance(factor, SizeRef):
+                self.check_size(factor)
+        if isinstance(body, Call):
+            self.check_call(body, target, on_right)
+        for slot in target.slots:
+            for index in slot.indices:
+                if index not in on_right:
+                    raise self.error(
+                        f"index '{index}' is on the left of '{target.tensor}', but nothing on the right has it",
+                        slot.at,
+                    )
+        free = set(target.indices) | (set(body.over) if isinstance(body, Call) else set())
+        for term in total.terms:
+            self.check_brackets(term, free, set())
+
+    def check_size(self, ref: SizeRef) -> None:
+        if ref.size not in self.declared_sizes:
+            known = ", ".join(self.declared_sizes) or "none"
+            raise self.error(f"unknown size '{ref.size}'; the sizes here are {known}", ref.at)
+
+    def check_access(self, access: Access) -> None:
+        name, rank = access.tensor, len(access.slots)
+        if name == IDENTITY and rank != 2:
+            raise self.error(f"the identity has two slots, {IDENTITY}[i,j], not {rank}", access.at)
+        if name in self.defined_later:
+            raise self.error(
+                f"'{name}' is used before its definition: definitions stand in the order in which they are computed",
+                access.at,
+            )
+        self.unused.pop(name, None)
+        if name in self.ranks:
+            if self.ranks[name] != rank:
+                raise self.error(
+                    f"'{name}' has {_slots(self.ranks[name])}, but is used with {_slots(rank)} here",
+                    access.at,
+                )
+        elif name != IDENTITY:
+            first = self.first_use.setdefault(name, access)
+            if len(first.slots) != rank:
+                raise self.error(
+                    f"tensor '{name}' is used with two shapes: as '{first}' with {_slots(len(first.slots))}, "
+                    f"and with {_slots(rank)} here",
+                    access.at,
+                )
+
+    def check_call(self, call: Call, target: Access, on_right: set[str]) -> None:
+        name = call.function
+        if name in FUNCTIONS_ELEMENTWISE and call.over:
+            raise self.error(f"'{name}' works on each entry by itself and takes no index in square brackets", call.at)
+        if name not in FUNCTIONS_ELEMENTWISE and not call.over:
+            raise self.error(f"'{name}' needs the index that it runs over, as in '{name}[e](...)'", call.at)
+        for index, count in Counter(call.over).items():
+            if count > 1:
+                raise self.error(f"index '{index}' is repeated in '{name}[{','.join(call.over)}]'", call.at)
+            if index not in on_right:
+                raise self.error(f"'{name}' runs over index '{index}', which its argument does not have", call.at)
+            if name in FUNCTIONS_KEEPING and index not in target.indices:
+                raise self.error(f"'{name}' keeps index '{index}': it has to stand on the left as well", call.at)
+            if name in FUNCTIONS_REDUCING and index in target.indices:
+                raise self.error(f"'{name}' reduces index '{index}' away: it cannot stand on the left", call.at)
+
+    def check_brackets(self, term: Term, free: set[str], outside: set[str]) -> None:
+        """The bracket rule: an index that is summed and occurs both inside a bracketed term and outside of
+        the bracket has to be in every term of the bracket."""
+        own = [_indices_of_factor(f) for f in term.factors]
+        counts = Counter(i for indices in own for i in indices)
+        for factor, inside in zip(term.factors, own, strict=True):
+            if not isinstance(factor, Bracket):
+                continue
+            around = outside | {i for i in counts if counts[i] > (i in inside)}
+            for inner in factor.body.terms:
+                has = {i for f in inner.factors for i in _indices_of_factor(f)}
+                for index in sorted((inside & around) - free - has):
+                    raise self.error(
+                        f"index '{index}' is summed and occurs inside and outside of this bracket, but not in this term of "
+                        f"it, so it is not clear how often the term counts: multiply the bracket out",
+                        inner.at,
+                    )
+                self.check_brackets(inner, free, around)
+
+
+def _slots(count: int) -> str:
+    return {0: "no slots", 1: "1 slot"}.get(count, f"{count} slots")
+
+
+def _factors(total: Sum) -> Iterator[object]:
+    for term in total.terms:
+        for factor in term.factors:
+            if isinstance(factor, Bracket):
+                yield from _factors(factor.body)
+            else:
+                yield factor
+
+
+def _accesses(total: Sum) -> Iterator[Access]:
+    for factor in _factors(total):
+        if isinstance(factor, Access):
+            yield factor
+
+
+def _indices_of_factor(factor: object) -> set[str]:
+    if isinstance(factor, Access):
+        return set(factor.indices)
+    if isinstance(factor, Bracket):
+        return {i for access in _accesses(factor.body) for i in access.indices}
+    return set()

@@ -1,0 +1,52 @@
+"""Classic einsum text as a specification's text."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from polyattn.errors import SpecError
+
+
+def einsum_text(equation: str, operands: str, input: str, where: tuple[str, ...] = ()) -> str:
+    """The specification that says `equation` of the named operands.
+
+    Args:
+        equation: such as "ad,ef,eh,df,hb->ab"; without "->" the output has the letters that occur once, sorted.
+        operands: the tensors' names, separated by commas, such as "x,x,x,wf,wg".
+        input: the declaration of the input, such as "x[N,C]"; several are separated by ";".
+        where: further statements, such as "r : R" or "C = G*M".
+    """
+    compact = re.sub(r"\s", "", equation)
+    if "..." in compact:
+        raise SpecError("an ellipsis has no meaning here: write every index", equation, 1, equation.index(".") + 1)
+    left, arrow, right = compact.partition("->")
+    terms = left.split(",")
+    names = [name.strip() for name in operands.split(",")]
+    for position, char in enumerate(equation):
+        if not (char.isascii() and (char.isalpha() or char in ",-> \t")):
+            raise SpecError(
+                f"unexpected character {char!r} in einsum text; indices are letters",
+                equation,
+                1,
+                position + 1,
+            )
+    if len(terms) != len(names):
+        raise SpecError(
+            f"the equation has {len(terms)} operands, but {len(names)} names are given: {operands!r}",
+            equation,
+            1,
+            1,
+        )
+    if not arrow:
+        counts = Counter(c for term in terms for c in term)
+        right = "".join(sorted(c for c, n in counts.items() if n == 1))
+    letters = {c: c if c.islower() else f"{c.lower()}_" for c in compact if c.isalpha()}
+    output = next(n for n in ("y", "z", "out", "result") if n not in names and n not in letters.values())
+
+    def access(name: str, term: str) -> str:
+        return f"{name}[{','.join(letters[c] for c in term)}]" if term else name
+
+    product = "*".join(access(name, term) for name, term in zip(names, terms, strict=True))
+    wheres = [f"where {text.removeprefix('where ').strip()}" for text in where]
+    return "\n".join([input, *wheres, f"{access(output, right)} = {product}"])

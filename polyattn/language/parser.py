@@ -1,0 +1,372 @@
+"""Text to syntax tree. Knows the grammar and nothing of tensors; what a tree means is checked in `checks`.
+
+Guarantees: any text gives a `Statements` or a `SpecError` that points at the place, in time linear in the
+length of the text, which is limited, as is the depth of its brackets.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from fractions import Fraction
+from functools import lru_cache
+from importlib.resources import files
+
+from lark import Lark, Token, Tree
+from lark.exceptions import UnexpectedCharacters, UnexpectedToken
+
+from polyattn.errors import SpecError
+from polyattn.language.syntax import (
+    FUNCTIONS,
+    Access,
+    At,
+    Bracket,
+    Call,
+    Definition,
+    IndexSize,
+    Input,
+    Number,
+    SizeRef,
+    Slot,
+    Split,
+    Statements,
+    Sum,
+    Term,
+    is_size_name,
+)
+
+MAX_LENGTH = 20_000
+MAX_DEPTH = 40
+MAX_NUMBER = 18
+
+OPENING = {"LPAR": ("RPAR", ")"), "LSQB": ("RSQB", "]")}
+CONTINUES_BEFORE = {"SIGN", "STAR", "SLASH", "EQUAL"}
+CONTINUES_AFTER = CONTINUES_BEFORE | {"COMMA", "COLON"}
+STARTS_FACTOR = {"NAME", "NUMBER", "LPAR"}
+
+
+def parse(text: str | bytes) -> Statements:
+    """Parse a specification's text.
+
+    Raises:
+        SpecError: with the line, the column and what was expected there.
+    """
+    source = _as_text(text)
+    try:
+        tree = _lark().parse(source)
+    except UnexpectedCharacters as error:
+        raise _bad_character(error, source) from None
+    except UnexpectedToken as error:
+        raise _bad_token(error, source) from None
+    except SpecError as error:
+        raise SpecError(error.reason, source, error.line, error.column) from None
+    return _Builder(source).statements(tree)
+
+
+@lru_cache(maxsize=1)
+def _lark() -> Lark:
+    grammar = files("polyattn.language").joinpath("grammar.lark").read_text(encoding="utf-8")
+    return Lark(grammar, parser="lalr", lexer="basic", postlex=_StatementEnds(), maybe_placeholders=False)
+
+
+def _as_text(text: str | bytes) -> str:
+    if isinstance(text, bytes):
+        try:
+            text = text.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise SpecError(f"the text is not UTF-8: {error.reason} at byte {error.start}") from None
+    if not isinstance(text, str):
+        raise SpecError(f"a specification is text, not {type(text).__name__}")
+    if len(text) > MAX_LENGTH:
+        raise SpecError(f"the text has {len(text)} characters; a specification has at most {MAX_LENGTH}")
+    return text
+
+
+class _StatementEnds:
+    """Lark's token filter: drops the newlines that do not end a statement and checks that brackets pair up."""
+
+    always_accept = ("_END",)
+
+    def process(self, stream: Iterator[Token]) -> Iterator[Token]:
+        open_brackets: list[Token] = []
+        previous: Token | None = None
+        end: Token | None = None
+        for token in stream:
+            if token.type == "_END":
+                if token == ";" or (not open_brackets and end is None):
+                    end = token
+                continue
+            if end is not None and previous is not None and _ends(end, previous, token):
+                yield end
+            end = None
+            _pair(open_brackets, token)
+            yield token
+            previous = token
+        if open_brackets:
+            last = open_brackets[-1]
+            raise _bracket_error(f"this '{last}' is never closed: '{OPENING[last.type][1]}' is missing", last)
+
+
+def _ends(end: Token, previous: Token, following: Token) -> bool:
+    return end == ";" or (previous.type not in CONTINUES_AFTER and following.type not in CONTINUES_BEFORE)
+
+
+def _pair(open_brackets: list[Token], token: Token) -> None:
+    if token.type in OPENING:
+        open_brackets.append(token)
+        if len(open_brackets) > MAX_DEPTH:
+            raise _bracket_error(f"brackets are nested more than {MAX_DEPTH} deep", token)
+    elif token.type in ("RPAR", "RSQB"):
+        if not open_brackets:
+            raise _bracket_error(f"this '{token}' closes nothing: no bracket is open", token)
+        opened = open_brackets.pop()
+        wanted, close = OPENING[opened.type]
+        if token.type != wanted:
+            where = f"line {opened.line}, column {opened.column}"
+            raise _bracket_error(f"'{close}' expected, to close the '{opened}' of {where}, but found '{token}'", token)
+
+
+def _bracket_error(reason: str, token: Token) -> SpecError:
+    return SpecError(reason, line=token.line or 1, column=token.column or 1)
+
+
+def _bad_character(error: UnexpectedCharacters, source: str) -> SpecError:
+    char = source[error.pos_in_stream]
+    name = unicodedata.name(char, f"U+{ord(char):04X}")
+    hint = {
+        "^": "there are no powers: write the factor as often as it occurs",
+        "@": "there is no matrix product sign: write '*' and name the shared index on both sides",
+        "{": "brackets are '[' for slots and '(' for sums",
+        "}": "brackets are '[' for slots and '(' for sums",
+        '"': "a specification has no quotation marks",
+        "'": "a transposed matrix is written by exchanging its indices",
+    }.get(char)
+    if hint is None:
+        hint = "names are ASCII letters, digits and underscores, and start with a letter"
+    return SpecError(f"unexpected character {char!r} ({name}); {hint}", source, error.line, error.column)
+
+
+def _bad_token(error: UnexpectedToken, source: str) -> SpecError:
+    token = error.token
+    at_end = token.type == "$END"
+    previous = _token_before(source, None if at_end else token.start_pos)
+    if at_end or token.type == "_END":
+        place = previous or token
+        line, column = place.line or 1, place.end_column or place.column or 1
+        found = "the end of the text" if at_end else "the end of the statement"
+    else:
+        line, column, found = token.line or 1, token.column or 1, f"'{token}'"
+    return SpecError(f"{_expectation(error, previous)}, but found {found}", source, line, column)
+
+
+def _token_before(source: str, position: int | None) -> Token | None:
+    previous = None
+    for token in _lark().lex(source):
+        if position is not None and (token.start_pos or 0) >= position:
+            break
+        previous = token
+    return previous
+
+
+def _expectation(error: UnexpectedToken, previous: Token | None) -> str:
+    expected, found = set(error.accepts or error.expected or ()), error.token.type
+    if "STAR" in expected and found in STARTS_FACTOR:
+        return "an operator is missing: '*' expected between two factors"
+    if found in ("STAR", "SLASH") and previous is not None and previous.type in ("STAR", "SLASH"):
+        return "there are no powers and no '//': one '*' or '/' between two factors, then a factor expected"
+    if expected == STARTS_FACTOR and previous is not None and previous.type in ("LSQB", "COMMA"):
+        return "an index (or, in an input, a size) or a composite slot such as '(g m)' expected"
+    if expected >= STARTS_FACTOR:
+        return "a factor expected (a number, a size, tensor[index, ...], a scalar parameter or a bracket)"
+    if expected == {"NAME"} and previous is not None and previous.type == "_WHERE":
+        return "after 'where': the name of a size, as in 'where C = G*M', or of an index, as in 'where r : R'"
+    if {"_WHERE", "NAME"} <= expected:
+        return "a statement expected (an input x[N,C], a 'where', or a definition name[index, ...] = sum)"
+    if "RSQB" in expected:
+        return "',' or ']' expected: slots are separated by commas and closed by ']'"
+    if "EQUAL" in expected and "COLON" not in expected:
+        return "'=' and a sum expected, or the end of the statement"
+    if "COLON" in expected:
+        return "':' and a size, as in 'where r : R', or '=' and a product, as in 'where C = G*M', expected"
+    if expected <= {"NAME", "NUMBER"} and expected:
+        return "a size expected (a name that starts with a capital, or a number)"
+    if "RPAR" in expected:
+        return "')' or an operator expected"
+    names = {
+        "SIGN": "'+' or '-'",
+        "STAR": "'*'",
+        "SLASH": "'/'",
+        "_END": "the end of the statement",
+        "$END": "the end",
+    }
+    return " or ".join(sorted({names.get(e, e.lower()) for e in expected})) + " expected"
+
+
+class _Builder:
+    """Lark tree to syntax tree, with the checks that need one statement only."""
+
+    def __init__(self, source: str):
+        self.source = source
+
+    def error(self, reason: str, at: At) -> SpecError:
+        return SpecError(reason, self.source, at.line, at.column)
+
+    def statements(self, tree: Tree) -> Statements:
+        inputs, splits, index_sizes, definitions = [], [], [], []
+        for child in tree.children:
+            if child.data == "declaration":
+                inputs.append(self.declaration(child))
+            elif child.data == "split":
+                splits.append(self.split(child))
+            elif child.data == "index_size":
+                index_sizes.extend(self.index_size(child))
+            else:
+                definitions.append(self.definition(child))
+        return Statements(
+            tuple(inputs),
+            tuple(sorted(splits, key=lambda s: s.size)),
+            tuple(sorted(index_sizes, key=lambda s: (s.size, s.index))),
+            tuple(definitions),
+        )
+
+    def declaration(self, tree: Tree) -> Input:
+        (head,) = tree.children
+        name = head.children[0]
+        if len(head.children) == 1:
+            raise self.error(
+                f"'{name}' alone says nothing: an input is {name}[N,C], a definition {name}[index, ...] = sum",
+                _at(name),
+            )
+        sizes = []
+        for slot in head.children[1].children:
+            token = slot.children[0]
+            if len(slot.children) > 1 or not (token.type == "NUMBER" or is_size_name(token)):
+                raise self.error(
+                    "a statement without '=' declares an input, whose slots are sizes (capitals, as in x[N,C]); "
+                    "a definition goes on with '=' and a sum",
+                    _at(token),
+                )
+            sizes.append(self.size_text(token))
+        return Input(str(name), tuple(sizes), _at(name))
+
+    def split(self, tree: Tree) -> Split:
+        name, *parts = (c for c in tree.children if _kind(c) != "STAR")
+        if not is_size_name(name):
+            raise self.error(
+                f"'{name}' is an index; only a size can be split, and sizes start with a capital", _at(name)
+            )
+        return Split(str(name), tuple(self.size_text(p.children[0]) for p in parts), _at(name))
+
+    def index_size(self, tree: Tree) -> list[IndexSize]:
+        *names, size = tree.children
+        for name in names:
+            if is_size_name(name):
+                raise self.error(f"'{name}' is a size; 'where ... :' gives indices their size", _at(name))
+        text = self.size_text(size.children[0])
+        return [IndexSize(str(name), text, _at(name)) for name in names]
+
+    def size_text(self, token: Token) -> str:
+        if token.type == "NUMBER":
+            if not token.isdigit() or int(token[:MAX_NUMBER]) == 0 or len(token) > 9:
+                raise self.error("a size is a whole number from 1 to 999999999", _at(token))
+            return str(int(token))
+        if not is_size_name(token):
+            raise self.error(f"'{token}' is no size: sizes start with a capital", _at(token))
+        return str(token)
+
+    def definition(self, tree: Tree) -> Definition:
+        head, body = tree.children
+        target = self.access(head)
+        if is_size_name(target.tensor) and not target.slots:
+            raise self.error(f"'{target.tensor}' is a size: 'where {target.tensor} = A*B' splits it", target.at)
+        terms = body.children
+        if len(terms) == 1 and len(terms[0].children) == 1 and _kind(terms[0].children[0]) == "call":
+            return Definition(target, self.call(terms[0].children[0]))
+        return Definition(target, self.sum(body))
+
+    def call(self, tree: Tree) -> Call:
+        head, argument = tree.children
+        name = head.children[0]
+        if name not in FUNCTIONS:
+            raise self.error(f"unknown function '{name}'; there are {', '.join(FUNCTIONS)}", _at(name))
+        over = []
+        for slot in head.children[1].children if len(head.children) > 1 else []:
+            if len(slot.children) > 1:
+                raise self.error("a function's indices are plain: split them with commas", _at(slot.children[0]))
+            over.extend(self.slot(slot).indices)
+        return Call(str(name), tuple(over), self.sum(argument), _at(name))
+
+    def sum(self, tree: Tree) -> Sum:
+        terms, negative = [], False
+        for child in tree.children:
+            if isinstance(child, Token):
+                negative = child == "-"
+            else:
+                terms.append(self.term(child, negative))
+                negative = False
+        return Sum(tuple(terms))
+
+    def term(self, tree: Tree, negative: bool) -> Term:
+        factors, divides, divide = [], [], False
+        for child in tree.children:
+            if isinstance(child, Token):
+                divide = child.type == "SLASH"
+                continue
+            factor = self.factor(child)
+            if divide and not isinstance(factor, Number | SizeRef):
+                raise self.error("only a number or a size can stand after '/'", factor.at)
+            if divide and isinstance(factor, Number) and not factor.value:
+                raise self.error("division by zero", factor.at)
+            factors.append(factor)
+            divides.append(divide)
+            divide = False
+        return Term(negative, tuple(factors), tuple(divides), factors[0].at)
+
+    def factor(self, tree: Tree) -> Access | Number | SizeRef | Bracket:
+        if tree.data == "number":
+            (token,) = tree.children
+            if len(token) > MAX_NUMBER:
+                raise self.error(f"numbers have at most {MAX_NUMBER} digits", _at(token))
+            return Number(Fraction(str(token)), _at(token))
+        if tree.data == "bracket":
+            inner = self.sum(tree.children[0])
+            return Bracket(inner, inner.terms[0].at)
+        if tree.data == "call":
+            name = tree.children[0].children[0]
+            if name in FUNCTIONS:
+                raise self.error(
+                    f"'{name}' can only be the whole right-hand side: give it a definition of its own, and use its name",
+                    _at(name),
+                )
+            if len(tree.children[0].children) > 1:
+                raise self.error("an operator is missing: '*' expected before '('", _at(name))
+            raise self.error(f"unknown function '{name}'; there are {', '.join(FUNCTIONS)}", _at(name))
+        access = self.access(tree)
+        if access.tensor in FUNCTIONS:
+            raise self.error(f"'{access.tensor}' is a function: its argument follows in round brackets", access.at)
+        if not access.slots and is_size_name(access.tensor):
+            return SizeRef(access.tensor, access.at)
+        return access
+
+    def access(self, tree: Tree) -> Access:
+        name, *slots = tree.children
+        accessed = tuple(self.slot(slot) for slot in slots[0].children) if slots else ()
+        return Access(str(name), accessed, _at(name))
+
+    def slot(self, tree: Tree) -> Slot:
+        for token in tree.children:
+            if token.type == "NUMBER":
+                raise self.error("a fixed position cannot be written: slots hold indices (small letters)", _at(token))
+            if is_size_name(token):
+                raise self.error(
+                    f"'{token}' is a size: slots hold indices, which start with a small letter", _at(token)
+                )
+        return Slot(tuple(map(str, tree.children)), _at(tree.children[0]))
+
+
+def _kind(node: Tree | Token) -> str:
+    return node.data if isinstance(node, Tree) else node.type
+
+
+def _at(token: Token) -> At:
+    return At(token.line or 0, token.column or 0)

@@ -1,0 +1,127 @@
+"""Sizes: names with their splits, as products of atomic sizes; and numbers for them.
+
+A size that is split (`C = G*M`) is the product of its parts; what is not split is atomic. Everything after
+the language works on atomic sizes, so `x[n,c]` and `x[n,(g m)]` are one access.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+from polyattn.errors import SizeError
+from polyattn.language.syntax import Split, Statements
+
+Atoms = tuple[str, ...]
+"""A size as the ordered product of atomic sizes (names, or numbers as text), outermost first."""
+
+
+@dataclass(frozen=True)
+class SizeTable:
+    """The sizes of one specification: `splits` maps a size to its parts, `names` lists all that are declared."""
+
+    names: tuple[str, ...]
+    splits: tuple[Split, ...]
+
+    @classmethod
+    def of(cls, statements: Statements) -> SizeTable:
+        names = [s for i in statements.inputs for s in i.sizes]
+        names += [s for split in statements.splits for s in (split.size, *split.parts)]
+        names += [d.size for d in statements.index_sizes]
+        return cls(tuple(dict.fromkeys(n for n in names if not n.isdigit())), statements.splits)
+
+    @cached_property
+    def _parts(self) -> dict[str, tuple[str, ...]]:
+        return {split.size: split.parts for split in self.splits}
+
+    @cached_property
+    def _atoms(self) -> dict[str, Atoms]:
+        found: dict[str, Atoms] = {}
+
+        def atoms(size: str) -> Atoms:
+            if size not in found:
+                found[size] = tuple(a for p in self._parts.get(size, ()) for a in atoms(p)) or (size,)
+            return found[size]
+
+        for name in self.names:
+            atoms(name)
+        return found
+
+    @cached_property
+    def _names(self) -> dict[Atoms, str]:
+        return {self.atoms(name): name for name in reversed(self.names)}
+
+    def parts(self, size: str) -> tuple[str, ...] | None:
+        """The parts that a size is split into; None if it is not split."""
+        return self._parts.get(size)
+
+    def atoms(self, size: str) -> Atoms:
+        return self._atoms.get(size, (size,))
+
+    def name(self, atoms: Atoms) -> str:
+        """The declared name of these atoms where there is one, else their product as text."""
+        return atoms[0] if len(atoms) == 1 else self._names.get(atoms, "*".join(atoms))
+
+    @property
+    def atomic(self) -> tuple[str, ...]:
+        """The named atomic sizes, in the order of their declaration."""
+        return tuple(dict.fromkeys(a for name in self.names for a in self.atoms(name) if not a.isdigit()))
+
+    def solve(self, given: Mapping[str, int], needed: Iterable[str] = ()) -> dict[str, int]:
+        """The number of every size that the given ones fix.
+
+        Args:
+            given: sizes by name; split sizes, their parts, or any mixture that fixes them.
+            needed: sizes that have to be known in the end.
+
+        Raises:
+            SizeError: an unknown name, a value that is no positive whole number, a contradiction
+                (`C = 10` with `C = G*M`, `G = 4`), or a needed size that nothing fixes.
+        """
+        known: dict[str, int] = {}
+        for name, value in given.items():
+            if name not in self.names:
+                raise SizeError(f"there is no size {name!r} here; the sizes are {', '.join(self.names)}")
+            if isinstance(value, bool) or not hasattr(value, "__index__") or int(value) < 1:
+                raise SizeError(f"size {name} must be a positive whole number, not {value!r}")
+            known[name] = int(value)
+        while self._propagate(known):
+            pass
+        missing = [name for name in needed if not name.isdigit() and name not in known]
+        if missing:
+            raise SizeError(f"missing size{'s' * (len(missing) > 1)}: {', '.join(dict.fromkeys(missing))}")
+        return known
+
+    def _propagate(self, known: dict[str, int]) -> bool:
+        """One round over the splits; says whether it learnt a size."""
+        learnt = False
+        for split in self.splits:
+            unknown = [p for p in split.parts if not p.isdigit() and p not in known]
+            fixed = prod(int(p) if p.isdigit() else known[p] for p in split.parts if p not in unknown)
+            if not unknown:
+                if known.setdefault(split.size, fixed) != fixed:
+                    raise SizeError(
+                        f"{split.size} = {known[split.size]} contradicts {_equation(split, known)} = {fixed}"
+                    )
+                learnt |= split.size not in known
+            elif len(unknown) == 1 and split.size in known and split.parts.count(unknown[0]) == 1:
+                if known[split.size] % fixed:
+                    raise SizeError(
+                        f"{split.size} = {known[split.size]} is not divisible by {fixed}, "
+                        f"which {_equation(split, known)} needs"
+                    )
+                known[unknown[0]] = known[split.size] // fixed
+                learnt = True
+        return learnt
+
+
+def value_of(atoms: Iterable[str], known: Mapping[str, int]) -> int:
+    """The number of positions that atomic sizes span together."""
+    return prod(int(a) if a.isdigit() else known[a] for a in atoms)
+
+
+def _equation(split: Split, known: Mapping[str, int]) -> str:
+    parts = [f"{p}({known[p]})" if p in known else p for p in split.parts]
+    return f"{split.size} = {'*'.join(parts)}"

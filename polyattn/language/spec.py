@@ -1,0 +1,125 @@
+"""`Specification`: a checked text. The algebra builds the public `Spec` on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Self
+
+from polyattn.errors import SpecError
+from polyattn.language.einsum import einsum_text
+from polyattn.language.latex import latex
+from polyattn.language.parser import parse
+from polyattn.language.resolve import Resolved, resolve
+from polyattn.language.sizes import Atoms, SizeTable
+from polyattn.language.syntax import Call, Statements
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Specification:
+    """An attention layer's equations: immutable and hashable; prints back to a text that parses to an equal value.
+
+    Raises:
+        SpecError: the text is wrong; the message shows the line with a caret under the place.
+    """
+
+    statements: Statements
+    resolved: Resolved = field(compare=False)
+
+    def __init__(self, text: str | bytes | Statements):
+        if isinstance(text, Statements):
+            statements, source = text, ""
+        else:
+            statements = parse(text)
+            source = text if isinstance(text, str) else text.decode("utf-8")
+        object.__setattr__(self, "statements", statements)
+        object.__setattr__(self, "resolved", resolve(statements, source))
+
+    @classmethod
+    def from_einsum(cls, equation: str, operands: str, *, input: str, where: str | tuple[str, ...] = ()) -> Self:
+        """The specification of classic einsum text.
+
+        >>> print(Specification.from_einsum("ad,df->af", "x,w", input="x[N,C]"))
+        x[N,C]
+        y[a,f] = x[a,d]*w[d,f]
+        """
+        return cls(einsum_text(equation, operands, input, (where,) if isinstance(where, str) else tuple(where)))
+
+    def __str__(self) -> str:
+        return str(self.statements)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
+    def _repr_latex_(self) -> str:
+        return f"$\\displaystyle {latex(self.statements)}$"
+
+    def latex(self) -> str:
+        """The definitions as one LaTeX `aligned` block."""
+        return latex(self.statements)
+
+    @property
+    def sizes(self) -> SizeTable:
+        return self.resolved.sizes
+
+    @property
+    def inputs(self) -> dict[str, tuple[str, ...]]:
+        """Each input's shape, as names of sizes."""
+        return {i.name: i.sizes for i in self.statements.inputs}
+
+    @property
+    def parameters(self) -> dict[str, tuple[str, ...]]:
+        """Each parameter's shape, as names of sizes; () for a scalar."""
+        return {name: self._names(self.resolved.shapes[name]) for name in self.resolved.parameters}
+
+    @property
+    def output(self) -> str:
+        """The name of the last definition."""
+        return self.statements.definitions[-1].name
+
+    @property
+    def output_shape(self) -> tuple[str, ...]:
+        return self._names(self.resolved.shapes[self.output])
+
+    def shape(self, tensor: str) -> tuple[Atoms, ...]:
+        """The size of each slot of any tensor of the specification, as atomic sizes."""
+        return self.resolved.shapes[tensor]
+
+    @property
+    def has_functions(self) -> bool:
+        """Whether any definition applies a function other than `mean`, which is a sum over 1/size."""
+        return any(isinstance(d.body, Call) and d.body.function != "mean" for d in self.statements.definitions)
+
+    def with_statements(self, *texts: str) -> Self:
+        """The specification with further statements, each definition put before the first use of its name.
+
+        A definition of a parameter substitutes it: `with_statements("wf[d,f] = wq[d,r]*wk[f,r]", "where r : R")`.
+        """
+        extra = parse("\n".join(texts))
+        have = self.statements
+        definitions = list(have.definitions)
+        for new in reversed(extra.definitions):
+            if new.name not in self.resolved.parameters and not any(new.name in _used(d) for d in extra.definitions):
+                known = ", ".join(self.resolved.parameters) or "none"
+                raise SpecError(
+                    f"'{new.name}' is not a parameter of this specification (they are {known})",
+                    "\n".join(texts), new.target.at.line, new.target.at.column,
+                )  # fmt: skip
+            first = next(i for i, d in enumerate(definitions) if new.name in _used(d))
+            definitions.insert(first, new)
+        merged = Statements(
+            have.inputs + extra.inputs,
+            tuple(sorted({*have.splits, *extra.splits}, key=lambda s: s.size)),
+            tuple(sorted({*have.index_sizes, *extra.index_sizes}, key=lambda s: (s.size, s.index))),
+            tuple(definitions),
+        )
+        return type(self)(str(merged))
+
+    def _names(self, shape: tuple[Atoms, ...]) -> tuple[str, ...]:
+        return tuple(self.sizes.name(atoms) for atoms in shape)
+
+
+def _used(definition) -> Mapping[str, None]:
+    from polyattn.language.resolve import accesses_of
+
+    return {access.tensor: None for access in accesses_of(definition.body)}

@@ -1,0 +1,209 @@
+"""The syntax tree of a specification: immutable values that know how to print themselves.
+
+Positions (`at`) point into the source text for error messages; they take no part in equality, so two
+texts that differ only in spacing and comments give equal trees.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+FUNCTIONS_KEEPING = ("softmax", "normalize")  # `over` indices stay on the left
+FUNCTIONS_REDUCING = ("max", "mean")  # `over` indices are gone from the left
+FUNCTIONS_ELEMENTWISE = ("relu", "sigmoid")  # no `over` indices
+FUNCTIONS = FUNCTIONS_KEEPING + FUNCTIONS_REDUCING + FUNCTIONS_ELEMENTWISE
+
+IDENTITY = "I"
+"""The reserved tensor I[i,j]: 1 where i = j, else 0. Its two slots have one size, any size."""
+
+
+@dataclass(frozen=True)
+class At:
+    """A place in the source text; line and column count from 1, and 0 means that there is none."""
+
+    line: int = 0
+    column: int = 0
+
+
+NOWHERE = At()
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One slot of an access: a plain index, or a composite `(outer inner)`."""
+
+    indices: tuple[str, ...]
+    at: At = field(default=NOWHERE, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return self.indices[0] if len(self.indices) == 1 else f"({' '.join(self.indices)})"
+
+
+@dataclass(frozen=True)
+class Access:
+    """`tensor[slot, ...]`, or a bare name (a scalar parameter) when there are no slots."""
+
+    tensor: str
+    slots: tuple[Slot, ...]
+    at: At = field(default=NOWHERE, compare=False, repr=False)
+
+    @property
+    def indices(self) -> tuple[str, ...]:
+        return tuple(i for slot in self.slots for i in slot.indices)
+
+    def __str__(self) -> str:
+        return f"{self.tensor}[{','.join(map(str, self.slots))}]" if self.slots else self.tensor
+
+
+@dataclass(frozen=True)
+class Number:
+    value: Fraction
+    at: At = field(default=NOWHERE, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return decimal_text(self.value)
+
+
+@dataclass(frozen=True)
+class SizeRef:
+    """A size used as a number, as in `1/N`."""
+
+    size: str
+    at: At = field(default=NOWHERE, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return self.size
+
+
+@dataclass(frozen=True)
+class Bracket:
+    body: Sum
+    at: At = field(default=NOWHERE, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return f"({self.body})"
+
+
+Factor = Access | Number | SizeRef | Bracket
+
+
+@dataclass(frozen=True)
+class Term:
+    """A signed product; `divides[i]` says that factor i stands after a `/`."""
+
+    negative: bool
+    factors: tuple[Factor, ...]
+    divides: tuple[bool, ...]
+    at: At = field(default=NOWHERE, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        text = str(self.factors[0])
+        for factor, divide in zip(self.factors[1:], self.divides[1:], strict=True):
+            text += f"{'/' if divide else '*'}{factor}"
+        return text
+
+
+@dataclass(frozen=True)
+class Sum:
+    terms: tuple[Term, ...]
+
+    def __str__(self) -> str:
+        first, *rest = self.terms
+        return (
+            ("-" if first.negative else "") + str(first) + "".join(f" {'-' if t.negative else '+'} {t}" for t in rest)
+        )
+
+
+@dataclass(frozen=True)
+class Call:
+    """`function[over, ...](argument)`: the whole right-hand side of a definition."""
+
+    function: str
+    over: tuple[str, ...]
+    argument: Sum
+    at: At = field(default=NOWHERE, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        over = f"[{','.join(self.over)}]" if self.over else ""
+        return f"{self.function}{over}({self.argument})"
+
+
+@dataclass(frozen=True)
+class Definition:
+    target: Access
+    body: Sum | Call
+
+    @property
+    def name(self) -> str:
+        return self.target.tensor
+
+    def __str__(self) -> str:
+        return f"{self.target} = {self.body}"
+
+
+@dataclass(frozen=True)
+class Input:
+    """`x[N, C]`: the sizes are names of sizes or numbers, as text."""
+
+    name: str
+    sizes: tuple[str, ...]
+    at: At = field(default=NOWHERE, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.name}[{','.join(self.sizes)}]"
+
+
+@dataclass(frozen=True)
+class Split:
+    """`where C = G*M`: the outer part first."""
+
+    size: str
+    parts: tuple[str, ...]
+    at: At = field(default=NOWHERE, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return f"where {self.size} = {'*'.join(self.parts)}"
+
+
+@dataclass(frozen=True)
+class IndexSize:
+    """`where r, s : R`, one index at a time."""
+
+    index: str
+    size: str
+    at: At = field(default=NOWHERE, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return f"where {self.index} : {self.size}"
+
+
+@dataclass(frozen=True)
+class Statements:
+    """A whole text, statements of each kind in their order. Splits and index sizes are unordered sets in
+    meaning, so they are kept sorted."""
+
+    inputs: tuple[Input, ...]
+    splits: tuple[Split, ...]
+    index_sizes: tuple[IndexSize, ...]
+    definitions: tuple[Definition, ...]
+
+    def __str__(self) -> str:
+        by_size: dict[str, list[str]] = {}
+        for declared in self.index_sizes:
+            by_size.setdefault(declared.size, []).append(declared.index)
+        wheres = [f"where {', '.join(indices)} : {size}" for size, indices in by_size.items()]
+        return "\n".join([*map(str, self.inputs), *map(str, self.splits), *wheres, *map(str, self.definitions)])
+
+
+def decimal_text(value: Fraction) -> str:
+    """The exact decimal of a fraction whose denominator divides a power of ten (all that the grammar writes)."""
+    digits = 0
+    while (value * 10**digits).denominator != 1:
+        digits += 1
+    whole = str((value * 10**digits).numerator).rjust(digits + 1, "0")
+    return whole if not digits else f"{whole[:-digits]}.{whole[-digits:]}"
+
+
+def is_size_name(name: str) -> bool:
+    return name[0].isupper()
