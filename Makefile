@@ -1,0 +1,69 @@
+# `make test` checks everything, `make demo` shows it. Each sets up .venv first, and again when pyproject.toml changes.
+# PYTHON is the interpreter that .venv is made from, JOBS the number of test processes, ARGS goes to pytest in `make unit`.
+
+PYTHON ?= python3
+JOBS   ?= 2
+ARGS   ?=
+
+BIN   := .venv/bin
+READY := .venv/.ready
+step   = @printf '\n==> %s\n' '$(1)'
+
+export MPLBACKEND := Agg
+export HF_HUB_OFFLINE := 1
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+.DEFAULT_GOAL := test
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: test demo lint types imports unit doctest examples format clean
+
+test: lint types imports unit doctest examples
+	$(call step,everything passed)
+
+demo: $(READY)
+	$(call step,polyattn demo)
+	@$(BIN)/polyattn demo
+
+lint: $(READY)
+	$(call step,ruff: lint and format)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(call step,pyright: types)
+	@$(BIN)/pyright --pythonpath $(BIN)/python
+
+imports: $(READY)
+	$(call step,import-linter: the order of the stages)
+	@$(BIN)/lint-imports --no-logo
+
+unit: $(READY)
+	$(call step,pytest: tests and proofs)
+	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+doctest: $(READY)
+	$(call step,pytest: examples in docstrings)
+	@$(BIN)/python -m pytest --doctest-modules polyattn
+
+examples: $(READY)
+	@set -e; for example in examples/*.py; do \
+		printf '\n==> %s\n' "$$example"; \
+		$(BIN)/python "$$example"; \
+	done
+
+format: $(READY)
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+$(READY): pyproject.toml
+	$(call step,setting up .venv)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "polyattn needs Python 3.11 or newer: make PYTHON=...")'
+	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip install --python $(BIN)/python --editable '.[demo,dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv .hypothesis .import_linter_cache .pytest_cache .ruff_cache build dist demo-results
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
