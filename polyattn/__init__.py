@@ -1,0 +1,66 @@
+"""polyattn: attention layers as equations.
+
+A researcher writes a layer as an equation; polyattn gives the interaction tensor it stands for, a proof that two
+forms are equal, the cheapest order of contraction, a trainable module, and its cost. `Spec` is the place to start.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "BudgetError": "errors",
+    "NotPolynomialError": "errors",
+    "PolyattnError": "errors",
+    "ProofError": "errors",
+    "SizeError": "errors",
+    "SpecError": "errors",
+    "Polynomial": "algebra",
+    "Spec": "algebra",
+    "apply_interaction": "algebra",
+    "structure": "algebra",
+    "symmetrise": "algebra",
+    "Verdict": "proving",
+    "prove": "proving",
+    "verify": "proving",
+    "Plan": "planning",
+    "plan": "planning",
+    "lower": "lowering",
+    "catalog": None,
+    "nn": None,
+    "testing": None,
+    "vision": None,
+}
+"""Public names and the stage that each comes from; None for the stages that are public as modules. Loaded on first
+use, so that `import polyattn` is quick and needs only what is used."""
+
+__all__ = [*_PUBLIC]
+
+if TYPE_CHECKING:
+    from polyattn import catalog, nn, testing, vision
+    from polyattn.algebra import Polynomial, Spec, apply_interaction, structure, symmetrise
+    from polyattn.errors import (
+        BudgetError,
+        NotPolynomialError,
+        PolyattnError,
+        ProofError,
+        SizeError,
+        SpecError,
+    )
+    from polyattn.lowering import lower
+    from polyattn.planning import Plan, plan
+    from polyattn.proving import Verdict, prove, verify
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'polyattn' has no attribute {name!r}")
+    stage = _PUBLIC[name]
+    value = import_module(f"polyattn.{name}") if stage is None else getattr(import_module(f"polyattn.{stage}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

@@ -1,0 +1,26 @@
+"""Stage 2, algebra: `Spec` to `Polynomial` in canonical form, and the explicit interaction tensor.
+
+Input: a checked specification. Output: a sum of monomials in its inputs, parameters and functions, each up to
+renaming of summed indices, equal ones collected; and from it derivatives, substitutions, and W. What holds
+afterwards: two polynomials compare equal exactly if they are equal at every size, functions being opaque.
+Exact arithmetic throughout; knows numpy and sympy, no torch.
+"""
+
+from polyattn.algebra.monomial import FunctionFactor, Index, Monomial, TensorFactor
+from polyattn.algebra.polynomial import Polynomial, Signature
+from polyattn.algebra.spec import Spec
+from polyattn.algebra.tensor import TensorStructure, apply_interaction, structure, symmetrise
+
+__all__ = [
+    "FunctionFactor",
+    "Index",
+    "Monomial",
+    "Polynomial",
+    "Signature",
+    "Spec",
+    "TensorFactor",
+    "TensorStructure",
+    "apply_interaction",
+    "structure",
+    "symmetrise",
+]

@@ -1,0 +1,207 @@
+"""Canonical form: monomials up to renaming of summed indices and reordering of factors.
+
+A monomial is a coloured graph: factors, their slots, indices, and, for a function, its argument's terms. The
+canonical labelling of that graph (BLISS, through igraph) numbers its indices and orders its factors, so two
+monomials are equal up to renaming exactly if their canonical forms are equal. Sits between expansion, which
+makes monomials with arbitrary names, and everything that compares polynomials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import lru_cache
+
+from polyattn.algebra.monomial import (
+    Factor,
+    FunctionFactor,
+    Index,
+    Monomial,
+    TensorFactor,
+    contract_identities,
+)
+from polyattn.language.syntax import IDENTITY
+
+
+def collect(terms: Iterable[Monomial], free: Sequence[Index]) -> tuple[Monomial, ...]:
+    """Canonical terms in canonical order, equal ones added up, zeros dropped.
+
+    Args:
+        terms: monomials whose indices outside `free` are summed.
+        free: the indices on the left; they keep their ids, which must be smaller than all others.
+    """
+    totals: dict[tuple, Fraction] = {}
+    for term in terms:
+        if not term.coefficient:
+            continue
+        canonical = canonical_monomial(term, free)
+        key = (canonical.powers, canonical.factors)
+        totals[key] = totals.get(key, Fraction(0)) + canonical.coefficient
+    kept = [Monomial(number, powers, factors) for (powers, factors), number in totals.items() if number]
+    return tuple(sorted(kept, key=repr))
+
+
+def canonical_monomial(term: Monomial, free: Sequence[Index]) -> Monomial:
+    """The monomial with its summed indices numbered and its factors ordered canonically."""
+    reduced = contract_identities(term, free)
+    compact = _compact(reduced, tuple(free))
+    factors = _canonical_factors(compact.factors, tuple(free))
+    return Monomial(reduced.coefficient, reduced.powers, factors)
+
+
+def _compact(term: Monomial, free: tuple[Index, ...]) -> Monomial:
+    """Summed indices numbered by first appearance, so that equal texts share one cache entry."""
+    start = 1 + max((i.id for i in free), default=-1)
+    seen = [i for i in dict.fromkeys(term.all_indices()) if i not in set(free)]
+    return term.renamed({old: Index(start + k, old.size) for k, old in enumerate(seen)})
+
+
+@lru_cache(maxsize=65536)
+def _canonical_factors(factors: tuple[Factor, ...], free: tuple[Index, ...]) -> tuple[Factor, ...]:
+    scope = frozenset(free)
+    collected = tuple(_collect_argument(f, scope) for f in factors)
+    graph = _Graph()
+    for index in free:
+        graph.scopes[ROOT][index] = graph.add(("index", index.size, index.id))
+    root = graph.add(("root",))
+    for position, factor in enumerate(collected):
+        graph.factor(factor, root, ROOT, position)
+    return graph.rebuild(collected, ROOT, graph.canonical_labels(), len(free) and 1 + max(i.id for i in free))
+
+
+def _collect_argument(factor: Factor, scope: frozenset[Index]) -> Factor:
+    """Inside a function, equal terms added up before the graph is drawn; recursively, inside out."""
+    if isinstance(factor, TensorFactor):
+        return factor
+    local = factor.local
+    totals: dict[tuple, tuple[Fraction, Monomial]] = {}
+    bound = tuple(sorted(local))
+    shift = 1 + max((i.id for i in bound), default=-1)
+    for term in factor.terms:
+        inner = contract_identities(term, local)
+        # Ids outside `local` are the term's own: move them above the free ones before labelling.
+        own = [i for i in dict.fromkeys(inner.all_indices()) if i not in local]
+        moved = inner.renamed({old: Index(shift + k, old.size) for k, old in enumerate(own)})
+        key = (inner.powers, _canonical_factors(moved.factors, bound))
+        number = totals.get(key, (Fraction(0), inner))[0] + inner.coefficient
+        totals[key] = (number, inner)
+    terms = tuple(
+        Monomial(number, inner.powers, tuple(_collect_argument(f, local) for f in inner.factors))
+        for number, inner in totals.values()
+        if number
+    )
+    return FunctionFactor(factor.function, factor.over, factor.free, terms)
+
+
+Path = tuple[int, ...]
+"""Where a term or factor stands in the tree of nested functions: positions, alternating factor and term."""
+
+ROOT: Path = ()
+
+
+@dataclass
+class _Graph:
+    """The coloured graph of a product of factors.
+
+    `scopes` maps the path of a term to the vertices of the indices that it can see: a term's summed indices are
+    its own, even where two terms happen to call theirs by one id.
+    """
+
+    colours: list[tuple] = field(default_factory=list)
+    edges: list[tuple[int, int]] = field(default_factory=list)
+    vertices: dict[Path, int] = field(default_factory=dict)
+    scopes: dict[Path, dict[Index, int]] = field(default_factory=lambda: {ROOT: {}})
+
+    def add(self, colour: tuple) -> int:
+        self.colours.append(colour)
+        return len(self.colours) - 1
+
+    def index(self, index: Index, scope: dict[Index, int]) -> int:
+        if index not in scope:
+            scope[index] = self.add(("index", index.size, "summed"))
+        return scope[index]
+
+    def mark(self, vertex: int, kind: tuple, index: int) -> None:
+        mark = self.add(kind)
+        self.edges += [(vertex, mark), (mark, index)]
+
+    def factor(self, factor: Factor, parent: int, term: Path, position: int) -> None:
+        path, scope, depth = (*term, position), self.scopes[term], len(term)
+        if isinstance(factor, TensorFactor):
+            vertex = self.add(("tensor", depth, factor.tensor, len(factor.indices)))
+            for k, index in enumerate(factor.indices):
+                self.mark(vertex, ("slot", 0 if factor.tensor == IDENTITY else k), self.index(index, scope))
+        else:
+            vertex = self.add(("function", depth, factor.function))
+            inside = {i: self.index(i, scope) for i in factor.free}
+            for index in factor.free:
+                self.mark(vertex, ("free",), inside[index])
+            for index in factor.over:
+                self.mark(vertex, ("over",), self.index(index, inside))
+            self.scopes[path] = inside
+            for number, inner in enumerate(factor.terms):
+                self.term(inner, vertex, (*path, number), dict(inside))
+        self.vertices[path] = vertex
+        self.edges.append((parent, vertex))
+
+    def term(self, term: Monomial, parent: int, path: Path, scope: dict[Index, int]) -> None:
+        vertex = self.vertices[path] = self.add(("term", len(path), str(term.coefficient), term.powers))
+        self.edges.append((parent, vertex))
+        self.scopes[path] = scope
+        for position, factor in enumerate(term.factors):
+            self.factor(factor, vertex, path, position)
+
+    def canonical_labels(self) -> list[int]:
+        """The new number of every vertex; equal graphs up to relabelling meet in equal numbered graphs."""
+        import igraph
+
+        palette = {colour: number for number, colour in enumerate(sorted(set(self.colours), key=repr))}
+        graph = igraph.Graph(n=len(self.colours), edges=self.edges)
+        order = graph.canonical_permutation(color=[palette[c] for c in self.colours])
+        labels = [0] * len(order)
+        for new, old in enumerate(order):  # igraph >= 1.0 gives the old vertex at each new place
+            labels[old] = new
+        return labels
+
+    def rebuild(self, factors: Sequence[Factor], term: Path, labels: list[int], start: int) -> tuple[Factor, ...]:
+        """The factors in the order of their labels, with indices numbered by theirs, from `start`."""
+        summed = [v for v, colour in enumerate(self.colours) if colour[0] == "index" and colour[2] == "summed"]
+        summed.sort(key=lambda v: labels[v])
+        ids = {v: start + k for k, v in enumerate(summed)}
+        ids |= {v: c[2] for v, c in enumerate(self.colours) if c[0] == "index" and c[2] != "summed"}
+        return self._rebuild(factors, term, labels, ids)
+
+    def _rebuild(
+        self, factors: Sequence[Factor], term: Path, labels: list[int], ids: dict[int, int]
+    ) -> tuple[Factor, ...]:
+        placed = []
+        for position, factor in enumerate(factors):
+            path = (*term, position)
+            if isinstance(factor, TensorFactor):
+                indices = self._names(factor.indices, term, ids)
+                if factor.tensor == IDENTITY:
+                    indices = tuple(sorted(indices))
+                new: Factor = TensorFactor(factor.tensor, indices)
+            else:
+                new = self._rebuild_function(factor, path, labels, ids)
+            placed.append((labels[self.vertices[path]], new))
+        placed.sort(key=lambda pair: pair[0])
+        return tuple(f for _, f in placed)
+
+    def _rebuild_function(
+        self, factor: FunctionFactor, path: Path, labels: list[int], ids: dict[int, int]
+    ) -> FunctionFactor:
+        terms = []
+        for number, term in enumerate(factor.terms):
+            inner = (*path, number)
+            new = Monomial(term.coefficient, term.powers, self._rebuild(term.factors, inner, labels, ids))
+            terms.append((labels[self.vertices[inner]], new))
+        terms.sort(key=lambda pair: pair[0])
+        over = tuple(sorted(self._names(factor.over, path, ids)))
+        free = tuple(sorted(self._names(factor.free, path, ids)))
+        return FunctionFactor(factor.function, over, free, tuple(t for _, t in terms))
+
+    def _names(self, indices: tuple[Index, ...], path: Path, ids: dict[int, int]) -> tuple[Index, ...]:
+        scope = self.scopes[path]
+        return tuple(Index(ids[scope[i]], i.size) for i in indices)

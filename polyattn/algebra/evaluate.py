@@ -1,0 +1,157 @@
+"""Reference evaluation of a specification in numpy, definition by definition, as written.
+
+Slow and obvious: every product is one `numpy.einsum` without optimisation. It shares no code with the lowering.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from polyattn.algebra.expand import text_products
+from polyattn.errors import BudgetError, SizeError
+from polyattn.language import Atoms, Specification, value_of
+from polyattn.language.syntax import FUNCTIONS_REDUCING, IDENTITY, Access, Call, Definition, Sum
+
+L1_EPSILON = 1e-12
+"""`normalize` divides by the larger of the L1 norm and this."""
+
+MAX_LETTERS = 52
+
+
+def evaluate(spec: Specification, tensors: Mapping[str, Any], sizes: Mapping[str, int] | None = None) -> np.ndarray:
+    """The output of a specification; see `Spec.evaluate`."""
+    needed = [*spec.inputs, *spec.parameters]
+    missing = [name for name in needed if name not in tensors]
+    if missing:
+        raise SizeError(f"missing tensor{'s' * (len(missing) > 1)}: {', '.join(missing)}")
+    unknown = [name for name in tensors if name not in needed]
+    if unknown:
+        raise SizeError(f"no tensor {unknown[0]!r} in this specification; it has {', '.join(needed)}")
+    arrays = {name: np.asarray(tensors[name]) for name in needed}
+    known = sizes_of(spec, {n: a.shape for n, a in arrays.items()}, sizes)
+    values = {n: a.reshape([value_of([x], known) for atoms in spec.shape(n) for x in atoms]) for n, a in arrays.items()}
+    for number, definition in enumerate(spec.statements.definitions):
+        values[definition.name] = _define(definition, spec.resolved.index_sizes[number], values, known, spec)
+    return values[spec.output].reshape([value_of(atoms, known) for atoms in spec.shape(spec.output)])
+
+
+def sizes_of(
+    spec: Specification, shapes: Mapping[str, tuple[int, ...]], sizes: Mapping[str, int] | None = None
+) -> dict[str, int]:
+    """The number of every size, from the shapes of arrays and from sizes given besides.
+
+    Raises:
+        SizeError: two shapes contradict each other, or a size remains unknown.
+    """
+    given: dict[str, int] = dict(sizes or {})
+    source = dict.fromkeys(given, "the given sizes")
+    products = []
+    for tensor, shape in shapes.items():
+        slots = spec.shape(tensor)
+        if len(shape) != len(slots):
+            raise SizeError(f"'{tensor}' has {len(slots)} slots, but its array has shape {tuple(shape)}")
+        for k, (atoms, number) in enumerate(zip(slots, shape, strict=True)):
+            name = spec.sizes.name(atoms)
+            if name.isdigit() or name not in spec.sizes.names:
+                products.append((tensor, k, atoms, number))
+                continue
+            if given.setdefault(name, number) != number:
+                raise SizeError(
+                    f"size {name} is {given[name]} by {source[name]}, but {number} by axis {k} of '{tensor}'"
+                )
+            source.setdefault(name, f"axis {k} of '{tensor}'")
+    known = spec.sizes.solve(given, spec.sizes.names)
+    for tensor, k, atoms, number in products:
+        if value_of(atoms, known) != number:
+            raise SizeError(f"axis {k} of '{tensor}' must be {value_of(atoms, known)} long, not {number}")
+    return known
+
+
+def _define(
+    definition: Definition,
+    letters: Mapping[str, Atoms],
+    values: Mapping[str, np.ndarray],
+    known: Mapping[str, int],
+    spec: Specification,
+) -> np.ndarray:
+    axes = [(name, k) for name in definition.target.indices for k in range(len(letters[name]))]
+    body = definition.body
+    if not isinstance(body, Call):
+        return _sum(body, axes, letters, values, known, spec)
+    reduced = [(name, k) for name in body.over for k in range(len(letters[name]))]
+    if body.function not in FUNCTIONS_REDUCING:
+        total = _sum(body.argument, axes, letters, values, known, spec)
+        return _FUNCTIONS[body.function](total, tuple(axes.index(r) for r in reduced))
+    total = _sum(body.argument, [*axes, *reduced], letters, values, known, spec)
+    return _FUNCTIONS[body.function](total, tuple(range(len(axes), len(axes) + len(reduced))))
+
+
+def _softmax(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    powers = np.exp(array - array.max(axis=axes, keepdims=True))
+    return powers / powers.sum(axis=axes, keepdims=True)
+
+
+_FUNCTIONS = {
+    "softmax": _softmax,
+    "normalize": lambda a, axes: a / np.maximum(np.abs(a).sum(axis=axes, keepdims=True), L1_EPSILON),
+    "max": lambda a, axes: a.max(axis=axes),
+    "mean": lambda a, axes: a.mean(axis=axes),
+    "relu": lambda a, axes: np.maximum(a, 0),
+    "sigmoid": lambda a, axes: 1 / (1 + np.exp(-a)),
+}
+
+
+def _sum(
+    total: Sum,
+    axes: list[tuple[str, int]],
+    letters: Mapping[str, Atoms],
+    values: Mapping[str, np.ndarray],
+    known: Mapping[str, int],
+    spec: Specification,
+) -> np.ndarray:
+    shape = [value_of([letters[name][k]], known) for name, k in axes]
+    result: Any = np.zeros(shape)
+    for number, above, below, accesses in text_products(total):
+        scale = float(number)
+        for ref in above:
+            scale *= value_of(spec.sizes.atoms(ref.size), known)
+        for ref in below:
+            scale /= value_of(spec.sizes.atoms(ref.size), known)
+        result = result + scale * _product(accesses, axes, letters, values, known)
+    return result
+
+
+def _product(
+    accesses: tuple[Access, ...],
+    axes: list[tuple[str, int]],
+    letters: Mapping[str, Atoms],
+    values: Mapping[str, np.ndarray],
+    known: Mapping[str, int],
+) -> np.ndarray:
+    """One product, broadcast over the axes that none of its factors has."""
+    numbers: dict[tuple[str, int], int] = {}
+    operands: list[Any] = []
+    for access in accesses:
+        atoms = [(name, k) for name in access.indices for k in range(len(letters[name]))]
+        for atom in atoms:
+            numbers.setdefault(atom, len(numbers))
+        lengths = [value_of([letters[name][k]], known) for name, k in atoms]
+        array = _identity(lengths) if access.tensor == IDENTITY else values[access.tensor]
+        operands += [array, [numbers[a] for a in atoms]]
+    if len(numbers) > MAX_LETTERS:
+        raise BudgetError(
+            f"the reference evaluation handles at most {MAX_LETTERS} indices in a product, not {len(numbers)}"
+        )
+    if not operands:
+        return np.ones([1] * len(axes))
+    have = [a for a in axes if a in numbers]
+    array = np.einsum(*operands, [numbers[a] for a in have], optimize=False)
+    return array.reshape([array.shape[have.index(a)] if a in have else 1 for a in axes])
+
+
+def _identity(lengths: list[int]) -> np.ndarray:
+    half = lengths[: len(lengths) // 2]
+    return np.eye(int(np.prod(half))).reshape(lengths)

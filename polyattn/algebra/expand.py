@@ -1,0 +1,208 @@
+"""Expansion: a specification as a list of monomials in its inputs, parameters and functions.
+
+Brackets are multiplied out and intermediates replaced by what they stand for; the factors of each monomial stay
+in the order of the text. An index that a product sums over counts even where a term that was put in for an
+intermediate does not have it: then the sum is a factor of its size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import count, product
+from math import prod
+
+from polyattn.algebra.monomial import (
+    Factor,
+    FunctionFactor,
+    Index,
+    Monomial,
+    Powers,
+    TensorFactor,
+    contract_identities,
+    multiply_powers,
+    size_product,
+)
+from polyattn.errors import BudgetError
+from polyattn.language import Specification
+from polyattn.language.syntax import (
+    FUNCTIONS_REDUCING,
+    IDENTITY,
+    Access,
+    Bracket,
+    Call,
+    Definition,
+    Number,
+    SizeRef,
+    Sum,
+    Term,
+)
+
+MAX_MONOMIALS = 4096
+MAX_FACTORS = 512
+MAX_WORK = 200_000
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """Monomials whose free indices are `output`, numbered 0, 1, ... in the order of the output's atomic slots."""
+
+    output: tuple[Index, ...]
+    terms: tuple[Monomial, ...]
+
+
+def expand(spec: Specification) -> Expansion:
+    """The output of a specification as monomials, in the order of the text.
+
+    Raises:
+        BudgetError: more than 4096 monomials, or one of more than 512 factors.
+    """
+    return _Expander(spec).run()
+
+
+def text_products(
+    total: Sum,
+) -> Iterator[tuple[Fraction, tuple[SizeRef, ...], tuple[SizeRef, ...], tuple[Access, ...]]]:
+    """The products of a sum with its brackets multiplied out: number, sizes above, sizes below, accesses."""
+    for term in total.terms:
+        yield from _term_products(term)
+
+
+def _term_products(term: Term):
+    number, above, below = Fraction(-1 if term.negative else 1), [], []
+    choices: list[list] = []
+    for factor, divide in zip(term.factors, term.divides, strict=True):
+        if isinstance(factor, Number):
+            number = number / factor.value if divide else number * factor.value
+        elif isinstance(factor, SizeRef):
+            (below if divide else above).append(factor)
+        elif isinstance(factor, Bracket):
+            choices.append(list(text_products(factor.body)))
+        else:
+            choices.append([(Fraction(1), (), (), (factor,))])
+    if prod(map(len, choices)) > MAX_MONOMIALS:
+        raise BudgetError(f"multiplying the brackets out gives more than {MAX_MONOMIALS} monomials")
+    for chosen in product(*choices):
+        scale, up, down, accesses = number, tuple(above), tuple(below), ()
+        for n, a, b, inner in chosen:
+            scale, up, down, accesses = scale * n, up + a, down + b, accesses + inner
+        yield scale, up, down, accesses
+
+
+@dataclass(frozen=True)
+class _Inline:
+    """An intermediate, ready to be put in: its slots' indices and its monomials."""
+
+    target: tuple[Index, ...]
+    terms: tuple[Monomial, ...]
+
+
+@dataclass
+class _Expander:
+    spec: Specification
+    fresh: Iterator[int] = field(default_factory=count)
+    known: dict[str, _Inline] = field(default_factory=dict)
+    work: int = 0
+
+    def run(self) -> Expansion:
+        for number, definition in enumerate(self.spec.statements.definitions):
+            self.known[definition.name] = self._definition(number, definition)
+        last = self.known[self.spec.output]
+        names = {old: Index(k, old.size) for k, old in enumerate(last.target)}
+        return Expansion(tuple(names.values()), tuple(self._numbered(t, names) for t in last.terms))
+
+    @staticmethod
+    def _numbered(term: Monomial, names: dict[Index, Index]) -> Monomial:
+        summed = [i for i in dict.fromkeys(term.all_indices()) if i not in names]
+        more = {old: Index(len(names) + k, old.size) for k, old in enumerate(summed)}
+        return term.renamed(names | more)
+
+    def _definition(self, number: int, definition: Definition) -> _Inline:
+        letters = {
+            name: tuple(Index(next(self.fresh), atom) for atom in atoms)
+            for name, atoms in self.spec.resolved.index_sizes[number].items()
+        }
+        target = tuple(i for name in definition.target.indices for i in letters[name])
+        body = definition.body
+        if not isinstance(body, Call):
+            return _Inline(target, self._sum(body, letters, frozenset(target)))
+        over = tuple(i for name in body.over for i in letters[name])
+        if body.function == "mean":
+            number_, powers = size_product((i.size for i in over), -1)
+            terms = self._sum(body.argument, letters, frozenset(target), over)
+            return _Inline(target, tuple(t.scaled(number_, powers) for t in terms))
+        local = frozenset((*target, *over))
+        terms = self._sum(body.argument, letters, local)
+        present = {i for t in terms for i in t.indices()} | set(over)
+        reduced = set(over) if body.function in FUNCTIONS_REDUCING else set()
+        free = tuple(i for i in target if i in present and i not in reduced)
+        factor = FunctionFactor(body.function, over, free, terms)
+        return _Inline(target, (Monomial(Fraction(1), (), (factor,)),))
+
+    def _sum(
+        self, total: Sum, letters: dict[str, tuple[Index, ...]], free: frozenset[Index], also: Sequence[Index] = ()
+    ) -> tuple[Monomial, ...]:
+        """The monomials of a sum; `also` are summed indices that count even where a term lacks them."""
+        terms: list[Monomial] = []
+        for number, above, below, accesses in text_products(total):
+            coefficient, powers = self._coefficient(number, above, below)
+            written = [i for a in accesses for name in a.indices for i in letters[name]]
+            summed = [i for i in dict.fromkeys((*written, *also)) if i not in free]
+            for factors, scale, more in self._products(accesses, letters):
+                self._charge(len(factors))
+                have = {i for f in factors for i in f.indices}
+                lost, lost_powers = size_product(i.size for i in summed if i not in have)
+                term = Monomial(coefficient * scale * lost, multiply_powers(powers, (*more, *lost_powers)), factors)
+                terms.append(contract_identities(term, free))
+                if len(terms) > MAX_MONOMIALS:
+                    raise BudgetError(f"the expansion has more than {MAX_MONOMIALS} monomials")
+        return tuple(terms)
+
+    def _charge(self, factors: int) -> None:
+        self.work += factors
+        if factors > MAX_FACTORS:
+            raise BudgetError(f"a monomial of the expansion has more than {MAX_FACTORS} factors")
+        if self.work > MAX_WORK:
+            raise BudgetError(f"the expansion has more than {MAX_WORK} factors in all")
+
+    def _coefficient(
+        self, number: Fraction, above: tuple[SizeRef, ...], below: tuple[SizeRef, ...]
+    ) -> tuple[Fraction, Powers]:
+        up, up_powers = size_product(a for ref in above for a in self.spec.sizes.atoms(ref.size))
+        down, down_powers = size_product((a for ref in below for a in self.spec.sizes.atoms(ref.size)), -1)
+        return number * up * down, multiply_powers(up_powers, down_powers)
+
+    def _products(
+        self, accesses: tuple[Access, ...], letters: dict[str, tuple[Index, ...]]
+    ) -> Iterator[tuple[tuple[Factor, ...], Fraction, Powers]]:
+        """All ways to choose one monomial for each access, as one list of factors with its coefficient."""
+        choices = [self._access(access, letters) for access in accesses]
+        if prod(map(len, choices)) > MAX_MONOMIALS:
+            raise BudgetError(f"the expansion has more than {MAX_MONOMIALS} monomials")
+        for chosen in product(*choices):
+            self._charge(sum(len(t.factors) for t in chosen))
+            factors, scale, powers = [], Fraction(1), ()
+            for term in chosen:
+                factors += term.factors
+                scale *= term.coefficient
+                powers = multiply_powers(powers, term.powers)
+            yield tuple(factors), scale, powers
+
+    def _access(self, access: Access, letters: dict[str, tuple[Index, ...]]) -> list[Monomial]:
+        indices = tuple(i for name in access.indices for i in letters[name])
+        if access.tensor == IDENTITY:
+            half = len(indices) // 2
+            pairs = zip(indices[:half], indices[half:], strict=True)
+            return [Monomial(Fraction(1), (), tuple(TensorFactor(IDENTITY, pair) for pair in pairs))]
+        if access.tensor not in self.known:
+            return [Monomial(Fraction(1), (), (TensorFactor(access.tensor, indices),))]
+        inline = self.known[access.tensor]
+        names = dict(zip(inline.target, indices, strict=True))
+        return [self._instance(term, names) for term in inline.terms]
+
+    def _instance(self, term: Monomial, names: dict[Index, Index]) -> Monomial:
+        """A copy of an intermediate's monomial at other indices, with summed indices of its own."""
+        self._charge(len(term.factors))
+        own = {i: Index(next(self.fresh), i.size) for i in dict.fromkeys(term.all_indices()) if i not in names}
+        return term.renamed(names | own)

@@ -1,0 +1,171 @@
+"""Monomials: a coefficient times a multiset of factors whose indices are shared or free.
+
+An index is a number with the atomic size that it runs over. Which indices are free (on the left) is known to
+the owner of a monomial; all others are summed within it. A function of polynomials is an opaque factor whose
+argument is kept beside it, so that equal functions of equal arguments are recognised as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import NamedTuple
+
+from polyattn.language.syntax import FUNCTIONS_REDUCING, IDENTITY
+
+
+class Index(NamedTuple):
+    id: int
+    size: str
+
+
+Powers = tuple[tuple[str, int], ...]
+"""Sizes with their exponents, sorted by name, no exponent zero."""
+
+
+@dataclass(frozen=True)
+class TensorFactor:
+    """`tensor[indices]`, one index per atomic slot."""
+
+    tensor: str
+    indices: tuple[Index, ...]
+
+    def renamed(self, names: Mapping[Index, Index]) -> TensorFactor:
+        return TensorFactor(self.tensor, tuple(names.get(i, i) for i in self.indices))
+
+    def all_indices(self) -> Iterator[Index]:
+        return iter(self.indices)
+
+
+@dataclass(frozen=True)
+class FunctionFactor:
+    """`function[over](terms)`: opaque, but for its argument."""
+
+    function: str
+    over: tuple[Index, ...]
+    free: tuple[Index, ...]
+    terms: tuple[Monomial, ...]
+
+    @property
+    def indices(self) -> tuple[Index, ...]:
+        """The indices that the factor is accessed with."""
+        return self.free
+
+    def renamed(self, names: Mapping[Index, Index]) -> FunctionFactor:
+        def move(indices: tuple[Index, ...]) -> tuple[Index, ...]:
+            return tuple(dict.fromkeys(names.get(i, i) for i in indices))
+
+        return FunctionFactor(
+            self.function, move(self.over), move(self.free), tuple(t.renamed(names) for t in self.terms)
+        )
+
+    def all_indices(self) -> Iterator[Index]:
+        yield from self.over
+        yield from self.free
+        for term in self.terms:
+            yield from term.all_indices()
+
+    @property
+    def local(self) -> frozenset[Index]:
+        """The indices that the argument's terms do not sum over: the free ones and those that are reduced."""
+        return frozenset((*self.free, *self.over))
+
+    @property
+    def reduces(self) -> bool:
+        return self.function in FUNCTIONS_REDUCING
+
+
+Factor = TensorFactor | FunctionFactor
+
+
+@dataclass(frozen=True)
+class Monomial:
+    coefficient: Fraction
+    powers: Powers
+    factors: tuple[Factor, ...]
+
+    def renamed(self, names: Mapping[Index, Index]) -> Monomial:
+        return Monomial(self.coefficient, self.powers, tuple(f.renamed(names) for f in self.factors))
+
+    def all_indices(self) -> Iterator[Index]:
+        """Every index with repetitions, those inside function arguments included."""
+        for factor in self.factors:
+            yield from factor.all_indices()
+
+    def indices(self) -> tuple[Index, ...]:
+        """The distinct indices of the factors' slots, in order of appearance; none from inside functions."""
+        return tuple(dict.fromkeys(i for f in self.factors for i in f.indices))
+
+    def scaled(self, coefficient: Fraction, powers: Iterable[tuple[str, int]] = ()) -> Monomial:
+        return Monomial(self.coefficient * coefficient, multiply_powers(self.powers, powers), self.factors)
+
+    def degree_in(self, tensors: Iterable[str]) -> int:
+        """How many factors are, or are functions of, the given tensors."""
+        names = set(tensors)
+        return sum(_depends(f, names) for f in self.factors)
+
+
+def multiply_powers(a: Iterable[tuple[str, int]], b: Iterable[tuple[str, int]]) -> Powers:
+    total: dict[str, int] = {}
+    for size, exponent in (*a, *b):
+        total[size] = total.get(size, 0) + exponent
+    return tuple(sorted((s, e) for s, e in total.items() if e))
+
+
+def size_product(sizes: Iterable[str], exponent: int = 1) -> tuple[Fraction, Powers]:
+    """A product of atomic sizes as a number (from literal sizes) and powers (from named ones)."""
+    number, powers = Fraction(1), []
+    for size in sizes:
+        if size.isdigit():
+            number *= Fraction(int(size)) ** exponent
+        else:
+            powers.append((size, exponent))
+    return number, multiply_powers(powers, ())
+
+
+def contract_identities(term: Monomial, free: Iterable[Index]) -> Monomial:
+    """The monomial without the identities that renaming removes: I[i,j] with a summed j puts i for j."""
+    keep = set(free)
+    factors = list(term.factors)
+    number, powers = term.coefficient, term.powers
+    position = 0
+    while position < len(factors):
+        factor = factors[position]
+        if not (isinstance(factor, TensorFactor) and factor.tensor == IDENTITY):
+            position += 1
+            continue
+        i, j = factor.indices
+        if i == j:
+            del factors[position]
+            if i not in keep and not any(i in f.all_indices() for f in factors):
+                extra, more = size_product([i.size])
+                number, powers = number * extra, multiply_powers(powers, more)
+        elif j not in keep or i not in keep:
+            old, new = (j, i) if j not in keep else (i, j)
+            factors = [f.renamed({old: new}) for f in factors]
+        else:
+            factors[position] = TensorFactor(IDENTITY, tuple(sorted((i, j))))
+            position += 1
+    return Monomial(number, powers, tuple(dict.fromkeys(factors)) if _duplicate_identities(factors) else tuple(factors))
+
+
+def _duplicate_identities(factors: list[Factor]) -> bool:
+    identities = [f for f in factors if isinstance(f, TensorFactor) and f.tensor == IDENTITY]
+    return len(set(identities)) < len(identities)
+
+
+def map_tensors(term: Monomial, visit: Callable[[TensorFactor], None]) -> None:
+    """Call `visit` on every tensor factor, those inside function arguments included."""
+    for factor in term.factors:
+        if isinstance(factor, TensorFactor):
+            visit(factor)
+        else:
+            for inner in factor.terms:
+                map_tensors(inner, visit)
+
+
+def _depends(factor: Factor, names: set[str]) -> bool:
+    if isinstance(factor, TensorFactor):
+        return factor.tensor in names
+    return any(_depends(f, names) for term in factor.terms for f in term.factors)

@@ -1,0 +1,286 @@
+"""`Polynomial`: a specification in canonical form; `==` is equality at every size.
+
+Two polynomials in independent tensors are equal for all sizes exactly if their collected canonical terms are
+(docs: the decision theorem). Functions are opaque tensors keyed by their canonical argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cached_property
+
+from polyattn.algebra.canonical import collect
+from polyattn.algebra.monomial import (
+    FunctionFactor,
+    Index,
+    Monomial,
+    TensorFactor,
+    map_tensors,
+    size_product,
+)
+from polyattn.errors import NotPolynomialError, SizeError, SpecError
+from polyattn.language import Atoms, SizeTable
+from polyattn.language.syntax import IDENTITY, Split
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a polynomial's tensors are: names and shapes, in atomic sizes per slot."""
+
+    inputs: tuple[str, ...]
+    output: str
+    output_shape: tuple[Atoms, ...]
+    shapes: Mapping[str, tuple[Atoms, ...]]
+    sizes: SizeTable
+
+    def output_indices(self) -> tuple[Index, ...]:
+        return tuple(Index(k, a) for k, a in enumerate(a for slot in self.output_shape for a in slot))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Polynomial:
+    """A sum of monomials, each up to renaming of its summed indices, with equal ones collected.
+
+    Make one with `spec.polynomial()`. Immutable and hashable.
+
+    Attributes:
+        signature: the tensors' names and shapes.
+        terms: canonical monomials; the output's atomic slots are the indices 0, 1, ...
+    """
+
+    signature: Signature
+    terms: tuple[Monomial, ...]
+
+    @classmethod
+    def of(cls, signature: Signature, terms: Iterable[Monomial]) -> Polynomial:
+        """The polynomial of any monomials over the signature's tensors."""
+        return cls(signature, collect(terms, signature.output_indices()))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Polynomial):
+            return NotImplemented
+        if self._key == other._key:
+            return True
+        try:
+            a, b = common_refinement(self, other)
+        except SizeError:
+            return False
+        return a._key == b._key
+
+    def __hash__(self) -> int:
+        return hash((len(self.terms), tuple(sorted(abs(t.coefficient) for t in self.terms))))
+
+    @cached_property
+    def _key(self) -> tuple:
+        return tuple(i.size for i in self.signature.output_indices()), self.terms
+
+    def __add__(self, other: Polynomial) -> Polynomial:
+        if not isinstance(other, Polynomial):
+            return NotImplemented
+        a, b = common_refinement(self, other)
+        if a._key[0] != b._key[0]:
+            raise SizeError(f"outputs of different shapes: {_shape_text(a.signature)} and {_shape_text(b.signature)}")
+        return Polynomial.of(_merged(a.signature, b.signature), (*a.terms, *b.terms))
+
+    def __mul__(self, number: int | Fraction) -> Polynomial:
+        if not isinstance(number, int | Fraction):
+            return NotImplemented
+        return Polynomial.of(self.signature, (t.scaled(Fraction(number)) for t in self.terms))
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Polynomial:
+        return self * -1
+
+    def __sub__(self, other: Polynomial) -> Polynomial:
+        return self + -other if isinstance(other, Polynomial) else NotImplemented
+
+    def __bool__(self) -> bool:
+        return bool(self.terms)
+
+    def __str__(self) -> str:
+        from polyattn.algebra.printing import statements_of
+
+        return str(statements_of(self).definitions[-1]) if self.terms else f"{self.signature.output} = 0"
+
+    def __repr__(self) -> str:
+        return f"<Polynomial {self}>"
+
+    def _repr_latex_(self) -> str:
+        return f"$\\displaystyle {self.latex()}$"
+
+    def latex(self) -> str:
+        """The expanded sum as LaTeX."""
+        from polyattn.algebra.printing import statements_of
+        from polyattn.language.latex import latex
+
+        return latex(statements_of(self)) if self.terms else f"{self.signature.output} = 0"
+
+    @property
+    def degree(self) -> int:
+        """The largest number of factors in a term that are, or are functions of, the inputs."""
+        return max(self.degrees, default=0)
+
+    @property
+    def degrees(self) -> tuple[int, ...]:
+        """The degrees of the terms in the inputs, sorted, each once."""
+        return tuple(sorted({t.degree_in(self.signature.inputs) for t in self.terms}))
+
+    @property
+    def is_polynomial(self) -> bool:
+        """Whether no term applies a function."""
+        return not any(isinstance(f, FunctionFactor) for t in self.terms for f in t.factors)
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The names of all tensors that occur, those inside functions included, sorted."""
+        names: set[str] = set()
+        for term in self.terms:
+            map_tensors(term, lambda f: names.add(f.tensor))
+        return tuple(sorted(names - {IDENTITY}))
+
+    def derivative(self, tensor: str, seed: str = "dy") -> Polynomial:
+        """The vector-Jacobian product: sum over the output of `seed` times the derivative by `tensor`.
+
+        Args:
+            tensor: an input or a parameter.
+            seed: the name of the new input that has the output's shape.
+
+        Returns:
+            The polynomial of `d<tensor>`, of the tensor's shape.
+
+        Raises:
+            NotPolynomialError: the tensor occurs inside a function.
+            SpecError: the tensor does not occur, or the seed's name is taken.
+        """
+        sig = self.signature
+        if tensor not in sig.shapes or tensor == sig.output:
+            raise SpecError(
+                f"there is no tensor {tensor!r}; there are {', '.join(t for t in sig.shapes if t != sig.output)}"
+            )
+        if seed in sig.shapes or seed == sig.output:
+            raise SpecError(f"the seed's name {seed!r} is taken; choose another")
+        shape = sig.shapes[tensor]
+        free = tuple(Index(k, a) for k, a in enumerate(a for slot in shape for a in slot))
+        terms = [d for term in self.terms for d in _product_rule(term, tensor, seed, free, sig.output_indices())]
+        name = f"d{tensor}"
+        while name in sig.shapes or name == seed:
+            name += "_"
+        shapes = {t: s for t, s in sig.shapes.items() if t != sig.output} | {seed: sig.output_shape}
+        signature = Signature((*sig.inputs, seed), name, shape, shapes, sig.sizes)
+        return Polynomial.of(signature, terms)
+
+    def substitute(self, *statements: str) -> Polynomial:
+        """The polynomial with parameters replaced by their definitions, as in `Spec.substitute`."""
+        from polyattn.algebra.spec import Spec
+
+        return Spec.of(self).substitute(*statements).polynomial()
+
+    def refined(self, splits: tuple[Split, ...]) -> Polynomial:
+        """The same polynomial over smaller atomic sizes: `C = G*M` puts a pair of indices for each index over C."""
+        sig = self.signature
+        table = SizeTable(
+            tuple(
+                dict.fromkeys((*sig.sizes.names, *(n for s in splits for n in (s.size, *s.parts) if not n.isdigit())))
+            ),
+            tuple(dict.fromkeys((*sig.sizes.splits, *splits))),
+        )
+
+        def fine(slots: tuple[Atoms, ...]) -> tuple[Atoms, ...]:
+            return tuple(tuple(b for a in atoms for b in table.atoms(a)) for atoms in slots)
+
+        shapes = {t: fine(s) for t, s in sig.shapes.items()}
+        signature = Signature(sig.inputs, sig.output, fine(sig.output_shape), shapes, table)
+        return Polynomial.of(signature, (_refine_term(t, table, sig.output_indices()) for t in self.terms))
+
+
+def common_refinement(a: Polynomial, b: Polynomial) -> tuple[Polynomial, Polynomial]:
+    """Both polynomials over atomic sizes that serve both.
+
+    Raises:
+        SizeError: they split one size differently, or use one tensor with different shapes.
+    """
+    mine, theirs = a.signature.sizes, b.signature.sizes
+    for split in theirs.splits:
+        if mine.parts(split.size) not in (None, split.parts):
+            raise SizeError(f"size {split.size} is split as {split} on one side, differently on the other")
+    fine_a = a.refined(theirs.splits) if set(theirs.splits) - set(mine.splits) else a
+    fine_b = b.refined(mine.splits) if set(mine.splits) - set(theirs.splits) else b
+    for name, shape in fine_a.signature.shapes.items():
+        other = fine_b.signature.shapes.get(name)
+        used = name in a.tensors and name in b.tensors
+        if used and other is not None and _flat(shape) != _flat(other):
+            raise SizeError(f"tensor {name!r} has different shapes on the two sides: {_flat(shape)} and {_flat(other)}")
+    return fine_a, fine_b
+
+
+def _flat(shape: tuple[Atoms, ...]) -> Atoms:
+    return tuple(a for slot in shape for a in slot)
+
+
+def _merged(a: Signature, b: Signature) -> Signature:
+    inputs = tuple(dict.fromkeys((*a.inputs, *b.inputs)))
+    names = tuple(dict.fromkeys((*a.sizes.names, *b.sizes.names)))
+    splits = tuple(dict.fromkeys((*a.sizes.splits, *b.sizes.splits)))
+    return replace(a, inputs=inputs, shapes={**b.shapes, **a.shapes}, sizes=SizeTable(names, splits))
+
+
+def _shape_text(signature: Signature) -> str:
+    return f"{signature.output}[{','.join(signature.sizes.name(s) for s in signature.output_shape)}]"
+
+
+def _product_rule(
+    term: Monomial, tensor: str, seed: str, free: tuple[Index, ...], output: tuple[Index, ...]
+) -> list[Monomial]:
+    shift = len(free)
+    names = {i: Index(i.id + shift, i.size) for i in (*output, *term.all_indices())}
+    moved = term.renamed(names)
+    seed_factor = TensorFactor(seed, tuple(names[i] for i in output))
+    derivatives = []
+    for position, factor in enumerate(moved.factors):
+        if isinstance(factor, FunctionFactor):
+            inside: set[str] = set()
+            map_tensors(Monomial(Fraction(1), (), (factor,)), lambda f, seen=inside: seen.add(f.tensor))
+            if tensor in inside:
+                raise NotPolynomialError(
+                    f"'{tensor}' occurs inside the function {factor.function}: no polynomial derivative"
+                )
+        elif factor.tensor == tensor:
+            deltas = tuple(TensorFactor(IDENTITY, pair) for pair in zip(free, factor.indices, strict=True))
+            rest = (*moved.factors[:position], *moved.factors[position + 1 :])
+            derivatives.append(Monomial(term.coefficient, term.powers, (seed_factor, *deltas, *rest)))
+    return derivatives
+
+
+def _refine_term(term: Monomial, table: SizeTable, output: tuple[Index, ...]) -> Monomial:
+    """Each index becomes one index per new atomic size; the output's keep the first numbers, in order."""
+    fresh: dict[Index, tuple[Index, ...]] = {}
+    counter = 0
+    for index in dict.fromkeys((*output, *term.all_indices())):
+        atoms = table.atoms(index.size)
+        fresh[index] = tuple(Index(counter + k, atom) for k, atom in enumerate(atoms))
+        counter += len(atoms)
+
+    def spread(indices: tuple[Index, ...]) -> tuple[Index, ...]:
+        return tuple(j for i in indices for j in fresh[i])
+
+    def refine(t: Monomial) -> Monomial:
+        number, powers = t.coefficient, []
+        for size, exponent in t.powers:
+            extra, more = size_product(table.atoms(size), exponent)
+            number *= extra
+            powers += more
+        factors = []
+        for f in t.factors:
+            if isinstance(f, FunctionFactor):
+                factors.append(FunctionFactor(f.function, spread(f.over), spread(f.free), tuple(map(refine, f.terms))))
+            elif f.tensor == IDENTITY:
+                pairs = zip(*(fresh[i] for i in f.indices), strict=True)
+                factors += [TensorFactor(IDENTITY, pair) for pair in pairs]
+            else:
+                factors.append(TensorFactor(f.tensor, spread(f.indices)))
+        return Monomial(Fraction(1), (), tuple(factors)).scaled(number, powers)
+
+    return refine(term)

@@ -1,0 +1,135 @@
+"""Polynomials as statements of the equation language, so that every result of the algebra is a text again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+from itertools import count
+
+from polyattn.algebra.monomial import FunctionFactor, Index, Monomial, TensorFactor
+from polyattn.algebra.polynomial import Polynomial
+from polyattn.errors import SpecError
+from polyattn.language import Atoms, Specification
+from polyattn.language.syntax import (
+    IDENTITY,
+    Access,
+    Call,
+    Definition,
+    Factor,
+    IndexSize,
+    Input,
+    Number,
+    SizeRef,
+    Slot,
+    Statements,
+    Sum,
+    Term,
+)
+
+
+def statements_of(polynomial: Polynomial) -> Statements:
+    """The expanded sum as one definition, after one definition per function that it applies.
+
+    Raises:
+        SpecError: the polynomial is zero, which no sum of the language says.
+    """
+    if not polynomial.terms:
+        raise SpecError(f"'{polynomial.signature.output}' is zero: there is no term to write")
+    return _Printer(polynomial).run()
+
+
+class _Printer:
+    def __init__(self, polynomial: Polynomial):
+        self.polynomial, self.signature = polynomial, polynomial.signature
+        self.taken = {*self.signature.shapes, self.signature.output, *polynomial.tensors}
+        self.letters: dict[str, str] = {}
+        self.functions: list[Definition] = []
+        self.function_names = (name for k in count(1) if (name := f"f{k}") not in self.taken)
+
+    def run(self) -> Statements:
+        sig = self.signature
+        inputs = tuple(Input(n, tuple(sig.sizes.name(s) for s in sig.shapes[n])) for n in sig.inputs)
+        output = sig.output_indices()
+        names = self._names(output, {})
+        body = self._sum(self.polynomial.terms, names)
+        target = self._access(sig.output, output, names, sig.output_shape)
+        definitions = (*self.functions, Definition(target, body))
+        bare = Statements(inputs, sig.sizes.splits, (), definitions)
+        declared = tuple(sorted((IndexSize(i, s) for i, s in self.letters.items()), key=lambda d: (d.size, d.index)))
+        return bare if self._resolves_as_meant(bare) else Statements(inputs, sig.sizes.splits, declared, definitions)
+
+    def _resolves_as_meant(self, statements: Statements) -> bool:
+        """Whether the sizes that the language infers without `where` are those of the polynomial."""
+        try:
+            resolved = Specification(statements).resolved
+        except SpecError:
+            return False
+        return all(atoms == (self.letters[index],) for sizes in resolved.index_sizes for index, atoms in sizes.items())
+
+    def _names(self, indices: Iterable[Index], have: dict[Index, str]) -> dict[Index, str]:
+        """Letters for new indices: the size's own, small, numbered; none that is in use as a name."""
+        names = dict(have)
+        used = set(names.values())
+        for index in dict.fromkeys(indices):
+            if index in names:
+                continue
+            stem = "i" if index.size.isdigit() else index.size[0].lower()
+            for k in count():
+                letter = f"{stem}{k or ''}"
+                if (
+                    letter not in used
+                    and letter not in self.taken
+                    and self.letters.get(letter, index.size) == index.size
+                ):
+                    break
+            names[index] = letter
+            used.add(letter)
+            self.letters[letter] = index.size
+        return names
+
+    def _sum(self, terms: tuple[Monomial, ...], names: dict[Index, str]) -> Sum:
+        return Sum(tuple(self._term(t, names) for t in terms))
+
+    def _term(self, term: Monomial, outer: dict[Index, str]) -> Term:
+        names = self._names((i for f in term.factors for i in f.indices), outer)
+        factors: list[Factor] = []
+        divides: list[bool] = []
+        self._coefficient(term, factors, divides)
+        for factor in term.factors:
+            factors.append(self._factor(factor, names))
+            divides.append(False)
+        return Term(term.coefficient < 0, tuple(factors), tuple(divides))
+
+    @staticmethod
+    def _coefficient(term: Monomial, factors: list[Factor], divides: list[bool]) -> None:
+        number = abs(term.coefficient)
+        above = [SizeRef(s) for s, e in term.powers for _ in range(e)]
+        below = [SizeRef(s) for s, e in term.powers for _ in range(-e)]
+        below_number = [Number(Fraction(number.denominator))] if number.denominator != 1 else []
+        if number.numerator != 1 or ((below or below_number) and not above) or not (above or term.factors):
+            above = [Number(Fraction(number.numerator)), *above]
+        factors += [*above, *below_number, *below]
+        divides += [False] * len(above) + [True] * (len(below) + len(below_number))
+
+    def _factor(self, factor: TensorFactor | FunctionFactor, names: dict[Index, str]) -> Access:
+        if isinstance(factor, FunctionFactor):
+            return self._function(factor, names)
+        shape = self.signature.shapes.get(factor.tensor)
+        if factor.tensor == IDENTITY or shape is None:
+            shape = tuple((i.size,) for i in factor.indices)
+        return self._access(factor.tensor, factor.indices, names, shape)
+
+    def _function(self, factor: FunctionFactor, names: dict[Index, str]) -> Access:
+        inner = self._names((*factor.free, *factor.over), {i: names[i] for i in factor.free})
+        argument = self._sum(factor.terms, inner)
+        name = next(self.function_names)
+        slots = tuple(Slot((inner[i],)) for i in factor.free)
+        over = tuple(inner[i] for i in factor.over)
+        access = Access(name, slots)
+        self.functions.append(Definition(access, Call(factor.function, over, argument)))
+        return access
+
+    @staticmethod
+    def _access(tensor: str, indices: tuple[Index, ...], names: dict[Index, str], shape: tuple[Atoms, ...]) -> Access:
+        rest = iter(indices)
+        return Access(tensor, tuple(Slot(tuple(names[next(rest)] for _ in atoms)) for atoms in shape))

@@ -1,0 +1,151 @@
+"""`Spec`: the public specification, a checked text with the algebra's operations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from polyattn.algebra.evaluate import evaluate
+from polyattn.algebra.expand import Expansion, expand
+from polyattn.algebra.polynomial import Polynomial, Signature
+from polyattn.algebra.printing import statements_of
+from polyattn.algebra.tensor import interaction_entries, interaction_tensor
+from polyattn.language import Specification
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Spec(Specification):
+    """An attention layer as equations.
+
+    >>> spec = Spec("x[N,C]; y[a,b] = x[a,d]*wf[d,f]*x[e,f] * x[e,h]*wg[h,b]")
+    >>> spec.parameters
+    {'wf': ('C', 'C'), 'wg': ('C', 'C')}
+    >>> spec.degree, spec.is_polynomial
+    (3, True)
+    >>> spec == Spec(str(spec))
+    True
+
+    Raises:
+        SpecError: the text is wrong; the message shows the line with a caret under the place.
+    """
+
+    @classmethod
+    def of(cls, polynomial: Polynomial) -> Spec:
+        """The specification that says a polynomial in expanded form."""
+        return cls(statements_of(polynomial))
+
+    def expansion(self) -> Expansion:
+        """The monomials in the order of the text, brackets multiplied out and intermediates put in."""
+        return _expansion(self)
+
+    def polynomial(self) -> Polynomial:
+        """The canonical form. `==` between two is equality at every size; a `Polynomial` is hashable."""
+        return _polynomial(self)
+
+    @property
+    def degree(self) -> int:
+        """The degree in the inputs; a function of them counts as one factor."""
+        return self.polynomial().degree
+
+    @property
+    def is_polynomial(self) -> bool:
+        """Whether the specification applies no function (`mean` is a sum, and none)."""
+        return not self.has_functions
+
+    def expanded(self) -> Spec:
+        """The canonical form as a specification: one sum of products."""
+        return Spec.of(self.polynomial())
+
+    def derivative(self, tensor: str, seed: str = "dy") -> Spec:
+        """The specification of the vector-Jacobian product by an input or parameter.
+
+        Its inputs are this specification's and `seed`, of the output's shape; its output is `d<tensor>`.
+
+        >>> print(Spec("x[N,C]; y[a,b] = x[a,d]*w[d,b]").derivative("w"))
+        x[N,C]
+        dy[N,C]
+        dw[c,c1] = dy[n,c1]*x[n,c]
+
+        Raises:
+            NotPolynomialError: the tensor occurs inside a function.
+            SpecError: no such tensor, the seed's name is taken, or the derivative is zero.
+        """
+        return Spec.of(self.polynomial().derivative(tensor, seed))
+
+    def substitute(self, *statements: str) -> Spec:
+        """The specification with parameters replaced by definitions.
+
+        Args:
+            statements: definitions such as "wf[d,f] = wq[d,r]*wk[f,r]", and sizes of their own indices such as
+                "r : R".
+        """
+        return self.with_statements(*(_with_where(s) for s in statements))
+
+    def interaction_tensor(
+        self,
+        sizes: Mapping[str, int],
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        degree: int | None = None,
+        budget: int | None = None,
+    ) -> Any:
+        """The explicit interaction tensor W of order 2(D+1) (Poly-NL, Eq. 4 and 5, for D = 3).
+
+        Args:
+            sizes: a number for every size.
+            parameters: an array for each parameter; without them the entries are symbolic.
+            degree: which degree's tensor, needed if the terms have several.
+            budget: the most bytes that the tensor may have; default 1 GiB.
+
+        Returns:
+            With parameters a numpy array of shape (output shape) + (input shape) * D. Without, a dict from index
+            tuples to sympy expressions, without the zero entries. The x's are numbered in the order of the text;
+            W is only defined up to permuting them (see `symmetrise`).
+
+        Raises:
+            BudgetError: it would be larger than the budget; says how large.
+            NotPolynomialError: the specification applies functions, has several inputs, or several degrees and
+                no `degree` is given.
+            SizeError: a size is missing or contradictory, or a parameter has another shape.
+        """
+        if parameters is None:
+            return interaction_entries(self, self.expansion(), sizes, degree, budget)
+        return interaction_tensor(self, self.expansion(), sizes, parameters, degree, budget)
+
+    def evaluate(self, tensors: Mapping[str, Any], sizes: Mapping[str, int] | None = None) -> np.ndarray:
+        """The output for given tensors, in numpy, definition by definition as written. A reference: slow.
+
+        Args:
+            tensors: an array for every input and parameter.
+            sizes: sizes that no tensor's shape tells.
+
+        Raises:
+            SizeError: a tensor is missing or its shape contradicts the others.
+        """
+        return evaluate(self, tensors, sizes)
+
+
+def _with_where(statement: str) -> str:
+    """`r : R` and `C = G*M` as the `where` statements that they stand for."""
+    bare = statement.strip()
+    head = bare.partition("=")[0].strip()
+    is_size = head.isidentifier() and head[:1].isupper()
+    if not bare.startswith("where ") and (is_size or ("=" not in bare and ":" in bare)):
+        return f"where {bare}"
+    return statement
+
+
+@lru_cache(maxsize=512)
+def _expansion(spec: Spec) -> Expansion:
+    return expand(spec)
+
+
+@lru_cache(maxsize=512)
+def _polynomial(spec: Spec) -> Polynomial:
+    expansion = _expansion(spec)
+    shapes = {name: spec.shape(name) for name in (*spec.inputs, *spec.parameters, spec.output)}
+    signature = Signature(tuple(spec.inputs), spec.output, spec.shape(spec.output), shapes, spec.sizes)
+    return Polynomial.of(signature, expansion.terms)

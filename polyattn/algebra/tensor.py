@@ -1,0 +1,301 @@
+"""The explicit interaction tensor W of a polynomial layer, and what it does to an input.
+
+`y[a,b] = sum W[a,b, c,d, e,f, g,h] x[c,d] x[e,f] x[g,h]` (Poly-NL, Eq. 5), order 2(D+1) at degree D. Only for
+small sizes: every explicit object is guarded by a budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from itertools import permutations, product
+from math import factorial, prod
+from typing import Any
+
+import numpy as np
+import sympy
+
+from polyattn.algebra.expand import Expansion
+from polyattn.algebra.monomial import FunctionFactor, Index, Monomial, TensorFactor
+from polyattn.errors import BudgetError, NotPolynomialError, SizeError
+from polyattn.language import Specification, value_of
+from polyattn.language.syntax import IDENTITY
+
+DEFAULT_BUDGET = 2**30
+MAX_ENTRIES = 1_000_000
+"""The most index assignments that a symbolic tensor is computed from."""
+
+
+def interaction_tensor(
+    spec: Specification,
+    expansion: Expansion,
+    sizes: Mapping[str, int],
+    parameters: Mapping[str, Any],
+    degree: int | None = None,
+    budget: int | None = None,
+) -> np.ndarray:
+    """W as a numpy array; see `Spec.interaction_tensor`."""
+    degree, x = _check(spec, expansion, degree)
+    known = spec.sizes.solve(sizes, spec.sizes.names)
+    output_shape = [value_of(atoms, known) for atoms in spec.shape(spec.output)]
+    shape = output_shape + [value_of(atoms, known) for atoms in spec.shape(x)] * degree
+    _guard(shape, 8, budget)
+    arrays = {name: _parameter(spec, name, parameters, known) for name in spec.parameters}
+    unknown = [name for name in parameters if name not in arrays]
+    if unknown:
+        raise SizeError(f"no parameter {unknown[0]!r} in this specification; it has {', '.join(arrays)}")
+    dtype = np.result_type(np.float64, *(a.dtype for a in arrays.values()))
+    tensor = np.zeros([value_of([i.size], known) for i in expansion.output + _x_atoms(spec, x) * degree], dtype)
+    for term in expansion.terms:
+        if term.degree_in([x]) == degree:
+            _add_term(tensor, term, expansion.output, x, arrays, known)
+    return tensor.reshape(shape)
+
+
+def interaction_entries(
+    spec: Specification,
+    expansion: Expansion,
+    sizes: Mapping[str, int],
+    degree: int | None = None,
+    budget: int | None = None,
+) -> dict[tuple[int, ...], sympy.Expr]:
+    """The nonzero entries of W as sympy expressions in the parameters' entries; see `Spec.interaction_tensor`."""
+    degree, x = _check(spec, expansion, degree)
+    known = spec.sizes.solve(sizes, spec.sizes.names)
+    shape = [value_of(atoms, known) for atoms in spec.shape(spec.output) + spec.shape(x) * degree]
+    _guard(shape, 8, budget)
+    symbols = symbolic_parameters(spec, known)
+    entries: dict[tuple[int, ...], sympy.Expr] = {}
+    for term in expansion.terms:
+        if term.degree_in([x]) == degree:
+            _collect_entries(entries, spec, term, expansion.output, x, symbols, known)
+    return {key: value for key in sorted(entries) if (value := sympy.expand(entries[key])) != 0}
+
+
+def symbolic_parameters(spec: Specification, known: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """For each parameter an object array of symbols, such as w1_0_2; a scalar is one symbol of its own name."""
+    return {name: symbol_array(name, [value_of(a, known) for a in spec.shape(name)]) for name in spec.parameters}
+
+
+def symbol_array(name: str, shape: Sequence[int]) -> np.ndarray:
+    array = np.empty(tuple(shape), dtype=object)
+    for index in np.ndindex(*array.shape):
+        array[index] = sympy.Symbol("_".join([name, *map(str, index)]))
+    return array
+
+
+def apply_interaction(tensor: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """`(((W • X) • X) • X)`: Poly-NL, Eq. 4, at any degree.
+
+    Args:
+        tensor: W, of the output's axes followed by the input's axes D times.
+        x: the input, of shape (N, C), or of as many axes as the layer's input has.
+
+    Returns:
+        The output, of the output's shape.
+    """
+    w, x = np.asarray(tensor), np.asarray(x)
+    if w.ndim % x.ndim:
+        raise SizeError(f"a tensor of order {w.ndim} does not act on an input of {x.ndim} axes")
+    for _ in range(w.ndim // x.ndim - 1):
+        if w.shape[-x.ndim :] != x.shape:
+            raise SizeError(
+                f"the last {x.ndim} modes have sizes {w.shape[-x.ndim :]}, but the input has shape {x.shape}"
+            )
+        w = np.tensordot(w, x, axes=x.ndim)
+    return w
+
+
+def symmetrise(tensor: np.ndarray, axes: int = 2) -> np.ndarray:
+    """The mean of W over all permutations of its x's.
+
+    Two interaction tensors give the same function exactly if their symmetrisations are equal.
+
+    Args:
+        tensor: W, of order `axes` * (D + 1).
+        axes: how many axes an input has; 2 for (position, channel).
+    """
+    w = np.asarray(tensor)
+    if w.ndim % axes:
+        raise SizeError(f"a tensor of order {w.ndim} is no interaction tensor of inputs with {axes} axes")
+    degree = w.ndim // axes - 1
+    total = np.zeros_like(w)
+    for order in permutations(range(degree)):
+        modes = [*range(axes), *(axes * (p + 1) + k for p in order for k in range(axes))]
+        total = total + w.transpose(modes)
+    return total / factorial(degree)
+
+
+@dataclass(frozen=True)
+class TensorStructure:
+    """How sparse and how low-rank an interaction tensor is ("block-sparse, low-rank", Poly-NL section 4.1)."""
+
+    shape: tuple[int, ...]
+    nonzeros: int
+    ranks: tuple[int, ...]
+    full_ranks: tuple[int, ...]
+
+    @property
+    def density(self) -> float:
+        """The share of entries that are not zero."""
+        return self.nonzeros / prod(self.shape)
+
+    def __str__(self) -> str:
+        rows = [
+            f"order {len(self.shape)}, shape {' x '.join(map(str, self.shape))}",
+            f"nonzero entries {self.nonzeros} of {prod(self.shape)} ({100 * self.density:.3g} %)",
+            "mode  size  rank of unfolding  full rank would be",
+        ]
+        for mode, (size, rank, full) in enumerate(zip(self.shape, self.ranks, self.full_ranks, strict=True)):
+            rows.append(f"{mode:>4}  {size:>4}  {rank:>17}  {full:>18}")
+        return "\n".join(rows)
+
+
+def structure(tensor: np.ndarray, tolerance: float = 1e-10) -> TensorStructure:
+    """Count an explicit tensor's nonzeros and the rank of its unfolding along each mode.
+
+    Args:
+        tensor: W as a numpy array.
+        tolerance: entries and singular values below this times the largest count as zero.
+    """
+    from tensorly.base import unfold
+
+    w = np.asarray(tensor, dtype=float)
+    largest = float(np.abs(w).max(initial=0.0))
+    nonzeros = int((np.abs(w) > tolerance * largest).sum()) if largest else 0
+    ranks, full = [], []
+    for mode in range(w.ndim):
+        unfolding = unfold(w, mode)
+        values = np.linalg.svd(unfolding, compute_uv=False)
+        ranks.append(int((values > tolerance * values[0]).sum()) if values[0] else 0)
+        full.append(min(unfolding.shape))
+    return TensorStructure(w.shape, nonzeros, tuple(ranks), tuple(full))
+
+
+def _check(spec: Specification, expansion: Expansion, degree: int | None) -> tuple[int, str]:
+    if any(isinstance(f, FunctionFactor) for t in expansion.terms for f in t.factors):
+        raise NotPolynomialError("the specification applies functions, so it has no interaction tensor")
+    if len(spec.inputs) != 1:
+        raise NotPolynomialError(
+            f"an interaction tensor has one input, not {len(spec.inputs)}: {', '.join(spec.inputs)}"
+        )
+    (x,) = spec.inputs
+    degrees = sorted({t.degree_in([x]) for t in expansion.terms})
+    if degree is None:
+        if len(degrees) != 1:
+            raise NotPolynomialError(f"the terms have the degrees {degrees}: choose one tensor with degree=")
+        return degrees[0], x
+    if degree not in degrees:
+        raise NotPolynomialError(f"no term has degree {degree}: the degrees are {degrees}")
+    return degree, x
+
+
+def _guard(shape: Sequence[int], itemsize: int, budget: int | None) -> None:
+    limit = DEFAULT_BUDGET if budget is None else budget
+    size = prod(shape) * itemsize
+    if size > limit:
+        raise BudgetError(
+            f"the explicit tensor of shape {' x '.join(map(str, shape))} has {prod(shape):,} entries and would need "
+            f"{size / 2**30:.3g} GiB; the budget is {limit / 2**30:.3g} GiB (budget=... raises it)"
+        )
+
+
+def _parameter(spec: Specification, name: str, parameters: Mapping[str, Any], known: Mapping[str, int]) -> np.ndarray:
+    if name not in parameters:
+        raise SizeError(f"parameter '{name}' is missing; the parameters are {', '.join(spec.parameters)}")
+    array = np.asarray(parameters[name])
+    shape = tuple(value_of(atoms, known) for atoms in spec.shape(name))
+    if array.shape != shape:
+        raise SizeError(f"parameter '{name}' must have shape {shape}, not {array.shape}")
+    return array.reshape([value_of([a], known) for atoms in spec.shape(name) for a in atoms])
+
+
+def _x_atoms(spec: Specification, x: str) -> tuple[Index, ...]:
+    return tuple(Index(-1, a) for atoms in spec.shape(x) for a in atoms)
+
+
+def _coefficient(term: Monomial, known: Mapping[str, int]) -> sympy.Rational:
+    number = sympy.Rational(term.coefficient.numerator, term.coefficient.denominator)
+    for size, exponent in term.powers:
+        number *= sympy.Integer(known[size]) ** exponent
+    return sympy.Rational(number)
+
+
+def _modes(term: Monomial, output: tuple[Index, ...], x: str) -> list[Index]:
+    """Which index stands at each atomic mode of W: the output's, then each x's slots in the order of the text."""
+    return [*output, *(i for f in term.factors if isinstance(f, TensorFactor) and f.tensor == x for i in f.indices)]
+
+
+def _add_term(
+    tensor: np.ndarray,
+    term: Monomial,
+    output: tuple[Index, ...],
+    x: str,
+    arrays: Mapping[str, np.ndarray],
+    known: Mapping[str, int],
+) -> None:
+    """Add one monomial: its parameters' product goes to the generalised diagonal where its modes' indices agree."""
+    modes = _modes(term, output, x)
+    distinct = list(dict.fromkeys(modes))
+    numbers = {i: k for k, i in enumerate(dict.fromkeys([*distinct, *term.indices()]))}
+    operands: list[Any] = []
+    for factor in term.factors:
+        if factor.tensor == IDENTITY:  # type: ignore[union-attr]
+            operands += [np.eye(value_of([factor.indices[0].size], known)), [numbers[i] for i in factor.indices]]
+        elif factor.tensor != x:  # type: ignore[union-attr]
+            operands += [arrays[factor.tensor], [numbers[i] for i in factor.indices]]  # type: ignore[union-attr]
+    inside = {i for op in operands[1::2] for i in op}
+    have = [i for i in distinct if numbers[i] in inside]
+    value = np.einsum(*operands, [numbers[i] for i in have]) if operands else np.ones(())
+    summed_elsewhere = value.reshape([value.shape[have.index(i)] if i in have else 1 for i in distinct])
+    strides = [sum(tensor.strides[m] for m, j in enumerate(modes) if j == i) for i in distinct]
+    lengths = [value_of([i.size], known) for i in distinct]
+    diagonal = np.lib.stride_tricks.as_strided(tensor, lengths, strides)
+    diagonal += float(_coefficient(term, known)) * summed_elsewhere
+
+
+def _collect_entries(
+    entries: dict[tuple[int, ...], sympy.Expr],
+    spec: Specification,
+    term: Monomial,
+    output: tuple[Index, ...],
+    x: str,
+    symbols: Mapping[str, np.ndarray],
+    known: Mapping[str, int],
+) -> None:
+    modes = _modes(term, output, x)
+    distinct = list(dict.fromkeys([*modes, *term.indices()]))
+    lengths = [value_of([i.size], known) for i in distinct]
+    if prod(lengths) > MAX_ENTRIES:
+        raise BudgetError(f"the symbolic tensor needs {prod(lengths):,} products; the limit is {MAX_ENTRIES:,}")
+    groups = [len(atoms) for atoms in spec.shape(spec.output)] + [len(atoms) for atoms in spec.shape(x)] * (
+        sum(1 for f in term.factors if isinstance(f, TensorFactor) and f.tensor == x)
+    )
+    coefficient = _coefficient(term, known)
+    flat = {n: a.reshape([value_of([s], known) for atoms in spec.shape(n) for s in atoms]) for n, a in symbols.items()}
+    for values in product(*map(range, lengths)):
+        at = dict(zip(distinct, values, strict=True))
+        factors: list[Any] = [coefficient]
+        for factor in term.factors:
+            position = tuple(at[i] for i in factor.indices)
+            if factor.tensor == IDENTITY:  # type: ignore[union-attr]
+                factors.append(int(position[0] == position[1]))
+            elif factor.tensor != x:  # type: ignore[union-attr]
+                factors.append(flat[factor.tensor][position])  # type: ignore[union-attr]
+        key = _grouped([at[i] for i in modes], [known_length(i, known) for i in modes], groups)
+        entries[key] = entries.get(key, sympy.Integer(0)) + sympy.Mul(*factors)
+
+
+def known_length(index: Index, known: Mapping[str, int]) -> int:
+    return value_of([index.size], known)
+
+
+def _grouped(values: list[int], lengths: list[int], groups: list[int]) -> tuple[int, ...]:
+    """Positions per slot from positions per atomic mode, the outer part first."""
+    key, start = [], 0
+    for count in groups:
+        pairs = zip(values[start : start + count], lengths[start : start + count], strict=True)
+        key.append(reduce(lambda total, pair: total * pair[1] + pair[0], pairs, 0))
+        start += count
+    return tuple(key)
