@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from polyattn.errors import SpecError
 from polyattn.language.sizes import SizeTable
@@ -20,6 +20,7 @@ from polyattn.language.syntax import (
     Call,
     Definition,
     SizeRef,
+    Split,
     Statements,
     Sum,
     Term,
@@ -36,6 +37,8 @@ def check_names(statements: Statements, source: str) -> None:
 class _Checker:
     def __init__(self, statements: Statements, source: str):
         self.statements, self.source = statements, source
+        self.inside: dict[int, set[str]] = {}
+        """The indices in each bracket, by the bracket's id."""
 
     def error(self, reason: str, at: At = NOWHERE) -> SpecError:
         return SpecError(reason, self.source, at.line, at.column)
@@ -63,40 +66,35 @@ class _Checker:
 
     def check_splits(self) -> None:
         self.declared_sizes = SizeTable.of(self.statements).names
-        seen: dict[str, tuple[str, ...]] = {}
+        splits: dict[str, Split] = {}
         for split in self.statements.splits:
-            if split.size in seen:
+            if split.size in splits:
                 raise self.error(f"size '{split.size}' is split twice", split.at)
-            seen[split.size] = split.parts
+            splits[split.size] = split
         counts: dict[str, int] = {}
         for split in self.statements.splits:
-            self.count_atoms(split.size, seen, split.at, counts, ())
+            self.count_atoms(split.size, splits, counts, ())
         indices: dict[str, str] = {}
-        for declared in self.statements.index_sizes:
+        for declared in sorted(self.statements.index_sizes, key=lambda d: (d.at.line, d.at.column)):
             if indices.setdefault(declared.index, declared.size) != declared.size:
                 raise self.error(
                     f"index '{declared.index}' has two sizes: {indices[declared.index]} and {declared.size}",
                     declared.at,
                 )
 
-    def count_atoms(
-        self,
-        size: str,
-        splits: dict[str, tuple[str, ...]],
-        at: At,
-        counts: dict[str, int],
-        above: tuple[str, ...],
-    ) -> int:
+    def count_atoms(self, size: str, splits: dict[str, Split], counts: dict[str, int], above: tuple[str, ...]) -> int:
         """How many atomic sizes a size is made of, refusing cycles and products of too many."""
+        if size not in splits:
+            return 1
+        split = splits[size]
         if size in above:
-            raise self.error(f"size '{size}' is a part of itself", at)
+            raise self.error(f"size '{size}' is a part of itself", split.at)
         if size not in counts:
             if len(above) == MAX_ATOMS:
-                raise self.error(f"size '{above[0]}' is split more than {MAX_ATOMS} deep", at)
-            parts = splits.get(size, ())
-            counts[size] = sum(self.count_atoms(p, splits, at, counts, (*above, size)) for p in parts) or 1
+                raise self.error(f"size '{above[0]}' is split more than {MAX_ATOMS} deep", splits[above[0]].at)
+            counts[size] = sum(self.count_atoms(p, splits, counts, (*above, size)) for p in split.parts)
             if counts[size] > MAX_ATOMS:
-                raise self.error(f"size '{size}' is a product of more than {MAX_ATOMS} atomic sizes", at)
+                raise self.error(f"size '{size}' is a product of more than {MAX_ATOMS} atomic sizes", split.at)
         return counts[size]
 
     def check_declared_once(self) -> None:
@@ -132,7 +130,7 @@ class _Checker:
         total = body.argument if isinstance(body, Call) else body
         on_right: set[str] = set()
         for access in _accesses(total):
-            self.check_access(access)
+            self.check_access(access, definition.name)
             on_right.update(access.indices)
         indices = on_right | set(target.indices)
         for factor in _factors(total):
@@ -161,10 +159,12 @@ class _Checker:
             known = ", ".join(self.declared_sizes) or "none"
             raise self.error(f"unknown size '{ref.size}'; the sizes here are {known}", ref.at)
 
-    def check_access(self, access: Access) -> None:
+    def check_access(self, access: Access, defining: str) -> None:
         name, rank = access.tensor, len(access.slots)
         if name == IDENTITY and rank != 2:
             raise self.error(f"the identity has two slots, {IDENTITY}[i,j], not {rank}", access.at)
+        if name == defining:
+            raise self.error(f"'{name}' is used in its own definition", access.at)
         if name in self.defined_later:
             raise self.error(
                 f"'{name}' is used before its definition: definitions stand in the order in which they are computed",
@@ -205,21 +205,31 @@ class _Checker:
     def check_brackets(self, term: Term, free: set[str], outside: set[str]) -> None:
         """The bracket rule: an index that is summed and occurs both inside a bracketed term and outside of
         the bracket has to be in every term of the bracket."""
-        own = [_indices_of_factor(f) for f in term.factors]
+        own = [self.indices_of(f) for f in term.factors]
         counts = Counter(i for indices in own for i in indices)
         for factor, inside in zip(term.factors, own, strict=True):
             if not isinstance(factor, Bracket):
                 continue
-            around = outside | {i for i in counts if counts[i] > (i in inside)}
+            around = {i for i in inside if i in outside or counts[i] > 1}
             for inner in factor.body.terms:
-                has = {i for f in inner.factors for i in _indices_of_factor(f)}
-                for index in sorted((inside & around) - free - has):
+                has = {i for f in inner.factors for i in self.indices_of(f)}
+                for index in sorted(around - free - has):
                     raise self.error(
-                        f"index '{index}' is summed and occurs inside and outside of this bracket, but not in this term of "
-                        f"it, so it is not clear how often the term counts: multiply the bracket out",
+                        f"index '{index}' is summed and occurs inside and outside of this bracket, but not in this "
+                        f"term of it, so it is not clear how often the term counts: multiply the bracket out",
                         inner.at,
                     )
                 self.check_brackets(inner, free, around)
+
+    def indices_of(self, factor: object) -> Collection[str]:
+        if isinstance(factor, Access):
+            return set(factor.indices)
+        if not isinstance(factor, Bracket):
+            return ()
+        if id(factor) not in self.inside:
+            terms = factor.body.terms
+            self.inside[id(factor)] = {i for term in terms for f in term.factors for i in self.indices_of(f)}
+        return self.inside[id(factor)]
 
 
 def _slots(count: int) -> str:
@@ -239,11 +249,3 @@ def _accesses(total: Sum) -> Iterator[Access]:
     for factor in _factors(total):
         if isinstance(factor, Access):
             yield factor
-
-
-def _indices_of_factor(factor: object) -> set[str]:
-    if isinstance(factor, Access):
-        return set(factor.indices)
-    if isinstance(factor, Bracket):
-        return {i for access in _accesses(factor.body) for i in access.indices}
-    return set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from itertools import chain, count
 
 from polyattn.errors import SpecError
 
@@ -17,32 +18,20 @@ def einsum_text(equation: str, operands: str, input: str, where: tuple[str, ...]
         input: the declaration of the input, such as "x[N,C]"; several are separated by ";".
         where: further statements, such as "r : R" or "C = G*M".
     """
-    compact = re.sub(r"\s", "", equation)
-    if "..." in compact:
-        raise SpecError("an ellipsis has no meaning here: write every index", equation, 1, equation.index(".") + 1)
-    left, arrow, right = compact.partition("->")
+    _check_characters(equation)
+    left, arrow, right = re.sub(r"\s", "", equation).partition("->")
     terms = left.split(",")
     names = [name.strip() for name in operands.split(",")]
-    for position, char in enumerate(equation):
-        if not (char.isascii() and (char.isalpha() or char in ",-> \t")):
-            raise SpecError(
-                f"unexpected character {char!r} in einsum text; indices are letters",
-                equation,
-                1,
-                position + 1,
-            )
     if len(terms) != len(names):
         raise SpecError(
-            f"the equation has {len(terms)} operands, but {len(names)} names are given: {operands!r}",
-            equation,
-            1,
-            1,
+            f"the equation has {len(terms)} operands, but {len(names)} names are given: {operands!r}", equation, 1, 1
         )
     if not arrow:
         counts = Counter(c for term in terms for c in term)
         right = "".join(sorted(c for c, n in counts.items() if n == 1))
-    letters = {c: c if c.islower() else f"{c.lower()}_" for c in compact if c.isalpha()}
-    output = next(n for n in ("y", "z", "out", "result") if n not in names and n not in letters.values())
+    letters = {c: c if c.islower() else f"{c.lower()}_" for c in left + right if c.isalpha()}
+    candidates = chain(("y", "z"), (f"y{k}" for k in count()))
+    output = next(n for n in candidates if n not in names and n not in letters.values())
 
     def access(name: str, term: str) -> str:
         return f"{name}[{','.join(letters[c] for c in term)}]" if term else name
@@ -50,3 +39,17 @@ def einsum_text(equation: str, operands: str, input: str, where: tuple[str, ...]
     product = "*".join(access(name, term) for name, term in zip(names, terms, strict=True))
     wheres = [f"where {text.removeprefix('where ').strip()}" for text in where]
     return "\n".join([input, *wheres, f"{access(output, right)} = {product}"])
+
+
+def _check_characters(equation: str) -> None:
+    arrow = equation.find("->")
+    for position, char in enumerate(equation):
+        if char == ".":
+            raise SpecError("an ellipsis has no meaning here: write every index", equation, 1, position + 1)
+        if not (char.isascii() and (char.isalpha() or char in " \t,->")):
+            raise SpecError(
+                f"unexpected character {char!r} in einsum text; indices are letters", equation, 1, position + 1
+            )
+        after = arrow != -1 and position > arrow
+        if (char in "->" and (arrow == -1 or position not in (arrow, arrow + 1))) or (char == "," and after):
+            raise SpecError("one '->' expected, with one list of letters after it", equation, 1, position + 1)

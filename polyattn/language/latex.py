@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
 from polyattn.language.syntax import (
     FUNCTIONS_REDUCING,
     Access,
@@ -10,6 +13,7 @@ from polyattn.language.syntax import (
     Definition,
     Number,
     SizeRef,
+    Slot,
     Statements,
     Sum,
     Term,
@@ -64,11 +68,25 @@ def name_latex(name: str) -> str:
     return f"{base}^{{({mark})}}" if mark.isdigit() else f"{base}^{{\\mathrm{{{mark}}}}}" if mark else base
 
 
+def index_latex(name: str) -> str:
+    """An index or a size: `i1` as i with a subscript, `alpha` as the Greek letter, `a_` with a prime."""
+    bare = name.rstrip("_")
+    word = bare.rstrip("0123456789")
+    base = rf"\{word}" if word in GREEK else word if len(word) == 1 else rf"\mathrm{{{word}}}".replace("_", r"\_")
+    digits = bare[len(word) :]
+    return base + (f"_{{{digits}}}" if digits else "") + "'" * (len(name) - len(bare))
+
+
 def _access(access: Access) -> str:
     if not access.slots:
         return name_latex(access.tensor)
-    slots = " ".join(str(s).replace(" ", r"\,") for s in access.slots)
+    slots = " ".join(_slot(slot) for slot in access.slots)
     return f"{name_latex(access.tensor)}_{{{slots}}}"
+
+
+def _slot(slot: Slot) -> str:
+    indices = r"\,".join(map(index_latex, slot.indices))
+    return indices if len(slot.indices) == 1 else f"({indices})"
 
 
 def _left(definition: Definition) -> str:
@@ -81,7 +99,7 @@ def _right(definition: Definition) -> str:
     if not isinstance(body, Call):
         return _sum(body, free)
     name = {"relu": "ReLU", "sigmoid": r"\sigma"}.get(body.function, body.function)
-    over = f"_{{{','.join(body.over)}}}" if body.over else ""
+    over = f"_{{{_list(body.over)}}}" if body.over else ""
     function = name if name.startswith("\\") else rf"\operatorname{{{name}}}"
     keep = free | set(body.over) if body.function in FUNCTIONS_REDUCING else free
     return rf"{function}{over}\left({_sum(body.argument, keep)}\right)"
@@ -96,23 +114,42 @@ def _sum(total: Sum, free: set[str]) -> str:
 
 
 def _term(term: Term, free: set[str]) -> str:
-    numerator, denominator, tensors, brackets = [], [], [], []
+    numbers: dict[bool, list[str]] = {False: [], True: []}
+    factors: list[Access | Bracket] = []
     for factor, divide in zip(term.factors, term.divides, strict=True):
-        if isinstance(factor, Number | SizeRef):
-            (denominator if divide else numerator).append(str(factor))
-        elif isinstance(factor, Bracket):
-            brackets.append(factor)
-            tensors.append(None)
+        if isinstance(factor, Number):
+            numbers[divide].append(str(factor))
+        elif isinstance(factor, SizeRef):
+            numbers[divide].append(index_latex(factor.size))
         else:
-            tensors.append(factor)
-    summed = list(dict.fromkeys(i for f in tensors if f is not None for i in f.indices if i not in free))
-    texts, remaining = [], iter(brackets)
-    for factor in tensors:
-        if factor is None:
-            texts.append(rf"\left({_sum(next(remaining).body, free | set(summed))}\right)")
-        else:
-            texts.append(_access(factor))
-    top = r" \cdot ".join(n for n in numerator if n != "1" or not (denominator or texts))
-    scale = rf"\frac{{{top or '1'}}}{{{' '.join(denominator)}}}" if denominator else top
-    sigma = rf"\sum_{{{','.join(summed)}}}" if summed else ""
+            factors.append(factor)
+    summed = _summed_here(factors, free)
+    texts = [
+        rf"\left({_sum(f.body, free | set(summed))}\right)" if isinstance(f, Bracket) else _access(f) for f in factors
+    ]
+    below = r" \cdot ".join(numbers[True])
+    top = r" \cdot ".join(n for n in numbers[False] if n != "1" or not (below or texts))
+    scale = rf"\frac{{{top or '1'}}}{{{below}}}" if below else top
+    sigma = rf"\sum_{{{_list(summed)}}}" if summed else ""
     return " ".join(part for part in (scale, sigma, *texts) if part)
+
+
+def _summed_here(factors: list[Access | Bracket], free: set[str]) -> list[str]:
+    """The indices whose sum stands before this product: what only one bracket has is summed inside it."""
+    counts = Counter(i for f in factors if isinstance(f, Bracket) for i in set(_indices(f)))
+    counts.update({i: 2 for f in factors if isinstance(f, Access) for i in f.indices})
+    ordered = dict.fromkeys(i for f in factors for i in _indices(f))
+    return [i for i in ordered if counts[i] > 1 and i not in free]
+
+
+def _indices(factor: object) -> Iterator[str]:
+    if isinstance(factor, Access):
+        yield from factor.indices
+    elif isinstance(factor, Bracket):
+        for term in factor.body.terms:
+            for inner in term.factors:
+                yield from _indices(inner)
+
+
+def _list(indices: Iterable[str]) -> str:
+    return ",".join(map(index_latex, indices))

@@ -38,11 +38,26 @@ from polyattn.language.syntax import (
 MAX_LENGTH = 20_000
 MAX_DEPTH = 40
 MAX_NUMBER = 18
+MAX_SLOTS = 32
 
 OPENING = {"LPAR": ("RPAR", ")"), "LSQB": ("RSQB", "]")}
 CONTINUES_BEFORE = {"SIGN", "STAR", "SLASH", "EQUAL"}
 CONTINUES_AFTER = CONTINUES_BEFORE | {"COMMA", "COLON"}
 STARTS_FACTOR = {"NAME", "NUMBER", "LPAR"}
+
+HINTS = {
+    "^": "there are no powers: write the factor as often as it occurs",
+    "@": "there is no matrix product sign: write '*' and name the shared index on both sides",
+    "{": "brackets are '[' for slots and '(' for sums",
+    "}": "brackets are '[' for slots and '(' for sums",
+    '"': "a specification has no quotation marks",
+    "'": "a transposed matrix is written by exchanging its indices",
+    ".": "a decimal has digits after its point, and a name has no point",
+    "Σ": "there is no summation sign: an index that is not on the left is summed",
+    "∑": "there is no summation sign: an index that is not on the left is summed",
+    "−": "a minus sign is '-'",
+    **dict.fromkeys("×·⋅∗⊙", "a product is written with '*'"),
+}
 
 
 def parse(text: str | bytes) -> Statements:
@@ -133,14 +148,9 @@ def _bracket_error(reason: str, token: Token) -> SpecError:
 def _bad_character(error: UnexpectedCharacters, source: str) -> SpecError:
     char = source[error.pos_in_stream]
     name = unicodedata.name(char, f"U+{ord(char):04X}")
-    hint = {
-        "^": "there are no powers: write the factor as often as it occurs",
-        "@": "there is no matrix product sign: write '*' and name the shared index on both sides",
-        "{": "brackets are '[' for slots and '(' for sums",
-        "}": "brackets are '[' for slots and '(' for sums",
-        '"': "a specification has no quotation marks",
-        "'": "a transposed matrix is written by exchanging its indices",
-    }.get(char)
+    hint = HINTS.get(char)
+    if hint is None and char.isspace():
+        hint = "only spaces, tabs and line ends separate"
     if hint is None:
         hint = "names are ASCII letters, digits and underscores, and start with a letter"
     return SpecError(f"unexpected character {char!r} ({name}); {hint}", source, error.line, error.column)
@@ -180,26 +190,28 @@ def _expectation(error: UnexpectedToken, previous: Token | None) -> str:
         return "a factor expected (a number, a size, tensor[index, ...], a scalar parameter or a bracket)"
     if expected == {"NAME"} and previous is not None and previous.type == "_WHERE":
         return "after 'where': the name of a size, as in 'where C = G*M', or of an index, as in 'where r : R'"
+    if expected == {"NAME"}:
+        return "an index (a name that starts with a small letter) expected"
+    if expected == {"NAME", "RPAR"}:
+        return "an index or ')' expected: a composite slot such as '(g m)' has its indices separated by spaces"
     if {"_WHERE", "NAME"} <= expected:
         return "a statement expected (an input x[N,C], a 'where', or a definition name[index, ...] = sum)"
     if "RSQB" in expected:
         return "',' or ']' expected: slots are separated by commas and closed by ']'"
-    if "EQUAL" in expected and "COLON" not in expected:
-        return "'=' and a sum expected, or the end of the statement"
+    if {"EQUAL", "_END"} <= expected:
+        slots = "slots in square brackets, " if found == "LPAR" else ""
+        return f"{slots}'=' and a sum, or the end of the statement expected"
     if "COLON" in expected:
         return "':' and a size, as in 'where r : R', or '=' and a product, as in 'where C = G*M', expected"
-    if expected <= {"NAME", "NUMBER"} and expected:
+    if expected == {"NAME", "NUMBER"}:
         return "a size expected (a name that starts with a capital, or a number)"
+    if expected == {"STAR"}:
+        return "'*' and a size expected: 'where C = G*M' splits a size, and 'where r : R' gives an index its size"
     if "RPAR" in expected:
         return "')' or an operator expected"
-    names = {
-        "SIGN": "'+' or '-'",
-        "STAR": "'*'",
-        "SLASH": "'/'",
-        "_END": "the end of the statement",
-        "$END": "the end",
-    }
-    return " or ".join(sorted({names.get(e, e.lower()) for e in expected})) + " expected"
+    if "SIGN" in expected:
+        return "an operator or the end of the statement expected"
+    return "'*' or the end of the statement expected" if "STAR" in expected else "the end of the statement expected"
 
 
 class _Builder:
@@ -238,7 +250,7 @@ class _Builder:
                 _at(name),
             )
         sizes = []
-        for slot in head.children[1].children:
+        for slot in self.slots(head):
             token = slot.children[0]
             if len(slot.children) > 1 or not (token.type == "NUMBER" or is_size_name(token)):
                 raise self.error(
@@ -288,13 +300,19 @@ class _Builder:
         head, argument = tree.children
         name = head.children[0]
         if name not in FUNCTIONS:
-            raise self.error(f"unknown function '{name}'; there are {', '.join(FUNCTIONS)}", _at(name))
+            raise self.no_function(name)
         over = []
-        for slot in head.children[1].children if len(head.children) > 1 else []:
+        for slot in self.slots(head):
             if len(slot.children) > 1:
                 raise self.error("a function's indices are plain: split them with commas", _at(slot.children[0]))
             over.extend(self.slot(slot).indices)
         return Call(str(name), tuple(over), self.sum(argument), _at(name))
+
+    def no_function(self, name: Token) -> SpecError:
+        return self.error(
+            f"'{name}' is no function (there are {', '.join(FUNCTIONS)}); for a product, write '*' before the bracket",
+            _at(name),
+        )
 
     def sum(self, tree: Tree) -> Sum:
         terms, negative = [], False
@@ -329,18 +347,17 @@ class _Builder:
                 raise self.error(f"numbers have at most {MAX_NUMBER} digits", _at(token))
             return Number(Fraction(str(token)), _at(token))
         if tree.data == "bracket":
-            inner = self.sum(tree.children[0])
-            return Bracket(inner, inner.terms[0].at)
+            opened, inner = tree.children
+            return Bracket(self.sum(inner), _at(opened))
         if tree.data == "call":
             name = tree.children[0].children[0]
             if name in FUNCTIONS:
                 raise self.error(
-                    f"'{name}' can only be the whole right-hand side: give it a definition of its own, and use its name",
+                    f"'{name}' can only be the whole right-hand side: "
+                    "give it a definition of its own, and use its name",
                     _at(name),
                 )
-            if len(tree.children[0].children) > 1:
-                raise self.error("an operator is missing: '*' expected before '('", _at(name))
-            raise self.error(f"unknown function '{name}'; there are {', '.join(FUNCTIONS)}", _at(name))
+            raise self.no_function(name)
         access = self.access(tree)
         if access.tensor in FUNCTIONS:
             raise self.error(f"'{access.tensor}' is a function: its argument follows in round brackets", access.at)
@@ -349,11 +366,18 @@ class _Builder:
         return access
 
     def access(self, tree: Tree) -> Access:
-        name, *slots = tree.children
-        accessed = tuple(self.slot(slot) for slot in slots[0].children) if slots else ()
-        return Access(str(name), accessed, _at(name))
+        name = tree.children[0]
+        return Access(str(name), tuple(self.slot(slot) for slot in self.slots(tree)), _at(name))
+
+    def slots(self, head: Tree) -> list[Tree]:
+        found = head.children[1].children if len(head.children) > 1 else []
+        if len(found) > MAX_SLOTS:
+            raise self.error(f"a tensor has at most {MAX_SLOTS} slots", _at(found[MAX_SLOTS].children[0]))
+        return found
 
     def slot(self, tree: Tree) -> Slot:
+        if len(tree.children) > MAX_SLOTS:
+            raise self.error(f"a composite slot has at most {MAX_SLOTS} indices", _at(tree.children[MAX_SLOTS]))
         for token in tree.children:
             if token.type == "NUMBER":
                 raise self.error("a fixed position cannot be written: slots hold indices (small letters)", _at(token))

@@ -7,12 +7,12 @@ bracket rule holds; otherwise a `SpecError` that points at the place. Sizes are 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from polyattn.errors import SpecError
-from polyattn.language.checks import check_names
+from polyattn.language.checks import MAX_ATOMS, check_names
 from polyattn.language.sizes import Atoms, SizeTable
 from polyattn.language.syntax import (
     IDENTITY,
@@ -70,6 +70,7 @@ class _Resolver:
     values: dict[Variable, Atoms] = field(default_factory=dict)
     why: dict[Variable, str] = field(default_factory=dict)
     watchers: dict[Variable, list[tuple[int, Access, int]]] = field(default_factory=dict)
+    unsplit: OrderedDict[tuple[int, Access, int], None] = field(default_factory=OrderedDict)
 
     def run(self) -> Resolved:
         self.sizes = SizeTable.of(self.statements)
@@ -84,7 +85,7 @@ class _Resolver:
                 for k, slot in enumerate(access.slots):
                     for variable in self._variables(number, access, k, slot):
                         self.watchers.setdefault(variable, []).append((number, access, k))
-        self._propagate(list(self.values))
+        self._settle(list(self.values))
         self._output_defaults()
         self._unknown()
         return self._result()
@@ -111,6 +112,12 @@ class _Resolver:
     def _variables(self, number: int, access: Access, k: int, slot: Slot) -> list[Variable]:
         return [self._slot_variable(number, access, k), *(("index", number, i) for i in slot.indices)]
 
+    def _settle(self, changed: list[Variable]) -> None:
+        """Propagate; split a composite slot by the parts of its size only where nothing else says how."""
+        self._propagate(changed)
+        while self.unsplit:
+            self._propagate(self._split_by_parts(*self.unsplit.popitem(last=False)[0]))
+
     def _propagate(self, changed: list[Variable]) -> None:
         queue = deque(changed)
         while queue:
@@ -119,60 +126,69 @@ class _Resolver:
 
     def _relate(self, number: int, access: Access, k: int) -> list[Variable]:
         """Use one slot's equation: the slot's size is the product of its indices' sizes."""
+        whole, *parts = self._variables(number, access, k, access.slots[k])
+        sizes = [self.values.get(part) for part in parts]
+        unknown = sizes.count(None)
+        if not unknown:
+            product = tuple(a for s in sizes if s is not None for a in s)
+            if len(product) > MAX_ATOMS:
+                raise self._error(
+                    f"slot {k + 1} of '{access.tensor}' is a product of more than {MAX_ATOMS} atomic sizes",
+                    access.slots[k].at,
+                )
+            if whole not in self.values:
+                return [self._learn(whole, product, access, k)]
+            if self.values[whole] != product:
+                raise self._contradiction(access, k, parts, self.values[whole], product)
+        elif whole in self.values and unknown == 1:
+            atoms, place = self.values[whole], sizes.index(None)
+            before = tuple(a for s in sizes[:place] if s is not None for a in s)
+            after = tuple(a for s in sizes[place + 1 :] if s is not None for a in s)
+            middle = atoms[len(before) : len(atoms) - len(after)]
+            if not middle or before + middle + after != atoms:
+                raise self._misfit(number, access, k)
+            return [self._learn(parts[place], middle, access, k)]
+        elif whole in self.values:
+            self.unsplit[number, access, k] = None
+        return []
+
+    def _split_by_parts(self, number: int, access: Access, k: int) -> list[Variable]:
+        """The sizes of a composite slot's indices: the declared parts of the slot's size, or its atomic sizes."""
+        whole, *parts = self._variables(number, access, k, access.slots[k])
+        sizes = [self.values.get(part) for part in parts]
+        atoms = self.values[whole]
+        declared = self.sizes.parts(self.sizes.name(atoms)) or ()
+        for pieces in ([self.sizes.atoms(part) for part in declared], [(atom,) for atom in atoms]):
+            if len(pieces) == len(sizes) and all(s in (None, p) for s, p in zip(sizes, pieces, strict=True)):
+                return [
+                    self._learn(part, piece, access, k)
+                    for part, size, piece in zip(parts, sizes, pieces, strict=True)
+                    if size is None
+                ]
+        return []
+
+    def _misfit(self, number: int, access: Access, k: int) -> SpecError:
         slot = access.slots[k]
         whole, *parts = self._variables(number, access, k, slot)
-        sizes = [self.values.get(part) for part in parts]
-        if all(s is not None for s in sizes):
-            product = tuple(a for s in sizes if s is not None for a in s)
-            if whole in self.values:
-                if self.values[whole] != product:
-                    raise self._contradiction(access, k, parts, self.values[whole], product)
-                return []
-            return [self._learn(whole, product, access, k)]
-        if whole not in self.values:
-            return []
-        pieces = self._split(self.values[whole], sizes, access, k)
-        if pieces is None:
-            return []
-        return [
-            self._learn(part, piece, access, k)
-            for part, size, piece in zip(parts, sizes, pieces, strict=True)
-            if size is None
+        name = self.sizes.name(self.values[whole])
+        known = [
+            f"'{index}' has size {self.sizes.name(self.values[part])}"
+            for index, part in dict(zip(slot.indices, parts, strict=True)).items()
+            if part in self.values
         ]
-
-    def _split(self, whole: Atoms, sizes: list[Atoms | None], access: Access, k: int) -> list[Atoms] | None:
-        """The sizes of a composite slot's indices, given the slot's size and those already known."""
-        if len(sizes) == 1:
-            return [whole]
-        declared = self.sizes.parts(self.sizes.name(whole))
-        if declared is not None and len(declared) == len(sizes):
-            pieces = [self.sizes.atoms(part) for part in declared]
-        elif len(whole) == len(sizes):
-            pieces = [(atom,) for atom in whole]
-        elif sizes.count(None) == 1:
-            rest = sum(len(s) for s in sizes if s is not None)
-            before = sum(len(s) for s in sizes[: sizes.index(None)] if s is not None)
-            if rest >= len(whole):
-                return self._no_split(whole, access, k)
-            middle = whole[before : len(whole) - (rest - before)]
-            pieces = [middle if s is None else s for s in sizes]
+        problem = f"composite slot {slot} does not fit slot {k + 1} of '{access.tensor}', whose size is {name}"
+        if len(self.values[whole]) > 1:
+            declared = self.sizes.parts(name)
+            problem += f" = {'*'.join(declared)}" if declared else ""
+            advice = "write one index for each part, outer first, or one plain index"
+        elif name.isdigit():
+            advice = "a number is not split; write one plain index"
         else:
-            return self._no_split(whole, access, k)
-        matches = all(s is None or s == piece for s, piece in zip(sizes, pieces, strict=True))
-        if not matches or tuple(a for piece in pieces for a in piece) != whole:
-            return self._no_split(whole, access, k)
-        return pieces
-
-    def _no_split(self, whole: Atoms, access: Access, k: int) -> None:
-        slot, name = access.slots[k], self.sizes.name(whole)
-        declared = self.sizes.parts(name)
-        is_split = f"which is {'*'.join(declared)}" if declared else "which is not split"
-        letters = "*".join(f"{i[0].upper()}1" for i in slot.indices)
-        raise self._error(
-            f"composite slot {slot} does not fit slot {k + 1} of '{access.tensor}': its size is {name}, {is_split}; "
-            f"declare the parts ('where {name} = {letters}'), outer first, or write a plain index",
-            slot.at,
-        )
+            taken = self.sizes.names
+            letters = [i.capitalize() + "1" * (i.capitalize() in taken) for i in slot.indices]
+            problem += ", which is not split"
+            advice = f"declare its parts, outer first ('where {name} = {'*'.join(letters)}'), or write one plain index"
+        return self._error("; ".join([" and ".join([problem, *known]), advice]), slot.at)
 
     def _learn(self, variable: Variable, size: Atoms, access: Access, k: int) -> Variable:
         self.values[variable] = size
@@ -196,9 +212,8 @@ class _Resolver:
                 f"composite slot {slot} has size {there}, but slot {k + 1} of '{access.tensor}' is {here}",
                 slot.at,
             )
-        because = self.why.get(parts[0], "its other use")
         return self._error(
-            f"index '{slot}' has two sizes: {there} by {because}, and {here} by slot {k + 1} of '{access}'",
+            f"index '{slot}' has two sizes: {there} by {self.why[parts[0]]}, and {here} by slot {k + 1} of '{access}'",
             slot.at,
         )
 
@@ -214,19 +229,23 @@ class _Resolver:
             if variable not in self.values:
                 self.values[variable] = self.sizes.atoms(size)
                 self.why[variable] = f"slot {k + 1} of the input '{like}'"
-                self._propagate([variable])
+                self._settle([variable])
 
     def _unknown(self) -> None:
+        unknown = []
         for number, definition in enumerate(self.statements.definitions):
             for access in (definition.target, *accesses_of(definition.body)):
-                for slot in access.slots:
-                    for index in slot.indices:
-                        if ("index", number, index) not in self.values:
-                            raise self._error(
-                                f"the size of index '{index}' is not known: no input fixes it; "
-                                f"declare it ('where {index} : {index[0].upper()}')",
-                                slot.at,
-                            )
+                for k, slot in enumerate(access.slots):
+                    indices = [i for i in slot.indices if ("index", number, i) not in self.values]
+                    if indices and self._slot_variable(number, access, k) in self.values:
+                        raise self._misfit(number, access, k)
+                    unknown += [(index, slot.at) for index in indices]
+        for index, at in unknown:
+            raise self._error(
+                f"the size of index '{index}' is not known: no input fixes it; "
+                f"declare it ('where {index} : {index[0].upper()}')",
+                at,
+            )
 
     def _result(self) -> Resolved:
         ranks: dict[str, int] = {i.name: len(i.sizes) for i in self.statements.inputs}

@@ -6,10 +6,12 @@ the language works on atomic sizes, so `x[n,c]` and `x[n,(g m)]` are one access.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+from operator import index
 
 from polyattn.errors import SizeError
 from polyattn.language.syntax import Split, Statements
@@ -84,42 +86,54 @@ class SizeTable:
         for name, value in given.items():
             if name not in self.names:
                 raise SizeError(f"there is no size {name!r} here; the sizes are {', '.join(self.names)}")
-            if isinstance(value, bool) or not hasattr(value, "__index__") or int(value) < 1:
-                raise SizeError(f"size {name} must be a positive whole number, not {value!r}")
-            known[name] = int(value)
-        while self._propagate(known):
-            pass
+            known[name] = _positive(name, value)
+        touching: dict[str, list[Split]] = {}
+        for split in self.splits:
+            for size in {split.size, *split.parts}:
+                touching.setdefault(size, []).append(split)
+        queue = deque(self.splits)
+        while queue:
+            learnt = _use(queue.popleft(), known)
+            queue.extend(touching.get(learnt, ()))
         missing = [name for name in needed if not name.isdigit() and name not in known]
         if missing:
             raise SizeError(f"missing size{'s' * (len(missing) > 1)}: {', '.join(dict.fromkeys(missing))}")
         return known
 
-    def _propagate(self, known: dict[str, int]) -> bool:
-        """One round over the splits; says whether it learnt a size."""
-        learnt = False
-        for split in self.splits:
-            unknown = [p for p in split.parts if not p.isdigit() and p not in known]
-            fixed = prod(int(p) if p.isdigit() else known[p] for p in split.parts if p not in unknown)
-            if not unknown:
-                if known.setdefault(split.size, fixed) != fixed:
-                    raise SizeError(
-                        f"{split.size} = {known[split.size]} contradicts {_equation(split, known)} = {fixed}"
-                    )
-                learnt |= split.size not in known
-            elif len(unknown) == 1 and split.size in known and split.parts.count(unknown[0]) == 1:
-                if known[split.size] % fixed:
-                    raise SizeError(
-                        f"{split.size} = {known[split.size]} is not divisible by {fixed}, "
-                        f"which {_equation(split, known)} needs"
-                    )
-                known[unknown[0]] = known[split.size] // fixed
-                learnt = True
-        return learnt
-
 
 def value_of(atoms: Iterable[str], known: Mapping[str, int]) -> int:
     """The number of positions that atomic sizes span together."""
     return prod(int(a) if a.isdigit() else known[a] for a in atoms)
+
+
+def _positive(name: str, value: object) -> int:
+    try:
+        number = 0 if isinstance(value, bool) else index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise SizeError(f"size {name} must be a positive whole number, not {value!r}")
+    return number
+
+
+def _use(split: Split, known: dict[str, int]) -> str:
+    """Add the one size of this split that the others fix; returns its name, '' if there is none."""
+    unknown = [p for p in split.parts if not p.isdigit() and p not in known]
+    fixed = prod(int(p) if p.isdigit() else known[p] for p in split.parts if p not in unknown)
+    if not unknown:
+        if split.size not in known:
+            known[split.size] = fixed
+            return split.size
+        if known[split.size] != fixed:
+            raise SizeError(f"{split.size} = {known[split.size]} contradicts {_equation(split, known)} = {fixed}")
+    elif len(unknown) == 1 and split.size in known:
+        if known[split.size] % fixed:
+            raise SizeError(
+                f"{split.size} = {known[split.size]} is not divisible by {fixed}, which {_equation(split, known)} needs"
+            )
+        known[unknown[0]] = known[split.size] // fixed
+        return unknown[0]
+    return ""
 
 
 def _equation(split: Split, known: Mapping[str, int]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -10,9 +9,9 @@ from polyattn.errors import SpecError
 from polyattn.language.einsum import einsum_text
 from polyattn.language.latex import latex
 from polyattn.language.parser import parse
-from polyattn.language.resolve import Resolved, resolve
+from polyattn.language.resolve import Resolved, accesses_of, resolve
 from polyattn.language.sizes import Atoms, SizeTable
-from polyattn.language.syntax import Call, Statements
+from polyattn.language.syntax import Call, Definition, Statements
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -99,14 +98,18 @@ class Specification:
         have = self.statements
         definitions = list(have.definitions)
         for new in reversed(extra.definitions):
-            if new.name not in self.resolved.parameters and not any(new.name in _used(d) for d in extra.definitions):
+            used_by = [i for i, d in enumerate(definitions) if new.name in _used(d)]
+            if new.name in self.resolved.parameters or any(new.name in _used(d) for d in extra.definitions):
+                reason = (
+                    f"'{new.name}' is used before its definition: "
+                    "definitions stand in the order in which they are computed"
+                )
+            else:
                 known = ", ".join(self.resolved.parameters) or "none"
-                raise SpecError(
-                    f"'{new.name}' is not a parameter of this specification (they are {known})",
-                    "\n".join(texts), new.target.at.line, new.target.at.column,
-                )  # fmt: skip
-            first = next(i for i, d in enumerate(definitions) if new.name in _used(d))
-            definitions.insert(first, new)
+                reason, used_by = f"'{new.name}' is not a parameter of this specification (they are {known})", []
+            if not used_by:
+                raise SpecError(reason, "\n".join(texts), new.target.at.line, new.target.at.column)
+            definitions.insert(used_by[0], new)
         merged = Statements(
             have.inputs + extra.inputs,
             tuple(sorted({*have.splits, *extra.splits}, key=lambda s: s.size)),
@@ -119,7 +122,5 @@ class Specification:
         return tuple(self.sizes.name(atoms) for atoms in shape)
 
 
-def _used(definition) -> Mapping[str, None]:
-    from polyattn.language.resolve import accesses_of
-
-    return {access.tensor: None for access in accesses_of(definition.body)}
+def _used(definition: Definition) -> set[str]:
+    return {access.tensor for access in accesses_of(definition.body)}
