@@ -1,0 +1,36 @@
+"""Axial attention."""
+
+from polyattn.algebra import Spec
+from polyattn.errors import SpecError
+
+
+def axial(axis: str = "height", softmax: bool = False) -> Spec:
+    """Axial attention along one axis: a non-local block on each column ("height") or each row ("width").
+
+    Source: Ho et al., Axial Attention in Multidimensional Transformers, 2019; Wang et al., Axial-DeepLab, 2020, without
+    its position encodings. A full axial layer is one of each axis in turn, height first: two layers of degree 3 (their
+    composition would be one of degree 9), after which any two positions have met.
+
+    Prefer it to `nl` on large maps: HW * H or HW * W similarities instead of (HW)². `criss_cross` is the sum of both.
+
+    Args:
+        axis: "height" or "width".
+        softmax: normalise each position's similarities, as published; not a polynomial.
+
+    Raises:
+        SpecError: another axis.
+    """
+    if axis not in ("height", "width"):
+        raise SpecError(f"axial attention runs along 'height' or 'width', not {axis!r}")
+    over, at = ("k", "k,j") if axis == "height" else ("l", "i,l")
+    similarity = f"query[i,j,r]*key[{at},r]"
+    if softmax:
+        similarity = f"softmax[{over}]({similarity})"
+    return Spec(f"""
+        x[H,W,C]; where r : R
+        query[i,j,r] = x[i,j,d]*wq[d,r]
+        key[i,j,r] = x[i,j,f]*wk[f,r]
+        value[i,j,b] = x[i,j,h]*wv[h,b]
+        similarity[i,j,{over}] = {similarity}
+        y[i,j,b] = similarity[i,j,{over}]*value[{at},b]
+    """)

@@ -1,0 +1,24 @@
+"""Compact generalized non-local block."""
+
+from polyattn.algebra import Spec
+
+
+def cgnl() -> Spec:
+    """Compact generalized NL: `vec(Y) = vec(Θ) (vec(Φ)ᵀ vec(V))` in each of G groups of channels, then `wz`.
+
+    Source: Yue et al., Compact Generalized Non-local Network, 2018, section 3, with the dot-product kernel: positions
+    and channels are flattened together, so every channel at every position attends to every other, and what comes out
+    of Φ and V is one number for each group. Θ, Φ and V have D = G*M channels.
+
+    Prefer it where correlations across channels matter and memory is short: linear in N, G numbers of context. Each
+    group's output is Θ times a scalar, so within a group it reweights and does not move features. The published code
+    may divide by sqrt(N*M), and has `wz` block-diagonal over the groups.
+    """
+    return Spec("""
+        x[N,C]; where D = G*M; where g : G; where m : M
+        theta[a,g,m] = x[a,d]*wt[d,(g m)]
+        phi[e,g,m] = x[e,f]*wp[f,(g m)]
+        value[e,g,m] = x[e,h]*wg[h,(g m)]
+        context[g] = phi[e,g,m]*value[e,g,m]
+        y[a,b] = theta[a,g,m]*context[g]*wz[(g m),b]
+    """)

@@ -1,0 +1,23 @@
+"""Criss-cross attention."""
+
+from polyattn.algebra import Spec
+
+
+def criss_cross() -> Spec:
+    """Criss-cross attention: each position attends to its column and its row, a non-local block on each.
+
+    Source: Huang et al., CCNet: Criss-Cross Attention for Semantic Segmentation, 2019, Eq. 1 and 2, without softmax.
+
+    It is `axial("height") + axial("width")` with shared weights. In this plain sum the position itself occurs twice,
+    in its column and in its row. CCNet leaves it out of one of the two, normalises the H + W - 1 similarities by one
+    softmax over both, and applies the layer twice with the same weights, so that any two positions meet.
+
+    Prefer it to `nl` on large maps where similarities are to be explicit: HW (H + W) of them instead of (HW)².
+    """
+    return Spec("""
+        x[H,W,C]; where r : R
+        query[i,j,r] = x[i,j,d]*wq[d,r]
+        key[i,j,r] = x[i,j,f]*wk[f,r]
+        value[i,j,b] = x[i,j,h]*wv[h,b]
+        y[i,j,b] = query[i,j,r]*key[k,j,r]*value[k,j,b] + query[i,j,r]*key[i,l,r]*value[i,l,b]
+    """)

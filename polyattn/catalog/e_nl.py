@@ -1,0 +1,35 @@
+"""Efficient non-local block."""
+
+from polyattn.algebra import Spec
+
+
+def e_nl(softmax: bool = False) -> Spec:
+    """Efficient attention: `Y = Q (Kᵀ V / N) Wo`, the context of R x V numbers first.
+
+    Source: Shen et al., Efficient Attention: Attention with Linear Complexities, 2021, with scaling normalisation;
+    Poly-NL, section 4.2.
+
+    Prefer it to `nl` where the similarity is to have a low rank R, or where softmax is wanted at a cost linear in N.
+    Without softmax it is `nl` with `wf = wq wkᵀ` and `wg = wv wo / N`, and `a2_net` with other names.
+
+    Args:
+        softmax: the published normalisation, over channels for each position's query and over positions for each
+            channel of the key, which then replaces the 1/N. Not a polynomial.
+    """
+    if softmax:
+        return Spec("""
+            x[N,C]; where r : R; where s : V
+            query[a,r] = softmax[r](x[a,d]*wq[d,r])
+            key[e,r] = softmax[e](x[e,f]*wk[f,r])
+            value[e,s] = x[e,h]*wv[h,s]
+            context[r,s] = key[e,r]*value[e,s]
+            y[a,b] = query[a,r]*context[r,s]*wo[s,b]
+        """)
+    return Spec("""
+        x[N,C]; where r : R; where s : V
+        query[a,r] = x[a,d]*wq[d,r]
+        key[e,r] = x[e,f]*wk[f,r]
+        value[e,s] = x[e,h]*wv[h,s]
+        context[r,s] = 1/N * key[e,r]*value[e,s]
+        y[a,b] = query[a,r]*context[r,s]*wo[s,b]
+    """)

@@ -1,0 +1,23 @@
+"""Latent graph neural network."""
+
+from polyattn.algebra import Spec
+
+
+def latent_gnn() -> Spec:
+    """Latent-GNN: `Y = Ψ A (Φᵀ X Wg) / N`, positions exchange through R latent nodes.
+
+    Source: Zhang et al., LatentGNN: Learning Efficient Non-local Relations for Visual Recognition, 2019; Poly-NL,
+    section 4.2. Features go from positions to nodes (Φ), along the nodes' adjacency A, and back (Ψ); as written no
+    N x N matrix is made. The published block computes A from the nodes and normalises Ψ and Φ; here A is a parameter.
+
+    Prefer it where a few latent nodes are enough and the cost is to be linear in N; it is `nl` with
+    `wf = wpsi adj wphiᵀ / N`, of rank R. `glore` has one projection for both ways and mixes the channels of its nodes.
+    """
+    return Spec("""
+        x[N,C]; where k, l : R
+        psi[a,k] = x[a,d]*wpsi[d,k]
+        phi[e,l] = x[e,f]*wphi[f,l]
+        nodes[l,b] = 1/N * phi[e,l] * x[e,h]*wg[h,b]
+        passed[k,b] = adj[k,l]*nodes[l,b]
+        y[a,b] = psi[a,k]*passed[k,b]
+    """)

@@ -1,0 +1,18 @@
+"""Poly-NL."""
+
+from polyattn.algebra import Spec
+
+
+def poly_nl() -> Spec:
+    """Poly-NL: `Y = (Φ(X W1 ⊙ X W2) ⊙ X) W3`, where Φ is the mean over positions.
+
+    Source: Babiloni et al., Poly-NL, Eq. 6 and 7.
+
+    Prefer it where N is large: linear in N in its own order, with no matrix product over positions. Where N > C its
+    Gram form, `s_d = 1/N Σ_f (XᵀX W1)[f,d] W2[f,d]` and `Y = X (diag(s) W3)`, is the cheaper one. It weights the same
+    triplets `x[a,d] x[e,f] x[e,h]` as `nl`, with other weights: neither is a special case of the other.
+    """
+    return Spec("""
+        x[N,C]
+        y[a,b] = 1/N * x[e,h]*w1[h,d] * x[e,f]*w2[f,d] * x[a,d]*w3[d,b]
+    """)
