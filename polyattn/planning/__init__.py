@@ -1,0 +1,24 @@
+"""Stage 3, planning: `Spec` to `Plan`, the evaluation graph that is cheapest at given sizes.
+
+Input: a specification and numbers for its sizes. Output: nodes that contract one or two operands, add, or apply a
+function, each counted in multiply-accumulates. What holds afterwards: the graph computes the specification's
+polynomial exactly; it never needs more multiply-accumulates than the order that the author wrote. No torch.
+"""
+
+from polyattn.planning.plan import OBJECTIVES, Plan, Step, plan
+from polyattn.planning.steps import Add, Apply, Coefficient, Constant, Contract, Identity, Leaf, Operand
+
+__all__ = [
+    "OBJECTIVES",
+    "Add",
+    "Apply",
+    "Coefficient",
+    "Constant",
+    "Contract",
+    "Identity",
+    "Leaf",
+    "Operand",
+    "Plan",
+    "Step",
+    "plan",
+]

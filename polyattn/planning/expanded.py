@@ -1,0 +1,41 @@
+"""From the canonical polynomial to an evaluation graph: each monomial in its cheapest order, then their sum."""
+
+from __future__ import annotations
+
+from polyattn.algebra import FunctionFactor, Index, Monomial, Polynomial, TensorFactor
+from polyattn.language.syntax import IDENTITY
+from polyattn.planning.builder import Builder, Order
+from polyattn.planning.steps import Coefficient, Operand
+
+
+def contract_monomials(polynomial: Polynomial, builder: Builder, order: Order) -> Operand:
+    """Build the graph; returns the output with its indices in the order of its atomic slots."""
+    inputs = frozenset(polynomial.signature.inputs)
+    output = polynomial.signature.output_indices()
+    total = _sum(polynomial.terms, frozenset(output), inputs, builder, order)
+    return builder.permuted(total, output)
+
+
+def _sum(
+    terms: tuple[Monomial, ...], keep: frozenset[Index], inputs: frozenset[str], builder: Builder, order: Order
+) -> Operand:
+    if not terms:
+        operand, _ = builder.product((), (), Coefficient(), order)
+        return builder.sum([(operand, Coefficient(Coefficient().number * 0))])
+    parts = []
+    for term in terms:
+        operands = [_factor(f, inputs, builder, order) for f in term.factors]
+        parts.append(builder.product(operands, keep, Coefficient(term.coefficient, term.powers), order))
+    return builder.sum(parts)
+
+
+def _factor(factor: TensorFactor | FunctionFactor, inputs: frozenset[str], builder: Builder, order: Order) -> Operand:
+    if isinstance(factor, TensorFactor):
+        if factor.tensor == IDENTITY:
+            return builder.identity(factor.indices)
+        return builder.leaf(factor.tensor, factor.indices, factor.tensor in inputs)
+    argument = _sum(factor.terms, factor.local, inputs, builder, order)
+    needed = tuple(dict.fromkeys((*argument.indices, *factor.over, *factor.free)))
+    argument = builder.permuted(argument, needed)
+    gone = set(factor.over) if factor.reduces else set()
+    return builder.apply(factor.function, factor.over, argument, tuple(i for i in needed if i not in gone))

@@ -1,0 +1,116 @@
+"""From the specification's text to an evaluation graph that follows its definitions.
+
+Each definition is computed once, as a value; brackets and functions likewise. Within a product the order is
+given: the author's (`written_order`), or the cheapest for that product by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import count
+
+from polyattn.algebra import Index, Spec
+from polyattn.algebra.monomial import multiply_powers, size_product
+from polyattn.language.syntax import FUNCTIONS_REDUCING, IDENTITY, Access, Bracket, Call, Number, SizeRef, Sum, Term
+from polyattn.planning.builder import Builder, Order
+from polyattn.planning.steps import ONE, Coefficient, Operand
+
+
+def follow_definitions(spec: Spec, builder: Builder, order: Order) -> Operand:
+    """Build the graph; returns the output with its indices in the order of its atomic slots."""
+    return _Writer(spec, builder, order).run()
+
+
+@dataclass
+class _Writer:
+    spec: Spec
+    builder: Builder
+    order: Order
+    fresh: count = field(default_factory=count)
+    values: dict[str, tuple[Operand, tuple[Index, ...]]] = field(default_factory=dict)
+
+    def run(self) -> Operand:
+        for number, definition in enumerate(self.spec.statements.definitions):
+            letters = {
+                name: tuple(Index(next(self.fresh), atom) for atom in atoms)
+                for name, atoms in self.spec.resolved.index_sizes[number].items()
+            }
+            target = tuple(i for name in definition.target.indices for i in letters[name])
+            self.values[definition.name] = (self._body(definition.body, target, letters), target)
+        operand, target = self.values[self.spec.output]
+        return self.builder.permuted(operand, target)
+
+    def _body(self, body: Sum | Call, target: tuple[Index, ...], letters: Mapping[str, tuple[Index, ...]]) -> Operand:
+        if not isinstance(body, Call):
+            return self._sum(body, frozenset(target), letters)
+        over = tuple(i for name in body.over for i in letters[name])
+        if body.function == "mean":
+            number, powers = size_product((i.size for i in over), -1)
+            return self._sum(body.argument, frozenset(target), letters, Coefficient(number, powers), over)
+        argument = self._sum(body.argument, frozenset((*target, *over)), letters)
+        present = argument.indices
+        needed = tuple(dict.fromkeys((*present, *over)))
+        argument = self.builder.permuted(argument, needed)
+        gone = set(over) if body.function in FUNCTIONS_REDUCING else set()
+        return self.builder.apply(body.function, over, argument, tuple(i for i in needed if i not in gone))
+
+    def _sum(
+        self,
+        total: Sum,
+        keep: frozenset[Index],
+        letters: Mapping[str, tuple[Index, ...]],
+        scale: Coefficient = ONE,
+        over: tuple[Index, ...] = (),
+    ) -> Operand:
+        """A sum over what is not kept; `over` are indices that count even where a term lacks them."""
+        return self.builder.sum([self._term(term, keep, letters, scale, over) for term in total.terms])
+
+    def _term(
+        self,
+        term: Term,
+        keep: frozenset[Index],
+        letters: Mapping[str, tuple[Index, ...]],
+        scale: Coefficient,
+        over: tuple[Index, ...],
+    ) -> tuple[Operand, Coefficient]:
+        number, powers = scale.number * (-1 if term.negative else 1), scale.powers
+        operands: list[Operand] = []
+        written: list[Index] = list(over)
+        for position, (factor, divide) in enumerate(zip(term.factors, term.divides, strict=True)):
+            if isinstance(factor, Number):
+                number = number / factor.value if divide else number * factor.value
+            elif isinstance(factor, SizeRef):
+                extra, more = size_product(self.spec.sizes.atoms(factor.size), -1 if divide else 1)
+                number, powers = number * extra, multiply_powers(powers, more)
+            elif isinstance(factor, Bracket):
+                around = {i for n, f in enumerate(term.factors) if n != position for i in _indices(f, letters)}
+                around |= {*keep, *over}
+                operands.append(self._sum(factor.body, frozenset(around), letters))
+                written += [i for i in _indices(factor, letters) if i in around]
+            else:
+                operands += self._access(factor, letters)
+                written += _indices(factor, letters)
+        have = {i for o in operands for i in o.indices}
+        extra, more = size_product(i.size for i in dict.fromkeys(written) if i not in keep and i not in have)
+        coefficient = Coefficient(number * extra, multiply_powers(powers, more))
+        return self.builder.product(operands, keep, coefficient, self.order)
+
+    def _access(self, access: Access, letters: Mapping[str, tuple[Index, ...]]) -> list[Operand]:
+        indices = _indices(access, letters)
+        if access.tensor == IDENTITY:
+            half = len(indices) // 2
+            return [self.builder.identity(pair) for pair in zip(indices[:half], indices[half:], strict=True)]
+        if access.tensor not in self.values:
+            return [self.builder.leaf(access.tensor, indices, access.tensor in self.spec.inputs)]
+        operand, target = self.values[access.tensor]
+        names = dict(zip(target, indices, strict=True))
+        return [self.builder.again(operand, tuple(names[i] for i in operand.indices))]
+
+
+def _indices(factor: object, letters: Mapping[str, tuple[Index, ...]]) -> tuple[Index, ...]:
+    if isinstance(factor, Access):
+        return tuple(i for name in factor.indices for i in letters[name])
+    if isinstance(factor, Bracket):
+        return tuple(i for term in factor.body.terms for f in term.factors for i in _indices(f, letters))
+    return ()
