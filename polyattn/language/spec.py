@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Self
 
 from polyattn.errors import SpecError
@@ -43,6 +44,14 @@ class Specification:
         y[a,f] = x[a,d]*w[d,f]
         """
         return cls(einsum_text(equation, operands, input, (where,) if isinstance(where, str) else tuple(where)))
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((type(self), self.statements))
+
+    def __hash__(self) -> int:
+        """Computed once: specifications are keys of caches that are asked at every call of a module."""
+        return self._hash
 
     def __str__(self) -> str:
         return str(self.statements)
