@@ -71,6 +71,20 @@ class SizeTable:
         """The named atomic sizes, in the order of their declaration."""
         return tuple(dict.fromkeys(a for name in self.names for a in self.atoms(name) if not a.isdigit()))
 
+    def fixed_by(self, names: Iterable[str]) -> set[str]:
+        """The sizes that have a number once the given ones have: a split size with its parts, all but one with it."""
+        known = set(names)
+        while True:
+            before = len(known)
+            for split in self.splits:
+                unknown = [p for p in split.parts if not p.isdigit() and p not in known]
+                if not unknown:
+                    known.add(split.size)
+                elif len(unknown) == 1 and split.size in known:
+                    known.add(unknown[0])
+            if len(known) == before:
+                return known
+
     def solve(self, given: Mapping[str, int], needed: Iterable[str] = ()) -> dict[str, int]:
         """The number of every size that the given ones fix.
 

@@ -221,9 +221,7 @@ class Emitter:
         flat = self.call(torch.softmax, self.method("flatten", moved, rank - len(axes), rank - 1), -1)
         return self.method("permute", self.method("view_as", flat, moved), *(order.index(k) for k in range(rank)))
 
-    def permuted(
-        self, value: fx.Node, batched: bool, have: Sequence[Index], want: Sequence[Index]
-    ) -> fx.Node:
+    def permuted(self, value: fx.Node, batched: bool, have: Sequence[Index], want: Sequence[Index]) -> fx.Node:
         """The value with its axes, now `have`, in the order `want`."""
         order = [list(have).index(i) for i in want]
         if order == list(range(len(order))):

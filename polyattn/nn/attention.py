@@ -1,0 +1,192 @@
+"""`Attention`: any specification with an input and an output of one shape, as a trainable module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from polyattn.algebra import Spec
+from polyattn.errors import SizeError, SpecError
+from polyattn.language import value_of
+from polyattn.nn.initialise import fan_in
+from polyattn.nn.planned import PLANNED, planned
+
+
+class Attention(nn.Module):
+    """A polynomial layer `alpha * x + beta * y`, where y is what the specification says (Poly-NL, section 4.1).
+
+    The input's last slot is its channels; the slots before it are its positions: one slot for all of them
+    (`x[N,C]`: any number of spatial axes, flattened), or one per spatial axis (`x[H,W,C]`). Plans are made for
+    each shape that comes and are kept.
+
+    Parameters are drawn from a normal distribution of variance 1 / fan-in, where the fan-in is the product of the
+    sizes of the slots whose index the factor before (for the first factor, behind) in the text also has. Scalar
+    parameters start at 1, and a parameter that stands alone in its term (a bias) at 0.
+
+    Args:
+        spec: a specification or its text, with one input and an output of the input's shape.
+        channels: the size of the input's last slot.
+        sizes: sizes that neither the channels nor, if no parameter needs them, the input's shape fix.
+        residual: whether to add the input. Without it the output is y.
+        alpha, beta: initial values of the learnable scalars. With `beta=0` the layer starts as the identity, so
+            that it can be put into a trained network.
+        objective: which plan; see `polyattn.plan`.
+        generator: for the initial values.
+
+    Shape:
+        (B, channels, *spatial) to the same; contiguous or channels-last.
+
+    Raises:
+        SpecError: several inputs, or an output of another shape.
+        SizeError: a missing or contradictory size, named; at call time an input of another shape.
+
+    >>> layer = Attention("x[N,C]; y[a,b] = 1/N*x[a,d]*w[d,b]", channels=8)
+    >>> layer(torch.zeros(2, 8, 5, 5)).shape
+    torch.Size([2, 8, 5, 5])
+    """
+
+    def __init__(
+        self,
+        spec: Spec | str,
+        channels: int,
+        *,
+        sizes: Mapping[str, int] | None = None,
+        residual: bool = True,
+        alpha: float = 1.0,
+        beta: float = 0.0,
+        objective: str = "forward",
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        self.spec = Spec(spec) if isinstance(spec, str) else spec
+        self.channels, self.objective = channels, objective
+        self.channel_size, self.position_sizes = _layout(self.spec)
+        self.sizes = _given_sizes(self.spec, self.channel_size, channels, sizes)
+        known = _parameter_sizes(self.spec, self.sizes)
+        for name in self.spec.parameters:
+            shape = [value_of(atoms, known) for atoms in self.spec.shape(name)]
+            self.register_parameter(_attribute(name), nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
+        self.alpha = nn.Parameter(torch.empty((), device=device, dtype=dtype)) if residual else None
+        self.beta = nn.Parameter(torch.empty((), device=device, dtype=dtype)) if residual else None
+        self._initial = (alpha, beta)
+        self.reset_parameters(generator)
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the parameters anew, as described above."""
+        known = _parameter_sizes(self.spec, self.sizes)
+        with torch.no_grad():
+            for name, parameter in self._parameters_of_spec():
+                fan = fan_in(self.spec, name, known)
+                if parameter.dim() == 0:
+                    parameter.fill_(1.0)
+                elif fan is None:
+                    parameter.zero_()
+                else:
+                    parameter.normal_(0.0, fan**-0.5, generator=generator)
+            if self.alpha is not None and self.beta is not None:
+                self.alpha.fill_(self._initial[0])
+                self.beta.fill_(self._initial[1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, *spatial) to the same shape."""
+        y = self.attend(x)
+        return y if self.alpha is None else self.alpha * x + self.beta * y
+
+    def attend(self, x: Tensor) -> Tensor:
+        """What the specification says of the input, without the residual."""
+        self._check(x)
+        spatial = x.shape[2:]
+        flat = len(self.position_sizes) == 1
+        inputs = x.flatten(2).transpose(1, 2) if flat else x.movedim(1, -1)
+        lengths = (prod(spatial),) if flat else tuple(spatial)
+        name = planned(self.spec, tuple(self.sizes.items()), self.position_sizes, lengths, x.shape[0], self.objective)
+        y = getattr(PLANNED, name)(None, inputs, *(parameter for _, parameter in self._parameters_of_spec()))
+        return y.transpose(1, 2).unflatten(2, spatial) if flat else y.movedim(-1, 1)
+
+    def extra_repr(self) -> str:
+        definitions = "; ".join(map(str, self.spec.statements.definitions))
+        return f"{definitions}; channels={self.channels}, sizes={self.sizes}"
+
+    def _parameters_of_spec(self) -> list[tuple[str, nn.Parameter]]:
+        return [(name, getattr(self, _attribute(name))) for name in self.spec.parameters]
+
+    def _check(self, x: Tensor) -> None:
+        positions = len(self.position_sizes)
+        if x.dim() < 3 or (positions > 1 and x.dim() != positions + 2):
+            wanted = "(B, C, ...)" if positions == 1 else f"(B, C, {', '.join(self.position_sizes)})"
+            raise SizeError(f"the input must have the shape {wanted}, not {tuple(x.shape)}")
+        if x.shape[1] != self.channels:
+            raise SizeError(
+                f"the layer has {self.channels} channels, but the input of shape {tuple(x.shape)} has {x.shape[1]}"
+            )
+        if not x.is_floating_point():
+            raise SizeError(f"the input must be of a floating dtype, not {x.dtype}")
+        if not all(x.shape[2:]):
+            raise SizeError(f"the input has no positions: its shape is {tuple(x.shape)}")
+
+
+def _layout(spec: Spec) -> tuple[str, tuple[str, ...]]:
+    """The name of the channels' size and of the positions' sizes; refuses what cannot be a layer."""
+    if len(spec.inputs) != 1:
+        raise SpecError(f"a module has one input; this specification has {len(spec.inputs)}: {', '.join(spec.inputs)}")
+    (name, shape), *_ = spec.inputs.items()
+    if len(shape) < 2:
+        raise SpecError(f"a module's input has positions and channels, such as x[N,C]; '{name}' has {len(shape)} slot")
+    if spec.shape(name) != spec.shape(spec.output):
+        raise SpecError(
+            f"a module's output has the shape of its input: '{name}' is [{','.join(shape)}], "
+            f"but '{spec.output}' is [{','.join(spec.output_shape)}]"
+        )
+    return shape[-1], shape[:-1]
+
+
+def _given_sizes(spec: Spec, channel_size: str, channels: int, sizes: Mapping[str, int] | None) -> dict[str, int]:
+    given = dict(sizes or {})
+    if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
+        raise SizeError(f"channels must be a positive whole number, not {channels!r}")
+    if channel_size.isdigit():
+        if int(channel_size) != channels:
+            raise SizeError(f"the specification fixes {channel_size} channels, not {channels}")
+    elif given.setdefault(channel_size, channels) != channels:
+        raise SizeError(f"{channel_size} = {given[channel_size]} in sizes contradicts channels={channels}")
+    spec.sizes.solve(given)
+    return given
+
+
+def _parameter_sizes(spec: Spec, sizes: Mapping[str, int]) -> dict[str, int]:
+    """The numbers of all sizes that parameters need, or an error that names the missing ones."""
+    known = spec.sizes.solve(sizes)
+    missing: dict[str, str] = {}
+    for name in spec.parameters:
+        for atom in (a for atoms in spec.shape(name) for a in atoms):
+            if not atom.isdigit() and atom not in spec.sizes.fixed_by({*known, *missing}):
+                missing[atom] = name
+    if missing:
+        wanted = ", ".join(f"{size} (for parameter '{name}')" for size, name in missing.items())
+        example = ", ".join(f'"{size}": ...' for size in missing)
+        raise SizeError(f"missing size{'s' * (len(missing) > 1)} {wanted}: give sizes={{{example}}}")
+    return known
+
+
+def _attribute(name: str) -> str:
+    """The parameter's attribute: its own name, with an underscore where the module has that attribute already."""
+    return f"{name}_" if hasattr(nn.Module, name) or name in RESERVED else name
+
+
+RESERVED = {
+    "alpha",
+    "beta",
+    "spec",
+    "channels",
+    "sizes",
+    "objective",
+    "attend",
+    "channel_size",
+    "position_sizes",
+    "training",
+}

@@ -1,0 +1,53 @@
+"""Initial values: how many terms a parameter's entries are summed with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from polyattn.algebra import Spec
+from polyattn.language import value_of
+from polyattn.language.syntax import Access, Bracket, Call, Sum
+
+
+def fan_in(spec: Spec, parameter: str, sizes: Mapping[str, int]) -> int | None:
+    """The product of the sizes of the parameter's slots whose index its neighbour in the text also has.
+
+    The neighbour is the tensor before it in its product, or the one behind it where it comes first; at its first
+    use in the specification. None if it stands alone in its term.
+    """
+    for number, definition in enumerate(spec.statements.definitions):
+        total = definition.body.argument if isinstance(definition.body, Call) else definition.body
+        found = _neighbour(total, parameter)
+        if found is not None:
+            access, neighbour = found
+            if neighbour is None:
+                return None
+            letters = spec.resolved.index_sizes[number]
+            shared = [i for i in dict.fromkeys(access.indices) if i in neighbour]
+            return value_of((a for i in shared for a in letters[i]), sizes)
+    raise AssertionError(f"'{parameter}' is no parameter of the specification")
+
+
+def _neighbour(total: Sum, parameter: str) -> tuple[Access, frozenset[str] | None] | None:
+    """The parameter's first access and the indices of its neighbour."""
+    for term in total.terms:
+        tensors = [f for f in term.factors if isinstance(f, Bracket) or (isinstance(f, Access) and f.slots)]
+        for position, factor in enumerate(tensors):
+            if isinstance(factor, Bracket):
+                found = _neighbour(factor.body, parameter)
+                if found is not None:
+                    return found
+            elif factor.tensor == parameter:
+                beside = [tensors[k] for k in (position - 1, position + 1) if 0 <= k < len(tensors)]
+                return factor, _indices(beside[0]) if beside else None
+        for factor in term.factors:
+            if isinstance(factor, Access) and not factor.slots and factor.tensor == parameter:
+                return factor, None
+    return None
+
+
+def _indices(factor: Access | Bracket) -> frozenset[str]:
+    if isinstance(factor, Access):
+        return frozenset(factor.indices)
+    inner = (f for term in factor.body.terms for f in term.factors if isinstance(f, Access | Bracket))
+    return frozenset(i for f in inner for i in _indices(f))

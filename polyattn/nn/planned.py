@@ -1,0 +1,62 @@
+"""Lowered plans by input shape, made once per process, in a way that `torch.compile(fullgraph=True)` sees through.
+
+A compiler cannot trace the planner, and need not: for a given shape its result is a constant. So `planned` returns
+the name of a plan, which is a constant to the compiler, and the generated function of that name is an attribute of
+`PLANNED`, which the compiler reads and inlines. New plans never invalidate compiled code that uses others.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from types import SimpleNamespace
+
+import torch
+
+from polyattn.algebra import Spec
+from polyattn.errors import SizeError
+from polyattn.lowering import lower
+from polyattn.planning import plan
+
+PLANNED = SimpleNamespace()
+"""The generated functions `f(None, *inputs, *parameters)` by name."""
+
+
+@torch.compiler.assume_constant_result
+def planned(
+    spec: Spec,
+    sizes: tuple[tuple[str, int], ...],
+    position_sizes: tuple[str, ...],
+    lengths: tuple[int, ...],
+    batch: int,
+    objective: str,
+) -> str:
+    """The name in `PLANNED` of the lowered plan for an input shape.
+
+    Args:
+        sizes: the sizes that are given, as pairs.
+        position_sizes, lengths: the sizes of the input's positions and their numbers.
+        batch: the batch; an empty one is planned as 1.
+
+    Raises:
+        SizeError: the lengths contradict the given sizes.
+    """
+    return _planned(spec, sizes, position_sizes, tuple(map(int, lengths)), max(1, int(batch)), objective)
+
+
+@cache
+def _planned(
+    spec: Spec,
+    sizes: tuple[tuple[str, int], ...],
+    position_sizes: tuple[str, ...],
+    lengths: tuple[int, ...],
+    batch: int,
+    objective: str,
+) -> str:
+    known = dict(sizes)
+    for name, length in zip(position_sizes, lengths, strict=True):
+        number = int(name) if name.isdigit() else known.setdefault(name, length)
+        if number != length:
+            raise SizeError(f"size {name} is {number} for this layer, but {length} in the input")
+    name = f"plan{len(vars(PLANNED))}"
+    setattr(PLANNED, name, type(lower(plan(spec, known, objective, batch=batch))).forward)
+    return name
