@@ -20,6 +20,7 @@ from polyattn.algebra.monomial import (
     Monomial,
     TensorFactor,
     contract_identities,
+    size_product,
 )
 from polyattn.language.syntax import IDENTITY
 
@@ -44,10 +45,24 @@ def collect(terms: Iterable[Monomial], free: Sequence[Index]) -> tuple[Monomial,
 
 def canonical_monomial(term: Monomial, free: Sequence[Index]) -> Monomial:
     """The monomial with its summed indices numbered and its factors ordered canonically."""
-    reduced = contract_identities(term, free)
+    reduced = collect_arguments(contract_identities(term, free), frozenset(free))
     compact = _compact(reduced, tuple(free))
     factors = _canonical_factors(compact.factors, tuple(free))
     return Monomial(reduced.coefficient, reduced.powers, factors)
+
+
+def collect_arguments(term: Monomial, scope: frozenset[Index]) -> Monomial:
+    """The monomial with equal terms in its functions' arguments added up, recursively.
+
+    Where that leaves a function constant along an index that no other factor has, the sum over it is its size.
+    """
+    if all(isinstance(f, TensorFactor) for f in term.factors):
+        return term
+    factors = tuple(_collect_argument(f) for f in term.factors)
+    have = {i for f in factors for i in f.indices}
+    lost = [i for i in term.indices() if i not in have and i not in scope]
+    number, powers = size_product(i.size for i in lost)
+    return Monomial(term.coefficient, term.powers, factors).scaled(number, powers)
 
 
 def _compact(term: Monomial, free: tuple[Index, ...]) -> Monomial:
@@ -59,19 +74,17 @@ def _compact(term: Monomial, free: tuple[Index, ...]) -> Monomial:
 
 @lru_cache(maxsize=65536)
 def _canonical_factors(factors: tuple[Factor, ...], free: tuple[Index, ...]) -> tuple[Factor, ...]:
-    scope = frozenset(free)
-    collected = tuple(_collect_argument(f, scope) for f in factors)
     graph = _Graph()
     for index in free:
         graph.scopes[ROOT][index] = graph.add(("index", index.size, index.id))
     root = graph.add(("root",))
-    for position, factor in enumerate(collected):
+    for position, factor in enumerate(factors):
         graph.factor(factor, root, ROOT, position)
-    return graph.rebuild(collected, ROOT, graph.canonical_labels(), len(free) and 1 + max(i.id for i in free))
+    return graph.rebuild(factors, ROOT, graph.canonical_labels(), len(free) and 1 + max(i.id for i in free))
 
 
-def _collect_argument(factor: Factor, scope: frozenset[Index]) -> Factor:
-    """Inside a function, equal terms added up before the graph is drawn; recursively, inside out."""
+def _collect_argument(factor: Factor) -> Factor:
+    """Inside a function, equal terms added up before the graph is drawn; inside out."""
     if isinstance(factor, TensorFactor):
         return factor
     local = factor.local
@@ -79,19 +92,17 @@ def _collect_argument(factor: Factor, scope: frozenset[Index]) -> Factor:
     bound = tuple(sorted(local))
     shift = 1 + max((i.id for i in bound), default=-1)
     for term in factor.terms:
-        inner = contract_identities(term, local)
+        inner = collect_arguments(contract_identities(term, local), local)
         # Ids outside `local` are the term's own: move them above the free ones before labelling.
         own = [i for i in dict.fromkeys(inner.all_indices()) if i not in local]
         moved = inner.renamed({old: Index(shift + k, old.size) for k, old in enumerate(own)})
         key = (inner.powers, _canonical_factors(moved.factors, bound))
         number = totals.get(key, (Fraction(0), inner))[0] + inner.coefficient
         totals[key] = (number, inner)
-    terms = tuple(
-        Monomial(number, inner.powers, tuple(_collect_argument(f, local) for f in inner.factors))
-        for number, inner in totals.values()
-        if number
-    )
-    return FunctionFactor(factor.function, factor.over, factor.free, terms)
+    terms = tuple(Monomial(number, inner.powers, inner.factors) for number, inner in totals.values() if number)
+    present = {i for t in terms for i in t.indices()}
+    free = tuple(i for i in factor.free if i in present)
+    return FunctionFactor(factor.function, factor.over, free, terms, factor.at)
 
 
 Path = tuple[int, ...]
@@ -137,8 +148,10 @@ class _Graph:
             inside = {i: self.index(i, scope) for i in factor.free}
             for index in factor.free:
                 self.mark(vertex, ("free",), inside[index])
-            for index in factor.over:
+            for k, index in enumerate(factor.over):
                 self.mark(vertex, ("over",), self.index(index, inside))
+                if factor.at:
+                    self.mark(len(self.colours) - 1, ("at",), self.index(factor.at[k], scope))
             self.scopes[path] = inside
             for number, inner in enumerate(factor.terms):
                 self.term(inner, vertex, (*path, number), dict(inside))
@@ -198,9 +211,17 @@ class _Graph:
             new = Monomial(term.coefficient, term.powers, self._rebuild(term.factors, inner, labels, ids))
             terms.append((labels[self.vertices[inner]], new))
         terms.sort(key=lambda pair: pair[0])
-        over = tuple(sorted(self._names(factor.over, path, ids)))
         free = tuple(sorted(self._names(factor.free, path, ids)))
-        return FunctionFactor(factor.function, over, free, tuple(t for _, t in terms))
+        over = self._names(factor.over, path, ids)
+        at = self._names(factor.at, path[:-1], ids)
+        pairs = sorted(zip(over, at, strict=True)) if at else [(i, i) for i in sorted(over)]
+        return FunctionFactor(
+            factor.function,
+            tuple(o for o, _ in pairs),
+            free,
+            tuple(t for _, t in terms),
+            tuple(a for _, a in pairs) if at else (),
+        )
 
     def _names(self, indices: tuple[Index, ...], path: Path, ids: dict[int, int]) -> tuple[Index, ...]:
         scope = self.scopes[path]

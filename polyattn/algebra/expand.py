@@ -27,7 +27,7 @@ from polyattn.algebra.monomial import (
 from polyattn.errors import BudgetError
 from polyattn.language import Specification
 from polyattn.language.syntax import (
-    FUNCTIONS_REDUCING,
+    FUNCTIONS_KEEPING,
     IDENTITY,
     Access,
     Bracket,
@@ -132,12 +132,13 @@ class _Expander:
             number_, powers = size_product((i.size for i in over), -1)
             terms = self._sum(body.argument, letters, frozenset(target), over)
             return _Inline(target, tuple(t.scaled(number_, powers) for t in terms))
-        local = frozenset((*target, *over))
-        terms = self._sum(body.argument, letters, local)
-        present = {i for t in terms for i in t.indices()} | set(over)
-        reduced = set(over) if body.function in FUNCTIONS_REDUCING else set()
-        free = tuple(i for i in target if i in present and i not in reduced)
-        factor = FunctionFactor(body.function, over, free, terms)
+        terms = self._sum(body.argument, letters, frozenset((*target, *over)))
+        present = {i for t in terms for i in t.indices()}
+        free = tuple(i for i in target if i in present and i not in over)
+        at = over if body.function in FUNCTIONS_KEEPING else ()
+        bound = {i: Index(next(self.fresh), i.size) for i in over}
+        terms = tuple(t.renamed(bound) for t in terms)
+        factor = FunctionFactor(body.function, tuple(bound.values()), free, terms, at)
         return _Inline(target, (Monomial(Fraction(1), (), (factor,)),))
 
     def _sum(

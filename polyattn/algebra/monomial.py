@@ -40,29 +40,40 @@ class TensorFactor:
 
 @dataclass(frozen=True)
 class FunctionFactor:
-    """`function[over](terms)`: opaque, but for its argument."""
+    """`function[over](terms)`: opaque, but for its argument.
+
+    Attributes:
+        function: its name.
+        over: the indices that it runs over; bound, so they occur in `terms` only.
+        free: the indices that its argument shares with the monomial that it is a factor of.
+        terms: the argument.
+        at: for a function that keeps what it runs over, the index at which each of `over` is read. These are
+            others than `over`: softmax over e of s[a,e], read at e = a, is not the softmax of s[a,a].
+    """
 
     function: str
     over: tuple[Index, ...]
     free: tuple[Index, ...]
     terms: tuple[Monomial, ...]
+    at: tuple[Index, ...] = ()
 
     @property
     def indices(self) -> tuple[Index, ...]:
         """The indices that the factor is accessed with."""
-        return self.free
+        return (*self.free, *self.at)
 
     def renamed(self, names: Mapping[Index, Index]) -> FunctionFactor:
         def move(indices: tuple[Index, ...]) -> tuple[Index, ...]:
-            return tuple(dict.fromkeys(names.get(i, i) for i in indices))
+            return tuple(names.get(i, i) for i in indices)
 
+        terms = tuple(t.renamed(names) for t in self.terms)
         return FunctionFactor(
-            self.function, move(self.over), move(self.free), tuple(t.renamed(names) for t in self.terms)
+            self.function, move(self.over), tuple(dict.fromkeys(move(self.free))), terms, move(self.at)
         )
 
     def all_indices(self) -> Iterator[Index]:
         yield from self.over
-        yield from self.free
+        yield from self.indices
         for term in self.terms:
             yield from term.all_indices()
 
@@ -125,7 +136,10 @@ def size_product(sizes: Iterable[str], exponent: int = 1) -> tuple[Fraction, Pow
 
 
 def contract_identities(term: Monomial, free: Iterable[Index]) -> Monomial:
-    """The monomial without the identities that renaming removes: I[i,j] with a summed j puts i for j."""
+    """The monomial with the smallest index in place of all that identities say are equal to it.
+
+    I[i,j] with a summed j disappears; with two free indices it stays, and is the only factor that has the larger.
+    """
     keep = set(free)
     factors = list(term.factors)
     number, powers = term.coefficient, term.powers
@@ -145,7 +159,9 @@ def contract_identities(term: Monomial, free: Iterable[Index]) -> Monomial:
             old, new = (j, i) if j not in keep else (i, j)
             factors = [f.renamed({old: new}) for f in factors]
         else:
-            factors[position] = TensorFactor(IDENTITY, tuple(sorted((i, j))))
+            old, new = max(i, j), min(i, j)
+            factors = [f.renamed({old: new}) for f in factors]
+            factors[position] = TensorFactor(IDENTITY, (new, old))
             position += 1
     return Monomial(number, powers, tuple(dict.fromkeys(factors)) if _duplicate_identities(factors) else tuple(factors))
 

@@ -275,7 +275,8 @@ def _refine_term(term: Monomial, table: SizeTable, output: tuple[Index, ...]) ->
         factors = []
         for f in t.factors:
             if isinstance(f, FunctionFactor):
-                factors.append(FunctionFactor(f.function, spread(f.over), spread(f.free), tuple(map(refine, f.terms))))
+                terms = tuple(map(refine, f.terms))
+                factors.append(FunctionFactor(f.function, spread(f.over), spread(f.free), terms, spread(f.at)))
             elif f.tensor == IDENTITY:
                 pairs = zip(*(fresh[i] for i in f.indices), strict=True)
                 factors += [TensorFactor(IDENTITY, pair) for pair in pairs]

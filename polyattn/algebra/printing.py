@@ -120,14 +120,18 @@ class _Printer:
         return self._access(factor.tensor, factor.indices, names, shape)
 
     def _function(self, factor: FunctionFactor, names: dict[Index, str]) -> Access:
-        inner = self._names((*factor.free, *factor.over), {i: names[i] for i in factor.free})
+        inner = self._names(factor.over, {i: names[i] for i in factor.free})
         argument = self._sum(factor.terms, inner)
         name = next(self.function_names)
-        slots = tuple(Slot((inner[i],)) for i in factor.free)
         over = tuple(inner[i] for i in factor.over)
-        access = Access(name, slots)
-        self.functions.append(Definition(access, Call(factor.function, over, argument)))
-        return access
+        target = tuple(inner[i] for i in factor.free) + (over if factor.at else ())
+        call = Call(factor.function, over, argument)
+        self.functions.append(Definition(self._plain(name, target), call))
+        return self._plain(name, tuple(names[i] for i in factor.indices))
+
+    @staticmethod
+    def _plain(name: str, indices: tuple[str, ...]) -> Access:
+        return Access(name, tuple(Slot((i,)) for i in indices))
 
     @staticmethod
     def _access(tensor: str, indices: tuple[Index, ...], names: dict[Index, str], shape: tuple[Atoms, ...]) -> Access:

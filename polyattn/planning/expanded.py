@@ -38,4 +38,6 @@ def _factor(factor: TensorFactor | FunctionFactor, inputs: frozenset[str], build
     needed = tuple(dict.fromkeys((*argument.indices, *factor.over, *factor.free)))
     argument = builder.permuted(argument, needed)
     gone = set(factor.over) if factor.reduces else set()
-    return builder.apply(factor.function, factor.over, argument, tuple(i for i in needed if i not in gone))
+    applied = builder.apply(factor.function, factor.over, argument, tuple(i for i in needed if i not in gone))
+    read = dict(zip(factor.over, factor.at, strict=False))
+    return builder.again(applied, tuple(read.get(i, i) for i in applied.indices))
