@@ -117,8 +117,8 @@ def test_poly_nl_and_nl_reach_the_same_triplets_with_other_weights():
 
 
 def test_neither_of_poly_nl_and_nl_is_a_special_case_of_the_other():
-    """At a fixed channel d, Poly-NL's weights are of rank 1 in (f h) against b, for any w1, w2, w3. And the pairs (d, b)
-    that have weights are, in NL, all pairs of a row of wf and a column of wg that are not zero: never a diagonal."""
+    """At a fixed channel d, Poly-NL's weights are of rank 1 in (f h) against b, for any w1, w2, w3. And the pairs
+    (d, b) that have weights are, in NL, those of a row of wf and a column of wg that are not zero: no diagonal."""
     sizes, eye = {"N": 2, "C": 3}, np.eye(3)
 
     def weights(spec, parameters):
