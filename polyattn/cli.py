@@ -1,0 +1,151 @@
+"""The `polyattn` command: prints what the library's values print."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from polyattn import catalog
+from polyattn.algebra import Spec
+from polyattn.errors import PolyattnError, SizeError, SpecError
+
+app = typer.Typer(
+    name="polyattn",
+    help="Attention layers as equations: show, prove, plan. SPEC is a catalogue name, equation text, or a file.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+SpecArgument = Annotated[str, typer.Argument(metavar="SPEC", help="A catalogue name, equation text, or a file.")]
+
+
+def reports_errors(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Errors of the library as a message on stderr and exit status 2, without a traceback."""
+
+    @wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except PolyattnError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(130) from None
+
+    return wrapped
+
+
+def read_spec(source: str) -> Spec:
+    """The specification that a command-line argument means."""
+    if source in catalog.names():
+        return catalog.get(source)
+    if "[" in source:
+        return Spec(source)
+    path = Path(source)
+    if path.is_file():
+        return Spec(path.read_bytes())
+    if path.suffix or "/" in source:
+        raise SpecError(f"there is no file {source!r}")
+    return catalog.get(source)
+
+
+@app.command()
+@reports_errors
+def show(
+    spec: SpecArgument,
+    latex: Annotated[bool, typer.Option("--latex", help="Print the definitions as LaTeX instead.")] = False,
+) -> None:
+    """Print a specification, its parameters, its degree and its expanded form."""
+    value = read_spec(spec)
+    if latex:
+        typer.echo(value.latex())
+        return
+    parameters = ", ".join(f"{n}[{','.join(s)}]" if s else n for n, s in value.parameters.items()) or "none"
+    kind = "polynomial" if value.is_polynomial else "polynomial in the input and in functions of it,"
+    typer.echo(f"{value}\n")
+    typer.echo(f"parameters  {parameters}")
+    typer.echo(f"degree      {value.degree}, {kind} of {len(value.polynomial().terms)} term(s)")
+    typer.echo(f"expanded    {value.polynomial()}")
+
+
+@app.command()
+@reports_errors
+def prove(
+    first: SpecArgument,
+    second: SpecArgument,
+    given: Annotated[list[str] | None, typer.Option(help='Such as "wf[d,f] = wq[d,r]*wk[f,r]"; repeatable.')] = None,
+    as_json: Annotated[Path | None, typer.Option("--json", help="Write the verdict to this file.")] = None,
+) -> None:
+    """Decide whether two specifications are equal at every size. Exit status 0: equal; 1: not, or undecided."""
+    from polyattn.proving import prove as decide
+
+    verdict = decide(read_spec(first), read_spec(second), given=given or [])
+    typer.echo(str(verdict))
+    if as_json is not None:
+        record = {"certificate": verdict.certificate, "counterexample": verdict.counterexample}
+        as_json.write_text(json.dumps({"equal": bool(verdict), **record}, indent=2) + "\n", encoding="utf-8")
+    raise typer.Exit(0 if verdict else 1)
+
+
+@app.command()
+@reports_errors
+def plan(
+    spec: SpecArgument,
+    sizes: Annotated[str, typer.Option(help="Such as N=784,C=512, with B for the batch.")],
+    objective: Annotated[str, typer.Option(help='"forward" or "as_written".')] = "forward",
+    code: Annotated[bool, typer.Option("--code", help="Print the generated torch code as well.")] = False,
+) -> None:
+    """Print the cheapest order of contraction at given sizes."""
+    from polyattn.planning import plan as make
+
+    value = make(read_spec(spec), read_sizes(sizes), objective)
+    typer.echo(str(value))
+    if code:
+        from polyattn.lowering import lower
+
+        typer.echo(lower(value).code)
+
+
+@app.command()
+@reports_errors
+def demo(
+    out: Annotated[Path, typer.Option(help="The folder for tables and plots.")] = Path("demo-results"),
+    quick: Annotated[bool, typer.Option("--quick", help="One seed and one epoch, to see that it works.")] = False,
+) -> None:
+    """Run the whole road on real input: prove, plan, insert into ResNet-50, train on handwritten digits."""
+    try:
+        from polyattn.demo import run
+    except ModuleNotFoundError as error:
+        typer.echo(f"error: the demo needs {error.name}: pip install 'polyattn[demo]'", err=True)
+        raise typer.Exit(2) from None
+    raise typer.Exit(0 if run(out, Console(), quick=quick) else 1)
+
+
+def read_sizes(text: str) -> dict[str, int]:
+    """Sizes from text such as "N=784,C=512"."""
+    sizes: dict[str, int] = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        name, equals, number = (p.strip() for p in part.partition("="))
+        if not equals or not name or not number.isdecimal():
+            raise SizeError(f"sizes are written as N=784,C=512; {part!r} is not")
+        if name in sizes:
+            raise SizeError(f"size {name} is given twice")
+        sizes[name] = int(number)
+    return sizes
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    sys.exit(app())
