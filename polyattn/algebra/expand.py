@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import count, product
+from itertools import chain, count, product
 from math import prod
 
 from polyattn.algebra.monomial import (
@@ -41,6 +41,7 @@ from polyattn.language.syntax import (
 
 MAX_MONOMIALS = 4096
 MAX_FACTORS = 512
+MAX_LENGTH = 4096
 MAX_WORK = 200_000
 
 
@@ -56,7 +57,7 @@ def expand(spec: Specification) -> Expansion:
     """The output of a specification as monomials, in the order of the text.
 
     Raises:
-        BudgetError: more than 4096 monomials, or one of more than 512 factors.
+        BudgetError: more than 4096 monomials, or one of more than 512 factors, or of 4096 with those inside functions.
     """
     return _Expander(spec).run()
 
@@ -64,9 +65,15 @@ def expand(spec: Specification) -> Expansion:
 def text_products(
     total: Sum,
 ) -> Iterator[tuple[Fraction, tuple[SizeRef, ...], tuple[SizeRef, ...], tuple[Access, ...]]]:
-    """The products of a sum with its brackets multiplied out: number, sizes above, sizes below, accesses."""
-    for term in total.terms:
-        yield from _term_products(term)
+    """The products of a sum with its brackets multiplied out: number, sizes above, sizes below, accesses.
+
+    Raises:
+        BudgetError: there are more than 4096.
+    """
+    for position, found in enumerate(chain.from_iterable(map(_term_products, total.terms))):
+        if position == MAX_MONOMIALS:
+            raise BudgetError(f"multiplying the brackets out gives more than {MAX_MONOMIALS} monomials")
+        yield found
 
 
 def _term_products(term: Term):
@@ -151,7 +158,6 @@ class _Expander:
             written = [i for a in accesses for name in a.indices for i in letters[name]]
             summed = [i for i in dict.fromkeys((*written, *also)) if i not in free]
             for factors, scale, more in self._products(accesses, letters):
-                self._charge(len(factors))
                 have = {i for f in factors for i in f.indices}
                 lost, lost_powers = size_product(i.size for i in summed if i not in have)
                 term = Monomial(coefficient * scale * lost, multiply_powers(powers, (*more, *lost_powers)), factors)
@@ -160,10 +166,14 @@ class _Expander:
                     raise BudgetError(f"the expansion has more than {MAX_MONOMIALS} monomials")
         return tuple(terms)
 
-    def _charge(self, factors: int) -> None:
-        self.work += factors
-        if factors > MAX_FACTORS:
+    def _charge(self, terms: Sequence[Monomial]) -> None:
+        """Count the product of these monomials against the budgets, before it is made."""
+        length = sum(t.length for t in terms)
+        self.work += length
+        if sum(len(t.factors) for t in terms) > MAX_FACTORS:
             raise BudgetError(f"a monomial of the expansion has more than {MAX_FACTORS} factors")
+        if length > MAX_LENGTH:
+            raise BudgetError(f"a monomial has more than {MAX_LENGTH} factors, with those inside functions")
         if self.work > MAX_WORK:
             raise BudgetError(f"the expansion has more than {MAX_WORK} factors in all")
 
@@ -182,7 +192,7 @@ class _Expander:
         if prod(map(len, choices)) > MAX_MONOMIALS:
             raise BudgetError(f"the expansion has more than {MAX_MONOMIALS} monomials")
         for chosen in product(*choices):
-            self._charge(sum(len(t.factors) for t in chosen))
+            self._charge(chosen)
             factors, scale, powers = [], Fraction(1), ()
             for term in chosen:
                 factors += term.factors
@@ -204,6 +214,6 @@ class _Expander:
 
     def _instance(self, term: Monomial, names: dict[Index, Index]) -> Monomial:
         """A copy of an intermediate's monomial at other indices, with summed indices of its own."""
-        self._charge(len(term.factors))
+        self._charge([term])
         own = {i: Index(next(self.fresh), i.size) for i in dict.fromkeys(term.all_indices()) if i not in names}
         return term.renamed(names | own)

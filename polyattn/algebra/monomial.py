@@ -108,6 +108,11 @@ class Monomial:
         """The distinct indices of the factors' slots, in order of appearance; none from inside functions."""
         return tuple(dict.fromkeys(i for f in self.factors for i in f.indices))
 
+    @property
+    def length(self) -> int:
+        """How many factors there are, those inside function arguments included."""
+        return sum(1 if isinstance(f, TensorFactor) else 1 + sum(t.length for t in f.terms) for f in self.factors)
+
     def scaled(self, coefficient: Fraction, powers: Iterable[tuple[str, int]] = ()) -> Monomial:
         return Monomial(self.coefficient * coefficient, multiply_powers(self.powers, powers), self.factors)
 
@@ -163,12 +168,7 @@ def contract_identities(term: Monomial, free: Iterable[Index]) -> Monomial:
             factors = [f.renamed({old: new}) for f in factors]
             factors[position] = TensorFactor(IDENTITY, (new, old))
             position += 1
-    return Monomial(number, powers, tuple(dict.fromkeys(factors)) if _duplicate_identities(factors) else tuple(factors))
-
-
-def _duplicate_identities(factors: list[Factor]) -> bool:
-    identities = [f for f in factors if isinstance(f, TensorFactor) and f.tensor == IDENTITY]
-    return len(set(identities)) < len(identities)
+    return Monomial(number, powers, tuple(factors))
 
 
 def map_tensors(term: Monomial, visit: Callable[[TensorFactor], None]) -> None:

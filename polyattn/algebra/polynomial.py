@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 
+import numpy as np
+
 from polyattn.algebra.canonical import collect
 from polyattn.algebra.monomial import (
     FunctionFactor,
@@ -70,7 +72,8 @@ class Polynomial:
         return a._key == b._key
 
     def __hash__(self) -> int:
-        return hash((len(self.terms), tuple(sorted(abs(t.coefficient) for t in self.terms))))
+        # What splitting a size leaves as it is: 1/C with C = 4*M is 1/4/M.
+        return hash(tuple(sorted(tuple(sorted(_tensors(t))) for t in self.terms)))
 
     @cached_property
     def _key(self) -> tuple:
@@ -136,10 +139,7 @@ class Polynomial:
     @property
     def tensors(self) -> tuple[str, ...]:
         """The names of all tensors that occur, those inside functions included, sorted."""
-        names: set[str] = set()
-        for term in self.terms:
-            map_tensors(term, lambda f: names.add(f.tensor))
-        return tuple(sorted(names - {IDENTITY}))
+        return tuple(sorted({name for term in self.terms for name in _tensors(term)}))
 
     def derivative(self, tensor: str, seed: str = "dy") -> Polynomial:
         """The vector-Jacobian product: sum over the output of `seed` times the derivative by `tensor`.
@@ -200,7 +200,8 @@ def common_refinement(a: Polynomial, b: Polynomial) -> tuple[Polynomial, Polynom
     """Both polynomials over atomic sizes that serve both.
 
     Raises:
-        SizeError: they split one size differently, or use one tensor with different shapes.
+        SizeError: they split one size differently, one relates sizes that are independent in the other, or they use
+            one tensor with different shapes.
     """
     mine, theirs = a.signature.sizes, b.signature.sizes
     for split in theirs.splits:
@@ -208,12 +209,30 @@ def common_refinement(a: Polynomial, b: Polynomial) -> tuple[Polynomial, Polynom
             raise SizeError(f"size {split.size} is split as {split} on one side, differently on the other")
     fine_a = a.refined(theirs.splits) if set(theirs.splits) - set(mine.splits) else a
     fine_b = b.refined(mine.splits) if set(mine.splits) - set(theirs.splits) else b
+    _check_independent(mine, fine_a.signature.sizes)
+    _check_independent(theirs, fine_b.signature.sizes)
     for name, shape in fine_a.signature.shapes.items():
         other = fine_b.signature.shapes.get(name)
         used = name in a.tensors and name in b.tensors
         if used and other is not None and _flat(shape) != _flat(other):
             raise SizeError(f"tensor {name!r} has different shapes on the two sides: {_flat(shape)} and {_flat(other)}")
     return fine_a, fine_b
+
+
+def _check_independent(sizes: SizeTable, fine: SizeTable) -> None:
+    """Refuse splits that make different products of one side's sizes equal: C = G*M where that side has all three."""
+    rows = [[fine.atoms(size).count(atom) for atom in fine.atomic] for size in sizes.atomic]
+    rank = np.linalg.matrix_rank(np.array(rows)) if sizes.atomic and fine.atomic else 0
+    if rank < len(rows):
+        splits = ", ".join(str(s).removeprefix("where ") for s in fine.splits if s not in sizes.splits)
+        raise SizeError(f"{splits} on one side, but {', '.join(sizes.atomic)} are independent on the other")
+
+
+def _tensors(term: Monomial) -> list[str]:
+    """The names of a monomial's tensors with repetitions, those inside functions included."""
+    names: list[str] = []
+    map_tensors(term, lambda f: names.append(f.tensor))
+    return [name for name in names if name != IDENTITY]
 
 
 def _flat(shape: tuple[Atoms, ...]) -> Atoms:
@@ -241,9 +260,7 @@ def _product_rule(
     derivatives = []
     for position, factor in enumerate(moved.factors):
         if isinstance(factor, FunctionFactor):
-            inside: set[str] = set()
-            map_tensors(Monomial(Fraction(1), (), (factor,)), lambda f, seen=inside: seen.add(f.tensor))
-            if tensor in inside:
+            if tensor in _tensors(Monomial(Fraction(1), (), (factor,))):
                 raise NotPolynomialError(
                     f"'{tensor}' occurs inside the function {factor.function}: no polynomial derivative"
                 )

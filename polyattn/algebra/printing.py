@@ -44,7 +44,6 @@ class _Printer:
         self.taken = {*self.signature.shapes, self.signature.output, *polynomial.tensors}
         self.letters: dict[str, str] = {}
         self.functions: list[Definition] = []
-        self.function_names = (name for k in count(1) if (name := f"f{k}") not in self.taken)
 
     def run(self) -> Statements:
         sig = self.signature
@@ -121,13 +120,24 @@ class _Printer:
 
     def _function(self, factor: FunctionFactor, names: dict[Index, str]) -> Access:
         inner = self._names(factor.over, {i: names[i] for i in factor.free})
-        argument = self._sum(factor.terms, inner)
-        name = next(self.function_names)
+        argument = self._argument(factor, inner)
+        name = next(name for k in count(1) if (name := f"f{k}") not in self.taken and name not in self.letters)
+        self.taken.add(name)
         over = tuple(inner[i] for i in factor.over)
         target = tuple(inner[i] for i in factor.free) + (over if factor.at else ())
         call = Call(factor.function, over, argument)
         self.functions.append(Definition(self._plain(name, target), call))
         return self._plain(name, tuple(names[i] for i in factor.indices))
+
+    def _argument(self, factor: FunctionFactor, names: dict[Index, str]) -> Sum:
+        """The argument's terms, and a zero with the indices that the function runs over and no term has."""
+        have = {i for t in factor.terms for i in t.indices()}
+        missing = [self._plain(IDENTITY, (names[i], names[i])) for i in factor.over if i not in have]
+        terms = self._sum(factor.terms, names).terms
+        if missing or not terms:
+            zero = (Number(Fraction(0)), *missing)
+            terms = (*terms, Term(False, zero, (False,) * len(zero)))
+        return Sum(terms)
 
     @staticmethod
     def _plain(name: str, indices: tuple[str, ...]) -> Access:

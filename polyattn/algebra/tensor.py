@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import reduce
 from itertools import permutations, product
 from math import factorial, prod
@@ -215,16 +216,21 @@ def _x_atoms(spec: Specification, x: str) -> tuple[Index, ...]:
     return tuple(Index(-1, a) for atoms in spec.shape(x) for a in atoms)
 
 
-def _coefficient(term: Monomial, known: Mapping[str, int]) -> sympy.Rational:
-    number = sympy.Rational(term.coefficient.numerator, term.coefficient.denominator)
+def _coefficient(term: Monomial, known: Mapping[str, int]) -> Fraction:
+    number = term.coefficient
     for size, exponent in term.powers:
-        number *= sympy.Integer(known[size]) ** exponent
-    return sympy.Rational(number)
+        number *= Fraction(known[size]) ** exponent
+    return number
+
+
+def _tensors(term: Monomial) -> tuple[TensorFactor, ...]:
+    """The factors of a monomial that applies no function."""
+    return tuple(f for f in term.factors if isinstance(f, TensorFactor))
 
 
 def _modes(term: Monomial, output: tuple[Index, ...], x: str) -> list[Index]:
     """Which index stands at each atomic mode of W: the output's, then each x's slots in the order of the text."""
-    return [*output, *(i for f in term.factors if isinstance(f, TensorFactor) and f.tensor == x for i in f.indices)]
+    return [*output, *(i for f in _tensors(term) if f.tensor == x for i in f.indices)]
 
 
 def _add_term(
@@ -240,11 +246,11 @@ def _add_term(
     distinct = list(dict.fromkeys(modes))
     numbers = {i: k for k, i in enumerate(dict.fromkeys([*distinct, *term.indices()]))}
     operands: list[Any] = []
-    for factor in term.factors:
-        if factor.tensor == IDENTITY:  # type: ignore[union-attr]
+    for factor in _tensors(term):
+        if factor.tensor == IDENTITY:
             operands += [np.eye(value_of([factor.indices[0].size], known)), [numbers[i] for i in factor.indices]]
-        elif factor.tensor != x:  # type: ignore[union-attr]
-            operands += [arrays[factor.tensor], [numbers[i] for i in factor.indices]]  # type: ignore[union-attr]
+        elif factor.tensor != x:
+            operands += [arrays[factor.tensor], [numbers[i] for i in factor.indices]]
     inside = {i for op in operands[1::2] for i in op}
     have = [i for i in distinct if numbers[i] in inside]
     value = np.einsum(*operands, [numbers[i] for i in have]) if operands else np.ones(())
@@ -270,19 +276,20 @@ def _collect_entries(
     if prod(lengths) > MAX_ENTRIES:
         raise BudgetError(f"the symbolic tensor needs {prod(lengths):,} products; the limit is {MAX_ENTRIES:,}")
     groups = [len(atoms) for atoms in spec.shape(spec.output)] + [len(atoms) for atoms in spec.shape(x)] * (
-        sum(1 for f in term.factors if isinstance(f, TensorFactor) and f.tensor == x)
+        sum(f.tensor == x for f in _tensors(term))
     )
-    coefficient = _coefficient(term, known)
+    number = _coefficient(term, known)
+    coefficient = sympy.Rational(number.numerator, number.denominator)
     flat = {n: a.reshape([value_of([s], known) for atoms in spec.shape(n) for s in atoms]) for n, a in symbols.items()}
     for values in product(*map(range, lengths)):
         at = dict(zip(distinct, values, strict=True))
         factors: list[Any] = [coefficient]
-        for factor in term.factors:
+        for factor in _tensors(term):
             position = tuple(at[i] for i in factor.indices)
-            if factor.tensor == IDENTITY:  # type: ignore[union-attr]
+            if factor.tensor == IDENTITY:
                 factors.append(int(position[0] == position[1]))
-            elif factor.tensor != x:  # type: ignore[union-attr]
-                factors.append(flat[factor.tensor][position])  # type: ignore[union-attr]
+            elif factor.tensor != x:
+                factors.append(flat[factor.tensor][position])
         key = _grouped([at[i] for i in modes], [known_length(i, known) for i in modes], groups)
         entries[key] = entries.get(key, sympy.Integer(0)) + sympy.Mul(*factors)
 
