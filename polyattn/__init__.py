@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "BudgetError": "errors",
+    "InsertError": "errors",
     "NotPolynomialError": "errors",
     "PolyattnError": "errors",
     "ProofError": "errors",
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from polyattn.algebra import Polynomial, Spec, apply_interaction, structure, symmetrise
     from polyattn.errors import (
         BudgetError,
+        InsertError,
         NotPolynomialError,
         PolyattnError,
         ProofError,

@@ -36,6 +36,10 @@ class NotPolynomialError(PolyattnError, ValueError):
     """The operation needs a polynomial, and the specification applies functions (or has several degrees)."""
 
 
+class InsertError(PolyattnError, ValueError):
+    """Attention cannot be put after a submodule of a network, or taken out; the network is as it was."""
+
+
 class ProofError(PolyattnError, ValueError):
     """A question to the prover makes no sense, or a certificate is not well formed."""
 

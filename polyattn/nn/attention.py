@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from polyattn.algebra import Spec
-from polyattn.errors import SizeError, SpecError
+from polyattn.errors import SizeError
 from polyattn.language import value_of
 from polyattn.nn.initialise import fan_in
 from polyattn.nn.planned import PLANNED, planned
+from polyattn.nn.sizes import given_sizes, layout, parameter_sizes
 
 
 class Attention(nn.Module):
@@ -65,9 +66,9 @@ class Attention(nn.Module):
         super().__init__()
         self.spec = Spec(spec) if isinstance(spec, str) else spec
         self.channels, self.objective = channels, objective
-        self.channel_size, self.position_sizes = _layout(self.spec)
-        self.sizes = _given_sizes(self.spec, self.channel_size, channels, sizes)
-        known = _parameter_sizes(self.spec, self.sizes)
+        self.channel_size, self.position_sizes = layout(self.spec)
+        self.sizes = given_sizes(self.spec, channels, sizes)
+        known = parameter_sizes(self.spec, self.sizes)
         for name in self.spec.parameters:
             shape = [value_of(atoms, known) for atoms in self.spec.shape(name)]
             self.register_parameter(_attribute(name), nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
@@ -78,7 +79,7 @@ class Attention(nn.Module):
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw the parameters anew, as described above."""
-        known = _parameter_sizes(self.spec, self.sizes)
+        known = parameter_sizes(self.spec, self.sizes)
         with torch.no_grad():
             for name, parameter in self._parameters_of_spec():
                 fan = fan_in(self.spec, name, known)
@@ -95,7 +96,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, *spatial) to the same shape."""
         y = self.attend(x)
-        return y if self.alpha is None else self.alpha * x + self.beta * y
+        return y if self.alpha is None or self.beta is None else self.alpha * x + self.beta * y
 
     def attend(self, x: Tensor) -> Tensor:
         """What the specification says of the input, without the residual."""
@@ -128,49 +129,6 @@ class Attention(nn.Module):
             raise SizeError(f"the input must be of a floating dtype, not {x.dtype}")
         if not all(x.shape[2:]):
             raise SizeError(f"the input has no positions: its shape is {tuple(x.shape)}")
-
-
-def _layout(spec: Spec) -> tuple[str, tuple[str, ...]]:
-    """The name of the channels' size and of the positions' sizes; refuses what cannot be a layer."""
-    if len(spec.inputs) != 1:
-        raise SpecError(f"a module has one input; this specification has {len(spec.inputs)}: {', '.join(spec.inputs)}")
-    (name, shape), *_ = spec.inputs.items()
-    if len(shape) < 2:
-        raise SpecError(f"a module's input has positions and channels, such as x[N,C]; '{name}' has {len(shape)} slot")
-    if spec.shape(name) != spec.shape(spec.output):
-        raise SpecError(
-            f"a module's output has the shape of its input: '{name}' is [{','.join(shape)}], "
-            f"but '{spec.output}' is [{','.join(spec.output_shape)}]"
-        )
-    return shape[-1], shape[:-1]
-
-
-def _given_sizes(spec: Spec, channel_size: str, channels: int, sizes: Mapping[str, int] | None) -> dict[str, int]:
-    given = dict(sizes or {})
-    if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
-        raise SizeError(f"channels must be a positive whole number, not {channels!r}")
-    if channel_size.isdigit():
-        if int(channel_size) != channels:
-            raise SizeError(f"the specification fixes {channel_size} channels, not {channels}")
-    elif given.setdefault(channel_size, channels) != channels:
-        raise SizeError(f"{channel_size} = {given[channel_size]} in sizes contradicts channels={channels}")
-    spec.sizes.solve(given)
-    return given
-
-
-def _parameter_sizes(spec: Spec, sizes: Mapping[str, int]) -> dict[str, int]:
-    """The numbers of all sizes that parameters need, or an error that names the missing ones."""
-    known = spec.sizes.solve(sizes)
-    missing: dict[str, str] = {}
-    for name in spec.parameters:
-        for atom in (a for atoms in spec.shape(name) for a in atoms):
-            if not atom.isdigit() and atom not in spec.sizes.fixed_by({*known, *missing}):
-                missing[atom] = name
-    if missing:
-        wanted = ", ".join(f"{size} (for parameter '{name}')" for size, name in missing.items())
-        example = ", ".join(f'"{size}": ...' for size in missing)
-        raise SizeError(f"missing size{'s' * (len(missing) > 1)} {wanted}: give sizes={{{example}}}")
-    return known
 
 
 def _attribute(name: str) -> str:

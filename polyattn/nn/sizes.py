@@ -1,0 +1,70 @@
+"""Which sizes a specification needs to be a layer, and which of them are known before an input comes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from polyattn.algebra import Spec
+from polyattn.errors import SizeError, SpecError
+
+
+def layout(spec: Spec) -> tuple[str, tuple[str, ...]]:
+    """The name of the channels' size and of the positions' sizes of a layer's input.
+
+    Raises:
+        SpecError: the specification is no layer: several inputs, or an output of another shape.
+    """
+    if len(spec.inputs) != 1:
+        raise SpecError(f"a module has one input; this specification has {len(spec.inputs)}: {', '.join(spec.inputs)}")
+    (name, shape), *_ = spec.inputs.items()
+    if len(shape) < 2:
+        raise SpecError(f"a module's input has positions and channels, such as x[N,C]; '{name}' has {len(shape)} slot")
+    if spec.shape(name) != spec.shape(spec.output):
+        raise SpecError(
+            f"a module's output has the shape of its input: '{name}' is [{','.join(shape)}], "
+            f"but '{spec.output}' is [{','.join(spec.output_shape)}]"
+        )
+    return shape[-1], shape[:-1]
+
+
+def given_sizes(spec: Spec, channels: int, sizes: Mapping[str, int] | None) -> dict[str, int]:
+    """The given sizes and the channels.
+
+    Raises:
+        SizeError: a size is unknown, or contradicts another one or the channels.
+    """
+    given = dict(sizes or {})
+    channel_size, _ = layout(spec)
+    if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
+        raise SizeError(f"channels must be a positive whole number, not {channels!r}")
+    if channel_size.isdigit():
+        if int(channel_size) != channels:
+            raise SizeError(f"the specification fixes {channel_size} channels, not {channels}")
+    elif given.setdefault(channel_size, channels) != channels:
+        raise SizeError(f"{channel_size} = {given[channel_size]} in sizes contradicts channels={channels}")
+    spec.sizes.solve(given)
+    return given
+
+
+def missing_sizes(spec: Spec, sizes: Mapping[str, int]) -> dict[str, str]:
+    """The sizes that parameters need and that these do not fix, each with the parameter that needs it first."""
+    missing: dict[str, str] = {}
+    for name in spec.parameters:
+        for atom in (a for atoms in spec.shape(name) for a in atoms):
+            if not atom.isdigit() and atom not in spec.sizes.fixed_by({*sizes, *missing}):
+                missing[atom] = name
+    return missing
+
+
+def parameter_sizes(spec: Spec, sizes: Mapping[str, int]) -> dict[str, int]:
+    """The numbers of all sizes that parameters need.
+
+    Raises:
+        SizeError: some are missing, each named with a parameter that needs it.
+    """
+    missing = missing_sizes(spec, sizes)
+    if missing:
+        wanted = ", ".join(f"{size} (for parameter '{name}')" for size, name in missing.items())
+        example = ", ".join(f'"{size}": ...' for size in missing)
+        raise SizeError(f"missing size{'s' * (len(missing) > 1)} {wanted}: give sizes={{{example}}}")
+    return spec.sizes.solve(sizes)

@@ -1,0 +1,75 @@
+"""`cost`: what a network with inserted attention has in parameters and does in multiply-accumulates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from polyattn.vision.insert import CHILD, inserted
+from polyattn.vision.trace import Example, arguments_of, run
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Parameters and multiply-accumulates (1 MAC is 2 FLOPs) of a network, and the inserted attention's share.
+
+    Attributes:
+        parameters: of the whole network.
+        parameters_added: of the inserted attention.
+        macs: of one run of the whole network.
+        macs_added: of the inserted attention in that run.
+    """
+
+    parameters: int
+    parameters_added: int
+    macs: int
+    macs_added: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.parameters:,} parameters, {self.parameters_added:,} of them added; "
+            f"{self.macs:,} MACs, {self.macs_added:,} of them added"
+        )
+
+
+def cost(model: nn.Module, example_input: Example | None = None) -> Cost:
+    """Count a network's parameters and the multiply-accumulates of one run in eval mode.
+
+    MACs are half of what `torch.utils.flop_counter.FlopCounterMode` counts: matrix products, convolutions and fused
+    softmax attention. It counts no elementwise operation and no sum, hence neither biases, norms and activations nor
+    the Hadamard products of a specification, which a plan's `macs` do count; and no kernel that is not torch's.
+
+    Args:
+        model: the network, with attention that `insert` put in or without.
+        example_input: as in `insert`; the MACs are for its batch.
+    """
+    attentions = {target.get_submodule(CHILD) for target in inserted(model).values()}
+    running: list[int] = []
+    added = 0
+    counter = FlopCounterMode(display=False)
+
+    def enter(_: nn.Module, *arguments: Any) -> None:
+        running.append(counter.get_total_flops())
+
+    def leave(_: nn.Module, *arguments: Any) -> None:
+        nonlocal added
+        before = running.pop()
+        if not running:  # attention inside inserted attention is counted with it
+            added += counter.get_total_flops() - before
+
+    handles = [attention.register_forward_pre_hook(enter) for attention in attentions]
+    try:
+        with counter:
+            run(model, *arguments_of(model, example_input), hooks=dict.fromkeys(attentions, leave))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return Cost(
+        parameters=sum(p.numel() for p in model.parameters()),
+        parameters_added=sum({p: p.numel() for a in attentions for p in a.parameters()}.values()),
+        macs=counter.get_total_flops() // 2,
+        macs_added=added // 2,
+    )

@@ -1,0 +1,202 @@
+"""`insert` and `remove`: attention behind named submodules of a network, and out again.
+
+The attention is a child of the submodule that it comes after, so that nothing moves and no name changes. It runs in a
+forward hook, one function for all, which copies and pickles with the network; an `nn.Sequential` runs its new last
+child by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any, TypeVar, cast
+
+from torch import Tensor, nn
+
+from polyattn.algebra import Spec
+from polyattn.errors import InsertError, SpecError
+from polyattn.vision.make import Value, make
+from polyattn.vision.trace import Example, arguments_of, run, trace
+
+Model = TypeVar("Model", bound=nn.Module)
+
+CHILD = "attention"
+"""The attention's name as a child."""
+
+MARK = "attention_inserted"
+"""The attribute that says that the child of that name was put there by `insert`."""
+
+
+def insert(
+    model: Model,
+    attentions: Mapping[str, Value],
+    *,
+    example_input: Example | None = None,
+    sizes: Mapping[str, int] | None = None,
+) -> Model:
+    """Put attention after named submodules of any network, in place.
+
+    Each named submodule gets the attention as its child `attention`, applied to its output. The network's own
+    state-dict keys stay as they are; the new ones are `<name>.attention.*`. Outputs are read as (B, C, *spatial):
+    other layouts, such as a transformer's (B, N, C), are not recognised.
+
+    Args:
+        model: the network.
+        attentions: by the submodule's name in `model.named_modules()`, one of: a specification or its text, which
+            becomes a `polyattn.nn.Attention` (the identity at the start); a module, used as it is; a class, or another
+            callable, that makes a module from the number of channels, such as `polyattn.nn.PolyNL` or
+            `functools.partial(polyattn.nn.Attention, spec, beta=1.0)`.
+        example_input: a tensor, or the tuple of all arguments, to run the network on: channels and spatial shapes
+            are found there. Default: an image of 224 x 224 zeros, if the first convolution takes images.
+        sizes: numbers for the specifications' sizes that nothing else fixes; each specification takes those that it
+            has. Spatial sizes that parameters need (H and W of `ba_transform`) are those of the run.
+
+    Returns:
+        The network. New modules have the device, the dtype and the training flag of the submodule that they are put
+        after. The run leaves training flags, buffers and random states as they were.
+
+    Raises:
+        InsertError: a name that cannot be used, a module that cannot be made or does not keep the shape, or a
+            network that does not run. The network is then as it was.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
+    >>> model = insert(model, {"0": "x[N,C]; y[a,b] = 1/N * x[a,d]*w[d,f]*x[e,f] * x[e,b]"})
+    >>> list(model.state_dict())
+    ['0.weight', '0.bias', '0.attention.w', '0.attention.alpha', '0.attention.beta']
+    """
+    targets = {name: _target(model, name) for name in attentions}
+    _refuse_aliases(targets)
+    values = {name: _parsed(name, value) for name, value in attentions.items()}
+    _refuse_unknown(sizes or {}, values.values())
+    if not values:
+        return model
+    arguments = arguments_of(model, example_input)
+    traced = trace(model, targets, arguments)
+    made = {name: make(name, value, targets[name], traced[name], sizes or {}) for name, value in values.items()}
+    try:
+        for name, target in targets.items():
+            _attach(target, made[name])
+        _check_calls(model, targets, made, arguments)
+    except BaseException:
+        for target in targets.values():
+            _detach(target)
+        raise
+    return model
+
+
+def remove(model: Model, names: str | Iterable[str] | None = None) -> Model:
+    """Take inserted attention out again, in place.
+
+    Args:
+        model: the network.
+        names: the submodules that it was put after; default all.
+
+    Returns:
+        The network.
+
+    Raises:
+        InsertError: nothing was inserted after a name. The network is then as it was.
+    """
+    have = inserted(model)
+    wanted = list(have) if names is None else [names] if isinstance(names, str) else list(names)
+    for name in wanted:
+        if name not in have:
+            known = ", ".join(map(repr, have)) or "nothing"
+            raise InsertError(f"no attention was inserted after {name!r}, but after {known}")
+    for name in wanted:
+        _detach(have[name])
+    return model
+
+
+def inserted(model: nn.Module) -> dict[str, nn.Module]:
+    """The submodules that attention was inserted after, by name."""
+    return {name: module for name, module in model.named_modules(remove_duplicate=False) if MARK in vars(module)}
+
+
+def attend(module: nn.Module, _: Any, output: Tensor) -> Tensor:
+    """The forward hook of a module with an inserted attention."""
+    return cast(nn.Module, module.attention)(output)
+
+
+def _target(model: nn.Module, name: str) -> nn.Module:
+    modules = dict(model.named_modules(remove_duplicate=False))
+    if name == "":
+        raise InsertError("'' is the whole model: to put attention after that, use nn.Sequential(model, attention)")
+    if name not in modules:
+        near = " or ".join(map(repr, get_close_matches(name, modules)))
+        hint = f"; did you mean {near}?" if near else ""
+        raise InsertError(f"the model has no submodule {name!r} among its {len(modules) - 1}{hint}")
+    target = modules[name]
+    if MARK in vars(target):
+        raise InsertError(f"{name!r} has an inserted attention already; polyattn.vision.remove takes it out")
+    if isinstance(target, nn.ModuleList | nn.ModuleDict) or type(target).forward is nn.Module.forward:
+        children = [f"{name}.{child}" for child, _ in target.named_children()]
+        inside = f" or inside it, such as {children[-1]!r}" if children else ""
+        kind = type(target).__name__
+        raise InsertError(f"{name!r} is a {kind}, which holds modules and is none; name a module around it{inside}")
+    if hasattr(target, CHILD):
+        raise InsertError(f"{name!r} has an attribute '{CHILD}' of its own; name a module inside or around it")
+    return target
+
+
+def _refuse_aliases(targets: Mapping[str, nn.Module]) -> None:
+    first: dict[nn.Module, str] = {}
+    for name, target in targets.items():
+        if first.setdefault(target, name) != name:
+            raise InsertError(f"{first[target]!r} and {name!r} are one module, which takes one attention")
+
+
+def _parsed(name: str, value: Value) -> Value:
+    try:
+        return Spec(value) if isinstance(value, str) else value
+    except SpecError as error:
+        raise InsertError(f"the specification for {name!r}: {error}") from error
+
+
+def _refuse_unknown(sizes: Mapping[str, int], values: Iterable[Value]) -> None:
+    known = dict.fromkeys(size for spec in values if isinstance(spec, Spec) for size in spec.sizes.names)
+    for size in sizes:
+        if size not in known:
+            raise InsertError(f"no specification here has a size {size!r}; the sizes are: {', '.join(known) or 'none'}")
+
+
+def _runs_its_children(module: nn.Module) -> bool:
+    return type(module).forward is nn.Sequential.forward and "forward" not in vars(module)
+
+
+def _attach(target: nn.Module, attention: nn.Module) -> None:
+    setattr(target, MARK, True)
+    target.add_module(CHILD, attention)
+    if not _runs_its_children(target):
+        target.register_forward_hook(attend)
+
+
+def _detach(target: nn.Module) -> None:
+    """Undo `_attach`, as far as it went."""
+    if vars(target).pop(MARK, False):
+        target._modules.pop(CHILD, None)
+        for number in [number for number, hook in target._forward_hooks.items() if hook is attend]:
+            del target._forward_hooks[number]
+
+
+def _check_calls(
+    model: nn.Module, targets: Mapping[str, nn.Module], made: Mapping[str, nn.Module], arguments: tuple[Any, ...]
+) -> None:
+    """Run the network with its attention: each is to be called as often as what it was put after.
+
+    A module whose `forward` goes through all its children calls a new one more often.
+    """
+    calls: dict[nn.Module, int] = {}
+
+    def count(module: nn.Module, *_: Any) -> None:
+        calls[module] = calls.get(module, 0) + 1
+
+    try:
+        run(model, *arguments, hooks=dict.fromkeys((*targets.values(), *made.values()), count))
+    except Exception as error:
+        raise InsertError(f"the model does not run with the attention in it: {error}") from error
+    for name, attention in made.items():
+        if calls[attention] != sum(calls[targets[other]] for other in made if made[other] is attention):
+            raise InsertError(
+                f"{name!r} runs each of its children, and the attention with them; name a module around it"
+            )
