@@ -6,10 +6,9 @@ small sizes: every explicit object is guarded by a budget.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import reduce
 from itertools import permutations, product
 from math import factorial, prod
 from typing import Any
@@ -20,7 +19,7 @@ import sympy
 from polyattn.algebra.expand import Expansion
 from polyattn.algebra.monomial import FunctionFactor, Index, Monomial, TensorFactor
 from polyattn.errors import BudgetError, NotPolynomialError, SizeError
-from polyattn.language import Specification, value_of
+from polyattn.language import Atoms, Specification, value_of
 from polyattn.language.syntax import IDENTITY
 
 DEFAULT_BUDGET = 2**30
@@ -62,27 +61,55 @@ def interaction_entries(
     budget: int | None = None,
 ) -> dict[tuple[int, ...], sympy.Expr]:
     """The nonzero entries of W as sympy expressions in the parameters' entries; see `Spec.interaction_tensor`."""
+    symbols = symbolic_parameters(spec, spec.sizes.solve(sizes, spec.sizes.names))
+
+    def product_of(parameters: Product, number: Fraction) -> sympy.Expr:
+        return sympy.Mul(sympy.Rational(number.numerator, number.denominator), *(symbols[n][k] for n, k in parameters))
+
+    terms = interaction_terms(spec, expansion, sizes, degree, budget)
+    return {place: sympy.Add(*(product_of(p, c) for p, c in entry.items())) for place, entry in terms.items()}
+
+
+Place = tuple[int, ...]
+Product = tuple[tuple[str, Place], ...]
+"""A product of parameters' entries, each with its place, sorted."""
+
+
+def interaction_terms(
+    spec: Specification,
+    expansion: Expansion,
+    sizes: Mapping[str, int],
+    degree: int | None = None,
+    budget: int | None = None,
+) -> dict[Place, dict[Product, Fraction]]:
+    """The nonzero entries of W, each as a sum of products of the parameters' entries with their coefficients."""
     degree, x = _check(spec, expansion, degree)
     known = spec.sizes.solve(sizes, spec.sizes.names)
-    shape = [value_of(atoms, known) for atoms in spec.shape(spec.output) + spec.shape(x) * degree]
-    _guard(shape, 8, budget)
-    symbols = symbolic_parameters(spec, known)
-    entries: dict[tuple[int, ...], sympy.Expr] = {}
+    _guard([value_of(atoms, known) for atoms in spec.shape(spec.output) + spec.shape(x) * degree], 8, budget)
+    entries: dict[Place, dict[Product, Fraction]] = {}
     for term in expansion.terms:
         if term.degree_in([x]) == degree:
-            _collect_entries(entries, spec, term, expansion.output, x, symbols, known)
-    return {key: value for key in sorted(entries) if (value := sympy.expand(entries[key])) != 0}
+            _collect_entries(entries, spec, term, expansion.output, x, known)
+    nonzero = {place: {p: c for p, c in entries[place].items() if c} for place in sorted(entries)}
+    return {place: entry for place, entry in nonzero.items() if entry}
 
 
 def symbolic_parameters(spec: Specification, known: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """For each parameter an object array of symbols, such as w1_0_2; a scalar is one symbol of its own name."""
-    return {name: symbol_array(name, [value_of(a, known) for a in spec.shape(name)]) for name in spec.parameters}
+    """For each parameter an object array of symbols, such as w1_0_2; a scalar is one symbol of its own name.
+
+    Where two entries would share a symbol, as w_1[0] and w[1,0] do, all are written with brackets instead.
+    """
+    shapes = {name: [value_of(a, known) for a in spec.shape(name)] for name in spec.parameters}
+    names = ["_".join([name, *map(str, k)]) for name, shape in shapes.items() for k in np.ndindex(*shape)]
+    brackets = len(set(names)) < len(names)
+    return {name: symbol_array(name, shape, brackets) for name, shape in shapes.items()}
 
 
-def symbol_array(name: str, shape: Sequence[int]) -> np.ndarray:
+def symbol_array(name: str, shape: Sequence[int], brackets: bool = False) -> np.ndarray:
     array = np.empty(tuple(shape), dtype=object)
     for index in np.ndindex(*array.shape):
-        array[index] = sympy.Symbol("_".join([name, *map(str, index)]))
+        place = f"{name}[{','.join(map(str, index))}]" if index and brackets else "_".join([name, *map(str, index)])
+        array[index] = sympy.Symbol(place)
     return array
 
 
@@ -262,12 +289,11 @@ def _add_term(
 
 
 def _collect_entries(
-    entries: dict[tuple[int, ...], sympy.Expr],
+    entries: dict[Place, dict[Product, Fraction]],
     spec: Specification,
     term: Monomial,
     output: tuple[Index, ...],
     x: str,
-    symbols: Mapping[str, np.ndarray],
     known: Mapping[str, int],
 ) -> None:
     modes = _modes(term, output, x)
@@ -275,34 +301,33 @@ def _collect_entries(
     lengths = [value_of([i.size], known) for i in distinct]
     if prod(lengths) > MAX_ENTRIES:
         raise BudgetError(f"the symbolic tensor needs {prod(lengths):,} products; the limit is {MAX_ENTRIES:,}")
-    groups = [len(atoms) for atoms in spec.shape(spec.output)] + [len(atoms) for atoms in spec.shape(x)] * (
-        sum(f.tensor == x for f in _tensors(term))
-    )
-    number = _coefficient(term, known)
-    coefficient = sympy.Rational(number.numerator, number.denominator)
-    flat = {n: a.reshape([value_of([s], known) for atoms in spec.shape(n) for s in atoms]) for n, a in symbols.items()}
+    tensors = _tensors(term)
+    slots = spec.shape(spec.output) + spec.shape(x) * sum(f.tensor == x for f in tensors)
+    place_in_w = _place_reader(modes, slots, distinct, known)
+    identities = [tuple(distinct.index(i) for i in f.indices) for f in tensors if f.tensor == IDENTITY]
+    parameters = [
+        (f.tensor, _place_reader(f.indices, spec.shape(f.tensor), distinct, known))
+        for f in tensors
+        if f.tensor not in (IDENTITY, x)
+    ]
+    coefficient = _coefficient(term, known)
     for values in product(*map(range, lengths)):
-        at = dict(zip(distinct, values, strict=True))
-        factors: list[Any] = [coefficient]
-        for factor in _tensors(term):
-            position = tuple(at[i] for i in factor.indices)
-            if factor.tensor == IDENTITY:
-                factors.append(int(position[0] == position[1]))
-            elif factor.tensor != x:
-                factors.append(flat[factor.tensor][position])
-        key = _grouped([at[i] for i in modes], [known_length(i, known) for i in modes], groups)
-        entries[key] = entries.get(key, sympy.Integer(0)) + sympy.Mul(*factors)
+        if all(values[i] == values[j] for i, j in identities):
+            entry = entries.setdefault(place_in_w(values), {})
+            factors = tuple(sorted((name, place(values)) for name, place in parameters))
+            entry[factors] = entry.get(factors, Fraction(0)) + coefficient
 
 
-def known_length(index: Index, known: Mapping[str, int]) -> int:
-    return value_of([index.size], known)
-
-
-def _grouped(values: list[int], lengths: list[int], groups: list[int]) -> tuple[int, ...]:
-    """Positions per slot from positions per atomic mode, the outer part first."""
-    key, start = [], 0
-    for count in groups:
-        pairs = zip(values[start : start + count], lengths[start : start + count], strict=True)
-        key.append(reduce(lambda total, pair: total * pair[1] + pair[0], pairs, 0))
-        start += count
-    return tuple(key)
+def _place_reader(
+    indices: Sequence[Index], slots: Sequence[Atoms], distinct: Sequence[Index], known: Mapping[str, int]
+) -> Callable[[Sequence[int]], Place]:
+    """From the values of the distinct indices to a place: one number per slot, the outer part first."""
+    rest = iter(indices)
+    parts: list[list[tuple[int, int]]] = []
+    for atoms in slots:
+        lengths = [value_of([a], known) for a in atoms]
+        parts.append([(distinct.index(next(rest)), prod(lengths[k + 1 :])) for k in range(len(atoms))])
+    if all(len(slot) == 1 for slot in parts):
+        numbers = [k for ((k, _),) in parts]
+        return lambda values: tuple([values[k] for k in numbers])
+    return lambda values: tuple([sum(values[k] * stride for k, stride in slot) for slot in parts])
