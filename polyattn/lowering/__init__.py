@@ -5,6 +5,7 @@ without parameters of its own. What holds afterwards: the graph computes what th
 any batch, and refuses other sizes; its code is readable, and no name of a specification can become code.
 """
 
-from polyattn.lowering.lower import argument_names, lower
+from polyattn.lowering.lower import argument_names, lower, lower_backward, lower_with_kept
+from polyattn.lowering.training import training_function
 
-__all__ = ["argument_names", "lower"]
+__all__ = ["argument_names", "lower", "lower_backward", "lower_with_kept", "training_function"]

@@ -5,16 +5,23 @@ function, each counted in multiply-accumulates. What holds afterwards: the graph
 polynomial exactly; it never needs more multiply-accumulates than the order that the author wrote. No torch.
 """
 
-from polyattn.planning.plan import OBJECTIVES, Plan, Step, plan
-from polyattn.planning.steps import Add, Apply, Coefficient, Constant, Contract, Identity, Leaf, Operand
+from polyattn.planning.backward import Backward
+from polyattn.planning.costs import Device
+from polyattn.planning.graph import Graph, Step
+from polyattn.planning.plan import OBJECTIVES, Plan, plan
+from polyattn.planning.steps import BATCH, Add, Apply, Coefficient, Constant, Contract, Identity, Leaf, Operand
 
 __all__ = [
+    "BATCH",
     "OBJECTIVES",
     "Add",
     "Apply",
+    "Backward",
     "Coefficient",
     "Constant",
     "Contract",
+    "Device",
+    "Graph",
     "Identity",
     "Leaf",
     "Operand",

@@ -1,16 +1,18 @@
 """Building evaluation graphs: equal nodes are made once, whatever their indices are called.
 
-Guarantees: every node's operands come before it; a value that an input reaches is batched; the coefficient of a
-product is applied at one place, in the step that sums the positions it divides by where there is one.
+Guarantees: every node's operands come before it; the coefficient of a product is applied at one place, in the step
+that sums the positions it divides by where there is one; terms of a sum that share a factor are added up first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 
 from polyattn.algebra import Index
 from polyattn.planning.steps import (
+    BATCH,
     ONE,
     Add,
     Apply,
@@ -28,8 +30,11 @@ from polyattn.planning.steps import (
 Pairs = Sequence[tuple[int, int]]
 """Positions of the two operands to contract next; the result goes to the end of the list, as in opt_einsum."""
 
-Order = Callable[[Sequence[tuple[Index, ...]], Sequence[bool], frozenset[Index]], Pairs]
-"""Chooses the pairs for operands with the given indices, of which the given ones are batched, and the output."""
+Order = Callable[[Sequence[tuple[Index, ...]], frozenset[Index]], Pairs]
+"""Chooses the pairs for operands with the given indices and the indices that are kept."""
+
+BATCH_INDEX = Index(-1, BATCH)
+"""The batch in graphs that are built from a specification: one index, shared by all inputs."""
 
 
 @dataclass
@@ -37,15 +42,15 @@ class Builder:
     """Collects nodes.
 
     Attributes:
-        sizes: the number of every atomic size.
-        batch: the batch size.
+        sizes: the number of every atomic size, the batch included.
         sum_early: whether an index that one operand alone has is summed before the products (cheaper), or after
             them (as an author writes it: a projection, then a pooling).
+        factor_sums: whether A*P + A*Q becomes A*(P + Q).
     """
 
     sizes: Sizes
-    batch: int
     sum_early: bool = True
+    factor_sums: bool = True
     nodes: list[Node] = field(default_factory=list)
     known: dict[object, int] = field(default_factory=dict)
 
@@ -56,50 +61,50 @@ class Builder:
             self.nodes.append(node)
         return self.known[key]
 
-    def leaf(self, tensor: str, indices: tuple[Index, ...], batched: bool) -> Operand:
-        """An access of an input or parameter; repeated indices become a diagonal."""
+    def leaf(self, tensor: str, indices: tuple[Index, ...]) -> Operand:
+        """An access of a tensor; repeated indices become a diagonal."""
         output = tuple(Index(k, i.size) for k, i in enumerate(indices))
-        return self._diagonal(Operand(self.add(Leaf(tensor, output, batched)), indices))
+        return self.again(Operand(self.add(Leaf(tensor, output)), indices), indices)
 
     def identity(self, indices: tuple[Index, ...]) -> Operand:
         output = tuple(Index(k, i.size) for k, i in enumerate(indices))
-        return Operand(self.add(Identity(output)), indices)
+        return self.again(Operand(self.add(Identity(output)), indices), indices)
+
+    def constant(self) -> Operand:
+        return Operand(self.add(Constant()), ())
 
     def again(self, operand: Operand, indices: tuple[Index, ...]) -> Operand:
-        """A value that is there already, accessed with other indices."""
-        return self._diagonal(Operand(operand.value, indices))
-
-    def _diagonal(self, operand: Operand) -> Operand:
-        distinct = tuple(dict.fromkeys(operand.indices))
-        if len(distinct) == len(operand.indices):
-            return operand
-        return self._contract((operand,), distinct, ONE)
-
-    def batched(self, operand: Operand) -> bool:
-        return self.nodes[operand.value].batched
+        """A value accessed with other indices; repeated ones become a diagonal."""
+        distinct = tuple(dict.fromkeys(indices))
+        again = Operand(operand.value, indices)
+        return again if len(distinct) == len(indices) else self.contract((again,), distinct)
 
     def numel(self, operand: Operand) -> int:
-        return numel(operand.indices, self.batched(operand), self.sizes, self.batch)
+        return numel(operand.indices, self.sizes)
 
     def apply(self, function: str, over: tuple[Index, ...], operand: Operand, output: tuple[Index, ...]) -> Operand:
-        node = Apply(function, over, (operand,), output, self.batched(operand))
-        return Operand(self.add(node), output)
+        return Operand(self.add(Apply(function, over, (operand,), output)), output)
+
+    def contract(self, operands: tuple[Operand, ...], output: tuple[Index, ...], scale: Coefficient = ONE) -> Operand:
+        return Operand(self.add(Contract(operands, output, scale)), output)
 
     def sum(self, terms: Sequence[tuple[Operand, Coefficient]]) -> Operand:
-        """The sum of terms, over the union of their indices."""
+        """The sum of terms, over the union of their indices; terms that share a factor are added up first."""
+        terms = self._factored(list(terms)) if self.factor_sums else list(terms)
         if len(terms) == 1:
-            operand, coefficient = terms[0]
-            return operand if coefficient.is_one else self._contract((operand,), operand.indices, coefficient)
+            operand, scale = terms[0]
+            return operand if scale.is_one else self.contract((operand,), operand.indices, scale)
         largest = max((t[0] for t in terms), key=lambda o: (len(o.indices), self.numel(o)))
-        output = tuple(dict.fromkeys((*largest.indices, *(i for o, _ in terms for i in o.indices))))
-        operands, coefficients = tuple(o for o, _ in terms), tuple(c for _, c in terms)
-        return Operand(self.add(Add(operands, coefficients, output, any(map(self.batched, operands)))), output)
+        union = dict.fromkeys((*largest.indices, *(i for o, _ in terms for i in o.indices)))
+        output = tuple(sorted(union, key=lambda i: i.size != BATCH))
+        node = Add(tuple(o for o, _ in terms), tuple(c for _, c in terms), output)
+        return Operand(self.add(node), output)
 
     def permuted(self, operand: Operand, output: tuple[Index, ...]) -> Operand:
         """The operand with its axes in the given order, broadcast over those that it lacks."""
         if operand.indices == output:
             return operand
-        return Operand(self.add(Add((operand,), (ONE,), output, self.batched(operand))), output)
+        return Operand(self.add(Add((operand,), (ONE,), output)), output)
 
     def product(
         self, operands: Sequence[Operand], keep: Iterable[Index], coefficient: Coefficient, order: Order
@@ -107,26 +112,28 @@ class Builder:
         """A product summed over all indices that are not kept.
 
         Returns:
-            The result and what remains of the coefficient: 1, or a sign that the surrounding sum takes care of.
+            The result and what remains of the coefficient: 1, or a sign that the surrounding sum takes care of; all
+            of it for an empty product.
         """
         if not operands:
-            return Operand(self.add(Constant()), ()), coefficient
-        kept = frozenset(keep)
+            return self.constant(), coefficient
+        kept = frozenset((*keep, BATCH_INDEX))
         sign, scale = _split_sign(coefficient)
         current, scale = self._sum_private(list(operands), kept, scale)
-        pairs = list(order([o.indices for o in current], [self.batched(o) for o in current], kept))
+        pairs = list(order([o.indices for o in current], kept)) if len(current) > 1 else []
         place = self._scale_place(current, pairs, kept, scale)
         if place < 0:
-            current[-1 - place] = self._contract((current[-1 - place],), current[-1 - place].indices, scale)
+            position = -1 - place
+            current[position] = self.contract((current[position],), current[position].indices, scale)
         for step, (i, j) in enumerate(pairs):
             a, b = current[i], current[j]
             rest = [o for k, o in enumerate(current) if k not in (i, j)]
             output = self._pair_output(a, b, rest, kept)
-            current = [*rest, self._contract(self._sides(a, b), output, scale if step == place else ONE)]
+            current = [*rest, self.contract(self.sides(a, b), output, scale if step == place else ONE)]
         (result,) = current
         remaining = tuple(i for i in result.indices if i in kept)
         if remaining != result.indices:
-            result = self._contract((result,), remaining, scale if place == len(pairs) else ONE)
+            result = self.contract((result,), remaining, scale if place == len(pairs) else ONE)
         return result, sign
 
     def _sum_private(
@@ -135,14 +142,13 @@ class Builder:
         """Sum the indices that one operand alone has; the first sum over what the coefficient divides by takes it."""
         if not self.sum_early or len(operands) == 1:
             return operands, scale
-        divided = {s for s, e in scale.powers if e < 0}
         for k, operand in enumerate(operands):
             others = {i for n, o in enumerate(operands) if n != k for i in o.indices}
             wanted = tuple(i for i in operand.indices if i in kept or i in others)
             if wanted != operand.indices:
-                takes = bool(divided & {i.size for i in operand.indices if i not in wanted})
-                operands[k] = self._contract((operand,), wanted, scale if takes else ONE)
-                scale, divided = (ONE, set()) if takes else (scale, divided)
+                takes = bool(scale.divided & {i.size for i in operand.indices if i not in wanted})
+                operands[k] = self.contract((operand,), wanted, scale if takes else ONE)
+                scale = ONE if takes else scale
         return operands, scale
 
     def _scale_place(self, operands: list[Operand], pairs: Pairs, kept: frozenset[Index], scale: Coefficient) -> int:
@@ -153,15 +159,14 @@ class Builder:
         """
         if scale.is_one:
             return len(pairs) + 1
-        divided = {s for s, e in scale.powers if e < 0}
         current, sizes = list(operands), {-1 - k: self.numel(o) for k, o in enumerate(operands)}
         for step, (i, j) in enumerate(pairs):
             a, b = current[i], current[j]
             rest = [o for k, o in enumerate(current) if k not in (i, j)]
             output = self._pair_output(a, b, rest, kept)
-            if divided & {x.size for x in (*a.indices, *b.indices) if x not in output}:
+            if scale.divided & {x.size for x in (*a.indices, *b.indices) if x not in output}:
                 return step
-            shadow = Operand(a.value if self.batched(a) else b.value, output)
+            shadow = Operand(a.value, output)
             sizes[step] = self.numel(shadow)
             current = [*rest, shadow]
         if any(i not in kept for i in current[0].indices):
@@ -173,33 +178,100 @@ class Builder:
     ) -> tuple[Index, ...]:
         needed = kept | {i for o in rest for i in o.indices}
         both = set(a.indices) & set(b.indices)
-        stays = [i for i in dict.fromkeys((*a.indices, *b.indices)) if i in needed or (i not in both)]
-        if self.sum_early:
-            stays = [i for i in stays if i in needed]
-        if not any(i not in stays for i in both):
+        stays = {i for i in (*a.indices, *b.indices) if i in needed or (i not in both and not self.sum_early)}
+        return self.pair_indices(a, b, stays)
+
+    def pair_indices(self, a: Operand, b: Operand, stays: Iterable[Index]) -> tuple[Index, ...]:
+        """The natural order of a product's axes, the batch first.
+
+        Shared, left, right for a matrix product; the larger operand's where nothing is summed.
+        """
+        stays = set(stays)
+        both = set(a.indices) & set(b.indices)
+        if both <= stays:
             large, small = (a, b) if self.numel(a) >= self.numel(b) else (b, a)
-            return tuple(i for i in dict.fromkeys((*large.indices, *small.indices)) if i in stays)
-        left, right = self._sides(a, b)
-        shared = [i for i in left.indices if i in both and i in stays]
-        return tuple(
-            [*shared, *(i for i in left.indices if i in stays and i not in both)]
-            + [i for i in right.indices if i in stays and i not in both]
-        )
+            order = [i for i in dict.fromkeys((*large.indices, *small.indices)) if i in stays]
+        else:
+            left, right = self.sides(a, b)
+            order = [i for i in left.indices if i in both and i in stays]
+            order += [i for i in left.indices if i in stays and i not in both]
+            order += [i for i in right.indices if i in stays and i not in both]
+        return tuple(sorted(order, key=lambda i: i.size != BATCH))
 
-    def _sides(self, a: Operand, b: Operand) -> tuple[Operand, Operand]:
+    def sides(self, a: Operand, b: Operand) -> tuple[Operand, Operand]:
         """Which operand goes left in the matrix product: activations before weights."""
-        return (b, a) if self.batched(b) and not self.batched(a) else (a, b)
+        has_batch = [any(i.size == BATCH for i in o.indices) for o in (a, b)]
+        return (b, a) if has_batch == [False, True] else (a, b)
 
-    def _contract(self, operands: tuple[Operand, ...], output: tuple[Index, ...], coefficient: Coefficient) -> Operand:
-        node = Contract(operands, output, coefficient, any(map(self.batched, operands)))
-        return Operand(self.add(node), output)
+    def _factored(self, terms: list[tuple[Operand, Coefficient]]) -> list[tuple[Operand, Coefficient]]:
+        """Replace A*P + A*Q by A*(P + Q) as long as two terms share a factor."""
+        for first in range(len(terms)):
+            for second in range(first + 1, len(terms)):
+                merged = self._common_factor(terms[first], terms[second])
+                if merged is not None:
+                    rest = [t for k, t in enumerate(terms) if k not in (first, second)]
+                    return self._factored([merged, *rest])
+        return terms
+
+    def _common_factor(
+        self, one: tuple[Operand, Coefficient], two: tuple[Operand, Coefficient]
+    ) -> tuple[Operand, Coefficient] | None:
+        """A * (P + Q) for two terms A*P and A*Q of equal shape, where P and Q are smaller than the terms."""
+        a, b = self.nodes[one[0].value], self.nodes[two[0].value]
+        if not (isinstance(a, Contract) and isinstance(b, Contract)) or not len(a.operands) == len(b.operands) == 2:
+            return None
+        if set(one[0].indices) != set(two[0].indices) or not a.summed or a.coefficient.powers != b.coefficient.powers:
+            return None
+        outer = _renaming(a, one[0].indices, 1)
+        for mine in (0, 1):
+            for theirs in (0, 1):
+                shared, other = _seen(a.operands[mine], outer), _renaming(b, two[0].indices, 2)
+                inner = _unify(_seen(b.operands[theirs], other), shared, other)
+                if inner is None:
+                    continue
+                p = _seen(a.operands[1 - mine], outer)
+                q = _seen(b.operands[1 - theirs], inner)
+                if set(p.indices) != set(q.indices) or self.numel(p) > self.numel(one[0]):
+                    continue
+                scales = one[1].times(a.coefficient), two[1].times(b.coefficient)
+                total = self.sum([(p, _rational(scales[0])), (q, _rational(scales[1]))])
+                powers = Coefficient(Fraction(1), a.coefficient.powers)
+                output = self.pair_indices(shared, total, one[0].indices)
+                return self.contract(self.sides(shared, total), output, powers), ONE
+        return None
 
 
 def _split_sign(coefficient: Coefficient) -> tuple[Coefficient, Coefficient]:
     """A sign for the surrounding sum, and what is left for the product."""
     if coefficient.number < 0:
-        return Coefficient(-ONE.number), replace(coefficient, number=-coefficient.number)
+        return Coefficient(Fraction(-1)), replace(coefficient, number=-coefficient.number)
     return ONE, coefficient
+
+
+def _rational(coefficient: Coefficient) -> Coefficient:
+    return Coefficient(coefficient.number)
+
+
+def _renaming(node: Contract, outside: tuple[Index, ...], side: int) -> dict[Index, Index]:
+    """A node's own indices by what the outside calls its output's, and by fresh names for those that it sums."""
+    names = dict(zip(node.output, outside, strict=True))
+    return names | {i: Index(-100 * side - k - 2, i.size) for k, i in enumerate(node.summed)}
+
+
+def _seen(operand: Operand, names: dict[Index, Index]) -> Operand:
+    return Operand(operand.value, tuple(names[i] for i in operand.indices))
+
+
+def _unify(b: Operand, a: Operand, names: dict[Index, Index]) -> dict[Index, Index] | None:
+    """`names` with b's summed indices called as in a, if b and a are one value at equal outer indices."""
+    if a.value != b.value:
+        return None
+    renamed: dict[Index, Index] = {}
+    for mine, theirs in zip(a.indices, b.indices, strict=True):
+        summed_a, summed_b = mine.id < -1, theirs.id < -1
+        if summed_a != summed_b or (not summed_a and mine != theirs) or renamed.setdefault(theirs, mine) != mine:
+            return None
+    return {i: renamed.get(n, n) for i, n in names.items()}
 
 
 def _nameless(node: Node) -> object:
@@ -210,10 +282,13 @@ def _nameless(node: Node) -> object:
         return tuple((numbers.setdefault(i, len(numbers)), i.size) for i in indices)
 
     operands = tuple((o.value, move(o.indices)) for o in node.operands)
-    extra = {
-        Leaf: lambda n: (n.tensor, n.batched),
-        Contract: lambda n: n.coefficient,
-        Add: lambda n: n.coefficients,
-        Apply: lambda n: (n.function, move(n.over)),
-    }.get(type(node), lambda n: ())(node)
+    extra: object = None
+    if isinstance(node, Leaf):
+        extra = node.tensor
+    elif isinstance(node, Contract):
+        extra = node.coefficient
+    elif isinstance(node, Add):
+        extra = node.coefficients
+    elif isinstance(node, Apply):
+        extra = (node.function, move(node.over))
     return type(node).__name__, operands, extra, move(node.output)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from polyattn.algebra import FunctionFactor, Index, Monomial, Polynomial, TensorFactor
 from polyattn.language.syntax import IDENTITY
-from polyattn.planning.builder import Builder, Order
+from polyattn.planning.builder import BATCH_INDEX, Builder, Order
 from polyattn.planning.steps import Coefficient, Operand
 
 
@@ -13,15 +15,14 @@ def contract_monomials(polynomial: Polynomial, builder: Builder, order: Order) -
     inputs = frozenset(polynomial.signature.inputs)
     output = polynomial.signature.output_indices()
     total = _sum(polynomial.terms, frozenset(output), inputs, builder, order)
-    return builder.permuted(total, output)
+    return builder.permuted(total, (BATCH_INDEX, *output))
 
 
 def _sum(
     terms: tuple[Monomial, ...], keep: frozenset[Index], inputs: frozenset[str], builder: Builder, order: Order
 ) -> Operand:
     if not terms:
-        operand, _ = builder.product((), (), Coefficient(), order)
-        return builder.sum([(operand, Coefficient(Coefficient().number * 0))])
+        return builder.sum([(builder.constant(), Coefficient(Fraction(0)))])
     parts = []
     for term in terms:
         operands = [_factor(f, inputs, builder, order) for f in term.factors]
@@ -33,7 +34,8 @@ def _factor(factor: TensorFactor | FunctionFactor, inputs: frozenset[str], build
     if isinstance(factor, TensorFactor):
         if factor.tensor == IDENTITY:
             return builder.identity(factor.indices)
-        return builder.leaf(factor.tensor, factor.indices, factor.tensor in inputs)
+        lead = (BATCH_INDEX,) if factor.tensor in inputs else ()
+        return builder.leaf(factor.tensor, (*lead, *factor.indices))
     argument = _sum(factor.terms, factor.local, inputs, builder, order)
     needed = tuple(dict.fromkeys((*argument.indices, *factor.over, *factor.free)))
     argument = builder.permuted(argument, needed)

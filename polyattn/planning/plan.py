@@ -1,61 +1,34 @@
-"""`Plan`: an evaluation graph at given sizes, with its cost, that prints as a table a person can check."""
+"""`Plan`: how a specification is computed at given sizes, with its cost, as a table a person can check."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from math import prod
 from typing import TYPE_CHECKING
 
-from polyattn.algebra import Index, Spec
-from polyattn.errors import SizeError
-from polyattn.language import value_of
+from polyattn.algebra import Spec
+from polyattn.errors import BudgetError, SizeError
+from polyattn.planning.backward import Backward, differentiate
 from polyattn.planning.builder import Builder
+from polyattn.planning.costs import COSTS, CPU, DEVICES, Device, cost_function
 from polyattn.planning.expanded import contract_monomials
-from polyattn.planning.orders import cheapest_order, written_order
-from polyattn.planning.steps import (
-    Add,
-    Apply,
-    Constant,
-    Contract,
-    Identity,
-    Leaf,
-    Node,
-    Operand,
-    materialises_product,
-    multiplies,
-    numel,
-    product_indices,
-)
+from polyattn.planning.graph import Graph, Step, symbol, table
+from polyattn.planning.orders import written_order
+from polyattn.planning.steps import BATCH, Apply, Node, Operand
+from polyattn.planning.trees import ranked_orders
 from polyattn.planning.written import follow_definitions
 
 if TYPE_CHECKING:
     import sympy
 
-OBJECTIVES = ("forward", "as_written")
-BATCH = "B"
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of a plan.
-
-    Attributes:
-        name: of the value that it makes.
-        operation: "contract", "sum", "scale", "add", a function's name, ...
-        equation: in einsum letters, with the tensors' or earlier steps' names.
-        shape: of the value, the batch first where it has one.
-        macs: multiply-accumulates (products of two tensors' entries; adding and scaling count none).
-        complexity: the same as text in the sizes.
-    """
-
-    name: str
-    operation: str
-    equation: str
-    shape: tuple[int, ...]
-    macs: int
-    complexity: str
+OBJECTIVES = ("forward", "training", "as_written")
+BATCH_NAME = "B"
+DEFINITION_RANKS = 4
+EXPANDED_RANKS = 8
+TRAINED_CANDIDATES = 3
+CHEAP_SHARE = 0.02
+"""A forward value is computed again for the backward pass where that adds at most this share of all."""
 
 
 @dataclass(frozen=True)
@@ -64,73 +37,82 @@ class Plan:
 
     Attributes:
         spec: the specification.
-        sizes: the number of every size, as sorted pairs.
-        batch: the batch size.
         objective: what it was chosen for.
-        strategy: which candidate was chosen: "as written", "definitions" or "expanded".
-        nodes: the evaluation graph, operands first.
-        output: the node that is the output, with its indices in the order of the output's atomic slots.
+        strategy: which candidate was chosen, such as "as written", "definitions" or "expanded".
+        graph: the evaluation graph.
+        backward: the planned backward pass, for the objective "training" and specifications without functions.
+        seed: the name of the output's gradient in it.
     """
 
     spec: Spec
-    sizes: tuple[tuple[str, int], ...]
-    batch: int
     objective: str
     strategy: str
-    nodes: tuple[Node, ...]
-    output: Operand
+    graph: Graph
+    backward: Backward | None = None
+    seed: str = "dy"
 
     @cached_property
-    def known(self) -> dict[str, int]:
-        return dict(self.sizes)
+    def sizes(self) -> dict[str, int]:
+        """The number of every size of the specification."""
+        return {name: number for name, number in self.graph.sizes if name != BATCH}
 
-    @cached_property
+    @property
+    def batch(self) -> int:
+        """The batch size that the plan was made for; its graphs take any."""
+        return self.graph.known[BATCH]
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        return self.graph.nodes
+
+    @property
+    def output(self) -> Operand:
+        return self.graph.outputs[0]
+
+    @property
     def macs(self) -> int:
-        """Multiply-accumulates of one evaluation of the whole batch."""
-        return sum(self._macs(node) for node in self.nodes)
+        """Multiply-accumulates of one forward evaluation of the whole batch."""
+        return self.graph.macs
 
     @property
     def flops(self) -> int:
-        """Floating-point operations, two per multiply-accumulate."""
+        """Floating-point operations of one forward evaluation, two per multiply-accumulate."""
         return 2 * self.macs
 
-    def _macs(self, node: Node) -> int:
-        return numel(product_indices(node), node.batched, self.known, self.batch) if multiplies(node) else 0
+    @property
+    def backward_macs(self) -> int:
+        """Multiply-accumulates of the backward pass, recomputation included.
 
-    def bytes_of(self, number: int, itemsize: int = 4) -> int:
-        """The size of a node's value in bytes."""
-        node = self.nodes[number]
-        return itemsize * numel(node.output, node.batched, self.known, self.batch)
+        Without a planned one, what autograd takes: two products for each of the forward pass.
+        """
+        return 2 * self.macs if self.backward is None else self.backward.graph.macs
 
-    @cached_property
+    @property
+    def training_macs(self) -> int:
+        """Multiply-accumulates of a forward and a backward pass."""
+        return self.macs + self.backward_macs
+
+    @property
     def peak_bytes(self) -> int:
         """The most bytes that intermediates and the output take at once, in float32, inputs and parameters aside."""
-        last = {o.value: k for k, node in enumerate(self.nodes) for o in node.operands}
-        last[self.output.value] = len(self.nodes)
-        alive, peak = 0, 0
-        for k, node in enumerate(self.nodes):
-            if isinstance(node, Leaf):
-                continue
-            temporary = 4 * self._macs(node) if materialises_product(node) else 0
-            alive += self.bytes_of(k)
-            peak = max(peak, alive + temporary)
-            alive -= sum(
-                self.bytes_of(v)
-                for v in {o.value for o in node.operands}
-                if last[v] == k and not isinstance(self.nodes[v], Leaf)
-            )
-        return peak
+        return self.graph.peak_bytes
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of intermediates kept for the planned backward pass, in float32, inputs and parameters aside."""
+        return 0 if self.backward is None else self.backward.kept_bytes(self.graph)
 
     @cached_property
     def complexity(self) -> sympy.Expr:
-        """The multiply-accumulates as a sympy expression in the sizes, with B for the batch."""
-        import sympy
+        """The forward multiply-accumulates as a sympy expression in the sizes, with B for the batch."""
+        return self._in_whole_sizes(self.graph.complexity)
 
-        total: sympy.Expr = sympy.Integer(0)
-        for node in self.nodes:
-            if multiplies(node):
-                total += sympy.Mul(*(_symbol(s) for s in _loop_sizes(node)))
-        return self._in_whole_sizes(total)
+    @cached_property
+    def training_complexity(self) -> sympy.Expr:
+        """The multiply-accumulates of a forward and a backward pass, in the sizes."""
+        if self.backward is None:
+            return 3 * self.complexity
+        return self._in_whole_sizes(self.graph.complexity + self.backward.graph.complexity)
 
     def _in_whole_sizes(self, expression: sympy.Expr) -> sympy.Expr:
         """Products of all parts of a split size written as that size, where they occur together."""
@@ -138,50 +120,49 @@ class Plan:
 
         result = sympy.expand(expression)
         for split in self.spec.sizes.splits:
-            parts = sympy.Mul(*(_symbol(a) for a in self.spec.sizes.atoms(split.size)))
-            result = sympy.Add(*(_replace_product(t, parts, _symbol(split.size)) for t in sympy.Add.make_args(result)))
+            parts = sympy.Mul(*(symbol(a) for a in self.spec.sizes.atoms(split.size)))
+            result = sympy.Add(*(_replace_product(t, parts, symbol(split.size)) for t in sympy.Add.make_args(result)))
         return sympy.expand(result)
-
-    @cached_property
-    def steps(self) -> tuple[Step, ...]:
-        """The steps in the order in which they run; inputs and parameters are no steps."""
-        names = self.names
-        return tuple(
-            Step(
-                names[k],
-                _operation(node),
-                _equation(node, names),
-                ((self.batch,) if node.batched else ()) + tuple(value_of([i.size], self.known) for i in node.output),
-                self._macs(node),
-                "*".join(_loop_sizes(node)) if multiplies(node) else "0",
-            )
-            for k, node in enumerate(self.nodes)
-            if not isinstance(node, Leaf)
-        )
 
     @cached_property
     def names(self) -> tuple[str, ...]:
         """A name for every node: tensors keep theirs, steps are t1, t2, ... where no tensor is called so."""
-        taken = {*self.spec.inputs, *self.spec.parameters}
-        free = (f"t{k}" for k in range(1, 10**9) if f"t{k}" not in taken)
-        return tuple(node.tensor if isinstance(node, Leaf) else next(free) for node in self.nodes)
+        return self.graph.names((*self.spec.inputs, *self.spec.parameters, self.seed))
+
+    @cached_property
+    def steps(self) -> tuple[Step, ...]:
+        """The forward steps in the order in which they run; inputs and parameters are no steps."""
+        return self.graph.steps(self.names)
+
+    @cached_property
+    def backward_names(self) -> tuple[str, ...]:
+        """A name for every node of the backward graph; its steps are g1, g2, ..."""
+        assert self.backward is not None
+        return self.backward.graph.names((*self.spec.inputs, *self.spec.parameters, *self.names), "g")
+
+    @cached_property
+    def backward_steps(self) -> tuple[Step, ...]:
+        """The steps of the planned backward pass; none where there is no planned one."""
+        return () if self.backward is None else self.backward.graph.steps(self.backward_names)
 
     def __str__(self) -> str:
-        sizes = " ".join(f"{n}={v}" for n, v in self.sizes)
-        header = f"plan of {self.spec.output}, {self.strategy}, for B={self.batch} {sizes}"
-        rows = [("step", "operation", "equation", "shape", "MACs", "of all")]
-        for s in self.steps:
-            share = f"{100 * s.macs / self.macs:.1f} %" if self.macs and s.macs else ""
-            macs = f"{s.macs:,} = {s.complexity}" if s.macs else "0"
-            rows.append((s.name, s.operation, s.equation, "x".join(map(str, s.shape)) or "scalar", macs, share))
-        widths = [max(len(r[c]) for r in rows) for c in range(6)]
-        table = ["  ".join(cell.ljust(w) for cell, w in zip(r, widths, strict=True)).rstrip() for r in rows]
-        table.insert(1, "  ".join("-" * w for w in widths))
-        footer = [
+        sizes = " ".join(f"{name}={number}" for name, number in sorted(self.sizes.items()))
+        lines = [
+            f"plan of {self.spec.output}, {self.strategy}, for B={self.batch} {sizes}",
+            table(self.steps, self.macs),
             f"total {self.macs:,} MACs ({self.flops:,} FLOPs) = {self.complexity}",
             f"peak {self.peak_bytes:,} bytes of intermediates in float32",
         ]
-        return "\n".join([header, *table, *footer])
+        if self.backward is not None:
+            kept = ", ".join(self.names[k] for k in self.backward.kept) or "no intermediate"
+            lines += [
+                "",
+                f"backward pass, from {self.seed}, keeping {kept} ({self.kept_bytes:,} bytes)",
+                table(self.backward_steps, self.backward_macs),
+                f"total {self.backward_macs:,} MACs; with the forward pass {self.training_macs:,} MACs"
+                f" = {self.training_complexity}",
+            ]
+        return "\n".join(lines)
 
 
 def plan(
@@ -190,84 +171,154 @@ def plan(
     objective: str = "forward",
     *,
     batch: int | None = None,
+    memory_limit: int | None = None,
+    cost: str = "roofline",
+    device: str | Device = "cpu",
 ) -> Plan:
     """The cheapest known way to compute a specification at given sizes.
+
+    The candidates are the definitions as written, the definitions with each product in one of its cheapest orders,
+    and the expanded polynomial with each monomial in one of its cheapest orders. Of those that take no more
+    multiply-accumulates than the text as written, the cheapest in the cost model is chosen.
 
     Args:
         spec: a specification or its text.
         sizes: a number for every size (split sizes through any parts that fix them), and "B" for the batch
             (default 1).
-        objective: "forward" takes the least multiply-accumulates among the definitions as written, the definitions
-            with each product in its cheapest order, and the expanded polynomial with each monomial in its cheapest
-            order; equal ones are decided by peak memory. "as_written" follows the author.
+        objective: "forward" for one evaluation; "training" for an evaluation and a backward pass, which is planned
+            with it; "as_written" follows the author.
         batch: the batch, for a specification that has a size B of its own.
+        memory_limit: the most bytes, in float32, that intermediates may take at once, and that may be kept for the
+            planned backward pass; what is too much is computed again.
+        cost: "roofline" (seconds on the device) or "macs".
+        device: "cpu", "cuda", or a `Device`.
 
     Raises:
-        SizeError: a size is missing, unknown or contradictory, or the objective is unknown.
-        BudgetError: the expansion is too large.
+        SizeError: a size is missing, unknown or contradictory, or an option is unknown.
+        BudgetError: the expansion is too large, or no candidate keeps to the memory limit.
     """
     spec = Spec(spec) if isinstance(spec, str) else spec
-    if objective not in OBJECTIVES:
-        raise SizeError(f"unknown objective {objective!r}; there are {', '.join(OBJECTIVES)}")
+    for word, value, known in (("objective", objective, OBJECTIVES), ("cost", cost, COSTS)):
+        if value not in known:
+            raise SizeError(f"unknown {word} {value!r}; there are {', '.join(known)}")
+    if isinstance(device, str):
+        if device not in DEVICES:
+            raise SizeError(f"unknown device {device!r}; there are {', '.join(DEVICES)}, or give a Device")
+        device = DEVICES[device]
     given = dict(sizes)
-    if BATCH not in spec.sizes.names and BATCH in given:
-        number = given.pop(BATCH)
+    if BATCH_NAME not in spec.sizes.names and BATCH_NAME in given:
+        number = given.pop(BATCH_NAME)
         if batch is not None and batch != number:
             raise SizeError(f"the batch is given twice: B={number} and batch={batch}")
         batch = number
     batch = 1 if batch is None else batch
     if isinstance(batch, bool) or not hasattr(batch, "__index__") or int(batch) < 1:
         raise SizeError(f"the batch must be a positive whole number, not {batch!r}")
-    known = spec.sizes.solve(given, spec.sizes.names)
-    return _plan(spec, tuple(sorted(known.items())), int(batch), objective)
+    known = spec.sizes.solve(given, spec.sizes.names) | {BATCH: int(batch)}
+    return _plan(spec, tuple(sorted(known.items())), objective, memory_limit, cost, device)
 
 
 @lru_cache(maxsize=4096)
-def _plan(spec: Spec, sizes: tuple[tuple[str, int], ...], batch: int, objective: str) -> Plan:
-    written = _candidate(spec, sizes, batch, objective, "as written")
+def _plan(
+    spec: Spec,
+    sizes: tuple[tuple[str, int], ...],
+    objective: str,
+    memory_limit: int | None,
+    cost: str,
+    device: Device,
+) -> Plan:
+    written = Plan(spec, objective, "as written", _written(spec, dict(sizes)))
     if objective == "as_written":
         return written
-    others = [_candidate(spec, sizes, batch, objective, s) for s in ("definitions", "expanded")]
-    return min([written, *others], key=lambda p: (p.macs, p.peak_bytes))
+    seconds = cost_function(cost, device)
+    plans = [Plan(spec, objective, strategy, graph) for strategy, graph in _candidates(spec, dict(sizes))]
+    plans = [p for p in plans if p.macs <= written.macs]
+    plans.sort(key=lambda p: (seconds(p.graph), p.peak_bytes))
+    if objective == "training":
+        plans = _for_training(plans, written, seconds)
+    for candidate in plans:
+        chosen = _keeping_little(candidate, memory_limit)
+        if memory_limit is None or max(chosen.peak_bytes, chosen.kept_bytes) <= memory_limit:
+            return chosen
+    raise BudgetError(f"no order of contraction keeps its intermediates within {memory_limit:,} bytes")
 
 
-def _candidate(spec: Spec, sizes: tuple[tuple[str, int], ...], batch: int, objective: str, strategy: str) -> Plan:
-    known = dict(sizes)
-    builder = Builder(known, batch, sum_early=strategy != "as written")
-    if strategy == "as written":
-        output = follow_definitions(spec, builder, written_order)
-    elif strategy == "definitions":
-        output = follow_definitions(spec, builder, cheapest_order(known, batch))
-    else:
-        output = contract_monomials(spec.polynomial(), builder, cheapest_order(known, batch))
-    return Plan(spec, sizes, batch, objective, strategy, *_without_unused(builder.nodes, output))
+def _for_training(plans: list[Plan], written: Plan, seconds: Callable[[Graph], float]) -> list[Plan]:
+    """The cheapest few plans and the author's with their backward passes, cheapest in both together first."""
+    chosen = {p.graph: p for p in (*plans[:TRAINED_CANDIDATES], written)}
+    trained = [_with_backward(p) for p in chosen.values()]
+    most = min(p.training_macs for p in trained if p.graph == written.graph)
+
+    def price(p: Plan) -> tuple[float, int]:
+        back = 2 * seconds(p.graph) if p.backward is None else seconds(p.backward.graph)
+        return seconds(p.graph) + back, p.peak_bytes + p.kept_bytes
+
+    return sorted((p for p in trained if p.training_macs <= most), key=price)
 
 
-def _without_unused(nodes: list[Node], output: Operand) -> tuple[tuple[Node, ...], Operand]:
-    """The nodes that the output needs, renumbered."""
-    from dataclasses import replace
-
-    needed = {output.value}
-    for k in range(len(nodes) - 1, -1, -1):
-        if k in needed:
-            needed.update(o.value for o in nodes[k].operands)
-    numbers = {old: new for new, old in enumerate(sorted(needed))}
-
-    def move(operand: Operand) -> Operand:
-        return Operand(numbers[operand.value], operand.indices)
-
-    kept = tuple(replace(nodes[k], operands=tuple(map(move, nodes[k].operands))) for k in sorted(needed))
-    return kept, move(output)
+def _written(spec: Spec, sizes: dict[str, int]) -> Graph:
+    builder = Builder(sizes, sum_early=False, factor_sums=False)
+    output = follow_definitions(spec, builder, written_order)
+    return Graph.of(builder.nodes, [output], sizes)
 
 
-def _loop_sizes(node: Node) -> list[str]:
-    return ([BATCH] if node.batched else []) + [i.size for i in product_indices(node)]
+def _candidates(spec: Spec, sizes: dict[str, int]) -> Iterator[tuple[str, Graph]]:
+    """Evaluation graphs by strategy, each once."""
+    seen: set[Graph] = set()
+    for strategy, graph in _all_candidates(spec, sizes):
+        if graph not in seen:
+            seen.add(graph)
+            yield strategy, graph
 
 
-def _symbol(size: str) -> sympy.Expr:
-    import sympy
+def _all_candidates(spec: Spec, sizes: dict[str, int]) -> Iterator[tuple[str, Graph]]:
+    yield "as written", _written(spec, sizes)
+    for rank in range(DEFINITION_RANKS):
+        builder = Builder(sizes)
+        output = follow_definitions(spec, builder, ranked_orders(sizes, rank))
+        yield "definitions", Graph.of(builder.nodes, [output], sizes)
+    try:
+        polynomial = spec.polynomial()
+    except BudgetError:
+        return  # too large to expand; the definitions remain
+    for rank in range(EXPANDED_RANKS):
+        builder = Builder(sizes)
+        output = contract_monomials(polynomial, builder, ranked_orders(sizes, rank))
+        yield "expanded", Graph.of(builder.nodes, [output], sizes)
 
-    return sympy.Integer(int(size)) if size.isdigit() else sympy.Symbol(size, positive=True, integer=True)
+
+def _with_backward(plan: Plan) -> Plan:
+    """The plan with its backward pass, keeping every forward value that it reads."""
+    if any(isinstance(n, Apply) for n in plan.graph.nodes):
+        return plan
+    seed = "dy"
+    while seed in (*plan.spec.inputs, *plan.spec.parameters, plan.spec.output):
+        seed += "_"
+    plan = replace(plan, seed=seed)
+    return replace(plan, backward=_reverse(plan, set()))
+
+
+def _reverse(plan: Plan, recomputed: set[int]) -> Backward:
+    wanted = (*plan.spec.inputs, *plan.spec.parameters)
+    return differentiate(plan.graph, plan.names, wanted, plan.seed, recomputed)
+
+
+def _keeping_little(plan: Plan, memory_limit: int | None) -> Plan:
+    """The plan with what is cheap to compute again not kept, and what the memory limit forbids."""
+    if plan.backward is None or not plan.backward.kept:
+        return plan
+    recomputed: set[int] = set()
+    current, base = plan.backward, plan.training_macs
+    for k in sorted(current.kept, key=lambda k: -plan.graph.bytes_of(k)):
+        trial = _reverse(plan, recomputed | {k})
+        cheap = trial.graph.macs + plan.macs - base <= CHEAP_SHARE * base
+        if cheap and trial.kept_bytes(plan.graph) < current.kept_bytes(plan.graph):
+            recomputed, current = recomputed | {k}, trial
+    while memory_limit is not None and current.kept and current.kept_bytes(plan.graph) > memory_limit:
+        k = min(current.kept, key=lambda k: _reverse(plan, recomputed | {k}).graph.macs / plan.graph.bytes_of(k))
+        recomputed = recomputed | {k}
+        current = _reverse(plan, recomputed)
+    return replace(plan, backward=current)
 
 
 def _replace_product(term: sympy.Expr, parts: sympy.Expr, whole: sympy.Expr) -> sympy.Expr:
@@ -280,47 +331,4 @@ def _replace_product(term: sympy.Expr, parts: sympy.Expr, whole: sympy.Expr) -> 
     return term / parts**times * whole**times if times > 0 else term
 
 
-def _operation(node: Node) -> str:
-    if isinstance(node, Apply):
-        return node.function
-    if isinstance(node, Add):
-        return "add" if len(node.operands) > 1 else "permute"
-    if isinstance(node, Identity):
-        return "identity"
-    if isinstance(node, Constant):
-        return "one"
-    assert isinstance(node, Contract)
-    if len(node.operands) == 2:
-        return "contract" if node.summed else "multiply"
-    if node.summed:
-        return "sum"
-    return "scale" if node.output == node.operands[0].indices else "diagonal"
-
-
-def _equation(node: Node, names: tuple[str, ...]) -> str:
-    letters: dict[Index, str] = {}
-    used: dict[str, int] = {}
-    for index in dict.fromkeys([*(i for o in node.operands for i in o.indices), *node.output]):
-        stem = "i" if index.size.isdigit() else index.size[0].lower()
-        used[stem] = used.get(stem, -1) + 1
-        letters[index] = f"{stem}{used[stem] or ''}"
-
-    def access(name: str, indices: tuple[Index, ...]) -> str:
-        return f"{name}[{','.join(letters[i] for i in indices)}]" if indices else name
-
-    parts = [access(names[o.value], o.indices) for o in node.operands]
-    if isinstance(node, Contract):
-        scale = "" if node.coefficient.is_one else f"{node.coefficient} * "
-        text = scale + " * ".join(parts)
-    elif isinstance(node, Add):
-        terms = [p if c.is_one else f"{c}*{p}" for p, c in zip(parts, node.coefficients, strict=True)]
-        text = " + ".join(terms)
-    elif isinstance(node, Apply):
-        over = f"[{','.join(letters[i] for i in node.over)}]" if node.over else ""
-        text = f"{node.function}{over}({parts[0]})"
-    else:
-        text = "1" if isinstance(node, Constant) else access("I", node.output)
-    return f"[{','.join(letters[i] for i in node.output)}] = {text}"
-
-
-__all__ = ["OBJECTIVES", "Plan", "Step", "plan", "prod"]
+__all__ = ["CPU", "OBJECTIVES", "Plan", "Step", "plan"]

@@ -1,7 +1,7 @@
-"""The evaluation graph of a plan: nodes that name their operands by number, and what each of them costs.
+"""The evaluation graph of a plan: nodes that name their operands by number.
 
-Indices are local to a node: an operand is a value and the indices that its axes have here, as in an einsum. A
-value that depends on an input carries the batch, of size B, as its leading axis, which no index names.
+Indices are local to a node: an operand is a value and the indices that its axes have here, as in an einsum. The
+batch is an index like any other, of size `BATCH`; inputs have it first, parameters do not have it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from fractions import Fraction
 from math import prod
 
 from polyattn.algebra import Index
-from polyattn.language import value_of
 
 Sizes = Mapping[str, int]
+
+BATCH = "batch"
+"""The size of the batch: no size of a specification is called so, since they start with a capital."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +34,22 @@ class Coefficient:
         return self.number == 1 and not self.powers
 
     @property
-    def is_sign(self) -> bool:
-        return abs(self.number) == 1 and not self.powers
+    def divided(self) -> set[str]:
+        """The sizes that it divides by."""
+        return {size for size, exponent in self.powers if exponent < 0}
+
+    def times(self, other: Coefficient) -> Coefficient:
+        powers = dict(self.powers)
+        for size, exponent in other.powers:
+            powers[size] = powers.get(size, 0) + exponent
+        return Coefficient(self.number * other.number, tuple(sorted((s, e) for s, e in powers.items() if e)))
 
     def __str__(self) -> str:
-        above = [str(self.number.numerator)] if abs(self.number.numerator) != 1 else []
+        above = [str(abs(self.number.numerator))] if abs(self.number.numerator) != 1 else []
         above += [s for s, e in self.powers for _ in range(e)]
         below = [str(self.number.denominator)] if self.number.denominator != 1 else []
         below += [s for s, e in self.powers for _ in range(-e)]
-        sign = "-" if self.number == -1 or (self.number < 0 and not above) else ""
-        return sign + "/".join(["*".join(above) or "1", *below])
+        return ("-" if self.number < 0 else "") + "/".join(["*".join(above) or "1", *below])
 
 
 ONE = Coefficient()
@@ -49,7 +57,7 @@ ONE = Coefficient()
 
 @dataclass(frozen=True)
 class Operand:
-    """A value with the indices of its axes in this node (the batch axis has none)."""
+    """A value with the indices of its axes in this node."""
 
     value: int
     indices: tuple[Index, ...]
@@ -57,11 +65,10 @@ class Operand:
 
 @dataclass(frozen=True)
 class Leaf:
-    """An input or a parameter, with one axis per atomic slot."""
+    """An input or a parameter, or what a backward graph is given: one axis per atomic slot, the batch first."""
 
     tensor: str
     output: tuple[Index, ...]
-    batched: bool
 
     operands: tuple[Operand, ...] = ()
 
@@ -73,7 +80,6 @@ class Identity:
     output: tuple[Index, ...]
 
     operands: tuple[Operand, ...] = ()
-    batched: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,20 +88,18 @@ class Constant:
 
     output: tuple[Index, ...] = ()
     operands: tuple[Operand, ...] = ()
-    batched: bool = False
 
 
 @dataclass(frozen=True)
 class Contract:
     """The product of one or two operands, summed over the indices that the output lacks, times a coefficient.
 
-    With one operand it is a sum, a diagonal, a permutation or a scaling.
+    With one operand it is a sum, a diagonal or a scaling.
     """
 
     operands: tuple[Operand, ...]
     output: tuple[Index, ...]
-    coefficient: Coefficient
-    batched: bool
+    coefficient: Coefficient = ONE
 
     @property
     def summed(self) -> tuple[Index, ...]:
@@ -110,7 +114,6 @@ class Add:
     operands: tuple[Operand, ...]
     coefficients: tuple[Coefficient, ...]
     output: tuple[Index, ...]
-    batched: bool
 
 
 @dataclass(frozen=True)
@@ -121,19 +124,22 @@ class Apply:
     over: tuple[Index, ...]
     operands: tuple[Operand, ...]
     output: tuple[Index, ...]
-    batched: bool
 
 
 Node = Leaf | Identity | Constant | Contract | Add | Apply
 
 
-def numel(indices: Iterable[Index], batched: bool, sizes: Sizes, batch: int) -> int:
-    """How many entries a tensor with these indices has, the batch included."""
-    return value_of((i.size for i in indices), sizes) * (batch if batched else 1)
+def length(index: Index, sizes: Sizes) -> int:
+    return int(index.size) if index.size.isdigit() else sizes[index.size]
 
 
-def product_indices(node: Node) -> tuple[Index, ...]:
-    """The indices of the loop that computes a contraction: its multiply-accumulates are their sizes' product."""
+def numel(indices: Iterable[Index], sizes: Sizes) -> int:
+    """How many entries a tensor with these indices has."""
+    return prod(length(i, sizes) for i in indices)
+
+
+def loop_indices(node: Node) -> tuple[Index, ...]:
+    """The indices of the loop that computes a contraction: its multiply-accumulates are their lengths' product."""
     return tuple(dict.fromkeys(i for o in node.operands for i in o.indices))
 
 
@@ -142,15 +148,15 @@ def multiplies(node: Node) -> bool:
     return isinstance(node, Contract) and len(node.operands) == 2
 
 
-def is_elementwise(node: Contract) -> bool:
-    """Whether no index is summed."""
-    return not node.summed
-
-
 def materialises_product(node: Node) -> bool:
     """Whether the product of two operands is written out before it is summed (no matrix product does it)."""
-    if not multiplies(node) or not isinstance(node, Contract) or is_elementwise(node):
+    if not isinstance(node, Contract) or len(node.operands) != 2 or not node.summed:
         return False
     left, right = (set(o.indices) for o in node.operands)
     kept = set(node.output)
     return not ((left - right) & kept or (right - left) & kept)
+
+
+def is_matrix_product(node: Node) -> bool:
+    """Whether a node is lowered to `matmul`."""
+    return isinstance(node, Contract) and multiplies(node) and bool(node.summed) and not materialises_product(node)

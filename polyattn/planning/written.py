@@ -13,7 +13,7 @@ from itertools import count
 from polyattn.algebra import Index, Spec
 from polyattn.algebra.monomial import multiply_powers, size_product
 from polyattn.language.syntax import FUNCTIONS_REDUCING, IDENTITY, Access, Bracket, Call, Number, SizeRef, Sum, Term
-from polyattn.planning.builder import Builder, Order
+from polyattn.planning.builder import BATCH_INDEX, Builder, Order
 from polyattn.planning.steps import ONE, Coefficient, Operand
 
 
@@ -39,7 +39,7 @@ class _Writer:
             target = tuple(i for name in definition.target.indices for i in letters[name])
             self.values[definition.name] = (self._body(definition.body, target, letters), target)
         operand, target = self.values[self.spec.output]
-        return self.builder.permuted(operand, target)
+        return self.builder.permuted(operand, (BATCH_INDEX, *target))
 
     def _body(self, body: Sum | Call, target: tuple[Index, ...], letters: Mapping[str, tuple[Index, ...]]) -> Operand:
         if not isinstance(body, Call):
@@ -102,9 +102,10 @@ class _Writer:
             half = len(indices) // 2
             return [self.builder.identity(pair) for pair in zip(indices[:half], indices[half:], strict=True)]
         if access.tensor not in self.values:
-            return [self.builder.leaf(access.tensor, indices, access.tensor in self.spec.inputs)]
+            lead = (BATCH_INDEX,) if access.tensor in self.spec.inputs else ()
+            return [self.builder.leaf(access.tensor, (*lead, *indices))]
         operand, target = self.values[access.tensor]
-        names = dict(zip(target, indices, strict=True))
+        names = {**dict(zip(target, indices, strict=True)), BATCH_INDEX: BATCH_INDEX}
         return [self.builder.again(operand, tuple(names[i] for i in operand.indices))]
 
 

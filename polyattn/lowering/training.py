@@ -1,0 +1,53 @@
+"""A training plan as one differentiable function: the planned forward pass with the planned backward pass.
+
+The function survives `torch.compile`, `torch.export`, `torch.func`, autocast, double backward and DDP: its backward
+pass is itself a graph of differentiable torch operations, which, when it is differentiated in turn, computes the kept
+values again, so that nothing is a constant that ought to be a function of the inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polyattn.lowering.lower import lower_backward, lower_with_kept
+from polyattn.planning import Plan
+
+
+def training_function(plan: Plan) -> Callable[..., Tensor]:
+    """`f(*inputs, *parameters)` that computes a training plan's output and whose gradients its backward pass makes."""
+    forward_graph, backward_graph = type(lower_with_kept(plan)).forward, type(lower_backward(plan)).forward
+
+    class PlannedLayer(torch.autograd.Function):
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(*tensors: Tensor) -> tuple[Tensor, ...]:
+            return forward_graph(None, *tensors)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+            kept = output[1:]
+            ctx.mark_non_differentiable(*kept)
+            ctx.save_for_backward(*inputs, *kept)
+            ctx.count = len(inputs)
+            device = inputs[0].device.type
+            ctx.autocast = (device, torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
+
+        @staticmethod
+        def backward(ctx: Any, seed: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+            saved = ctx.saved_tensors
+            inputs, kept = saved[: ctx.count], saved[ctx.count :]
+            device, enabled, dtype = ctx.autocast
+            with torch.autocast(device, enabled=enabled, dtype=dtype):
+                if torch.is_grad_enabled():
+                    kept = forward_graph(None, *inputs)[1:]
+                return backward_graph(None, seed, *inputs, *kept)
+
+    def apply(*tensors: Tensor) -> Tensor:
+        return PlannedLayer.apply(*tensors)[0]
+
+    return apply

@@ -1,0 +1,167 @@
+"""The backward pass of an evaluation graph, as a graph: reverse-mode differentiation of its nodes.
+
+The vector-Jacobian product of a contraction with respect to one operand is a contraction with the others, so the
+backward graph is built from the same nodes as the forward one, and with the same sharing: equal values are made once,
+and contributions to one tensor that share a factor are added before it is applied. For the Gram form of a layer that
+turns X*S + X*transposed(S) into X*(S + transposed(S)), one product where autograd takes two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+
+from polyattn.algebra import Index
+from polyattn.errors import NotPolynomialError
+from polyattn.planning.builder import Builder
+from polyattn.planning.graph import Graph
+from polyattn.planning.steps import ONE, Add, Apply, Coefficient, Contract, Leaf, Operand
+
+
+@dataclass(frozen=True)
+class Backward:
+    """A backward graph.
+
+    Attributes:
+        graph: its leaves are the seed, the forward graph's leaves, and kept values by their forward names.
+        wanted: the tensors whose gradients are the graph's outputs, in order.
+        zero: tensors asked for that the output does not depend on.
+        kept: numbers of the forward values, leaves aside, that it reads.
+    """
+
+    graph: Graph
+    wanted: tuple[str, ...]
+    zero: tuple[str, ...]
+    kept: tuple[int, ...]
+
+    def kept_bytes(self, forward: Graph) -> int:
+        """The bytes of intermediates that the forward pass keeps for this one, in float32."""
+        return sum(forward.bytes_of(k) for k in self.kept)
+
+
+def differentiate(
+    forward: Graph, names: Sequence[str], wanted: Sequence[str], seed: str, recomputed: Collection[int] = ()
+) -> Backward:
+    """The backward graph for the forward graph's one output.
+
+    Args:
+        forward: the graph.
+        names: a name for each of its nodes; leaves by their tensor.
+        wanted: the leaves to differentiate by.
+        seed: the name of the gradient of the output.
+        recomputed: forward values that are computed again instead of kept.
+
+    Raises:
+        NotPolynomialError: the graph applies functions.
+    """
+    return _Reverse(forward, names, seed, frozenset(recomputed)).run(wanted)
+
+
+@dataclass
+class _Reverse:
+    forward: Graph
+    names: Sequence[str]
+    seed: str
+    recomputed: frozenset[int]
+    builder: Builder = field(init=False)
+    adjoints: dict[int, list[tuple[Operand, Coefficient]]] = field(default_factory=dict)
+    imported: dict[int, Operand] = field(default_factory=dict)
+    kept: set[int] = field(default_factory=set)
+    fresh: int = 10**6
+
+    def run(self, wanted: Sequence[str]) -> Backward:
+        if any(isinstance(n, Apply) for n in self.forward.nodes):
+            raise NotPolynomialError("a graph with functions has no polynomial backward pass")
+        self.builder = Builder(self.forward.known)
+        (output,) = self.forward.outputs
+        seed = self.builder.leaf(self.seed, output.indices)
+        self.give(output, seed, ONE)
+        leaves = {n.tensor: k for k, n in enumerate(self.forward.nodes) if isinstance(n, Leaf)}
+        needed = self._needed({leaves[t] for t in wanted if t in leaves})
+        gradients: dict[str, Operand] = {}
+        for k in range(len(self.forward.nodes) - 1, -1, -1):
+            if k in needed and k in self.adjoints:
+                self.visit(k, gradients, needed)
+        present = tuple(t for t in wanted if t in gradients)
+        zero = tuple(t for t in wanted if t not in gradients)
+        graph = Graph.of(self.builder.nodes, [gradients[t] for t in present], self.forward.known)
+        names = {n.tensor for n in graph.nodes if isinstance(n, Leaf)}
+        kept = tuple(k for k in sorted(self.kept) if self.names[k] in names)
+        return Backward(graph, present, zero, kept)
+
+    def _needed(self, leaves: set[int]) -> set[int]:
+        """The values that depend on a wanted leaf."""
+        needed = set(leaves)
+        for k, node in enumerate(self.forward.nodes):
+            if any(o.value in needed for o in node.operands):
+                needed.add(k)
+        return needed
+
+    def visit(self, k: int, gradients: dict[str, Operand], needed: set[int]) -> None:
+        node = self.forward.nodes[k]
+        total = self.builder.sum(self.adjoints.pop(k))
+        if isinstance(node, Leaf):
+            gradients[node.tensor] = self.builder.permuted(total, node.output)
+        elif isinstance(node, Contract) and len(node.operands) == 2:
+            for mine, other in ((0, 1), (1, 0)):
+                if node.operands[mine].value in needed:
+                    self.give_product(node, total, node.operands[mine], node.operands[other])
+        elif isinstance(node, Contract):
+            self.give_single(node, total)
+        elif isinstance(node, Add):
+            for operand, scale in zip(node.operands, node.coefficients, strict=True):
+                if operand.value in needed:
+                    self.give(operand, self.restricted(total, operand.indices), scale)
+
+    def give(self, operand: Operand, gradient: Operand, scale: Coefficient) -> None:
+        """Add a contribution to the adjoint of a value, renamed to the value's own indices."""
+        own = self.forward.nodes[operand.value].output
+        names = dict(zip(operand.indices, own, strict=True))
+        renamed = Operand(gradient.value, tuple(names[i] for i in gradient.indices))
+        self.adjoints.setdefault(operand.value, []).append((renamed, scale))
+
+    def give_product(self, node: Contract, total: Operand, mine: Operand, other: Operand) -> None:
+        value = Operand(self.value(other.value).value, other.indices)
+        private = [i for i in value.indices if i not in mine.indices and i not in total.indices]
+        if private:
+            value = self.restricted(value, [i for i in value.indices if i not in private])
+        total = self.restricted(total, (*mine.indices, *value.indices))
+        stays = [i for i in mine.indices if i in total.indices or i in value.indices]
+        output = self.builder.pair_indices(total, value, stays)
+        product = self.builder.contract(self.builder.sides(total, value), output, node.coefficient)
+        self.give(mine, product, ONE)
+
+    def give_single(self, node: Contract, total: Operand) -> None:
+        (operand,) = node.operands
+        distinct: list[Index] = []
+        gradient = total
+        for index in operand.indices:
+            if index not in distinct:
+                distinct.append(index)
+                continue
+            self.fresh += 1
+            twin = Index(self.fresh, index.size)
+            eye = self.builder.identity((index, twin))
+            both = Operand(gradient.value, gradient.indices)
+            output = (*dict.fromkeys((*both.indices, index)), twin)
+            gradient = self.builder.contract((both, eye), output)
+            distinct.append(twin)
+        self.give(Operand(operand.value, tuple(distinct)), gradient, node.coefficient)
+
+    def restricted(self, operand: Operand, indices: Sequence[Index]) -> Operand:
+        """The operand summed over the indices that are not given."""
+        wanted = tuple(i for i in operand.indices if i in indices)
+        return operand if wanted == operand.indices else self.builder.contract((operand,), wanted)
+
+    def value(self, k: int) -> Operand:
+        """A forward value in the backward graph: a leaf, a kept value, or computed again."""
+        if k not in self.imported:
+            node = self.forward.nodes[k]
+            if isinstance(node, Leaf) or (k not in self.recomputed and node.operands):
+                if not isinstance(node, Leaf):
+                    self.kept.add(k)
+                self.imported[k] = self.builder.leaf(self.names[k], node.output)
+            else:
+                moved = tuple(Operand(self.value(o.value).value, o.indices) for o in node.operands)
+                self.imported[k] = Operand(self.builder.add(replace(node, operands=moved)), node.output)
+        return self.imported[k]

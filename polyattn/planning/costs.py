@@ -1,0 +1,83 @@
+"""Cost models: what a graph's steps take, in multiply-accumulates or in seconds of a roofline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from polyattn.planning.graph import ITEMSIZE, Graph
+from polyattn.planning.steps import (
+    Add,
+    Constant,
+    Contract,
+    Identity,
+    Leaf,
+    Node,
+    is_matrix_product,
+    length,
+    loop_indices,
+    materialises_product,
+    numel,
+)
+
+COSTS = ("roofline", "macs")
+
+
+@dataclass(frozen=True)
+class Device:
+    """What the roofline needs to know of a device.
+
+    Attributes:
+        name: how it is called in tables.
+        macs_per_second: of a large float32 matrix product.
+        bytes_per_second: to and from memory.
+        step_seconds: what one more operation costs before it does anything.
+        tile: the side at which a matrix product reaches half of its rate.
+    """
+
+    name: str
+    macs_per_second: float
+    bytes_per_second: float
+    step_seconds: float
+    tile: int = 8
+
+    def seconds(self, graph: Graph) -> float:
+        """The roofline's time of a graph: each step the larger of its arithmetic and its traffic."""
+        return sum(self.step(graph, node) for node in graph.nodes)
+
+    def step(self, graph: Graph, node: Node) -> float:
+        """The roofline's time of one step."""
+        if isinstance(node, Leaf | Constant | Identity):
+            return 0.0
+        sizes = graph.known
+        traffic = ITEMSIZE * (numel(node.output, sizes) + sum(numel(o.indices, sizes) for o in node.operands))
+        if isinstance(node, Add) and len(node.operands) == 1:
+            return traffic / self.bytes_per_second + self.step_seconds
+        if materialises_product(node):
+            traffic += 2 * ITEMSIZE * numel(loop_indices(node), sizes)
+        arithmetic = 0.0
+        if is_matrix_product(node) and isinstance(node, Contract):
+            left, right = (set(o.indices) for o in node.operands)
+            sides = [{i for i in left - right}, {i for i in right - left}, {*node.summed}]
+            efficiency = 1.0
+            for side in sides:
+                extent = 1
+                for index in side:
+                    extent *= length(index, sizes)
+                efficiency *= extent / (extent + self.tile)
+            arithmetic = graph.macs_of(node) / (self.macs_per_second * efficiency)
+        return max(arithmetic, traffic / self.bytes_per_second) + self.step_seconds
+
+
+CPU = Device("two CPU cores", 75e9, 12e9, 8e-6)
+CUDA = Device("one data-centre GPU", 25e12, 3.5e12, 6e-6, 64)
+"""Orders of magnitude, for choosing between plans where nothing was measured."""
+
+DEVICES = {"cpu": CPU, "cuda": CUDA}
+
+
+def cost_function(model: str, device: Device) -> Callable[[Graph], float]:
+    """A graph's cost in the model: seconds for "roofline", multiply-accumulates for "macs"."""
+    if model == "macs":
+        return lambda graph: float(graph.macs)
+    return device.seconds

@@ -1,0 +1,206 @@
+"""`Graph`: nodes with outputs at given sizes, and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from polyattn.algebra import Index
+from polyattn.planning.steps import (
+    BATCH,
+    Add,
+    Apply,
+    Constant,
+    Contract,
+    Identity,
+    Leaf,
+    Node,
+    Operand,
+    loop_indices,
+    materialises_product,
+    multiplies,
+    numel,
+)
+
+if TYPE_CHECKING:
+    import sympy
+
+ITEMSIZE = 4
+"""Bytes of one entry in the memory figures: float32."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a plan.
+
+    Attributes:
+        name: of the value that it makes.
+        operation: "contract", "sum", "scale", "add", a function's name, ...
+        equation: in einsum letters, with the tensors' or earlier steps' names; b is the batch.
+        shape: of the value.
+        macs: multiply-accumulates (products of two tensors' entries; adding and scaling count none).
+        complexity: the same as text in the sizes.
+    """
+
+    name: str
+    operation: str
+    equation: str
+    shape: tuple[int, ...]
+    macs: int
+    complexity: str
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes, operands before their users, and the values that are asked for.
+
+    Attributes:
+        nodes: the evaluation graph.
+        outputs: the results, each with its indices in the order that is asked for.
+        sizes: the number of every atomic size, the batch included, as sorted pairs.
+    """
+
+    nodes: tuple[Node, ...]
+    outputs: tuple[Operand, ...]
+    sizes: tuple[tuple[str, int], ...]
+
+    @classmethod
+    def of(cls, nodes: Sequence[Node], outputs: Sequence[Operand], sizes: dict[str, int]) -> Graph:
+        """The graph of the nodes that the outputs need."""
+        needed = {o.value for o in outputs}
+        for k in range(len(nodes) - 1, -1, -1):
+            if k in needed:
+                needed.update(o.value for o in nodes[k].operands)
+        numbers = {old: new for new, old in enumerate(sorted(needed))}
+
+        def move(operand: Operand) -> Operand:
+            return Operand(numbers[operand.value], operand.indices)
+
+        kept = tuple(replace(nodes[k], operands=tuple(map(move, nodes[k].operands))) for k in sorted(needed))
+        return cls(kept, tuple(map(move, outputs)), tuple(sorted(sizes.items())))
+
+    @cached_property
+    def known(self) -> dict[str, int]:
+        return dict(self.sizes)
+
+    def macs_of(self, node: Node) -> int:
+        return numel(loop_indices(node), self.known) if multiplies(node) else 0
+
+    @cached_property
+    def macs(self) -> int:
+        """Multiply-accumulates of one evaluation."""
+        return sum(map(self.macs_of, self.nodes))
+
+    def bytes_of(self, number: int) -> int:
+        """The size of a node's value in bytes, in float32."""
+        return ITEMSIZE * numel(self.nodes[number].output, self.known)
+
+    @cached_property
+    def peak_bytes(self) -> int:
+        """The most bytes that values other than leaves take at once, in float32."""
+        last = {o.value: k for k, node in enumerate(self.nodes) for o in node.operands}
+        last |= {o.value: len(self.nodes) for o in self.outputs}
+        alive, peak = 0, 0
+        for k, node in enumerate(self.nodes):
+            if isinstance(node, Leaf):
+                continue
+            temporary = ITEMSIZE * self.macs_of(node) if materialises_product(node) else 0
+            alive += self.bytes_of(k)
+            peak = max(peak, alive + temporary)
+            ended = {o.value for o in node.operands if last[o.value] == k}
+            alive -= sum(self.bytes_of(v) for v in ended if not isinstance(self.nodes[v], Leaf))
+        return peak
+
+    @cached_property
+    def complexity(self) -> sympy.Expr:
+        """The multiply-accumulates as a sympy expression in the atomic sizes, with B for the batch."""
+        import sympy
+
+        loops = [sympy.Mul(*(symbol(i.size) for i in loop_indices(n))) for n in self.nodes if multiplies(n)]
+        return sympy.expand(sympy.Add(*loops))
+
+    def names(self, taken: Sequence[str] = (), stem: str = "t") -> tuple[str, ...]:
+        """A name for every node: leaves keep their tensor's, steps are t1, t2, ... where no tensor is called so."""
+        used = {*taken, *(n.tensor for n in self.nodes if isinstance(n, Leaf))}
+        free = (f"{stem}{k}" for k in range(1, 10**9) if f"{stem}{k}" not in used)
+        return tuple(node.tensor if isinstance(node, Leaf) else next(free) for node in self.nodes)
+
+    def steps(self, names: Sequence[str]) -> tuple[Step, ...]:
+        """The nodes that are no leaves, in the order in which they run."""
+        return tuple(
+            Step(
+                names[k],
+                _operation(node),
+                _equation(node, names),
+                tuple(numel([i], self.known) for i in node.output),
+                self.macs_of(node),
+                "*".join("B" if i.size == BATCH else i.size for i in loop_indices(node)) if multiplies(node) else "0",
+            )
+            for k, node in enumerate(self.nodes)
+            if not isinstance(node, Leaf)
+        )
+
+
+def table(steps: Sequence[Step], macs: int) -> str:
+    """Steps as a table that a person can check."""
+    rows = [("step", "operation", "equation", "shape", "MACs", "of all")]
+    for s in steps:
+        share = f"{100 * s.macs / macs:.1f} %" if macs and s.macs else ""
+        shape = "x".join(map(str, s.shape)) or "scalar"
+        rows.append((s.name, s.operation, s.equation, shape, f"{s.macs:,} = {s.complexity}" if s.macs else "0", share))
+    widths = [max(len(r[c]) for r in rows) for c in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(r, widths, strict=True)).rstrip() for r in rows]
+    lines.insert(1, "  ".join("-" * w for w in widths))
+    return "\n".join(lines)
+
+
+def symbol(size: str) -> sympy.Expr:
+    """A size as a positive integer symbol, or as its number; the batch is B."""
+    import sympy
+
+    if size.isdigit():
+        return sympy.Integer(int(size))
+    return sympy.Symbol("B" if size == BATCH else size, positive=True, integer=True)
+
+
+def _operation(node: Node) -> str:
+    if isinstance(node, Apply):
+        return node.function
+    if isinstance(node, Add):
+        return "add" if len(node.operands) > 1 else "permute"
+    if isinstance(node, Identity):
+        return "identity"
+    if isinstance(node, Constant):
+        return "one"
+    assert isinstance(node, Contract)
+    if len(node.operands) == 2:
+        return "contract" if node.summed else "multiply"
+    if node.summed:
+        return "sum"
+    return "scale" if node.output == node.operands[0].indices else "diagonal"
+
+
+def _equation(node: Node, names: Sequence[str]) -> str:
+    letters: dict[Index, str] = {}
+    used: dict[str, int] = {}
+    for index in dict.fromkeys([*(i for o in node.operands for i in o.indices), *node.output]):
+        stem = "i" if index.size.isdigit() else index.size[0].lower()
+        used[stem] = used.get(stem, -1) + 1
+        letters[index] = f"{stem}{used[stem] or ''}"
+
+    def access(name: str, indices: tuple[Index, ...]) -> str:
+        return f"{name}[{','.join(letters[i] for i in indices)}]" if indices else name
+
+    parts = [access(names[o.value], o.indices) for o in node.operands]
+    if isinstance(node, Contract):
+        text = " * ".join(([] if node.coefficient.is_one else [str(node.coefficient)]) + parts)
+    elif isinstance(node, Add):
+        text = " + ".join(p if c.is_one else f"{c}*{p}" for p, c in zip(parts, node.coefficients, strict=True))
+    elif isinstance(node, Apply):
+        over = f"[{','.join(letters[i] for i in node.over)}]" if node.over else ""
+        text = f"{node.function}{over}({parts[0]})"
+    else:
+        text = "1" if isinstance(node, Constant) else access("I", node.output)
+    return f"[{','.join(letters[i] for i in node.output)}] = {text}"

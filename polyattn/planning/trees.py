@@ -1,0 +1,150 @@
+"""The cheapest contraction trees of one product: the best few of all, or opt_einsum's for many factors.
+
+Up to `EXACT_UP_TO` factors every tree is considered, products without a shared index included, by dynamic programming
+over subsets of the factors; of each subset the best few trees are kept, so that the planner can weigh what this
+cost does not see: values shared with other products, and the backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+from polyattn.algebra import Index
+from polyattn.planning.builder import Order, Pairs
+from polyattn.planning.steps import Sizes, length
+
+EXACT_UP_TO = 8
+KEPT = 8
+"""Trees kept for each subset of the factors."""
+
+Tree = int | tuple["Tree", "Tree"]
+"""A factor's number, or the two trees that are contracted."""
+
+
+def ranked_orders(sizes: Sizes, rank: int = 0) -> Order:
+    """The order that chooses, for each product, its tree of the given rank (0 is the cheapest; the last if fewer)."""
+    numbers = tuple(sorted(sizes.items()))
+
+    def order(indices: Sequence[tuple[Index, ...]], keep: frozenset[Index]) -> Pairs:
+        trees = best_trees(tuple(indices), keep, numbers)
+        return pairs_of(trees[min(rank, len(trees) - 1)], len(indices))
+
+    return order
+
+
+def pairs_of(tree: Tree, count: int) -> list[tuple[int, int]]:
+    """A tree as pairs of positions, the result of each going to the end of the list."""
+    alive: list[int] = list(range(count))
+    pairs: list[tuple[int, int]] = []
+    fresh = iter(range(count, 2 * count))
+
+    def visit(node: Tree) -> int:
+        if isinstance(node, int):
+            return node
+        a, b = visit(node[0]), visit(node[1])
+        i, j = sorted((alive.index(a), alive.index(b)))
+        pairs.append((i, j))
+        new = next(fresh)
+        alive[:] = [k for k in alive if k not in (a, b)] + [new]
+        return new
+
+    visit(tree)
+    return pairs
+
+
+@lru_cache(maxsize=4096)
+def best_trees(
+    indices: tuple[tuple[Index, ...], ...], keep: frozenset[Index], sizes: tuple[tuple[str, int], ...]
+) -> tuple[Tree, ...]:
+    """The cheapest trees in multiply-accumulates, fewest entries written deciding between equals, best first."""
+    known = dict(sizes)
+    if len(indices) > EXACT_UP_TO:
+        return (_opt_einsum_tree(indices, keep, known),)
+    numbers = {i: k for k, i in enumerate(dict.fromkeys(i for labels in indices for i in labels))}
+    lengths = [length(i, known) for i in numbers]
+    masks = [sum(1 << numbers[i] for i in set(labels)) for labels in indices]
+    kept = sum(1 << numbers[i] for i in keep if i in numbers)
+    return tuple(tree for _, _, tree in _search(masks, kept, _volumes(lengths)))
+
+
+def _volumes(lengths: list[int]) -> Callable[[int], int]:
+    known: dict[int, int] = {0: 1}
+
+    def volume(mask: int) -> int:
+        """The product of the lengths of a set of indices."""
+        if mask not in known:
+            low = mask & -mask
+            known[mask] = lengths[low.bit_length() - 1] * volume(mask ^ low)
+        return known[mask]
+
+    return volume
+
+
+def _search(masks: list[int], kept: int, volume: Callable[[int], int]) -> list[tuple[int, int, Tree]]:
+    count = len(masks)
+    full = (1 << count) - 1
+    inside = [0] * (full + 1)
+    for subset in range(1, full + 1):
+        low = subset & -subset
+        inside[subset] = inside[subset ^ low] | masks[low.bit_length() - 1]
+    open_ = [inside[s] & (kept | inside[full ^ s]) for s in range(full + 1)]
+    best: dict[int, list[tuple[int, int, Tree]]] = {1 << k: [(0, 0, k)] for k in range(count)}
+    for k in range(count):
+        open_[1 << k] = masks[k]
+    for subset in sorted(range(1, full + 1), key=int.bit_count):
+        if subset not in best:
+            best[subset] = _merge(subset, best, open_, volume)
+    return best[full]
+
+
+def _merge(
+    subset: int, best: dict[int, list[tuple[int, int, Tree]]], open_: list[int], volume: Callable[[int], int]
+) -> list[tuple[int, int, Tree]]:
+    found: list[tuple[int, int, Tree]] = []
+    written = volume(open_[subset])
+    bound: int | None = None
+    low = subset & -subset
+    rest = subset ^ low
+    part = rest
+    while True:
+        part = (part - 1) & rest
+        left, right = part | low, rest ^ part
+        if right:
+            macs = volume(open_[left] | open_[right])
+            first_l, first_r = best[left][0], best[right][0]
+            if bound is None or macs + first_l[0] + first_r[0] <= bound:
+                for cost_l, size_l, tree_l in best[left]:
+                    for cost_r, size_r, tree_r in best[right]:
+                        cost = macs + cost_l + cost_r
+                        if bound is not None and cost > bound:
+                            break
+                        found.append((cost, written + size_l + size_r, (tree_l, tree_r)))
+                if len(found) > 4 * KEPT:
+                    found.sort(key=lambda f: f[:2])
+                    del found[KEPT:]
+                    bound = found[-1][0]
+        if not part:
+            break
+    found.sort(key=lambda f: f[:2])
+    return found[:KEPT]
+
+
+def _opt_einsum_tree(indices: tuple[tuple[Index, ...], ...], keep: frozenset[Index], sizes: Sizes) -> Tree:
+    """A tree for many factors by opt_einsum's own choice of method."""
+    import opt_einsum
+
+    letters = {i: opt_einsum.get_symbol(k) for k, i in enumerate(dict.fromkeys(i for o in indices for i in o))}
+    texts = ["".join(letters[i] for i in labels) for labels in indices]
+    shapes = [tuple(length(i, sizes) for i in labels) for labels in indices]
+    output = "".join(letters[i] for i in letters if i in keep)
+    path, _ = opt_einsum.contract_path(f"{','.join(texts)}->{output}", *shapes, shapes=True, optimize="auto")
+    alive: list[Tree] = list(range(len(indices)))
+    for contraction in path:
+        chosen = [alive[k] for k in contraction]
+        alive = [t for k, t in enumerate(alive) if k not in contraction]
+        tree = chosen[0]
+        for other in chosen[1:]:
+            tree = (tree, other)
+        alive.append(tree)
+    return alive[0]
