@@ -34,7 +34,8 @@ class Attention(nn.Module):
         residual: whether to add the input. Without it the output is y.
         alpha, beta: initial values of the learnable scalars. With `beta=0` the layer starts as the identity, so
             that it can be put into a trained network.
-        objective: which plan; see `polyattn.plan`.
+        objective: which plan; see `polyattn.plan`. "training" plans the backward pass too where gradients are
+            wanted, and is "forward" where they are not.
         generator: for the initial values.
 
     Shape:
@@ -58,7 +59,7 @@ class Attention(nn.Module):
         residual: bool = True,
         alpha: float = 1.0,
         beta: float = 0.0,
-        objective: str = "forward",
+        objective: str = "training",
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -105,9 +106,24 @@ class Attention(nn.Module):
         flat = len(self.position_sizes) == 1
         inputs = x.flatten(2).transpose(1, 2) if flat else x.movedim(1, -1)
         lengths = (prod(spatial),) if flat else tuple(spatial)
-        name = planned(self.spec, tuple(self.sizes.items()), self.position_sizes, lengths, x.shape[0], self.objective)
-        y = getattr(PLANNED, name)(None, inputs, *(parameter for _, parameter in self._parameters_of_spec()))
+        parameters = [parameter for _, parameter in self._parameters_of_spec()]
+        name = planned(
+            self.spec,
+            tuple(self.sizes.items()),
+            self.position_sizes,
+            lengths,
+            x.shape[0],
+            self._objective_for(inputs, *parameters),
+            x.device.type,
+        )
+        y = getattr(PLANNED, name)(inputs, *parameters)
         return y.transpose(1, 2).unflatten(2, spatial) if flat else y.movedim(-1, 1)
+
+    def _objective_for(self, *tensors: Tensor) -> str:
+        """A backward pass is planned only where one can follow."""
+        if self.objective == "training" and not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)):
+            return "forward"
+        return self.objective
 
     def extra_repr(self) -> str:
         definitions = "; ".join(map(str, self.spec.statements.definitions))

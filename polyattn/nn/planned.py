@@ -14,11 +14,11 @@ import torch
 
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
-from polyattn.lowering import lower
-from polyattn.planning import plan
+from polyattn.lowering import lower, training_function
+from polyattn.planning import DEVICES, plan
 
 PLANNED = SimpleNamespace()
-"""The generated functions `f(None, *inputs, *parameters)` by name."""
+"""The functions `f(*inputs, *parameters)` by name."""
 
 
 @torch.compiler.assume_constant_result
@@ -29,6 +29,7 @@ def planned(
     lengths: tuple[int, ...],
     batch: int,
     objective: str,
+    device: str,
 ) -> str:
     """The name in `PLANNED` of the lowered plan for an input shape.
 
@@ -36,11 +37,13 @@ def planned(
         sizes: the sizes that are given, as pairs.
         position_sizes, lengths: the sizes of the input's positions and their numbers.
         batch: the batch; an empty one is planned as 1.
+        objective: "training" gives a function whose gradients the planned backward pass makes.
+        device: the type of the device, for the cost model.
 
     Raises:
         SizeError: the lengths contradict the given sizes.
     """
-    return _planned(spec, sizes, position_sizes, tuple(map(int, lengths)), max(1, int(batch)), objective)
+    return _planned(spec, sizes, position_sizes, tuple(map(int, lengths)), max(1, int(batch)), objective, device)
 
 
 @cache
@@ -51,6 +54,7 @@ def _planned(
     lengths: tuple[int, ...],
     batch: int,
     objective: str,
+    device: str,
 ) -> str:
     known = dict(sizes)
     for name, length in zip(position_sizes, lengths, strict=True):
@@ -58,5 +62,9 @@ def _planned(
         if number != length:
             raise SizeError(f"size {name} is {number} for this layer, but {length} in the input")
     name = f"plan{len(vars(PLANNED))}"
-    setattr(PLANNED, name, type(lower(plan(spec, known, objective, batch=batch))).forward)
+    made = plan(spec, known, objective, batch=batch, device=device if device in DEVICES else "cpu")
+    if made.backward is not None:
+        setattr(PLANNED, name, training_function(made))
+    else:
+        setattr(PLANNED, name, partial(type(lower(made)).forward, None))
     return name

@@ -58,7 +58,7 @@ class Device:
         arithmetic = 0.0
         if is_matrix_product(node) and isinstance(node, Contract):
             left, right = (set(o.indices) for o in node.operands)
-            sides = [{i for i in left - right}, {i for i in right - left}, {*node.summed}]
+            sides = [left - right, right - left, set(node.summed)]
             efficiency = 1.0
             for side in sides:
                 extent = 1
