@@ -7,7 +7,7 @@ the name of a plan, which is a constant to the compiler, and the generated funct
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from types import SimpleNamespace
 
 import torch
