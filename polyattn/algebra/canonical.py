@@ -92,7 +92,7 @@ def _collect_argument(factor: Factor) -> Factor:
     bound = tuple(sorted(local))
     shift = 1 + max((i.id for i in bound), default=-1)
     for term in factor.terms:
-        inner = collect_arguments(contract_identities(term, local), local)
+        inner = collect_arguments(_without_preference(contract_identities(term, local), local), local)
         # Ids outside `local` are the term's own: move them above the free ones before labelling.
         own = [i for i in dict.fromkeys(inner.all_indices()) if i not in local]
         moved = inner.renamed({old: Index(shift + k, old.size) for k, old in enumerate(own)})
@@ -103,6 +103,20 @@ def _collect_argument(factor: Factor) -> Factor:
     present = {i for t in terms for i in t.indices()}
     free = tuple(i for i in factor.free if i in present)
     return FunctionFactor(factor.function, factor.over, free, terms, factor.at)
+
+
+def _without_preference(term: Monomial, local: frozenset[Index]) -> Monomial:
+    """An argument's term in which what is equal to two of the argument's own indices is at an index of neither.
+
+    Identities are contracted, so I[i,j]*x[i,i] is left, where i is the one of smaller id; ids mean nothing here, so it
+    becomes I[i,k]*I[j,k]*x[k,k].
+    """
+    pairs = [f.indices for f in term.factors if isinstance(f, TensorFactor) and f.tensor == IDENTITY]
+    start = 1 + max((i.id for i in (*local, *term.all_indices())), default=-1)
+    centres = {old: Index(start + k, old.size) for k, old in enumerate(dict.fromkeys(pair[0] for pair in pairs))}
+    moved = [f.renamed(centres) for f in term.factors]
+    own = [TensorFactor(IDENTITY, (old, centre)) for old, centre in centres.items()]
+    return Monomial(term.coefficient, term.powers, (*moved, *own))
 
 
 Path = tuple[int, ...]

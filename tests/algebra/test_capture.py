@@ -41,3 +41,11 @@ def test_an_expanded_text_of_a_diagonal_evaluates_to_the_same(wrapped):
 )
 def test_forms_that_identities_make_equal_are_one_polynomial(one, other):
     assert Spec(f"x[N,N]; {one}").polynomial() == Spec(f"x[N,N]; {other}").polynomial()
+
+
+@pytest.mark.parametrize("over", ["b,c", "c,b"])
+@pytest.mark.parametrize("diagonal", ["x[b,b]", "x[c,c]", "x[b,c]", "x[c,b]", "x[b,d]*I[d,c]"])
+def test_an_identity_inside_a_function_prefers_neither_of_its_indices(over, diagonal):
+    one = Spec("x[N,N]; y[b,c] = softmax[b,c](x[b,b]*I[b,c])")
+    other = Spec(f"x[N,N]; f[b,c] = softmax[{over}](I[c,b]*{diagonal}); y[a,e] = f[e,a]")
+    assert one.polynomial() == other.polynomial() == one.expanded().polynomial()
