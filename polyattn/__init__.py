@@ -27,6 +27,7 @@ _PUBLIC = {
     "verify": "proving",
     "Plan": "planning",
     "plan": "planning",
+    "einsum": "lowering",
     "lower": "lowering",
     "catalog": None,
     "nn": None,
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
         SizeError,
         SpecError,
     )
-    from polyattn.lowering import lower
+    from polyattn.lowering import einsum, lower
     from polyattn.planning import Plan, plan
     from polyattn.proving import Verdict, prove, verify
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
 from polyattn.language import value_of
+from polyattn.lowering import FUNCTIONS
 from polyattn.nn.initialise import fan_in
-from polyattn.nn.planned import PLANNED, planned
+from polyattn.nn.planned import planned
 from polyattn.nn.sizes import given_sizes, layout, parameter_sizes
 
 
@@ -116,7 +117,7 @@ class Attention(nn.Module):
             self._objective_for(inputs, *parameters),
             x.device.type,
         )
-        y = getattr(PLANNED, name)(inputs, *parameters)
+        y = getattr(FUNCTIONS, name)(inputs, *parameters)
         return y.transpose(1, 2).unflatten(2, spatial) if flat else y.movedim(-1, 1)
 
     def _objective_for(self, *tensors: Tensor) -> str:

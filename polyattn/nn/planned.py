@@ -1,24 +1,15 @@
-"""Lowered plans by input shape, made once per process, in a way that `torch.compile(fullgraph=True)` sees through.
-
-A compiler cannot trace the planner, and need not: for a given shape its result is a constant. So `planned` returns
-the name of a plan, which is a constant to the compiler, and the generated function of that name is an attribute of
-`PLANNED`, which the compiler reads and inlines. New plans never invalidate compiled code that uses others.
-"""
+"""Lowered plans by input shape, made once per process."""
 
 from __future__ import annotations
 
 from functools import cache, partial
-from types import SimpleNamespace
 
 import torch
 
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
-from polyattn.lowering import lower, training_function
+from polyattn.lowering import keep, lower, training_function
 from polyattn.planning import DEVICES, plan
-
-PLANNED = SimpleNamespace()
-"""The functions `f(*inputs, *parameters)` by name."""
 
 
 @torch.compiler.assume_constant_result
@@ -31,7 +22,7 @@ def planned(
     objective: str,
     device: str,
 ) -> str:
-    """The name in `PLANNED` of the lowered plan for an input shape.
+    """The name in `polyattn.lowering.FUNCTIONS` of the lowered plan for an input shape.
 
     Args:
         sizes: the sizes that are given, as pairs.
@@ -61,10 +52,7 @@ def _planned(
         number = int(name) if name.isdigit() else known.setdefault(name, length)
         if number != length:
             raise SizeError(f"size {name} is {number} for this layer, but {length} in the input")
-    name = f"plan{len(vars(PLANNED))}"
     made = plan(spec, known, objective, batch=batch, device=device if device in DEVICES else "cpu")
     if made.backward is not None:
-        setattr(PLANNED, name, training_function(made))
-    else:
-        setattr(PLANNED, name, partial(type(lower(made)).forward, None))
-    return name
+        return keep(training_function(made))
+    return keep(partial(type(lower(made)).forward, None))

@@ -6,13 +6,14 @@ polynomial exactly; it never needs more multiply-accumulates than the order that
 """
 
 from polyattn.planning.backward import Backward
-from polyattn.planning.costs import DEVICES, Device
+from polyattn.planning.costs import CPU, DEVICES, Device
 from polyattn.planning.graph import Graph, Step
 from polyattn.planning.plan import OBJECTIVES, Plan, plan
 from polyattn.planning.steps import BATCH, Add, Apply, Coefficient, Constant, Contract, Identity, Leaf, Operand
 
 __all__ = [
     "BATCH",
+    "CPU",
     "DEVICES",
     "OBJECTIVES",
     "Add",

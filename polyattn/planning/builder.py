@@ -199,9 +199,14 @@ class Builder:
         return tuple(sorted(order, key=lambda i: i.size != BATCH))
 
     def sides(self, a: Operand, b: Operand) -> tuple[Operand, Operand]:
-        """Which operand goes left in the matrix product: activations before weights."""
+        """Which operand goes left in the matrix product: activations before weights, else the older value first.
+
+        So a product and its transposed copy are one node.
+        """
         has_batch = [any(i.size == BATCH for i in o.indices) for o in (a, b)]
-        return (b, a) if has_batch == [False, True] else (a, b)
+        if has_batch[0] == has_batch[1]:
+            return (b, a) if b.value < a.value else (a, b)
+        return (b, a) if has_batch[1] else (a, b)
 
     def _factored(self, terms: list[tuple[Operand, Coefficient]]) -> list[tuple[Operand, Coefficient]]:
         """Replace A*P + A*Q by A*(P + Q) as long as two terms share a factor."""

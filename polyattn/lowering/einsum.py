@@ -1,0 +1,183 @@
+"""`einsum`: classic einsum on torch tensors, planned with the knowledge of which operands are one tensor."""
+
+from __future__ import annotations
+
+import string
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache, partial
+
+import torch
+from torch import Tensor, fx, nn
+
+from polyattn.algebra import Index
+from polyattn.errors import SizeError, SpecError
+from polyattn.lowering.emit import Emitter
+from polyattn.lowering.functions import FUNCTIONS, keep
+from polyattn.planning import CPU, Graph, Leaf
+from polyattn.planning.builder import Builder
+from polyattn.planning.steps import ONE
+from polyattn.planning.trees import KEPT, ranked_orders
+
+Labels = tuple[str, ...]
+"""A label for each axis: a letter, or "...k" for the k-th axis from the right under an ellipsis."""
+
+LETTERS = string.ascii_letters
+
+
+def einsum(equation: str, *operands: Tensor) -> Tensor:
+    """Like `torch.einsum`, in the cheapest order that knows which operands are one tensor.
+
+    Operands that are the same object are one tensor to the planner: `ij,jk,lk,zl->iz` of (A, B, B, A) takes two
+    matrix products, since the last two factors are the first two transposed.
+
+    Args:
+        equation: such as "bij,bjk->bik"; implicit output, ellipsis, repeated indices (diagonals and traces), and
+            axes of length 1 that broadcast, as in `torch.einsum`.
+        operands: tensors of any one dtype.
+
+    Raises:
+        SpecError: the equation is not well formed, or does not fit the number of operands.
+        SizeError: an operand has another number of axes, or an index two lengths.
+
+    >>> a, b = torch.ones(2, 3), torch.ones(3, 4)
+    >>> einsum("ij,jk->ik", a, b).shape
+    torch.Size([2, 4])
+    """
+    if not operands:
+        raise SpecError("einsum needs at least one operand")
+    first = tuple(next(k for k, other in enumerate(operands) if other is o) for o in operands)
+    name = planned_einsum(equation, tuple(tuple(o.shape) for o in operands), first)
+    distinct = [o for k, o in enumerate(operands) if first[k] == k]
+    return getattr(FUNCTIONS, name)(*distinct)
+
+
+@torch.compiler.assume_constant_result
+def planned_einsum(equation: str, shapes: tuple[tuple[int, ...], ...], first: tuple[int, ...]) -> str:
+    """The name in `FUNCTIONS` of the function that computes an einsum of the distinct tensors among its operands.
+
+    Args:
+        shapes: of the operands.
+        first: for each operand the position of the first one that is the same tensor.
+    """
+    return _planned_einsum(equation, tuple(tuple(map(int, s)) for s in shapes), first)
+
+
+@lru_cache(maxsize=4096)
+def _planned_einsum(equation: str, shapes: tuple[tuple[int, ...], ...], first: tuple[int, ...]) -> str:
+    return keep(partial(type(einsum_graph(equation, shapes, first)).forward, None))
+
+
+def einsum_graph(equation: str, shapes: Sequence[tuple[int, ...]], first: Sequence[int]) -> fx.GraphModule:
+    """The lowered graph of an einsum, with one argument for each distinct tensor."""
+    terms, output = parse_einsum(equation, [len(s) for s in shapes])
+    lengths = _lengths(terms, shapes, equation)
+    plans = [_graph(terms, output, shapes, first, lengths, rank) for rank in range(KEPT)]
+    best = min(plans, key=CPU.seconds)
+    emitter = Emitter(best, best.names(), fx.Graph())
+    values = {}
+    for tensor in (f"a{k}" for k in dict.fromkeys(first)):
+        value = emitter.graph.placeholder(tensor)
+        emitter.reference = emitter.reference or value
+        values[tensor] = value
+    emitter.run({n.tensor: _squeezed(emitter, n.tensor, values) for n in best.nodes if isinstance(n, Leaf)})
+    emitter.graph.output(emitter.values[best.outputs[0].value])
+    emitter.graph.lint()
+    return fx.GraphModule(nn.Module(), emitter.graph, class_name="Einsum")
+
+
+def parse_einsum(equation: str, ranks: Sequence[int]) -> tuple[list[Labels], Labels]:
+    """The labels of every operand's axes and of the output's."""
+    compact = equation.replace(" ", "")
+    left, arrow, right = compact.partition("->")
+    texts = left.split(",")
+    if len(texts) != len(ranks):
+        raise SpecError(f"the equation has {len(texts)} operands, but {len(ranks)} are given", equation, 1, 1)
+    if ">" in right or "-" in left + right or ">" in left:
+        raise SpecError("one '->' separates the operands from the output", equation, 1, 1)
+    terms = [_term_labels(text, rank, equation, k) for k, (text, rank) in enumerate(zip(texts, ranks, strict=True))]
+    dots = tuple(f"...{k}" for k in range(max((_dots(t) for t in terms), default=0) - 1, -1, -1))
+    counts = Counter(label for text in texts for label in text.replace("...", ""))
+    if not arrow:
+        return terms, (*dots, *sorted(c for c, n in counts.items() if n == 1))
+    output = _letters(right, equation)
+    if "..." in output:
+        k = output.index("...")
+        output = [*output[:k], *dots, *output[k + 1 :]]
+    for label, number in Counter(output).items():
+        if number > 1:
+            raise SpecError(f"index {label!r} is repeated in the output", equation, 1, 1)
+        if label not in counts and label not in dots:
+            raise SpecError(f"index {label!r} of the output is in no operand", equation, 1, equation.rindex(label) + 1)
+    return terms, tuple(output)
+
+
+def _letters(text: str, equation: str) -> list[str]:
+    """A term's letters, with "..." for an ellipsis."""
+    before, dots, after = text.partition("...")
+    if any(c not in LETTERS for c in before + after):
+        bad = next(c for c in before + after if c not in LETTERS)
+        raise SpecError(f"{bad!r} is no index: indices are letters", equation, 1, equation.index(bad) + 1)
+    return [*before, *(["..."] if dots else []), *after]
+
+
+def _term_labels(text: str, rank: int, equation: str, number: int) -> Labels:
+    letters = _letters(text, equation)
+    named = len(letters) - ("..." in letters)
+    if "..." not in letters and named != rank:
+        raise SizeError(f"operand {number} has {rank} axes, but the equation {equation!r} gives it {named}")
+    if named > rank:
+        raise SizeError(f"operand {number} has {rank} axes, but the equation {equation!r} gives it at least {named}")
+    labels: list[str] = []
+    for letter in letters:
+        labels += [f"...{k}" for k in range(rank - named - 1, -1, -1)] if letter == "..." else [letter]
+    return tuple(labels)
+
+
+def _dots(labels: Labels) -> int:
+    return sum(label.startswith(".") for label in labels)
+
+
+def _lengths(terms: Sequence[Labels], shapes: Sequence[tuple[int, ...]], equation: str) -> dict[str, int]:
+    lengths: dict[str, int] = {}
+    for number, (labels, shape) in enumerate(zip(terms, shapes, strict=True)):
+        for axis, (label, length) in enumerate(zip(labels, shape, strict=True)):
+            have = lengths.get(label, 1)
+            if have != length and 1 not in (have, length):
+                shown = "an ellipsis axis" if label.startswith(".") else f"index {label!r}"
+                raise SizeError(
+                    f"{shown} of {equation!r} has length {have}, but axis {axis} of operand {number} has {length}"
+                )
+            lengths[label] = length if have == 1 else have
+    return lengths
+
+
+def _graph(
+    terms: Sequence[Labels],
+    output: Labels,
+    shapes: Sequence[tuple[int, ...]],
+    first: Sequence[int],
+    lengths: dict[str, int],
+    rank: int,
+) -> Graph:
+    """The evaluation graph with the product's tree of the given rank. Axes of length 1 that broadcast are left out."""
+    indices = {label: Index(k, str(length)) for k, (label, length) in enumerate(lengths.items())}
+    builder = Builder({})
+    operands = []
+    for labels, shape, tensor in zip(terms, shapes, first, strict=True):
+        stretched = [n == 1 and lengths[label] != 1 for label, n in zip(labels, shape, strict=True)]
+        name = f"a{tensor}" + "".join(f"_{k}" for k, s in enumerate(stretched) if s)
+        have = tuple(indices[label] for label, s in zip(labels, stretched, strict=True) if not s)
+        operands.append(builder.leaf(name, have))
+    keep_ = [indices[label] for label in output]
+    result, _ = builder.product(operands, keep_, ONE, ranked_orders({}, rank))
+    return Graph.of(builder.nodes, [builder.permuted(result, tuple(keep_))], {})
+
+
+def _squeezed(emitter: Emitter, leaf: str, values: dict[str, fx.Node]) -> fx.Node:
+    """The placeholder of a leaf without the axes that its name lists, as in "a0_1_2"."""
+    tensor, *axes = leaf.split("_")
+    value = values[tensor]
+    for axis in sorted(map(int, axes), reverse=True):
+        value = emitter.method("squeeze", value, axis)
+    return value
