@@ -188,7 +188,8 @@ class _Resolver:
             letters = [i.capitalize() + "1" * (i.capitalize() in taken) for i in slot.indices]
             problem += ", which is not split"
             advice = f"declare its parts, outer first ('where {name} = {'*'.join(letters)}'), or write one plain index"
-        return self._error("; ".join([" and ".join([problem, *known]), advice]), slot.at)
+        here = [f"here {' and '.join(known)}"] if known else []
+        return self._error("; ".join([problem, *here, advice]), slot.at)
 
     def _learn(self, variable: Variable, size: Atoms, access: Access, k: int) -> Variable:
         self.values[variable] = size

@@ -1,0 +1,128 @@
+"""What a generated specification is written in: its limits, its sizes with their splits, and its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import product
+
+from hypothesis import strategies as st
+
+from polyattn.language import Atoms, SizeTable
+from polyattn.language.syntax import Input, Split
+
+SHAPES = (("N",), ("N", "C"), ("N", "C"), ("H", "W", "C"), ("N", "N"))
+SPLITS = (("G", "M"), ("2", "M"), ("G", "2"), ("G", "G"), ("G", "M", "T"))
+NESTED = ("S", "T")
+
+Pieces = tuple[Atoms, ...]
+"""The sizes of the indices in one slot, outer first."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The options of `specification_texts`."""
+
+    degree: int
+    homogeneous: bool
+    functions: bool
+    splits: bool
+    brackets: bool
+    inputs: int
+    intermediates: int
+    indices: int
+    monomials: int
+    output_like_input: bool
+
+
+@dataclass(eq=False)
+class Tensor:
+    """A tensor that products may access.
+
+    Attributes:
+        shape: the size of each slot.
+        degree: how many inputs, or outputs of functions, it stands for.
+        summed: how many indices of atomic size are summed in its definition.
+        monomials: how many products its definition has.
+        pieces: of slots that were made of several indices, the sizes of those.
+    """
+
+    name: str
+    shape: tuple[Atoms, ...]
+    degree: int = 0
+    summed: int = 0
+    monomials: int = 1
+    pieces: dict[int, Pieces] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Space:
+    limits: Limits
+    inputs: tuple[Input, ...]
+    splits: tuple[Split, ...]
+
+    @classmethod
+    def drawn(cls, draw: st.DrawFn, limits: Limits) -> Space:
+        room = (limits.indices + 1) // 2  # the output may have as many indices again
+        usual = [shape for shape in SHAPES if len(shape) <= room]
+        names = st.sampled_from(("N", "C", "H", "2"))
+        sizes = draw(st.sampled_from(usual) | st.lists(names, min_size=1, max_size=min(3, room)).map(tuple))
+        inputs = [Input(draw(st.sampled_from(("x", "X"))), sizes)]
+        if limits.inputs > 1 and draw(st.booleans()):
+            more = st.lists(st.sampled_from((*sizes, "K")), min_size=1, max_size=min(2, room))
+            inputs.append(Input("z", tuple(draw(more))))
+        splits: list[Split] = []
+        if limits.splits and draw(st.integers(0, 2)):
+            size = draw(st.sampled_from((*dict.fromkeys(s for s in sizes if not s.isdigit()), "R")))
+            parts = draw(st.sampled_from(SPLITS))
+            if sum(len(parts) if s == size else 1 for s in sizes) <= room:
+                splits.append(Split(size, parts))
+                nested = sum(1 + len(parts) if s == size else 1 for s in sizes) <= room
+                if nested and "M" in parts and "T" not in parts and draw(st.booleans()):
+                    splits.append(Split("M", NESTED))
+        return cls(limits, tuple(inputs), tuple(splits))
+
+    @cached_property
+    def table(self) -> SizeTable:
+        names = [s for i in self.inputs for s in i.sizes]
+        names += [s for split in self.splits for s in (split.size, *split.parts)]
+        return SizeTable(tuple(dict.fromkeys(n for n in names if not n.isdigit())), self.splits)
+
+    @cached_property
+    def sizes(self) -> tuple[Atoms, ...]:
+        """The sizes that indices may have, those of the inputs first."""
+        named = [s for i in self.inputs for s in i.sizes] + [*self.table.names, "R", "3"]
+        return tuple(dict.fromkeys(map(self.table.atoms, named)))
+
+    def declared_name(self, size: Atoms) -> str | None:
+        """The name of a size where it has one, and so can stand in a `where`."""
+        name = self.table.name(size)
+        return None if "*" in name else name
+
+    def segmentations(self, size: Atoms) -> list[Pieces]:
+        """The ways to write a slot of this size as indices of its parts, and of their parts, outer first."""
+        return [pieces for pieces in self._pieces(size) if len(pieces) > 1]
+
+    def _pieces(self, size: Atoms) -> Iterator[Pieces]:
+        yield (size,)
+        parts = self.table.parts(self.table.name(size)) or ()
+        if parts:
+            for choice in product(*(list(self._pieces(self.table.atoms(part))) for part in parts)):
+                yield tuple(piece for pieces in choice for piece in pieces)
+
+
+def joined(pieces: Pieces) -> Atoms:
+    """The size of a slot with indices of these sizes."""
+    return tuple(atom for size in pieces for atom in size)
+
+
+def atoms_needed(shapes: Iterable[Iterable[Atoms]], have: Iterable[Atoms]) -> int:
+    """How many indices of atomic size must be new to access tensors of these shapes, given indices of these sizes."""
+    needed, sizes = 0, set(have)
+    for shape in shapes:
+        for size in shape:
+            if size not in sizes:
+                needed += len(size)
+                sizes.add(size)
+    return needed
