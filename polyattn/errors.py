@@ -45,7 +45,7 @@ class ProofError(PolyattnError, ValueError):
 
 
 def _picture(source: str, line: int, column: int) -> str:
-    if not line:
+    if not (source and line):
         return ""
     rows = source.split("\n")
     row = rows[line - 1] if line <= len(rows) else ""

@@ -211,7 +211,9 @@ def _expectation(error: UnexpectedToken, previous: Token | None) -> str:
         return "')' or an operator expected"
     if "SIGN" in expected:
         return "an operator or the end of the statement expected"
-    return "'*' or the end of the statement expected" if "STAR" in expected else "the end of the statement expected"
+    if "STAR" in expected:
+        return "'*' or the end of the statement expected"
+    return "the end of the statement expected after the size of an index"
 
 
 class _Builder:

@@ -155,16 +155,14 @@ class _Resolver:
     def _split_by_parts(self, number: int, access: Access, k: int) -> list[Variable]:
         """The sizes of a composite slot's indices: the declared parts of the slot's size, or its atomic sizes."""
         whole, *parts = self._variables(number, access, k, access.slots[k])
-        sizes = [self.values.get(part) for part in parts]
         atoms = self.values[whole]
         declared = self.sizes.parts(self.sizes.name(atoms)) or ()
         for pieces in ([self.sizes.atoms(part) for part in declared], [(atom,) for atom in atoms]):
-            if len(pieces) == len(sizes) and all(s in (None, p) for s, p in zip(sizes, pieces, strict=True)):
-                return [
-                    self._learn(part, piece, access, k)
-                    for part, size, piece in zip(parts, sizes, pieces, strict=True)
-                    if size is None
-                ]
+            if len(pieces) != len(parts):
+                continue
+            found = dict(zip(parts, pieces, strict=True))
+            if all(found[p] == piece == self.values.get(p, piece) for p, piece in zip(parts, pieces, strict=True)):
+                return [self._learn(part, found[part], access, k) for part in found if part not in self.values]
         return []
 
     def _misfit(self, number: int, access: Access, k: int) -> SpecError:
