@@ -72,15 +72,37 @@ def _compact(term: Monomial, free: tuple[Index, ...]) -> Monomial:
     return term.renamed({old: Index(start + k, old.size) for k, old in enumerate(seen)})
 
 
+def canonical_order(term: Monomial, free: Sequence[Index]) -> tuple[tuple[int, ...], dict[Index, int]]:
+    """Where the canonical form puts the factors and indices of a monomial, which makes equal ones correspond.
+
+    Args:
+        term: a monomial with identities contracted and arguments collected (`collect_arguments`).
+
+    Returns:
+        The positions of the factors in canonical order, and a number for each index, those included that its
+        functions run over: where two monomials have one canonical form, mapping number to number is an isomorphism.
+    """
+    graph = _graph(term.factors, tuple(free))
+    labels = graph.canonical_labels()
+    order = sorted(range(len(term.factors)), key=lambda k: labels[graph.vertices[(k,)]])
+    scopes = [graph.scopes[path] for path in graph.scopes if len(path) <= 1]
+    return tuple(order), {index: labels[v] for scope in reversed(scopes) for index, v in scope.items()}
+
+
 @lru_cache(maxsize=65536)
 def _canonical_factors(factors: tuple[Factor, ...], free: tuple[Index, ...]) -> tuple[Factor, ...]:
+    graph = _graph(factors, free)
+    return graph.rebuild(factors, ROOT, graph.canonical_labels(), len(free) and 1 + max(i.id for i in free))
+
+
+def _graph(factors: tuple[Factor, ...], free: tuple[Index, ...]) -> _Graph:
     graph = _Graph()
     for index in free:
         graph.scopes[ROOT][index] = graph.add(("index", index.size, index.id))
     root = graph.add(("root",))
     for position, factor in enumerate(factors):
         graph.factor(factor, root, ROOT, position)
-    return graph.rebuild(factors, ROOT, graph.canonical_labels(), len(free) and 1 + max(i.id for i in free))
+    return graph
 
 
 def _collect_argument(factor: Factor) -> Factor:

@@ -35,10 +35,16 @@ def statements_of(polynomial: Polynomial) -> Statements:
     """
     if not polynomial.terms:
         raise SpecError(f"'{polynomial.signature.output}' is zero: there is no term to write")
-    return _Printer(polynomial).run()
+    return Printer(polynomial).run()
 
 
-class _Printer:
+class Printer:
+    """Writes a polynomial, with its terms in the order that they have.
+
+    Attributes:
+        letters: the atomic size of each index that was written, by its letter.
+    """
+
     def __init__(self, polynomial: Polynomial):
         self.polynomial, self.signature = polynomial, polynomial.signature
         self.taken = {*self.signature.shapes, self.signature.output, *polynomial.tensors}

@@ -1,0 +1,157 @@
+"""Counterexamples: a point of the search as sizes and tensors that a person can put in, checked exactly.
+
+The search works on what the given equations leave; here the tensors that these define are worked out, every given
+equation is checked at the tensors found, and both sides are evaluated as they were given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from polyattn.algebra import FunctionFactor, Monomial
+from polyattn.errors import BudgetError
+from polyattn.language import Atoms, value_of
+from polyattn.proving.evaluation import EXACT, FLOATING, RATIONAL, Arithmetic, Point, evaluate
+from polyattn.proving.given import Given, Rule, Substitution, Symmetry
+from polyattn.proving.search import MARGIN
+from polyattn.proving.sides import Side
+from polyattn.proving.trial import holds
+
+
+def counterexample(
+    sides: tuple[Side, Side],
+    shapes: Mapping[str, tuple[Atoms, ...]],
+    splits: Sequence[tuple[str, tuple[str, ...]]],
+    given: Sequence[Given],
+    point: Point,
+) -> dict[str, Any] | None:
+    """The counterexample at a point, or None if the two sides agree there after all.
+
+    Args:
+        point: sizes, and the tensors that the given equations do not define; what is missing is zero or 1.
+    """
+    atoms = {a for shape in shapes.values() for slot in shape for a in slot if not a.isdigit()}
+    atoms |= {i.size for side in sides for t in side.terms for i in t.all_indices() if not i.size.isdigit()}
+    atoms |= {s for side in sides for s in side.spec.sizes.atomic}
+    sizes = {name: point.sizes.get(name, 1) for name in sorted(atoms | set(point.sizes))}
+    arithmetic = EXACT if _all_rational(sides, given) else FLOATING
+    try:
+        tensors = _all_tensors(sizes, shapes, given, point.tensors, arithmetic)
+        here = Point(sizes, tensors)
+        if not all(_satisfied(g, here) for g in given):
+            return None
+        left, right = (evaluate(s.terms, s.output, here, arithmetic) for s in sides)
+    except BudgetError:
+        return None
+    entry = _differing_entry(left, right, arithmetic)
+    if entry is None:
+        return None
+    needed = {t for side in sides for t in side.shapes}
+    grouped = [value_of(slot, sizes) for slot in sides[0].spec.shape(sides[0].spec.output)]
+    position = np.unravel_index(int(np.ravel_multi_index(entry, left.shape)) if left.ndim else 0, grouped)
+    return {
+        "sizes": _named_sizes(sizes, splits),
+        "tensors": {t: _nested(tensors[t], shapes[t], sizes) for t in shapes if t in needed or _mentioned(t, given)},
+        "entry": [int(k) for k in position],
+        "left": _number(left[entry]),
+        "right": _number(right[entry]),
+        "values": "exact" if arithmetic is EXACT else "approximate",
+    }
+
+
+def _all_rational(sides: tuple[Side, Side], given: Sequence[Given]) -> bool:
+    terms = [t for side in sides for t in side.terms]
+    terms += [t for g in given if isinstance(g, Substitution) for t in g.terms]
+    return all(_rational(t) for t in terms)
+
+
+def _rational(term: Monomial) -> bool:
+    functions = [f for f in term.factors if isinstance(f, FunctionFactor)]
+    return all(f.function in RATIONAL and all(map(_rational, f.terms)) for f in functions)
+
+
+def _all_tensors(
+    sizes: Mapping[str, int],
+    shapes: Mapping[str, tuple[Atoms, ...]],
+    given: Sequence[Given],
+    known: Mapping[str, np.ndarray],
+    arithmetic: Arithmetic,
+) -> dict[str, np.ndarray]:
+    """Every tensor with one axis per atomic slot: known ones, zeros, and those that definitions give."""
+    definitions = {g.tensor: g for g in given if isinstance(g, Substitution)}
+    tensors: dict[str, np.ndarray] = {}
+
+    def value(tensor: str) -> np.ndarray:
+        if tensor in tensors:
+            return tensors[tensor]
+        shape = [value_of((a,), sizes) for slot in shapes[tensor] for a in slot]
+        if tensor in definitions:
+            definition = definitions[tensor]
+            for other in definition.tensors:
+                value(other)
+            tensors[tensor] = evaluate(definition.terms, definition.target, Point(sizes, tensors), arithmetic)
+        elif tensor in known:
+            numbers = [arithmetic.number(Fraction(v)) for v in known[tensor].ravel()]
+            tensors[tensor] = np.array(numbers, dtype=arithmetic.dtype).reshape(shape)
+        else:
+            tensors[tensor] = np.zeros(shape, dtype=int).astype(arithmetic.dtype)
+        return tensors[tensor]
+
+    for tensor in shapes:
+        value(tensor)
+    return tensors
+
+
+def _satisfied(given: Given, point: Point) -> bool:
+    if isinstance(given, Rule):
+        return holds(given, point)
+    if isinstance(given, Symmetry):
+        array = point.tensors[given.tensor]
+        return bool(np.all(array == given.sign * np.transpose(array, np.argsort(given.order))))
+    return True
+
+
+def _differing_entry(left: np.ndarray, right: np.ndarray, arithmetic: Arithmetic) -> tuple[int, ...] | None:
+    if arithmetic is EXACT:
+        wrong = np.asarray(left != right, dtype=bool)
+    else:
+        scale = max(float(np.abs(left).max()), float(np.abs(right).max()), 1e-3)
+        wrong = np.asarray(np.abs(left - right) > MARGIN * scale, dtype=bool)
+    places = np.argwhere(wrong)
+    return tuple(int(k) for k in places[0]) if len(places) else None
+
+
+def _mentioned(tensor: str, given: Sequence[Given]) -> bool:
+    return any(tensor == g.tensor if isinstance(g, Symmetry) else tensor in g.tensors for g in given)
+
+
+def _named_sizes(sizes: Mapping[str, int], splits: Sequence[tuple[str, tuple[str, ...]]]) -> dict[str, int]:
+    named = dict(sizes)
+    for size, atoms in splits:
+        named[size] = value_of(atoms, sizes)
+    return dict(sorted(named.items()))
+
+
+def _nested(array: np.ndarray, shape: tuple[Atoms, ...], sizes: Mapping[str, int]) -> Any:
+    """Nested lists, one level per slot."""
+    grouped = array.reshape([value_of(slot, sizes) for slot in shape])
+    return _listed(grouped)
+
+
+def _listed(array: Any) -> Any:
+    if isinstance(array, np.ndarray) and array.ndim:
+        return [_listed(part) for part in array]
+    return _number(array.item() if isinstance(array, np.ndarray) else array)
+
+
+def _number(value: Any) -> int | float | str:
+    """An integer as it is, a fraction as text, a float rounded to what can be relied on."""
+    if isinstance(value, Fraction):
+        return int(value) if value.denominator == 1 else str(value)
+    if isinstance(value, float | np.floating):
+        return int(value) if float(value).is_integer() and abs(value) < 2**53 else float(f"{float(value):.9g}")
+    return int(value)

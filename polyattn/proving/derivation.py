@@ -1,0 +1,106 @@
+"""Derivations: a side's sum, expanded and rewritten by given equations until none applies any more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from polyattn.algebra import Monomial
+from polyattn.algebra.monomial import map_tensors
+from polyattn.errors import BudgetError
+from polyattn.language.syntax import IDENTITY
+from polyattn.proving.given import Given, Rule, Substitution
+from polyattn.proving.rewriting import Use, applied, first_use, normalised, substituted
+from polyattn.proving.sides import Side
+from polyattn.proving.witness import Forms, gathered
+
+MAX_STEPS = 256
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: what was done, the terms that it gave, and these with equal ones gathered.
+
+    Attributes:
+        given: the equation that was used; None for the first step, which expands the text.
+        use: where, if the equation is a rule.
+    """
+
+    given: Substitution | Rule | None
+    use: Use | None
+    raw: tuple[Monomial, ...]
+    terms: tuple[Monomial, ...]
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """A side's steps; the last one's terms are the side's normal form under the given equations."""
+
+    side: Side
+    forms: Forms
+    steps: tuple[Step, ...]
+    keys: frozenset = field(init=False)
+
+    def __post_init__(self):
+        terms = self.steps[-1].terms
+        object.__setattr__(self, "keys", frozenset((self.forms.key(t), t.coefficient) for t in terms if t.coefficient))
+
+    @property
+    def terms(self) -> tuple[Monomial, ...]:
+        return self.steps[-1].terms
+
+    @property
+    def tensors(self) -> set[str]:
+        """All tensors that occur on the way."""
+        names: set[str] = set()
+        for step in self.steps:
+            for term in step.raw:
+                map_tensors(term, lambda f: names.add(f.tensor))
+            if isinstance(step.given, Rule):
+                names |= step.given.tensors
+        return names - {IDENTITY}
+
+    def proves_equal(self, other: Derivation) -> bool:
+        return self.keys == other.keys
+
+
+def derived(side: Side, forms: Forms, given: Sequence[Given] = (), rules_first: bool = True) -> Derivation:
+    """The side rewritten by definitions and rules.
+
+    Args:
+        rules_first: whether rules go before definitions, which may remove the tensors that rules are about.
+    """
+    free = frozenset(forms.free)
+    raw = tuple(normalised(t, free) for t in side.terms)
+    steps = [Step(None, None, raw, gathered(raw, forms))]
+    definitions = [g for g in given if isinstance(g, Substitution)]
+    rules = [g for g in given if isinstance(g, Rule)]
+    while len(steps) <= MAX_STEPS:
+        terms = steps[-1].terms
+        step = _rule_step(terms, forms, rules) if rules_first else None
+        step = step or _definition_step(terms, forms, definitions) or _rule_step(terms, forms, rules)
+        if step is None:
+            return Derivation(side, forms, tuple(steps))
+        steps.append(step)
+    raise BudgetError(f"the {side.name} side is rewritten more than {MAX_STEPS} times")
+
+
+def _rule_step(terms: tuple[Monomial, ...], forms: Forms, rules: Sequence[Rule]) -> Step | None:
+    free = frozenset(forms.free)
+    for rule in rules:
+        use = first_use(terms, free, rule)
+        if use is not None:
+            raw = applied(terms, free, rule, use)
+            return Step(rule, use, raw, gathered(raw, forms))
+    return None
+
+
+def _definition_step(terms: tuple[Monomial, ...], forms: Forms, definitions: Sequence[Substitution]) -> Step | None:
+    used: set[str] = set()
+    for term in terms:
+        map_tensors(term, lambda f: used.add(f.tensor))
+    for definition in definitions:
+        if definition.tensor in used:
+            raw = substituted(terms, frozenset(forms.free), definition)
+            return Step(definition, None, raw, gathered(raw, forms))
+    return None

@@ -1,0 +1,289 @@
+"""Given equations: text to definitions, symmetries, rules and sizes, each resolved against the tensors of a question.
+
+What holds afterwards: every index has a size, every definition defines a tensor once and not by itself, and every
+rule has fewer tensors on its right than on its left, so that applying it comes to an end.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from polyattn.algebra import Index, Monomial, TensorFactor
+from polyattn.algebra.monomial import map_tensors
+from polyattn.errors import ProofError, SpecError
+from polyattn.language import Atoms
+from polyattn.language.parser import parse
+from polyattn.language.resolve import accesses_of
+from polyattn.language.syntax import IDENTITY, Access, Call, IndexSize, Sum
+from polyattn.proving.context import Context
+from polyattn.proving.sizes import SizeEquation
+
+MAX_GIVEN = 64
+
+SIZE = re.compile(r"\s*(?:where\s+)?([A-Z][A-Za-z0-9_]*)\s*=\s*([A-Za-z0-9_*\s]+)", re.ASCII)
+INDICES = re.compile(r"\s*(?:where\s+)?([a-z][A-Za-z0-9_]*(?:\s*,\s*[a-z][A-Za-z0-9_]*)*)\s*:\s*(\w+)\s*", re.ASCII)
+SUMMED = re.compile(r"(?P<left>[^=]*\S)\s+summed\s+over\s+(?P<over>[\w\s,]+?)\s+is\s+(?P<right>.+)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Substitution:
+    """`wf[d,f] = wq[d,r]*wk[f,r]`: the tensor is the sum of the monomials, at the target's indices."""
+
+    text: str
+    letters: Mapping[str, Atoms]
+    tensor: str
+    target: tuple[Index, ...]
+    terms: tuple[Monomial, ...]
+
+    @property
+    def tensors(self) -> frozenset[str]:
+        """The tensors of the right side."""
+        return frozenset(tensors_of(self.terms))
+
+
+@dataclass(frozen=True)
+class Symmetry:
+    """`adj[k,l] = adj[l,k]`: the entry at (i_0, i_1, ...) is `sign` times that at (i_order[0], i_order[1], ...)."""
+
+    text: str
+    letters: Mapping[str, Atoms]
+    tensor: str
+    order: tuple[int, ...]
+    sign: int
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`u[i,k]*u[j,k] = I[i,j]`: a product with indices summed inside it, and what it is equal to."""
+
+    text: str
+    letters: Mapping[str, Atoms]
+    left: Monomial
+    right: tuple[Monomial, ...]
+    free: tuple[Index, ...]
+
+    @property
+    def tensors(self) -> frozenset[str]:
+        return frozenset(tensors_of((self.left, *self.right)))
+
+
+Given = Substitution | Symmetry | Rule
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A given equation as text in parts, before it is resolved."""
+
+    text: str
+    left: Sum
+    right: Sum | Call
+    summed: frozenset[str] | None
+
+
+def size_equations(given: Sequence[str]) -> tuple[SizeEquation, ...]:
+    """The equations between sizes."""
+    found = []
+    for text in given:
+        if match := SIZE.fullmatch(text):
+            parts = tuple(re.sub(r"\s", "", match[2]).split("*"))
+            if not all(re.fullmatch(r"[A-Z]\w*|[1-9]\d{0,8}", part, re.ASCII) for part in parts):
+                raise ProofError(f"given {text!r}: a size is a product of sizes and whole numbers")
+            found.append(SizeEquation(match[1], parts, f"given {text!r}"))
+    return tuple(found)
+
+
+def size_texts(given: Sequence[str], letters: set[str]) -> list[str]:
+    """The given texts about sizes, and about the sizes of the letters."""
+    found = [text for text in given if SIZE.fullmatch(text)]
+    for text in given:
+        if (match := INDICES.fullmatch(text)) and letters & set(re.split(r"\s*,\s*", match[1])):
+            found.append(text)
+    return found
+
+
+def declared_indices(given: Sequence[str]) -> tuple[IndexSize, ...]:
+    """The sizes of indices, `r : R`, that hold in all given equations."""
+    found: dict[str, str] = {}
+    for text in given:
+        if match := INDICES.fullmatch(text):
+            for index in re.split(r"\s*,\s*", match[1]):
+                if found.setdefault(index, match[2]) != match[2]:
+                    raise ProofError(f"given {text!r}: index '{index}' has size {found[index]} by another")
+    return tuple(IndexSize(index, size) for index, size in found.items())
+
+
+def resolved(given: Sequence[str], context: Context) -> tuple[tuple[Given, ...], Context]:
+    """The equations between tensors, in an order in which each is about tensors that are known.
+
+    Returns:
+        The equations, and the context with the tensors that they bring in.
+
+    Raises:
+        ProofError: an equation does not parse, is about tensors that do not occur, defines one twice or by itself.
+    """
+    pending = [_statement(text) for text in given if not SIZE.fullmatch(text) and not INDICES.fullmatch(text)]
+    _check_declared_indices(context, pending)
+    found: list[Given] = []
+    while pending:
+        waiting, first = [], None
+        for statement in pending:
+            try:
+                item, context = _resolve(statement, context)
+                found.append(item)
+            except ProofError as error:
+                waiting.append(statement)
+                first = first or error
+        if len(waiting) == len(pending):
+            assert first is not None
+            raise first
+        pending = waiting
+    _check_definitions(found)
+    return tuple(found), context
+
+
+def _statement(text: str) -> Statement:
+    match = SUMMED.fullmatch(text.strip())
+    if match:
+        over = frozenset(re.split(r"[\s,]+", match["over"].strip(", ")))
+        return Statement(text, _left(text, match["left"]), _body(text, match["right"]), over)
+    left, equal, right = text.partition("=")
+    if not equal:
+        raise ProofError(
+            f"given {text!r} is no equation: 'w[d,f] = u[d,r]*v[f,r]', 'C = G*M', 'r : R' or "
+            f"'p[i,k] summed over k is 1' expected"
+        )
+    return Statement(text, _left(text, left), _body(text, right), None)
+
+
+def _left(text: str, left: str) -> Sum:
+    body = _body(text, left)
+    if isinstance(body, Call) or len(body.terms) != 1 or body.terms[0].negative:
+        raise ProofError(f"given {text!r}: a tensor or a product of tensors expected on the left")
+    if not all(isinstance(f, Access) for f in body.terms[0].factors):
+        raise ProofError(f"given {text!r}: only tensors can be multiplied on the left")
+    return body
+
+
+def _body(text: str, part: str) -> Sum | Call:
+    if "=" in part or ";" in part or "\n" in part.strip():
+        raise ProofError(f"given {text!r}: one equation with one '=' expected")
+    try:
+        (definition,) = parse(f"given_ = {part.strip()}").definitions
+    except SpecError as error:
+        raise ProofError(f"given {text!r}: {error.reason}") from error
+    return definition.body
+
+
+def _resolve(statement: Statement, context: Context) -> tuple[Given, Context]:
+    accesses = list(accesses_of(statement.left))
+    for access in accesses:
+        context.check_occurs(access.tensor, statement.text)
+    (target, *more) = accesses
+    if statement.summed is None and not more and len(set(target.indices)) == len(target.indices):
+        right = list(accesses_of(statement.right))
+        if all(access.tensor != target.tensor for access in right):
+            return _definition(statement, target, context)
+        return _symmetry(statement, target, context), context
+    return _rule(statement, accesses, context)
+
+
+def _definition(statement: Statement, target: Access, context: Context) -> tuple[Given, Context]:
+    if target.tensor == IDENTITY:
+        raise ProofError(f"given {statement.text!r}: '{IDENTITY}' is the identity and cannot be defined")
+    sizes = context.index_sizes((target,), statement.text)
+    right = context.expanded(target.indices, statement.right, sizes, statement.text)
+    found = Substitution(statement.text, right.sizes, target.tensor, right.output, right.terms)
+    return found, right.context
+
+
+def _symmetry(statement: Statement, target: Access, context: Context) -> Symmetry:
+    terms = statement.right.terms if isinstance(statement.right, Sum) else ()
+    factors = terms[0].factors if len(terms) == 1 else ()
+    if len(factors) != 1 or not isinstance(factors[0], Access):
+        raise ProofError(f"given {statement.text!r} is circular: '{target.tensor}' is on both sides")
+    other, negative = factors[0], terms[0].negative
+    if sorted(other.indices) != sorted(target.indices):
+        raise ProofError(
+            f"given {statement.text!r}: a symmetry of '{target.tensor}' has the same indices on both sides, in another order"
+        )
+    if other == target:
+        raise ProofError(f"given {statement.text!r} says {'that it is zero' if negative else 'nothing'}")
+    sizes = context.index_sizes((target, other), statement.text)
+    atoms = {name: [(name, k) for k in range(len(sizes[name]))] for name in target.indices}
+    mine = [a for name in target.indices for a in atoms[name]]
+    theirs = [a for name in other.indices for a in atoms[name]]
+    order = tuple(mine.index(a) for a in theirs)
+    return Symmetry(statement.text, sizes, target.tensor, order, -1 if negative else 1)
+
+
+def _rule(statement: Statement, accesses: Sequence[Access], context: Context) -> tuple[Given, Context]:
+    letters = tuple(dict.fromkeys(i for access in accesses for i in access.indices))
+    there = {i for access in accesses_of(statement.right) for i in access.indices}
+    summed = statement.summed if statement.summed is not None else frozenset(letters) - there
+    if not summed <= set(letters):
+        missing = ", ".join(sorted(summed - set(letters)))
+        raise ProofError(f"given {statement.text!r} sums over '{missing}', which its left side does not have")
+    if there & summed:
+        raise ProofError(f"given {statement.text!r}: '{min(there & summed)}' is summed on the left, and on the right")
+    free = tuple(i for i in letters if i not in summed)
+    sizes = context.index_sizes(accesses, statement.text)
+    left = context.expanded(free, statement.left, sizes, statement.text)
+    right = left.context.expanded(free, statement.right, sizes, statement.text)
+    if isinstance(statement.right, Call):
+        raise ProofError(f"given {statement.text!r}: a product can only be given as a sum, not as a function")
+    names = dict(zip(right.output, left.output, strict=True))
+    right_terms = tuple(_renumbered(t, names) for t in right.terms)
+    rule = Rule(statement.text, {**left.sizes, **right.sizes}, left.terms[0], right_terms, left.output)
+    if any(_length(t) >= _length(rule.left) for t in right_terms):
+        raise ProofError(
+            f"given {statement.text!r} can only be used from left to right, and there is no end to that unless the "
+            f"right side has fewer tensors than the left"
+        )
+    return rule, right.context
+
+
+def _renumbered(term: Monomial, names: dict[Index, Index]) -> Monomial:
+    """The monomial with its free indices renamed, and its summed ones moved out of their way."""
+    start = 1 + max((i.id for i in names.values()), default=-1)
+    summed = [i for i in dict.fromkeys(term.all_indices()) if i not in names]
+    return term.renamed({**names, **{old: Index(start + k, old.size) for k, old in enumerate(summed)}})
+
+
+def _length(term: Monomial) -> int:
+    return sum(not (isinstance(f, TensorFactor) and f.tensor == IDENTITY) for f in term.factors)
+
+
+def _check_declared_indices(context: Context, pending: Sequence[Statement]) -> None:
+    have = {i for s in pending for body in (s.left, s.right) for a in accesses_of(body) for i in a.indices}
+    for declared in context.declared:
+        if declared.index not in have:
+            raise ProofError(f"given '{declared.index} : {declared.size}': no given equation has that index")
+
+
+def _check_definitions(given: Iterable[Given]) -> None:
+    definitions: dict[str, Substitution] = {}
+    for item in given:
+        if isinstance(item, Substitution):
+            if item.tensor in definitions:
+                raise ProofError(
+                    f"given {item.text!r} contradicts {definitions[item.tensor].text!r}: '{item.tensor}' has two definitions"
+                )
+            definitions[item.tensor] = item
+    for name, item in definitions.items():
+        seen, queue = set(), [item]
+        while queue:
+            for tensor in tensors_of(queue.pop().terms):
+                if tensor == name:
+                    raise ProofError(f"given {item.text!r} is circular: '{name}' is defined by itself")
+                if tensor in definitions and tensor not in seen:
+                    seen.add(tensor)
+                    queue.append(definitions[tensor])
+
+
+def tensors_of(terms: Iterable[Monomial]) -> set[str]:
+    names: set[str] = set()
+    for term in terms:
+        map_tensors(term, lambda f: names.add(f.tensor))
+    return names - {IDENTITY}

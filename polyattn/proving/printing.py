@@ -1,0 +1,58 @@
+"""Verdicts as text: the bijection of a proof, or the numbers of a counterexample."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from polyattn.proving.verdict import Verdict
+
+SHOWN_PAIRS = 12
+"""How many pairs of monomials are shown; the certificate has them all."""
+
+
+def verdict_text(verdict: Verdict) -> str:
+    if verdict.certificate is not None:
+        lines = ["equal at every size: " + verdict.reason, *_proof(verdict.certificate)]
+    elif verdict.counterexample is not None:
+        lines = _difference(verdict.counterexample)
+    else:
+        lines = ["undecided: " + verdict.reason]
+    return "\n".join(lines)
+
+
+def _proof(certificate: dict[str, Any]) -> list[str]:
+    lines = []
+    for side in ("left", "right"):
+        for step in certificate[side]["steps"]:
+            by = "" if step["by"] == "expansion" else f"  by {certificate['given'][step['given']]['text']}"
+            lines += [f"  {side:5}  {line}" for line in _definitions(step["text"])[:-1]]
+            lines.append(f"  {side:5}  {_definitions(step['text'])[-1]}{by}")
+    left, right = (_terms(certificate[side]["steps"][-1]["text"]) for side in ("left", "right"))
+    for pair in certificate["pairs"][:SHOWN_PAIRS]:
+        lines.append(f"  {left[pair['left']]}  =  {right[pair['right']]}")
+        moved = [f"{i}→{j}" for i, j in pair["indices"].items()]
+        lines.append(f"    indices {', '.join(moved) or 'none'}")
+    if len(certificate["pairs"]) > SHOWN_PAIRS:
+        lines.append(f"  and {len(certificate['pairs']) - SHOWN_PAIRS} more pairs")
+    return lines
+
+
+def _definitions(text: str) -> list[str]:
+    return [line for line in text.split("\n") if "=" in line and not line.startswith("where ")]
+
+
+def _terms(text: str) -> list[str]:
+    """The terms of an expanded text's last line."""
+    total = text.split("\n")[-1].partition(" = ")[2]
+    return total.replace(" - ", " + -").split(" + ")
+
+
+def _difference(found: dict[str, Any]) -> list[str]:
+    sizes = ", ".join(f"{size} = {number}" for size, number in found["sizes"].items())
+    entry = ",".join(map(str, found["entry"]))
+    about = "about " if found["values"] == "approximate" else ""
+    lines = [f"different: at {sizes} the output's entry [{entry}] is"]
+    lines.append(f"  {about}{found['left']} on the left, {about}{found['right']} on the right, with")
+    lines += [f"  {tensor} = {value}" for tensor, value in found["tensors"].items()]
+    return lines

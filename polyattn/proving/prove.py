@@ -1,0 +1,172 @@
+"""`prove`: equal at every size, with a certificate; different, with a counterexample; or undecided, with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from polyattn.algebra.canonical import collect
+from polyattn.errors import ProofError
+from polyattn.language import Atoms
+from polyattn.proving.certificate import certificate
+from polyattn.proving.context import Context
+from polyattn.proving.counterexample import counterexample
+from polyattn.proving.derivation import Derivation, derived
+from polyattn.proving.given import (
+    MAX_GIVEN,
+    Given,
+    Rule,
+    Substitution,
+    Symmetry,
+    declared_indices,
+    resolved,
+    size_equations,
+    size_texts,
+)
+from polyattn.proving.search import Difference, search
+from polyattn.proving.sides import Question, Side, common_sides, read_questions
+from polyattn.proving.sizes import CommonSizes
+from polyattn.proving.symmetric import slot_kinds
+from polyattn.proving.verdict import Verdict
+from polyattn.proving.witness import Forms, NoWitnessError
+
+MAX_GIVEN_LENGTH = 4000
+
+
+def prove(left: Question, right: Question, given: str | Sequence[str] = ()) -> Verdict:
+    """Whether two specifications are the same function of their tensors, at every size.
+
+    Two polynomials are equal at every size exactly if their monomials are, up to renaming of summed indices; functions
+    such as softmax count as unknown tensors, one for each argument. So "equal" is always proved, and comes with a
+    certificate; "different" always comes with a counterexample; what is neither is "undecided".
+
+    Args:
+        left, right: specifications, polynomials, or texts; with the same inputs and an output of the same shape.
+            Sizes and tensors of one name are the same on both sides.
+        given: equations that are taken for granted:
+            a definition of a tensor, "wf[d,f] = wq[d,r]*wk[f,r]", with an index that only the right has summed;
+            a size, "C = G*M" or "R = K", or the size of an index of the other equations, "r : R";
+            a symmetry, "adj[k,l] = adj[l,k]";
+            a product that is equal to fewer factors, "u[i,k]*u[j,k] = I[i,j]", where indices that the right lacks
+            are summed, or "p[i,k] summed over k is 1", which says what is summed.
+
+    Returns:
+        The verdict; true only for "equal".
+
+    Raises:
+        SpecError: a text is wrong.
+        ProofError: the question makes no sense (other inputs, other shapes), or a given equation is wrong, about
+            tensors that do not occur, circular, or contradicts another.
+        BudgetError: the expansion is too large.
+
+    >>> verdict = prove(
+    ...     "x[N,C]; y[a,b] = x[a,d]*wf[d,f]*x[e,f]*x[e,b]",
+    ...     "x[N,C]; g[f,b] = x[e,f]*x[e,b]; y[a,b] = x[a,d]*wq[d,r]*wk[f,r]*g[f,b]; where r : R",
+    ...     given="wf[d,f] = wq[d,r]*wk[f,r]",
+    ... )
+    >>> verdict.status, bool(verdict)
+    ('equal', True)
+    """
+    texts = _given_texts(given)
+    specs = read_questions(left, right)
+    sizes = CommonSizes.of([s.statements for s in specs], size_equations(texts))
+    sides = common_sides(*specs, sizes)
+    context = _context(sides, sizes, texts)
+    equations, context = resolved(texts, context)
+    return _Question(sides, sizes, texts, equations, context).verdict()
+
+
+def _given_texts(given: str | Sequence[str]) -> tuple[str, ...]:
+    texts = (given,) if isinstance(given, str) else tuple(given)
+    for text in texts:
+        if not isinstance(text, str):
+            raise ProofError(f"a given equation is text, not {type(text).__name__}")
+        if len(text) > MAX_GIVEN_LENGTH:
+            raise ProofError(f"a given equation has {len(text):,} characters; the limit is {MAX_GIVEN_LENGTH:,}")
+    if len(texts) > MAX_GIVEN:
+        raise ProofError(f"{len(texts)} equations are given; the limit is {MAX_GIVEN}")
+    return texts
+
+
+def _context(sides: tuple[Side, Side], sizes: CommonSizes, texts: Sequence[str]) -> Context:
+    shapes: dict[str, tuple[Atoms, ...]] = {**sides[1].shapes, **sides[0].shapes}
+    names = {d.name: s.name for s in reversed(sides) for d in s.spec.statements.definitions}
+    atomic = frozenset(n for s in sides for n in s.spec.sizes.names)
+    return Context(shapes, sizes, declared_indices(texts), names, atomic)
+
+
+class _Question:
+    def __init__(
+        self,
+        sides: tuple[Side, Side],
+        sizes: CommonSizes,
+        texts: tuple[str, ...],
+        given: tuple[Given, ...],
+        context: Context,
+    ):
+        self.sides, self.sizes, self.texts, self.given, self.context = sides, sizes, texts, given, context
+        self.groups, self.symmetric = slot_kinds(g for g in given if isinstance(g, Symmetry))
+        self.output = sides[0].output
+
+    def verdict(self) -> Verdict:
+        attempts = self.attempts()
+        for left, right in attempts:
+            if left.proves_equal(right):
+                return self.equal(left, right)
+        return self.search(*attempts[-1])
+
+    def attempts(self) -> list[tuple[Derivation, Derivation]]:
+        """Without the given equations first, so that a proof uses none that it does not need."""
+        plain, forms = Forms(self.output, {}), Forms(self.output, self.groups)
+        found = [self.pair(plain, (), True)]
+        if self.given:
+            rules = any(isinstance(g, Rule) for g in self.given)
+            found += [self.pair(forms, self.given, first) for first in ((True, False) if rules else (False,))]
+        return found
+
+    def pair(self, forms: Forms, given: Sequence[Given], rules_first: bool) -> tuple[Derivation, Derivation]:
+        left, right = (derived(side, forms, given, rules_first) for side in self.sides)
+        return left, right
+
+    def answer(self, status, reason: str, **more) -> Verdict:
+        return Verdict(status, self.sides[0].text, self.sides[1].text, self.texts, reason, **more)
+
+    def equal(self, left: Derivation, right: Derivation) -> Verdict:
+        used = {s.given.text for d in (left, right) for s in d.steps if s.given is not None}
+        if left.forms.groups:
+            used |= self.symmetric
+        given = [g for g in self.given if g.text in used]
+        tensors = left.tensors | right.tensors
+        given = [g for g in given if not isinstance(g, Symmetry) or g.tensor in tensors]
+        sizes = size_texts(self.texts, {letter for g in given for letter in g.letters})
+        try:
+            found = certificate((left, right), self.context.shapes, self.sizes, given, sizes)
+        except NoWitnessError:
+            return self.answer("undecided", "the forms are equal, but no certificate can say so: an argument cancels")
+        count = sum(1 for t in left.terms if t.coefficient)
+        return self.answer("equal", f"{count} monomial{'s' * (count != 1)} on each side, one to one", certificate=found)
+
+    def search(self, left: Derivation, right: Derivation) -> Verdict:
+        """A difference after all that the given equations do, and the counterexample that shows it."""
+        mine, theirs = collect(left.terms, self.output), collect(right.terms, self.output)
+        common = set(mine) & set(theirs)
+        difference = Difference(
+            tuple(t for t in mine if t not in common),
+            tuple(t for t in theirs if t not in common),
+            self.output,
+            self.free_shapes(),
+            tuple(g for g in self.given if isinstance(g, Symmetry)),
+            tuple(g for g in self.given if isinstance(g, Rule)),
+        )
+        point, reason = search(difference, self.confirmed)
+        if point is None:
+            return self.answer("undecided", reason)
+        return self.answer("different", "the two sides disagree at a point", counterexample=point)
+
+    def free_shapes(self) -> dict[str, tuple[str, ...]]:
+        """The atomic slots of the tensors that no given equation defines."""
+        defined = {g.tensor for g in self.given if isinstance(g, Substitution)}
+        return {t: tuple(a for s in slots for a in s) for t, slots in self.context.shapes.items() if t not in defined}
+
+    def confirmed(self, point):
+        splits = [(s.size, self.sizes.atoms(s.size)) for s in self.sizes.splits]
+        return counterexample(self.sides, self.context.shapes, splits, self.given, point)

@@ -1,0 +1,221 @@
+"""The search for a counterexample: the smallest sizes first, then as many zeros and ones as can be had.
+
+A difference between polynomials is never zero at every size, so sizes as large as the number of indices suffice; in
+practice one or two of them are 2. Sizes are tried modulo a prime at random points; what is found there is shrunk
+entry by entry. Nothing here is trusted: `counterexample` evaluates both texts again in exact arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import combinations_with_replacement
+from random import Random
+from typing import TypeVar
+
+import numpy as np
+
+from polyattn.algebra import FunctionFactor, Index, Monomial
+from polyattn.errors import BudgetError
+from polyattn.proving.evaluation import FLOATING, MODULAR, PRIME, Arithmetic, Point, evaluate
+from polyattn.proving.given import Rule, Symmetry
+from polyattn.proving.trial import Unknown, filled, restricted, unknowns
+
+T = TypeVar("T")
+
+MAX_TRIED = 1500
+"""How many assignments of sizes are tried."""
+
+MAX_WORK = 60_000
+"""How many monomials are evaluated in all."""
+
+MARGIN = 1e-6
+"""The relative difference that counts where functions are evaluated in float64."""
+
+RANGES = ((0, 1), (0, 1), (0, 1), (-1, 1), (0, 2), (-2, 2), (-3, 3), (-9, 9), (-99, 99), (-9999, 9999))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What is to be made different from zero.
+
+    Attributes:
+        left, right: the monomials that one side has and the other has not.
+        output: the indices on the left of both.
+        shapes: the atomic slots of the tensors that occur.
+        symmetries, rules: the given equations that the tensors have to satisfy.
+    """
+
+    left: tuple[Monomial, ...]
+    right: tuple[Monomial, ...]
+    output: tuple[Index, ...]
+    shapes: Mapping[str, tuple[str, ...]]
+    symmetries: tuple[Symmetry, ...] = ()
+    rules: tuple[Rule, ...] = ()
+
+    @property
+    def applies_functions(self) -> bool:
+        return any(isinstance(f, FunctionFactor) for t in (*self.left, *self.right) for f in t.factors)
+
+
+def search(difference: Difference, confirm: Callable[[Point], T | None]) -> tuple[T | None, str]:
+    """A point at which the two sides differ, as small as can be found, or None and how far the search went.
+
+    Args:
+        confirm: what is made of a point, or None if the sides agree there in exact arithmetic.
+    """
+    hunt = _Hunt(difference)
+    try:
+        for sizes in hunt.assignments():
+            point = hunt.at(sizes)
+            if point is not None and (confirmed := confirm(point)) is not None:
+                return confirmed, ""
+    except _OutOfBudgetError:
+        return None, f"the budget of {MAX_WORK:,} evaluated monomials is used up, at sizes up to {hunt.reached()}"
+    return None, f"no difference was found at {hunt.tried} assignments of sizes, up to {hunt.reached()}"
+
+
+class _OutOfBudgetError(Exception):
+    """The search has done all that it may."""
+
+
+class _Hunt:
+    def __init__(self, difference: Difference):
+        self.difference = difference
+        self.random = Random(0)
+        self.work = self.tried = 0
+        self.largest: dict[str, int] = {}
+        self.arithmetic = FLOATING if difference.applies_functions else MODULAR
+
+    def reached(self) -> str:
+        return ", ".join(f"{size} = {n}" for size, n in sorted(self.largest.items())) or "no size at all"
+
+    def assignments(self) -> Iterator[dict[str, int]]:
+        """Sizes in the order of their sum; last, if that is too far off, the sizes that suffice."""
+        bounds = self.bounds()
+        names = sorted(bounds)
+        top = sum(bounds[n] - 1 for n in names)
+        for extra in range(top + 1):
+            for more in combinations_with_replacement(names, extra):
+                sizes = {n: 1 + more.count(n) for n in names}
+                if any(sizes[n] > bounds[n] for n in names):
+                    continue
+                if self.tried == MAX_TRIED:
+                    yield bounds
+                    return
+                self.tried += 1
+                yield sizes
+
+    def bounds(self) -> dict[str, int]:
+        """For each size the number of indices that run over it, and room for its powers to come apart."""
+        terms = (*self.difference.left, *self.difference.right)
+        bounds: dict[str, int] = {}
+        for term in terms:
+            indices = {*self.difference.output, *term.all_indices()}
+            for size in {i.size for i in indices if not i.size.isdigit()}:
+                bounds[size] = max(bounds.get(size, 1), sum(i.size == size for i in indices))
+        for size in {s for t in terms for s in _powers(t)}:
+            exponents = [_powers(t).get(size, 0) for t in terms]
+            bounds[size] = bounds.get(size, 1) + max(exponents) - min(exponents)
+        return bounds
+
+    def at(self, sizes: dict[str, int]) -> Point | None:
+        """A small point at the given sizes where the sides differ, if one is found."""
+        shapes = {
+            t: tuple(int(a) if a.isdigit() else sizes.get(a, 1) for a in atoms)
+            for t, atoms in self.difference.shapes.items()
+        }
+        bound = {t for rule in self.difference.rules for t in rule.tensors} & set(shapes)
+        free = {t: shape for t, shape in shapes.items() if t not in bound}
+        unknown = unknowns(free, self.difference.symmetries)
+        choices: Iterator[dict[str, np.ndarray]] = iter([{}])
+        if bound:
+            choices = restricted({t: shapes[t] for t in bound}, self.difference.rules, sizes)
+        for fixed in choices:
+            trial = _Trial(self, sizes, free, unknown, fixed)
+            try:
+                values = trial.differing()
+            except BudgetError:
+                return None
+            self.largest = {s: max(n, self.largest.get(s, 1)) for s, n in sizes.items()}
+            if values is not None:
+                return trial.point(trial.shrunk(values))
+        return None
+
+
+@dataclass
+class _Trial:
+    """The hunt at fixed sizes, with fixed arrays for the tensors that rules restrict."""
+
+    hunt: _Hunt
+    sizes: dict[str, int]
+    shapes: dict[str, tuple[int, ...]]
+    unknown: list[Unknown]
+    fixed: dict[str, np.ndarray]
+
+    def point(self, values: Sequence[int]) -> Point:
+        from polyattn.proving.evaluation import EXACT
+
+        return Point(self.sizes, {**filled(self.shapes, self.unknown, values, EXACT), **self.fixed})
+
+    def differs(self, values: Sequence[int]) -> bool:
+        hunt, arithmetic = self.hunt, self.hunt.arithmetic
+        hunt.work += len(hunt.difference.left) + len(hunt.difference.right)
+        if hunt.work > MAX_WORK:
+            raise _OutOfBudgetError
+        fixed = {t: _converted(array, arithmetic) for t, array in self.fixed.items()}
+        point = Point(self.sizes, {**filled(self.shapes, self.unknown, values, arithmetic), **fixed})
+        output = hunt.difference.output
+        left = evaluate(hunt.difference.left, output, point, arithmetic)
+        right = evaluate(hunt.difference.right, output, point, arithmetic)
+        if arithmetic is MODULAR:
+            return bool(np.any(left != right))
+        scale = max(float(np.abs(left).max()), float(np.abs(right).max()), 1e-3)
+        return bool(np.any(np.abs(left - right) > MARGIN * scale))
+
+    def differing(self) -> list[int] | None:
+        """Values at which the sides differ: ones, then random ones from growing ranges."""
+        count = len(self.unknown)
+        if self.hunt.arithmetic is MODULAR and not self.differs(
+            [self.hunt.random.randrange(PRIME) for _ in range(count)]
+        ):
+            return None
+        if self.differs([1] * count):
+            return [1] * count
+        for low, high in RANGES:
+            values = [self.hunt.random.randint(low, high) for _ in range(count)]
+            if self.differs(values):
+                return values
+        return None
+
+    def shrunk(self, values: list[int]) -> list[int]:
+        """Zeros and then ones wherever the sides still differ: whole tensors first, then entry by entry."""
+        groups = [
+            [k for k, u in enumerate(self.unknown) if u.tensor == t]
+            for t in dict.fromkeys(u.tensor for u in self.unknown)
+        ]
+        groups += [[k] for k in range(len(values))]
+        for _ in range(2):
+            before = list(values)
+            for new in (0, 1):
+                for group in groups:
+                    changed = [new if k in group and _simpler(new, v) else v for k, v in enumerate(values)]
+                    if changed != values and self.differs(changed):
+                        values = changed
+            if values == before:
+                break
+        return values
+
+
+def _simpler(new: int, old: int) -> bool:
+    return (abs(new), new < 0) < (abs(old), old < 0)
+
+
+def _powers(term: Monomial) -> dict[str, int]:
+    return dict(term.powers)
+
+
+def _converted(array: np.ndarray, arithmetic: Arithmetic) -> np.ndarray:
+    flat = [arithmetic.number(Fraction(v)) for v in array.ravel()]
+    return np.array(flat, dtype=arithmetic.dtype).reshape(array.shape)

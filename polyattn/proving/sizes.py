@@ -1,0 +1,126 @@
+"""Size equations: what sizes are products of, on both sides of a question and in the given equations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from polyattn.errors import ProofError
+from polyattn.language import Atoms, SizeTable
+from polyattn.language.checks import MAX_ATOMS
+from polyattn.language.syntax import (
+    Bracket,
+    Call,
+    Definition,
+    Factor,
+    IndexSize,
+    Input,
+    Number,
+    SizeRef,
+    Split,
+    Statements,
+    Sum,
+)
+
+
+@dataclass(frozen=True)
+class SizeEquation:
+    """`C = G*M`, or `R = K` and `R = 4`, which put one size for another."""
+
+    size: str
+    parts: tuple[str, ...]
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class CommonSizes:
+    """What both sides are rewritten by: sizes that stand for others, and splits."""
+
+    names: Mapping[str, str]
+    splits: tuple[Split, ...]
+
+    @classmethod
+    def of(cls, sides: Iterable[Statements], equations: Iterable[SizeEquation] = ()) -> CommonSizes:
+        """Raises ProofError where a size is two different products, or a part of itself."""
+        sources: dict[str, SizeEquation] = {}
+        for name, statements in zip(("the left side", "the right side"), sides, strict=True):
+            for split in statements.splits:
+                _add(sources, SizeEquation(split.size, split.parts, name))
+        for equation in equations:
+            _add(sources, equation)
+        parts = {e.size: e.parts for e in sources.values()}
+        for equation in sources.values():
+            _count_atoms(equation.size, parts, equation.source, (), {})
+        names = {size: _final(size, parts) for size, p in parts.items() if len(p) == 1}
+        splits = tuple(
+            Split(size, tuple(_final(p, parts) for p in split))
+            for size, split in sorted(parts.items())
+            if len(split) > 1
+        )
+        return cls(names, splits)
+
+    def rewritten(self, statements: Statements) -> Statements:
+        """The statements over the common sizes."""
+        rename = self.names.get
+        inputs = tuple(Input(i.name, tuple(rename(s, s) for s in i.sizes)) for i in statements.inputs)
+        declared = tuple(IndexSize(d.index, rename(d.size, d.size)) for d in statements.index_sizes)
+        definitions = tuple(Definition(d.target, self.body(d.body)) for d in statements.definitions)
+        used = {s for i in inputs for s in i.sizes} | {d.size for d in declared}
+        used |= {p for split in statements.splits for p in (split.size, *split.parts)}
+        return Statements(inputs, self.splits_of(used), declared, definitions)
+
+    def atoms(self, size: str) -> Atoms:
+        """A size as its atomic sizes, outermost first."""
+        return SizeTable((size,), self.splits).atoms(self.names.get(size, size))
+
+    def splits_of(self, sizes: Iterable[str]) -> tuple[Split, ...]:
+        """The splits that the given sizes need."""
+        known, needed = {s.size: s for s in self.splits}, set(sizes)
+        queue = [s for s in needed if s in known]
+        while queue:
+            new = [p for p in known[queue.pop()].parts if p not in needed]
+            needed.update(new)
+            queue += [p for p in new if p in known]
+        return tuple(s for s in self.splits if s.size in needed)
+
+    def body(self, body: Sum | Call) -> Sum | Call:
+        """A right-hand side over the common sizes."""
+        if isinstance(body, Call):
+            return replace(body, argument=self.body(body.argument))
+        return Sum(tuple(replace(t, factors=tuple(map(self._factor, t.factors))) for t in body.terms))
+
+    def _factor(self, factor: Factor) -> Factor:
+        if isinstance(factor, Bracket):
+            body = self.body(factor.body)
+            return Bracket(body) if isinstance(body, Sum) else factor
+        if isinstance(factor, SizeRef):
+            name = self.names.get(factor.size, factor.size)
+            return Number(Fraction(int(name))) if name.isdigit() else SizeRef(name)
+        return factor
+
+
+def _add(sources: dict[str, SizeEquation], new: SizeEquation) -> None:
+    old = sources.setdefault(new.size, new)
+    if old.parts != new.parts:
+        raise ProofError(
+            f"size {new.size} is {'*'.join(old.parts)} by {old.source}, but {'*'.join(new.parts)} by {new.source}"
+        )
+
+
+def _final(size: str, parts: Mapping[str, tuple[str, ...]]) -> str:
+    while len(parts.get(size, ())) == 1:
+        size = parts[size][0]
+    return size
+
+
+def _count_atoms(
+    size: str, parts: Mapping[str, tuple[str, ...]], source: str, above: tuple[str, ...], known: dict[str, int]
+) -> int:
+    if size in above:
+        raise ProofError(f"by {source}, size {size} is a part of itself")
+    if size not in known:
+        known[size] = sum(_count_atoms(p, parts, source, (*above, size), known) for p in parts.get(size, ())) or 1
+        if known[size] > MAX_ATOMS or len(above) > MAX_ATOMS:
+            raise ProofError(f"by {source}, size {above[0] if above else size} has more than {MAX_ATOMS} atomic sizes")
+    return known[size]

@@ -1,0 +1,82 @@
+"""`Verdict`: the answer of the prover, which prints as a proof or a counterexample that a person can follow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, Self, get_args
+
+from polyattn.errors import ProofError
+
+Status = Literal["equal", "different", "undecided"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether two specifications are the same function at every size.
+
+    True only if they were proved equal: a difference and an open question are both false.
+
+    Attributes:
+        status: "equal", "different" or "undecided".
+        left, right: the two texts.
+        given: the equations that were taken for granted.
+        reason: why the answer is what it is, in a sentence.
+        certificate: for "equal", what `proofs/check.py` needs to check the proof; see docs.
+        counterexample: for "different", sizes, integer tensors, an entry of the output, and both values there.
+    """
+
+    status: Status
+    left: str
+    right: str
+    given: tuple[str, ...] = ()
+    reason: str = ""
+    certificate: dict[str, Any] | None = field(default=None, hash=False)
+    counterexample: dict[str, Any] | None = field(default=None, hash=False)
+
+    def __bool__(self) -> bool:
+        return self.status == "equal"
+
+    def __str__(self) -> str:
+        from polyattn.proving.printing import verdict_text
+
+        return verdict_text(self)
+
+    def to_json(self, indent: int | None = None) -> str:
+        """The verdict as JSON text; `Verdict.from_json` reads it back."""
+        return json.dumps(asdict(self), indent=indent, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The verdict that `to_json` wrote.
+
+        Raises:
+            ProofError: the text is not a verdict. A certificate in it is not checked: `proofs/check.py` does that.
+        """
+        try:
+            data = json.loads(text, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise ProofError(f"this is no JSON: {error}") from None
+        names = {f.name for f in fields(cls)}
+        if not isinstance(data, dict) or set(data) != names:
+            raise ProofError(f"a verdict is a JSON object with {', '.join(sorted(names))}")
+        _check_types(data)
+        return cls(**{**data, "given": tuple(data["given"])})
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
+
+
+def _check_types(data: Mapping[str, Any]) -> None:
+    if data["status"] not in get_args(Status):
+        raise ProofError(f"a verdict's status is one of {', '.join(get_args(Status))}, not {data['status']!r}")
+    for name in ("left", "right", "reason"):
+        if not isinstance(data[name], str):
+            raise ProofError(f"a verdict's {name} is text, not {type(data[name]).__name__}")
+    if not isinstance(data["given"], list) or not all(isinstance(g, str) for g in data["given"]):
+        raise ProofError("a verdict's given equations are a list of texts")
+    for name, status in (("certificate", "equal"), ("counterexample", "different")):
+        if not isinstance(data[name], dict if data["status"] == status else type(None)):
+            raise ProofError(f"a verdict has a {name} exactly if it is {status!r}")
