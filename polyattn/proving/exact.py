@@ -1,0 +1,224 @@
+"""The lowered graph in exact arithmetic: an interpreter of `torch.fx` graphs over numpy arrays of objects.
+
+The very graph that runs on floats is run on integers modulo a prime, on fractions or on polynomials: every number
+that Python can add and multiply will do. It knows each operation that the lowering emits, with torch's meaning, and
+refuses all others by name: nothing is ever skipped. A float in the graph that stands for a rational, such as 1/3, has
+that rational in `node.meta["coefficient"]`, which is believed only if it rounds to that very float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from math import isfinite, prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from polyattn.errors import NotPolynomialError, ProofError, SizeError
+from polyattn.lowering.shapes import expect_shape
+from polyattn.proving.evaluation import Arithmetic
+
+
+def run_exactly(module: fx.GraphModule, tensors: Sequence[np.ndarray], arithmetic: Arithmetic) -> Any:
+    """What a lowered graph makes of exact tensors: an array, or a tuple of arrays and None.
+
+    Args:
+        module: from `polyattn.lower`, or a graph of the same operations.
+        tensors: an object array for each argument, in their order; the inputs have a leading batch axis.
+        arithmetic: how rational constants enter, and what is done with every result (such as a remainder).
+
+    Raises:
+        ProofError: the graph has an operation that is not known here.
+        NotPolynomialError: the graph applies a function.
+        SizeError: a tensor's shape is not the one that the graph was made for.
+        ValueError: shapes in the graph do not fit each other.
+    """
+    run = _Run(arithmetic)
+    values: dict[fx.Node, Any] = {}
+    rest = iter(tensors)
+    for node in module.graph.nodes:
+        if node.op == "placeholder":
+            values[node] = next(rest)
+            continue
+        args, kwargs = fx.node.map_arg((node.args, dict(node.kwargs)), lambda n: values[n])
+        if node.op == "output":
+            return args[0]
+        values[node] = run.operation(node)(*args, **kwargs)
+    raise ProofError("the graph has no output")
+
+
+def rational(node: fx.Node, value: float | int) -> Fraction:
+    """The number that a constant among a node's arguments stands for."""
+    meant = node.meta.get("coefficient")
+    if isinstance(meant, Fraction) and float(meant) == value:
+        return meant
+    if not isfinite(value):
+        raise ProofError(f"the graph's operation '{node.name}' has the constant {value}, which is no number")
+    return Fraction(value)
+
+
+def operation_name(node: fx.Node) -> str:
+    """What a node applies: the method's or the function's bare name."""
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+
+
+class _Run:
+    def __init__(self, arithmetic: Arithmetic):
+        self.arithmetic = arithmetic
+
+    def operation(self, node: fx.Node) -> Callable[..., Any]:
+        table = {"call_function": FUNCTIONS, "call_method": METHODS}.get(node.op, {})
+        if node.target in table:
+            handler = table[node.target]  # pyright: ignore[reportArgumentType]
+            return lambda *args, **kwargs: handler(self, node, *args, **kwargs)
+        if operation_name(node) in OPAQUE:
+            raise NotPolynomialError(
+                f"the graph applies '{operation_name(node)}': only numbers can be put into it, not exact arithmetic; "
+                f'level="numeric" checks it'
+            )
+        raise ProofError(
+            f"the graph's operation '{node.name}' ({node.op} of {operation_name(node)}) is not known to exact "
+            f"arithmetic, so nothing can be said about this graph"
+        )
+
+    def settled(self, value: Any) -> np.ndarray:
+        return _array(self.arithmetic.settle(_array(value)))
+
+    def constant(self, node: fx.Node, value: float | int) -> Any:
+        return self.arithmetic.number(rational(node, value))
+
+    def scaled(self, node: fx.Node, array: np.ndarray, factor: float | int) -> np.ndarray:
+        return array if factor == 1 else self.settled(array * self.constant(node, factor))
+
+    def matmul(self, node: fx.Node, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return self.settled(np.matmul(a, b))
+
+    def baddbmm(
+        self, node: fx.Node, c: np.ndarray, a: np.ndarray, b: np.ndarray, *, beta: float = 1, alpha: float = 1
+    ) -> np.ndarray:
+        if a.ndim != 3 or b.ndim != 3:
+            raise ValueError("baddbmm takes batches of matrices")
+        product = self.scaled(node, self.settled(np.matmul(a, b)), alpha)
+        return product if beta == 0 else self.settled(self.scaled(node, c, beta) + product)
+
+    def mul(self, node: fx.Node, a: np.ndarray, b: np.ndarray | float | int) -> np.ndarray:
+        return self.scaled(node, a, b) if isinstance(b, float | int) else self.settled(a * b)
+
+    def add(self, node: fx.Node, a: np.ndarray, b: np.ndarray, *, alpha: float = 1) -> np.ndarray:
+        return self.settled(a + self.scaled(node, b, alpha))
+
+    def sub(self, node: fx.Node, a: np.ndarray, b: np.ndarray, *, alpha: float = 1) -> np.ndarray:
+        return self.settled(a - self.scaled(node, b, alpha))
+
+    def neg(self, node: fx.Node, a: np.ndarray) -> np.ndarray:
+        return self.settled(-a)
+
+    def sum(self, node: fx.Node, a: np.ndarray, dim: Any = None, keepdim: bool = False) -> np.ndarray:
+        return self.settled(a.sum(axis=_axes(dim), keepdims=keepdim))
+
+    def mean(self, node: fx.Node, a: np.ndarray, dim: Any = None, keepdim: bool = False) -> np.ndarray:
+        axes = _axes(dim)
+        count = a.size if axes is None else prod(a.shape[k] for k in axes)
+        total = self.sum(node, a, dim, keepdim)
+        return self.settled(total * self.arithmetic.number(Fraction(1, count)))
+
+    def diagonal(self, node: fx.Node, a: np.ndarray, offset: int = 0, dim1: int = 0, dim2: int = 1) -> np.ndarray:
+        return np.diagonal(a, offset, dim1, dim2)
+
+    def permute(self, node: fx.Node, a: np.ndarray, *order: Any) -> np.ndarray:
+        return a.transpose(_flat(order))
+
+    def flatten(self, node: fx.Node, a: np.ndarray, start: int = 0, end: int = -1) -> np.ndarray:
+        start, end = start % max(a.ndim, 1), end % max(a.ndim, 1)
+        return a.reshape(*a.shape[:start], prod(a.shape[start : end + 1]), *a.shape[end + 1 :])
+
+    def unflatten(self, node: fx.Node, a: np.ndarray, axis: int, lengths: Sequence[int]) -> np.ndarray:
+        axis, lengths = axis % a.ndim, list(lengths)
+        if -1 in lengths:
+            lengths[lengths.index(-1)] = a.shape[axis] // -prod(lengths)
+        if prod(lengths) != a.shape[axis]:
+            raise ValueError(f"an axis of length {a.shape[axis]} does not unflatten into {lengths}")
+        return a.reshape(*a.shape[:axis], *lengths, *a.shape[axis + 1 :])
+
+    def unsqueeze(self, node: fx.Node, a: np.ndarray, axis: int) -> np.ndarray:
+        return np.expand_dims(a, axis)
+
+    def squeeze(self, node: fx.Node, a: np.ndarray, axis: int) -> np.ndarray:
+        return np.squeeze(a, axis) if a.shape[axis] == 1 else a
+
+    def expand(self, node: fx.Node, a: np.ndarray, *lengths: Any) -> np.ndarray:
+        wanted = _flat(lengths)
+        have = (1,) * (len(wanted) - a.ndim) + a.shape
+        return np.broadcast_to(a, [h if w == -1 else w for w, h in zip(wanted, have, strict=True)])
+
+    def size(self, node: fx.Node, a: np.ndarray, axis: int) -> int:
+        return a.shape[axis]
+
+    def eye(self, node: fx.Node, n: int) -> np.ndarray:
+        return _array([[self.arithmetic.number(Fraction(int(i == j))) for j in range(n)] for i in range(n)])
+
+    def to(self, node: fx.Node, a: np.ndarray, like: np.ndarray) -> np.ndarray:
+        return a
+
+    def new_ones(self, node: fx.Node, like: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+        return np.full(shape, self.arithmetic.number(Fraction(1)), dtype=object)
+
+    def new_zeros(self, node: fx.Node, like: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+        return np.full(shape, self.arithmetic.number(Fraction(0)), dtype=object)
+
+    def expect_shape(
+        self, node: fx.Node, a: np.ndarray, name: str, shape: tuple[int, ...], batched: bool
+    ) -> np.ndarray:
+        have = a.shape[1:] if batched else a.shape
+        if have != tuple(shape):
+            raise SizeError(f"'{name}' has shape {a.shape}, but the graph was planned for {tuple(shape)}")
+        return a
+
+
+FUNCTIONS: Mapping[Any, Callable[..., Any]] = {
+    expect_shape: _Run.expect_shape,
+    torch.matmul: _Run.matmul,
+    torch.baddbmm: _Run.baddbmm,
+    torch.mul: _Run.mul,
+    torch.add: _Run.add,
+    torch.sub: _Run.sub,
+    torch.neg: _Run.neg,
+    torch.diagonal: _Run.diagonal,
+    torch.eye: _Run.eye,
+}
+METHODS: Mapping[Any, Callable[..., Any]] = {
+    "sum": _Run.sum,
+    "mean": _Run.mean,
+    "permute": _Run.permute,
+    "flatten": _Run.flatten,
+    "unflatten": _Run.unflatten,
+    "unsqueeze": _Run.unsqueeze,
+    "squeeze": _Run.squeeze,
+    "expand": _Run.expand,
+    "size": _Run.size,
+    "to": _Run.to,
+    "new_ones": _Run.new_ones,
+    "new_zeros": _Run.new_zeros,
+}
+OPAQUE = frozenset({"softmax", "relu", "sigmoid", "abs", "div", "clamp_min", "amax"})
+"""The operations that the language's functions are made of."""
+
+
+def _array(value: Any) -> np.ndarray:
+    """numpy gives bare numbers for arrays without axes."""
+    return np.asarray(value, dtype=object)
+
+
+def _axes(dim: Any) -> tuple[int, ...] | None:
+    """torch's `dim`: none, and an empty tuple, are all axes."""
+    if dim is None or dim == () or dim == []:
+        return None
+    return (dim,) if isinstance(dim, int) else tuple(dim)
+
+
+def _flat(numbers: tuple[Any, ...]) -> tuple[int, ...]:
+    """`permute(0, 1)` and `permute((0, 1))` are one."""
+    return tuple(numbers[0]) if len(numbers) == 1 and not isinstance(numbers[0], int) else numbers

@@ -1,0 +1,147 @@
+"""Polynomials in many symbols with rational coefficients, made for being multiplied a few ten thousand times.
+
+A monomial is one integer with eight bits for each symbol's exponent, so that multiplying monomials is adding
+integers. The ring counts products against a budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+
+from polyattn.errors import BudgetError
+
+BITS = 8
+MAX_DEGREE = 2**BITS - 1
+DEFAULT_BUDGET = 2_000_000
+
+Number = int | Fraction
+
+
+@dataclass(eq=False)
+class Ring:
+    """The polynomials in symbols that are added as they are needed; at most 255 factors in a monomial."""
+
+    budget: int = DEFAULT_BUDGET
+    names: list[str] = field(default_factory=list)
+    products: int = 0
+
+    def symbol(self, name: str) -> Symbolic:
+        self.names.append(name)
+        return Symbolic(self, {1 << BITS * (len(self.names) - 1): 1})
+
+    def symbols(self, name: str, shape: Sequence[int]) -> np.ndarray:
+        """An array of symbols that are called after their place, such as w1[0,2]."""
+        array = np.empty(tuple(shape), dtype=object)
+        for place in np.ndindex(*array.shape):
+            array[place] = self.symbol(f"{name}[{','.join(map(str, place))}]" if place else name)
+        return array
+
+    def number(self, value: Number) -> Symbolic:
+        return Symbolic(self, {0: whole(value)})
+
+    def affords(self, products: int) -> bool:
+        """Count products. numpy's loops stop at no exception, so this does not raise: `settled` does."""
+        self.products += products
+        return self.products <= self.budget
+
+    def settled(self, array: np.ndarray) -> np.ndarray:
+        """The array, unless the budget is spent.
+
+        Raises:
+            BudgetError: it is, and values made since are not to be trusted.
+        """
+        if self.products > self.budget:
+            raise BudgetError(
+                f"the symbolic check takes more than {self.budget:,} products of monomials: choose smaller sizes, "
+                f'level="modular", or a larger budget='
+            )
+        return array
+
+    def exponents(self, monomial: int) -> dict[str, int]:
+        found: dict[str, int] = {}
+        while monomial:
+            place = (monomial.bit_length() - 1) // BITS
+            found[self.names[place]] = monomial >> BITS * place
+            monomial &= (1 << BITS * place) - 1
+        return dict(reversed(found.items()))
+
+
+def whole(value: Number) -> Number:
+    """An integer as such: fractions are ten times slower."""
+    return value.numerator if value.denominator == 1 else value
+
+
+class Symbolic:
+    """A polynomial: `terms` maps monomials to coefficients, which may be zero."""
+
+    __slots__ = ("ring", "terms")
+
+    def __init__(self, ring: Ring, terms: Mapping[int, Number]):
+        self.ring, self.terms = ring, terms
+
+    def __add__(self, other: Symbolic | Number) -> Symbolic:
+        if not isinstance(other, Symbolic):
+            return self if not other else self + self.ring.number(other)
+        small, large = sorted((self.terms, other.terms), key=len)
+        total = dict(large)
+        for monomial, coefficient in small.items():
+            total[monomial] = total.get(monomial, 0) + coefficient
+        return Symbolic(self.ring, total)
+
+    __radd__ = __add__
+
+    def __neg__(self) -> Symbolic:
+        return Symbolic(self.ring, {m: -c for m, c in self.terms.items()})
+
+    def __sub__(self, other: Symbolic | Number) -> Symbolic:
+        return self + -other
+
+    def __mul__(self, other: Symbolic | Number) -> Symbolic:
+        if not isinstance(other, Symbolic):
+            return Symbolic(self.ring, {m: c * other for m, c in self.terms.items()})
+        total: dict[int, Number] = {}
+        if not self.ring.affords(len(self.terms) * len(other.terms)):
+            return Symbolic(self.ring, total)
+        for m, c in self.terms.items():
+            for n, d in other.terms.items():
+                total[m + n] = total.get(m + n, 0) + c * d
+        return Symbolic(self.ring, total)
+
+    __rmul__ = __mul__
+
+    def __str__(self) -> str:
+        if not self:
+            return "0"
+        parts = []
+        for monomial, coefficient in sorted((m, c) for m, c in self.terms.items() if c):
+            factors = [f"{n}**{e}" if e > 1 else n for n, e in self.ring.exponents(monomial).items()]
+            size = abs(coefficient)
+            text = "*".join(([str(size)] if size != 1 or not factors else []) + factors)
+            parts.append(("- " if coefficient < 0 else "+ ") + text)
+        first, *rest = parts
+        return " ".join([first.removeprefix("+ ").replace("- ", "-"), *rest])
+
+    def __bool__(self) -> bool:
+        return any(self.terms.values())
+
+    def nonzero(self) -> dict[int, Number]:
+        """The terms whose coefficient is not zero."""
+        return {m: c for m, c in self.terms.items() if c}
+
+    def derivative(self, symbol: Symbolic) -> Symbolic:
+        """The partial derivative by one of the ring's symbols."""
+        (unit,) = symbol.terms
+        shift = unit.bit_length() - 1
+        return Symbolic(
+            self.ring,
+            {m - unit: c * e for m, c in self.terms.items() if c and (e := m >> shift & MAX_DEGREE)},
+        )
+
+
+def symbolic(ring: Ring, value: Symbolic | Number) -> Symbolic:
+    """A value of the ring, where numpy may have left a bare number."""
+    return value if isinstance(value, Symbolic) else ring.number(value)
