@@ -4,9 +4,12 @@ Input: two specifications, and equations that may be taken for granted. Output: 
 `proofs/check.py` checks without any of this code, "different" with sizes and integers at which anyone can see it, or
 "undecided" with the reason. What holds afterwards: "equal" and "different" are never wrong; see `prove` for what each
 rests on. Exact arithmetic, but for softmax and sigmoid in counterexamples, which say so; `prove` knows no torch.
+`verify` asks the same of a lowered graph: is it its specification, at given sizes?
 """
 
 from polyattn.proving.prove import prove
 from polyattn.proving.verdict import Verdict
+from polyattn.proving.verification import Verification
+from polyattn.proving.verify import verify
 
-__all__ = ["Verdict", "prove"]
+__all__ = ["Verdict", "Verification", "prove", "verify"]

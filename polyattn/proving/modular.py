@@ -1,10 +1,10 @@
 """The modular level: the graph modulo a random prime, at a random point, against the expanded monomials.
 
 Why a yes is nearly always right. If the graph and the definition differ in an entry, their difference there is a
-nonzero polynomial with rational coefficients. Modulo the prime it stays nonzero unless the prime divides the numerators
-of all its coefficients: an integer of h bits has fewer than h / b prime divisors of more than b bits, and there are more than
-3/5 2^b / (b ln 2) of them below 2^(b+1) (Rosser and Schoenfeld 1962). A nonzero polynomial of degree d is zero at
-a random point with a chance of at most d / p (Schwartz 1980, Zippel 1979).
+nonzero polynomial with rational coefficients. Modulo the prime it stays nonzero unless the prime divides the
+numerators of all its coefficients: an integer of h bits has fewer than h / b prime divisors of more than b bits, and
+there are more than 3/5 2^b / (b ln 2) of them below 2^(b+1) (Rosser and Schoenfeld 1962). A nonzero polynomial of
+degree d is zero at a random point with a chance of at most d / p (Schwartz 1980, Zippel 1979).
 """
 
 from __future__ import annotations
