@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 
 from polyattn.algebra import Index
 from polyattn.errors import NotPolynomialError
 from polyattn.planning.builder import Builder
 from polyattn.planning.graph import Graph
-from polyattn.planning.steps import ONE, Add, Apply, Coefficient, Contract, Leaf, Operand
+from polyattn.planning.steps import ONE, Add, Apply, Coefficient, Contract, Leaf, Operand, loop_indices
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,12 @@ class _Reverse:
     adjoints: dict[int, list[tuple[Operand, Coefficient]]] = field(default_factory=dict)
     imported: dict[int, Operand] = field(default_factory=dict)
     kept: set[int] = field(default_factory=set)
-    fresh: int = 10**6
 
     def run(self, wanted: Sequence[str]) -> Backward:
         if any(isinstance(n, Apply) for n in self.forward.nodes):
             raise NotPolynomialError("a graph with functions has no polynomial backward pass")
-        self.builder = Builder(self.forward.known)
+        used = [i.id for n in self.forward.nodes for i in (*n.output, *loop_indices(n))]
+        self.builder = Builder(self.forward.known, fresh=count(min([-1, *used]) - 1, -1))
         (output,) = self.forward.outputs
         seed = self.builder.leaf(self.seed, output.indices)
         self.give(output, seed, ONE)
@@ -139,8 +140,7 @@ class _Reverse:
             if index not in distinct:
                 distinct.append(index)
                 continue
-            self.fresh += 1
-            twin = Index(self.fresh, index.size)
+            twin = Index(next(self.builder.fresh), index.size)
             eye = self.builder.identity((index, twin))
             both = Operand(gradient.value, gradient.indices)
             output = (*dict.fromkeys((*both.indices, index)), twin)

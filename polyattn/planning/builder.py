@@ -6,9 +6,10 @@ that sums the positions it divides by where there is one; terms of a sum that sh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import count
 
 from polyattn.algebra import Index
 from polyattn.planning.steps import (
@@ -53,6 +54,7 @@ class Builder:
     factor_sums: bool = True
     nodes: list[Node] = field(default_factory=list)
     known: dict[object, int] = field(default_factory=dict)
+    fresh: Iterator[int] = field(default_factory=lambda: count(-2, -1))
 
     def add(self, node: Node) -> int:
         key = _nameless(node)
@@ -227,15 +229,17 @@ class Builder:
             return None
         if set(one[0].indices) != set(two[0].indices) or not a.summed or a.coefficient.powers != b.coefficient.powers:
             return None
-        outer = _renaming(a, one[0].indices, 1)
+        outer, inner = self._renaming(a, one[0].indices), self._renaming(b, two[0].indices)
+        summed_a, summed_b = {outer[i] for i in a.summed}, {inner[i] for i in b.summed}
         for mine in (0, 1):
             for theirs in (0, 1):
-                shared, other = _seen(a.operands[mine], outer), _renaming(b, two[0].indices, 2)
-                inner = _unify(_seen(b.operands[theirs], other), shared, other)
-                if inner is None:
+                shared, other = _seen(a.operands[mine], outer), _seen(b.operands[theirs], inner)
+                same = _unify(shared, other, summed_a, summed_b)
+                if same is None:
                     continue
+                inner_as_outer = {i: same.get(n, n) for i, n in inner.items()}
                 p = _seen(a.operands[1 - mine], outer)
-                q = _seen(b.operands[1 - theirs], inner)
+                q = _seen(b.operands[1 - theirs], inner_as_outer)
                 if set(p.indices) != set(q.indices) or self.numel(p) > self.numel(one[0]):
                     continue
                 scales = one[1].times(a.coefficient), two[1].times(b.coefficient)
@@ -244,6 +248,11 @@ class Builder:
                 output = self.pair_indices(shared, total, one[0].indices)
                 return self.contract(self.sides(shared, total), output, powers), ONE
         return None
+
+    def _renaming(self, node: Contract, outside: tuple[Index, ...]) -> dict[Index, Index]:
+        """A node's own indices by what the outside calls its output's, and by new names for those that it sums."""
+        names = dict(zip(node.output, outside, strict=True))
+        return names | {i: Index(next(self.fresh), i.size) for i in node.summed}
 
 
 def _split_sign(coefficient: Coefficient) -> tuple[Coefficient, Coefficient]:
@@ -257,26 +266,21 @@ def _rational(coefficient: Coefficient) -> Coefficient:
     return Coefficient(coefficient.number)
 
 
-def _renaming(node: Contract, outside: tuple[Index, ...], side: int) -> dict[Index, Index]:
-    """A node's own indices by what the outside calls its output's, and by fresh names for those that it sums."""
-    names = dict(zip(node.output, outside, strict=True))
-    return names | {i: Index(-100 * side - k - 2, i.size) for k, i in enumerate(node.summed)}
-
-
 def _seen(operand: Operand, names: dict[Index, Index]) -> Operand:
     return Operand(operand.value, tuple(names[i] for i in operand.indices))
 
 
-def _unify(b: Operand, a: Operand, names: dict[Index, Index]) -> dict[Index, Index] | None:
-    """`names` with b's summed indices called as in a, if b and a are one value at equal outer indices."""
+def _unify(a: Operand, b: Operand, summed_a: set[Index], summed_b: set[Index]) -> dict[Index, Index] | None:
+    """What the summed indices of b are called in a, if both are one value at equal outer indices; else None."""
     if a.value != b.value:
         return None
-    renamed: dict[Index, Index] = {}
+    same: dict[Index, Index] = {}
     for mine, theirs in zip(a.indices, b.indices, strict=True):
-        summed_a, summed_b = mine.id < -1, theirs.id < -1
-        if summed_a != summed_b or (not summed_a and mine != theirs) or renamed.setdefault(theirs, mine) != mine:
+        if (mine in summed_a) != (theirs in summed_b) or (mine not in summed_a and mine != theirs):
             return None
-    return {i: renamed.get(n, n) for i, n in names.items()}
+        if theirs in summed_b:
+            same[theirs] = mine
+    return same
 
 
 def _nameless(node: Node) -> object:
