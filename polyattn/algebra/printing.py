@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from fractions import Fraction
 from itertools import count
 
@@ -56,7 +57,7 @@ class Printer:
         inputs = tuple(Input(n, tuple(sig.sizes.name(s) for s in sig.shapes[n])) for n in sig.inputs)
         output = sig.output_indices()
         names = self._names(output, {})
-        body = self._sum(self.polynomial.terms, names)
+        body = self._mentioning(output, self._sum(self.polynomial.terms, names), names)
         target = self._access(sig.output, output, names, sig.output_shape)
         definitions = (*self.functions, Definition(target, body))
         bare = Statements(inputs, sig.sizes.splits, (), definitions)
@@ -106,6 +107,16 @@ class Printer:
         return Term(term.coefficient < 0, tuple(factors), tuple(divides))
 
     @staticmethod
+    def _mentioning(output: tuple[Index, ...], body: Sum, names: dict[Index, str]) -> Sum:
+        """The sum with I[n,n], which is 1, for each index of the output that it lacks."""
+        have = {i for term in body.terms for f in term.factors if isinstance(f, Access) for i in f.indices}
+        ones = [_plain(IDENTITY, (names[i], names[i])) for i in output if names[i] not in have]
+        *terms, last = body.terms
+        return Sum(
+            (*terms, replace(last, factors=(*last.factors, *ones), divides=(*last.divides, *([False] * len(ones)))))
+        )
+
+    @staticmethod
     def _coefficient(term: Monomial, factors: list[Factor], divides: list[bool]) -> None:
         number = abs(term.coefficient)
         above = [SizeRef(s) for s, e in term.powers for _ in range(e)]
@@ -132,13 +143,13 @@ class Printer:
         over = tuple(inner[i] for i in factor.over)
         target = tuple(inner[i] for i in factor.free) + (over if factor.at else ())
         call = Call(factor.function, over, argument)
-        self.functions.append(Definition(self._plain(name, target), call))
-        return self._plain(name, tuple(names[i] for i in factor.indices))
+        self.functions.append(Definition(_plain(name, target), call))
+        return _plain(name, tuple(names[i] for i in factor.indices))
 
     def _argument(self, factor: FunctionFactor, names: dict[Index, str]) -> Sum:
         """The argument's terms, and a zero with the indices that the function runs over and no term has."""
         have = {i for t in factor.terms for i in t.indices()}
-        missing = [self._plain(IDENTITY, (names[i], names[i])) for i in factor.over if i not in have]
+        missing = [_plain(IDENTITY, (names[i], names[i])) for i in factor.over if i not in have]
         terms = self._sum(factor.terms, names).terms
         if missing or not terms:
             zero = (Number(Fraction(0)), *missing)
@@ -146,10 +157,10 @@ class Printer:
         return Sum(terms)
 
     @staticmethod
-    def _plain(name: str, indices: tuple[str, ...]) -> Access:
-        return Access(name, tuple(Slot((i,)) for i in indices))
-
-    @staticmethod
     def _access(tensor: str, indices: tuple[Index, ...], names: dict[Index, str], shape: tuple[Atoms, ...]) -> Access:
         rest = iter(indices)
         return Access(tensor, tuple(Slot(tuple(names[next(rest)] for _ in atoms)) for atoms in shape))
+
+
+def _plain(name: str, indices: tuple[str, ...]) -> Access:
+    return Access(name, tuple(Slot((i,)) for i in indices))
