@@ -64,7 +64,7 @@ def _checked(plan: Plan) -> Plan:
 def _lower(plan: Plan, kept: tuple[int, ...], as_tuple: bool = False) -> fx.GraphModule:
     arguments = argument_names(plan)
     emitter = Emitter(plan.graph, plan.names, fx.Graph())
-    placeholders = {tensor: emitter.graph.placeholder(arguments[tensor]) for tensor in arguments}
+    placeholders = {tensor: placeholder(emitter.graph, arguments[tensor]) for tensor in arguments}
     values = _leaves(emitter, plan, placeholders, plan.graph)
     emitter.run(values)
     output = _joined(emitter, emitter.values[plan.output.value], plan.spec.shape(plan.spec.output), True)
@@ -78,9 +78,9 @@ def _lower_backward(plan: Plan) -> fx.GraphModule:
     assert backward is not None
     arguments = argument_names(plan)
     emitter = Emitter(backward.graph, plan.backward_names, fx.Graph())
-    seed = emitter.graph.placeholder(plan.seed)
-    placeholders = {tensor: emitter.graph.placeholder(arguments[tensor]) for tensor in arguments}
-    kept = {plan.names[k]: emitter.graph.placeholder(plan.names[k]) for k in backward.kept}
+    seed = placeholder(emitter.graph, plan.seed)
+    placeholders = {tensor: placeholder(emitter.graph, arguments[tensor]) for tensor in arguments}
+    kept = {plan.names[k]: placeholder(emitter.graph, plan.names[k]) for k in backward.kept}
     values = kept | _leaves(emitter, plan, placeholders, backward.graph)
     values[plan.seed] = _split(emitter, seed, plan.spec.shape(plan.spec.output), True)
     emitter.reference = emitter.reference or seed
@@ -100,6 +100,11 @@ def _module(emitter: Emitter, plan: Plan, name: str) -> fx.GraphModule:
     return module
 
 
+def placeholder(graph: fx.Graph, name: str) -> fx.Node:
+    """A placeholder of exactly this name: fx by itself would make one variable of the arguments w1 and W1."""
+    return graph.create_node("placeholder", name, name=name)
+
+
 def argument_names(plan: Plan) -> dict[str, str]:
     """The graph's argument for each input and parameter, in the order of the arguments."""
     names: dict[str, str] = {}
@@ -115,11 +120,11 @@ def _leaves(emitter: Emitter, plan: Plan, placeholders: dict[str, fx.Node], grap
     """Inputs and parameters with one axis per atomic slot, their shapes checked; unused inputs are checked too."""
     spec, values = plan.spec, {}
     used = {node.tensor for node in graph.nodes if isinstance(node, Leaf)}
-    for tensor, placeholder in placeholders.items():
+    for tensor, given in placeholders.items():
         if tensor in used or tensor in spec.inputs:
             slots, batched = spec.shape(tensor), tensor in spec.inputs
             shape = tuple(value_of(atoms, plan.sizes) for atoms in slots)
-            checked = emitter.call(expect_shape, placeholder, tensor, shape, batched)
+            checked = emitter.call(expect_shape, given, tensor, shape, batched)
             values[tensor] = _split(emitter, checked, slots, batched)
             if batched:
                 emitter.reference = emitter.reference or checked

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 
 from polyattn.algebra import Index
+from polyattn.algebra.monomial import size_product
 from polyattn.errors import NotPolynomialError
 from polyattn.planning.builder import Builder
 from polyattn.planning.graph import Graph
@@ -112,7 +113,11 @@ class _Reverse:
         elif isinstance(node, Add):
             for operand, scale in zip(node.operands, node.coefficients, strict=True):
                 if operand.value in needed:
-                    self.give(operand, self.restricted(total, operand.indices), scale)
+                    # Where the adjoint is constant along an index that the operand was broadcast over, its sum
+                    # over that index is the index's length.
+                    lost = [i for i in node.output if i not in operand.indices and i not in total.indices]
+                    times = Coefficient(*size_product(i.size for i in lost))
+                    self.give(operand, self.restricted(total, operand.indices), scale.times(times))
 
     def give(self, operand: Operand, gradient: Operand, scale: Coefficient) -> None:
         """Add a contribution to the adjoint of a value, renamed to the value's own indices."""
