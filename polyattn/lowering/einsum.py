@@ -6,6 +6,7 @@ import string
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache, partial
+from operator import index
 
 import torch
 from torch import Tensor, fx, nn
@@ -47,7 +48,8 @@ def einsum(equation: str, *operands: Tensor) -> Tensor:
     if not operands:
         raise SpecError("einsum needs at least one operand")
     first = tuple(next(k for k, other in enumerate(operands) if other is o) for o in operands)
-    name = planned_einsum(equation, tuple(tuple(o.shape) for o in operands), first)
+    # index(): a length that a compiler keeps symbolic becomes the number that the plan is made for.
+    name = planned_einsum(equation, tuple(tuple(index(n) for n in o.shape) for o in operands), first)
     distinct = [o for k, o in enumerate(operands) if first[k] == k]
     return getattr(FUNCTIONS, name)(*distinct)
 

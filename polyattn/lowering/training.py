@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from polyattn.lowering.lower import lower_backward, lower_with_kept
 from polyattn.planning import Plan
@@ -48,6 +49,9 @@ def training_function(plan: Plan) -> Callable[..., Tensor]:
                 return backward_graph(None, seed, *inputs, *kept)
 
     def apply(*tensors: Tensor) -> Tensor:
+        if forward_ad._current_level >= 0:
+            # Forward mode goes through the graph's own operations: in a Function, second derivatives would be lost.
+            return forward_graph(None, *tensors)[0]
         return PlannedLayer.apply(*tensors)[0]
 
     return apply

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
+from operator import index
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from polyattn.errors import SizeError
 from polyattn.language import value_of
 from polyattn.lowering import FUNCTIONS
 from polyattn.nn.initialise import fan_in
-from polyattn.nn.planned import planned
+from polyattn.nn.planned import NOMINAL_BATCH, is_static, planned
 from polyattn.nn.sizes import given_sizes, layout, parameter_sizes
 
 
@@ -103,17 +104,17 @@ class Attention(nn.Module):
     def attend(self, x: Tensor) -> Tensor:
         """What the specification says of the input, without the residual."""
         self._check(x)
-        spatial = x.shape[2:]
+        spatial = tuple(index(length) for length in x.shape[2:])  # numbers, also where a compiler has symbols
         flat = len(self.position_sizes) == 1
         inputs = x.flatten(2).transpose(1, 2) if flat else x.movedim(1, -1)
-        lengths = (prod(spatial),) if flat else tuple(spatial)
+        lengths = (prod(spatial),) if flat else spatial
         parameters = [parameter for _, parameter in self._parameters_of_spec()]
         name = planned(
             self.spec,
             tuple(self.sizes.items()),
             self.position_sizes,
             lengths,
-            x.shape[0],
+            x.shape[0] if is_static(x.shape[0]) else NOMINAL_BATCH,
             self._objective_for(inputs, *parameters),
             x.device.type,
         )
@@ -150,18 +151,9 @@ class Attention(nn.Module):
 
 def _attribute(name: str) -> str:
     """The parameter's attribute: its own name, with an underscore where the module has that attribute already."""
-    return f"{name}_" if hasattr(nn.Module, name) or name in RESERVED else name
+    stem = name.rstrip("_")
+    return f"{name}_" if hasattr(Attention, stem) or stem in ATTRIBUTES else name
 
 
-RESERVED = {
-    "alpha",
-    "beta",
-    "spec",
-    "channels",
-    "sizes",
-    "objective",
-    "attend",
-    "channel_size",
-    "position_sizes",
-    "training",
-}
+ATTRIBUTES = {"alpha", "beta", "spec", "channels", "sizes", "objective", "channel_size", "position_sizes", "training"}
+"""What `Attention` has besides its class's attributes."""

@@ -5,11 +5,25 @@ from __future__ import annotations
 from functools import cache, partial
 
 import torch
+from torch.fx.experimental import symbolic_shapes
 
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
 from polyattn.lowering import keep, lower, training_function
 from polyattn.planning import DEVICES, plan
+
+NOMINAL_BATCH = 8
+"""The batch that a plan is made for where a compiler keeps the batch symbolic. A plan computes every batch, and the
+batch only weighs what is done once against what is done for each sample."""
+
+_has_static_value = getattr(symbolic_shapes, "has_static_value", None)  # not in every torch that is supported
+
+
+def is_static(size: int) -> bool:
+    """Whether a size is a number: always, but for those that a compiler keeps symbolic."""
+    if not torch.compiler.is_compiling():
+        return True
+    return _has_static_value is not None and _has_static_value(size)
 
 
 @torch.compiler.assume_constant_result

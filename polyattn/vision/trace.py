@@ -55,7 +55,8 @@ def run(module: nn.Module, *arguments: Any, hooks: Mapping[nn.Module, Hook] | No
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         stack.enter_context(_evaluating(module))
-        stack.enter_context(torch.random.fork_rng(_accelerators(module)))
+        for kind, numbers in _accelerators(module).items():
+            stack.enter_context(torch.random.fork_rng(numbers, device_type=kind))
         for submodule, hook in (hooks or {}).items():
             stack.callback(submodule.register_forward_hook(hook).remove)
         return functional_call(module, buffers, arguments)
@@ -134,9 +135,7 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
             m.training = flag
 
 
-def _accelerators(module: nn.Module) -> list[int]:
-    """The indices of the accelerators that hold the module's parameters and buffers."""
-    accelerator = torch.accelerator.current_accelerator()
-    tensors = chain(module.parameters(), module.buffers())
-    devices = {t.device for t in tensors if accelerator is not None and t.device.type == accelerator.type}
-    return sorted(d.index or 0 for d in devices)
+def _accelerators(module: nn.Module) -> dict[str, list[int]]:
+    """The devices that hold the module, by kind; the CPU has its random state in any case."""
+    devices = {t.device for t in chain(module.parameters(), module.buffers())}
+    return {kind: sorted(d.index or 0 for d in devices if d.type == kind) for kind in ("cuda", "xpu")}
