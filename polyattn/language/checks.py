@@ -98,20 +98,22 @@ class _Checker:
         return counts[size]
 
     def check_declared_once(self) -> None:
-        places: dict[str, str] = {}
+        inputs: set[str] = set()
         for declared in self.statements.inputs:
             self.check_free(declared.name, declared.at)
-            if declared.name in places:
+            if declared.name in inputs:
                 raise self.error(f"'{declared.name}' is declared as an input twice", declared.at)
-            places[declared.name] = "an input"
+            inputs.add(declared.name)
+        defined: set[str] = set()
         for definition in self.statements.definitions:
             self.check_free(definition.name, definition.target.at)
-            if definition.name in places:
+            if definition.name in inputs:
                 raise self.error(
-                    f"'{definition.name}' is defined twice: it is {places[definition.name]} already",
-                    definition.target.at,
+                    f"'{definition.name}' is an input; a definition needs another name", definition.target.at
                 )
-            places[definition.name] = "a definition"
+            if definition.name in defined:
+                raise self.error(f"'{definition.name}' is defined twice", definition.target.at)
+            defined.add(definition.name)
 
     def check_free(self, name: str, at: At) -> None:
         if name == IDENTITY:
@@ -121,18 +123,21 @@ class _Checker:
 
     def check_definition(self, definition: Definition) -> None:
         target, body = definition.target, definition.body
-        for index, count in Counter(target.indices).items():
-            if count > 1:
-                raise self.error(
-                    f"index '{index}' is repeated on the left of '{target.tensor}': each slot needs its own",
-                    target.at,
-                )
+        on_left: set[str] = set()
+        for slot in target.slots:
+            for index in slot.indices:
+                if index in on_left:
+                    raise self.error(
+                        f"index '{index}' is repeated on the left of '{target.tensor}': each slot needs its own",
+                        slot.at,
+                    )
+                on_left.add(index)
         total = body.argument if isinstance(body, Call) else body
         on_right: set[str] = set()
         for access in _accesses(total):
             self.check_access(access, definition.name)
             on_right.update(access.indices)
-        indices = on_right | set(target.indices)
+        indices = on_right | on_left
         for factor in _factors(total):
             if isinstance(factor, Access) and not factor.slots and factor.tensor in indices:
                 raise self.error(
@@ -150,7 +155,7 @@ class _Checker:
                         f"index '{index}' is on the left of '{target.tensor}', but nothing on the right has it",
                         slot.at,
                     )
-        free = set(target.indices) | (set(body.over) if isinstance(body, Call) else set())
+        free = on_left | (set(body.over) if isinstance(body, Call) else set())
         for term in total.terms:
             self.check_brackets(term, free, set())
 

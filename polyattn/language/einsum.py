@@ -23,9 +23,7 @@ def einsum_text(equation: str, operands: str, input: str, where: tuple[str, ...]
     terms = left.split(",")
     names = [name.strip() for name in operands.split(",")]
     if len(terms) != len(names):
-        raise SpecError(
-            f"the equation has {len(terms)} operands, but {len(names)} names are given: {operands!r}", equation, 1, 1
-        )
+        raise SpecError(f"the equation has {len(terms)} operands, but {operands!r} names {len(names)}", equation, 1, 1)
     if not arrow:
         counts = Counter(c for term in terms for c in term)
         right = "".join(sorted(c for c, n in counts.items() if n == 1))

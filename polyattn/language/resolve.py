@@ -227,7 +227,6 @@ class _Resolver:
             variable: Variable = ("slot", output.name, k)
             if variable not in self.values:
                 self.values[variable] = self.sizes.atoms(size)
-                self.why[variable] = f"slot {k + 1} of the input '{like}'"
                 self._settle([variable])
 
     def _unknown(self) -> None:

@@ -121,7 +121,7 @@ class Specification:
             definitions.insert(used_by[0], new)
         merged = Statements(
             have.inputs + extra.inputs,
-            tuple(sorted({*have.splits, *extra.splits}, key=lambda s: s.size)),
+            tuple(sorted(dict.fromkeys(have.splits + extra.splits), key=lambda s: s.size)),
             tuple(sorted({*have.index_sizes, *extra.index_sizes}, key=lambda s: (s.size, s.index))),
             tuple(definitions),
         )

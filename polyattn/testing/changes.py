@@ -211,7 +211,7 @@ def _respaced_statement(line: str, random: Random) -> str:
     text, depth, before = "", 0, ""
     for token in TOKEN.findall(line):
         words = re.search(r"\w$", before) and re.match(r"\w", token)
-        may_break = depth or token in "+-*/=" or before in ("+", "-", "*", "/", "=", ",", ":")
+        may_break = depth or token in "+-*/=" or before in ("+", "-", "*", "/", "=", ",")
         spaces = ["", " ", "\t "] if not words else [" ", " \t"]
         if before and may_break:
             spaces += ["\n", f"  {COMMENT}  ", "\r\n  "]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from polyattn.language import Atoms
 from polyattn.language.syntax import IDENTITY, Access, Bracket, Factor, Number, SizeRef, Slot, Sum, Term
-from polyattn.testing.space import Pieces, Space, Tensor, atoms_needed, joined
+from polyattn.testing.space import Pieces, Space, Tensor, atoms_needed, below, joined, one_of
 
 MAX_FACTORS = 4
 MAX_BRACKET_DEPTH = 2
@@ -106,7 +106,7 @@ def write_sum(ledger: Ledger, room: Room, due: Sequence[Tensor] = (), cover: Seq
     least = max(1, len(due))
     spare = room.monomials - sum(t.monomials for t in due) - (not due)
     count = draw(st.integers(least, max(least, min(3, least + spare))))
-    owners = {index: draw(st.integers(0, count - 1)) for index in cover}
+    owners = {index: draw(below(count)) for index in cover}
     terms, summed, monomials, indices = [], 0, 0, set()
     must: list[Tensor | None] = [*due, *[None] * (count - len(due))]
     for k, tensor in enumerate(must):
@@ -137,7 +137,7 @@ class _Product:
     def write(self, due: Tensor | None, cover: Sequence[str]) -> None:
         if due:
             self.access(due)
-        for_bracket = self.draw(st.integers(0, self.degree)) if self.may_have_bracket() else None
+        for_bracket = self.draw(below(self.degree + 1)) if self.may_have_bracket() else None
         self.raise_degree(for_bracket or 0)
         if for_bracket is not None:
             self.bracket()
@@ -151,10 +151,10 @@ class _Product:
     def term(self) -> Term:
         """The product with a sign and with numbers and sizes as coefficients."""
         draw, factors, divides = self.draw, list(self.factors), [False] * len(self.factors)
-        for _ in range(draw(st.sampled_from((0, 0, 1, 2)))):
+        for _ in range(one_of(draw, (0, 0, 1, 2))):
             names = self.space.table.names
             is_size = bool(names) and draw(st.booleans())
-            coefficient = SizeRef(draw(st.sampled_from(names))) if is_size else Number(draw(st.sampled_from(NUMBERS)))
+            coefficient = SizeRef(one_of(draw, names)) if is_size else Number(one_of(draw, NUMBERS))
             divide = draw(st.booleans())
             place = draw(st.integers(int(divide), len(factors)))
             factors.insert(place, coefficient)
@@ -165,7 +165,7 @@ class _Product:
         """Add inputs and intermediates until only `rest` of the degree is missing."""
         while self.degree > rest:
             options = [t for t in self.ledger.inputs + self.ledger.intermediates if t.degree and self.can_access(t)]
-            self.access(self.draw(st.sampled_from(options)))
+            self.access(one_of(self.draw, options))
 
     def can_access(self, tensor: Tensor) -> bool:
         shapes = [tensor.shape, *self.ledger.due_inputs(self.degree - tensor.degree)]
@@ -197,13 +197,13 @@ class _Product:
     def slot(self, size: Atoms, rest: list[tuple[Atoms, ...]], as_made: Pieces | None = None) -> Slot:
         """A slot of this size, such that accesses of the shapes in `rest` can be written after it."""
         options = [(size,), *self.space.segmentations(size), *([as_made] if as_made else [])]
-        pieces = self.draw(st.sampled_from([o for o in options if self.needed([o, *rest]) <= self.budget]))
+        pieces = one_of(self.draw, [o for o in options if self.needed([o, *rest]) <= self.budget])
         return Slot(tuple(self.index(piece, [pieces[k + 1 :], *rest]) for k, piece in enumerate(pieces)))
 
     def index(self, size: Atoms, rest: list[tuple[Atoms, ...]]) -> str:
         known: list[str | None] = [i for i in self.usable if self.sizes[i] == size]
         may_be_new = len(size) + self.needed(rest, also=(size,)) <= self.budget
-        index = self.draw(st.sampled_from(known + [None] * max(1, len(known)) * may_be_new))
+        index = one_of(self.draw, known + [None] * max(1, len(known)) * may_be_new)
         return index or self.new_index(size)
 
     def new_index(self, size: Atoms) -> str:
@@ -220,7 +220,7 @@ class _Product:
 
     def may_have_bracket(self) -> bool:
         may = self.space.limits.brackets and self.room.depth < MAX_BRACKET_DEPTH
-        return may and self.most_monomials > self.monomials and not self.draw(st.integers(0, 3))
+        return may and self.most_monomials > self.monomials and not self.draw(below(4))
 
     def bracket(self) -> None:
         """A bracket of the missing degree where its first input can be written with the indices that it may use."""
@@ -250,11 +250,11 @@ class _Product:
         tensors = self.ledger.parameters + self.ledger.intermediates
         known = [t for t in tensors if not t.degree and self.can_access(t)]
         sizes = [self.sizes[i] for i in self.usable if self.space.declared_name(self.sizes[i])]
-        kind = self.draw(st.sampled_from(("new", "known", "identity")))
+        kind = one_of(self.draw, ("new", "known", "identity"))
         if kind == "known" and known:
-            self.access(self.draw(st.sampled_from(known)))
+            self.access(one_of(self.draw, known))
         elif kind == "identity" and sizes:
-            size = self.draw(st.sampled_from(sizes))
+            size = one_of(self.draw, sizes)
             first = self.slot(size, [(size,)])
             self.add(Access(IDENTITY, (first, self.slot(size, []))))
         elif self.usable:
@@ -266,11 +266,11 @@ class _Product:
     def weight(self, indices: Sequence[str]) -> None:
         """A new parameter with these indices, perhaps one more, and perhaps two of them in one slot."""
         indices = list(indices)
-        size = self.draw(st.sampled_from(self.space.sizes))
+        size = one_of(self.draw, self.space.sizes)
         if len(size) <= self.budget and self.draw(st.booleans()):
             indices.append(self.index(size, []))
         slots = [Slot((index,)) for index in indices]
-        if len(slots) > 1 and not self.draw(st.integers(0, 4)):
+        if len(slots) > 1 and not self.draw(below(5)):
             slots[:2] = [Slot((indices[0], indices[1]))]
         pieces = [tuple(self.sizes[i] for i in slot.indices) for slot in slots]
         made = {k: p for k, p in enumerate(pieces) if len(p) > 1}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
+from typing import TypeVar
 
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ SHAPES = (("N",), ("N", "C"), ("N", "C"), ("H", "W", "C"), ("N", "N"))
 SPLITS = (("G", "M"), ("2", "M"), ("G", "2"), ("G", "G"), ("G", "M", "T"))
 NESTED = ("S", "T")
 
+T = TypeVar("T")
 Pieces = tuple[Atoms, ...]
 """The sizes of the indices in one slot, outer first."""
 
@@ -110,6 +112,17 @@ class Space:
         if parts:
             for choice in product(*(list(self._pieces(self.table.atoms(part))) for part in parts)):
                 yield tuple(piece for pieces in choice for piece in pieces)
+
+
+@lru_cache(maxsize=64)
+def below(end: int) -> st.SearchStrategy[int]:
+    """Numbers from 0; kept, since finding a strategy again takes longer than drawing from it."""
+    return st.integers(0, end - 1)
+
+
+def one_of(draw: st.DrawFn, options: Sequence[T]) -> T:
+    """One of the options, without asking where there is one only."""
+    return options[draw(below(len(options)))] if len(options) > 1 else options[0]
 
 
 def joined(pieces: Pieces) -> Atoms:

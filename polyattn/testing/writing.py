@@ -25,7 +25,7 @@ from polyattn.language.syntax import (
 from polyattn.testing.changes import with_indices
 from polyattn.testing.declaring import named, needed_declarations
 from polyattn.testing.products import Ledger, Room, Written, write_sum
-from polyattn.testing.space import Pieces, Space, Tensor, atoms_needed, joined
+from polyattn.testing.space import Pieces, Space, Tensor, atoms_needed, below, joined, one_of
 
 INTERMEDIATES = ("t", "context", "query_", "Key")
 NO_FUNCTION = (None,) * 6
@@ -66,8 +66,8 @@ class _Writer:
                 if atoms_needed([self.main], _indices(tried)) <= room:
                     slots = tried
             return slots
-        for _ in range(self.draw(st.integers(0, 3))):
-            pieces = self.slot(self.draw(st.sampled_from(self.space.sizes)), merge=True)
+        for _ in range(self.draw(below(4))):
+            pieces = self.slot(one_of(self.draw, self.space.sizes), merge=True)
             if _count(_indices([*slots, pieces])) <= self.limits.indices - _count(self.main):
                 slots.append(pieces)
         return slots
@@ -75,14 +75,14 @@ class _Writer:
     def slot(self, size: Atoms, merge: bool) -> Pieces:
         """A slot of this size as one index or in its parts, or together with an index of another size."""
         options = [(size,), *self.space.segmentations(size)]
-        if merge and not self.draw(st.integers(0, 5)):
-            options.append((size, self.draw(st.sampled_from(self.space.sizes))))
-        return self.draw(st.sampled_from(options))
+        if merge and not self.draw(below(6)):
+            options.append((size, one_of(self.draw, self.space.sizes)))
+        return one_of(self.draw, options)
 
     def intermediate(self, number: int, outer: list[Atoms], degree: int, monomials: int) -> Definition:
         """A definition that a product of the output can have whose free indices have the sizes `outer`."""
         draw = self.draw
-        function = draw(st.sampled_from((*NO_FUNCTION, *FUNCTIONS))) if self.limits.functions else None
+        function = one_of(draw, (*NO_FUNCTION, *FUNCTIONS)) if self.limits.functions else None
         opaque = function not in (None, "mean")
         inner_degree = draw(st.integers(1 if opaque else 0, degree))
 
@@ -104,15 +104,15 @@ class _Writer:
             function, opaque, inner_degree = None, False, 0
         over: list[Atoms] = []
         if function in FUNCTIONS_REDUCING:
-            over = [size for size in (draw(st.sampled_from(self.space.sizes)),) if fits([], [size])]
+            over = [size for size in (one_of(draw, self.space.sizes),) if fits([], [size])]
             if not over:
                 function = None if function == "mean" else "relu"
         slots: list[Pieces] = []
-        for _ in range(draw(st.integers(0, 2))):
-            pieces = self.slot(draw(st.sampled_from(self.space.sizes)), merge=True)
+        for _ in range(draw(below(3))):
+            pieces = self.slot(one_of(draw, self.space.sizes), merge=True)
             if fits([*slots, pieces], over):
                 slots.append(pieces)
-        name = draw(st.sampled_from(INTERMEDIATES)) if slots else "scale"  # which no index is called
+        name = one_of(draw, INTERMEDIATES) if slots else "scale"  # which no index is called
         room = Room((), budget(slots, over), self.limits.monomials if opaque else monomials, inner_degree)
         definition, written = self.define(f"{name}{number or ''}", slots, function, over, room)
         tensor = Tensor(definition.name, tuple(map(joined, slots)), degree=1 if opaque else inner_degree)
@@ -125,10 +125,10 @@ class _Writer:
 
     def output(self, slots: list[Pieces], degree: int) -> Definition:
         budget = self.limits.indices - _count(_indices(slots))
-        function = self.draw(st.sampled_from((*NO_FUNCTION, *FUNCTIONS))) if self.limits.functions else None
+        function = one_of(self.draw, (*NO_FUNCTION, *FUNCTIONS)) if self.limits.functions else None
         over: list[Atoms] = []
         if function in FUNCTIONS_REDUCING:
-            size = self.draw(st.sampled_from(self.space.sizes))
+            size = one_of(self.draw, self.space.sizes)
             have = [*_indices(slots), size]
             due = [
                 t.summed + atoms_needed([t.shape, *self.ledger.due_inputs(degree - t.degree)], have)
