@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from itertools import count
@@ -10,7 +10,7 @@ from itertools import count
 from polyattn.algebra.monomial import FunctionFactor, Index, Monomial, TensorFactor
 from polyattn.algebra.polynomial import Polynomial
 from polyattn.errors import SpecError
-from polyattn.language import Atoms, Specification
+from polyattn.language import Atoms, SizeTable, Specification
 from polyattn.language.syntax import (
     IDENTITY,
     Access,
@@ -22,6 +22,7 @@ from polyattn.language.syntax import (
     Number,
     SizeRef,
     Slot,
+    Split,
     Statements,
     Sum,
     Term,
@@ -50,19 +51,38 @@ class Printer:
         self.polynomial, self.signature = polynomial, polynomial.signature
         self.taken = {*self.signature.shapes, self.signature.output, *polynomial.tensors}
         self.letters: dict[str, str] = {}
+        self.products: dict[Atoms, str] = {}
         self.functions: list[Definition] = []
 
     def run(self) -> Statements:
         sig = self.signature
-        inputs = tuple(Input(n, tuple(sig.sizes.name(s) for s in sig.shapes[n])) for n in sig.inputs)
+        inputs = tuple(Input(n, tuple(map(self._size, sig.shapes[n]))) for n in sig.inputs)
+        splits = (*sig.sizes.splits, *(Split(name, atoms) for atoms, name in self.products.items()))
+        splits = tuple(sorted(splits, key=lambda s: s.size))
         output = sig.output_indices()
         names = self._names(output, {})
         body = self._mentioning(output, self._sum(self.polynomial.terms, names), names)
         target = self._access(sig.output, output, names, sig.output_shape)
         definitions = (*self.functions, Definition(target, body))
-        bare = Statements(inputs, sig.sizes.splits, (), definitions)
-        declared = tuple(sorted((IndexSize(i, s) for i, s in self.letters.items()), key=lambda d: (d.size, d.index)))
-        return bare if self._resolves_as_meant(bare) else Statements(inputs, sig.sizes.splits, declared, definitions)
+        sizes = SizeTable.of(Statements(inputs, splits, (), ()))
+        bare = Statements(inputs, splits, self._undeclared(sizes), definitions)
+        declared = _wheres(self.letters)
+        return bare if self._resolves_as_meant(bare) else Statements(inputs, splits, declared, definitions)
+
+    def _undeclared(self, sizes: SizeTable) -> tuple[IndexSize, ...]:
+        """Sizes that are coefficients and need an index to be declared."""
+        missing = sorted({s for t in self.polynomial.terms for s in _sizes_above_and_below(t)} - {*sizes.names})
+        letters = self._names((Index(-1, size) for size in missing), {})
+        return _wheres({letter: index.size for index, letter in letters.items()})
+
+    def _size(self, atoms: Atoms) -> str:
+        """The name of a size; a product without one, which an input cannot have, is given one."""
+        sizes = self.signature.sizes
+        if len(atoms) == 1 or sizes.name(atoms) in sizes.names:
+            return sizes.name(atoms)
+        stem = "".join(a for a in atoms if not a.isdigit()) or "S"
+        taken = {*sizes.names, *(name for other, name in self.products.items() if other != atoms)}
+        return self.products.setdefault(atoms, next(n for k in count() if (n := f"{stem}{k or ''}") not in taken))
 
     def _resolves_as_meant(self, statements: Statements) -> bool:
         """Whether the sizes that the language infers without `where` are those of the polynomial."""
@@ -112,9 +132,8 @@ class Printer:
         have = {i for term in body.terms for f in term.factors if isinstance(f, Access) for i in f.indices}
         ones = [_plain(IDENTITY, (names[i], names[i])) for i in output if names[i] not in have]
         *terms, last = body.terms
-        return Sum(
-            (*terms, replace(last, factors=(*last.factors, *ones), divides=(*last.divides, *([False] * len(ones)))))
-        )
+        divides = (*last.divides, *(False for _ in ones))
+        return Sum((*terms, replace(last, factors=(*last.factors, *ones), divides=divides)))
 
     @staticmethod
     def _coefficient(term: Monomial, factors: list[Factor], divides: list[bool]) -> None:
@@ -160,6 +179,19 @@ class Printer:
     def _access(tensor: str, indices: tuple[Index, ...], names: dict[Index, str], shape: tuple[Atoms, ...]) -> Access:
         rest = iter(indices)
         return Access(tensor, tuple(Slot(tuple(names[next(rest)] for _ in atoms)) for atoms in shape))
+
+
+def _wheres(letters: Mapping[str, str]) -> tuple[IndexSize, ...]:
+    return tuple(sorted((IndexSize(i, s) for i, s in letters.items()), key=lambda d: (d.size, d.index)))
+
+
+def _sizes_above_and_below(term: Monomial) -> Iterator[str]:
+    """The sizes in a monomial's coefficient and in those inside its functions."""
+    yield from (size for size, _ in term.powers)
+    for factor in term.factors:
+        if isinstance(factor, FunctionFactor):
+            for inner in factor.terms:
+                yield from _sizes_above_and_below(inner)
 
 
 def _plain(name: str, indices: tuple[str, ...]) -> Access:

@@ -230,3 +230,10 @@ def test_a_function_of_nothing_but_cancelled_terms_prints_and_parses_back():
 def test_names_of_printed_functions_and_indices_never_meet():
     spec = Spec("x[F,F]; m = max[a,b](x[a,b]); f1[a] = relu(x[a,b]*w[b]); y[a,b] = m*f1[a]*x[a,c]*x[c,b]")
     assert Spec(str(spec.expanded())).polynomial() == spec.polynomial()
+
+
+def test_a_size_that_is_only_a_coefficient_is_declared():
+    spec = Spec("x[N,C]; where r : R; where s : S; f[a] = relu(x[a,b]/S); y[a,b] = 1/R*x[a,b]*f[a]")
+    expanded = spec.expanded()
+    assert {"R", "S"} <= set(expanded.sizes.names)
+    assert Spec(str(expanded)).polynomial() == spec.polynomial()
