@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import fx
+from torch.fx.node import map_arg
 
 from polyattn.errors import NotPolynomialError, ProofError, SizeError
 from polyattn.lowering.shapes import expect_shape
@@ -43,7 +44,7 @@ def run_exactly(module: fx.GraphModule, tensors: Sequence[np.ndarray], arithmeti
         if node.op == "placeholder":
             values[node] = next(rest)
             continue
-        args, kwargs = fx.node.map_arg((node.args, dict(node.kwargs)), lambda n: values[n])
+        args, kwargs = map_arg((node.args, dict(node.kwargs)), lambda n: values[n])
         if node.op == "output":
             return args[0]
         values[node] = run.operation(node)(*args, **kwargs)

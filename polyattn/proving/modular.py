@@ -9,24 +9,28 @@ degree d is zero at a random point with a chance of at most d / p (Schwartz 1980
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import lcm, prod
 from random import Random
+from typing import Any
 
 import numpy as np
 import torch
 from sympy import isprime
 from torch import fx
 
+from polyattn.algebra import Index, Monomial, TensorFactor
 from polyattn.errors import ProofError
 from polyattn.language import value_of
+from polyattn.language.syntax import IDENTITY
 from polyattn.proving.evaluation import Arithmetic, Point, evaluate
 from polyattn.proving.exact import rational
 from polyattn.proving.subjects import BATCH, Subject, compare
 from polyattn.proving.verification import Verification
 
+ONE = Fraction(1)
 DEFAULT_BUDGET = 50_000_000
 SECURITY = 100
 """A wrong graph passes with a chance of at most 2 to minus this."""
@@ -109,22 +113,38 @@ def check_modular(subject: Subject, seed: int, budget: int | None) -> Verificati
     )
 
 
-def definition(subject: Subject, tensors: Mapping[str, np.ndarray], arithmetic: Arithmetic) -> dict[str, np.ndarray]:
-    """The output and, if they are asked for, the gradients: the monomials one by one, by elimination."""
+def definition(
+    subject: Subject, tensors: Mapping[str, np.ndarray], arithmetic: Arithmetic, scale: Fraction = ONE
+) -> dict[str, np.ndarray]:
+    """The output and, if they are asked for, the gradients: the monomials one by one, by elimination.
+
+    Args:
+        scale: what every entry of the tensors is to be multiplied by, so that they may be integers.
+    """
     samples = [Point(subject.sizes, sample) for sample in subject.samples(tensors)]
+
+    def values(terms: Iterable[Monomial], output: Sequence[Index]) -> np.ndarray:
+        scaled = [term.scaled(scale ** _count_tensors(term)) for term in terms]
+        return np.stack([evaluate(scaled, output, point, arithmetic) for point in samples])
+
     expansion, name = subject.spec.expansion(), subject.spec.output
-    values = [evaluate(expansion.terms, expansion.output, point, arithmetic) for point in samples]
-    found = {name: np.stack(values).reshape(subject.shape(name, batch=True))}
-    if not subject.derivative:
-        return found
-    for tensor in subject.tensors:
+    found = {name: values(expansion.terms, expansion.output).reshape(subject.shape(name, batch=True))}
+    for tensor in subject.tensors if subject.derivative else ():
         gradient = subject.spec.polynomial().derivative(tensor, subject.plan.seed)
-        output = gradient.signature.output_indices()
-        parts = np.stack([evaluate(gradient.terms, output, point, arithmetic) for point in samples])
+        parts = values(gradient.terms, gradient.signature.output_indices())
         if tensor in subject.spec.parameters:
-            parts = np.asarray(arithmetic.settle(np.asarray(parts.sum(axis=0), dtype=parts.dtype)), dtype=parts.dtype)
+            parts = _object(arithmetic.settle(_object(parts.sum(axis=0))))
         found[f"d{tensor}"] = parts.reshape(subject.shape(tensor, batch=True))
     return found
+
+
+def _count_tensors(term: Monomial) -> int:
+    return sum(isinstance(f, TensorFactor) and f.tensor != IDENTITY for f in term.factors)
+
+
+def _object(value: Any) -> np.ndarray:
+    """numpy gives bare numbers for arrays without axes."""
+    return np.asarray(value, dtype=object)
 
 
 def random_prime(random: Random, difference: Height) -> tuple[int, Fraction]:
@@ -151,7 +171,7 @@ def _definition_height(subject: Subject) -> Height:
     """Also of the gradients: they have the coefficients times at most as many factors as a monomial has."""
     total = Height()
     for term in subject.spec.expansion().terms:
-        number = term.coefficient * prod((Fraction(subject.sizes[s]) ** e for s, e in term.powers), start=Fraction(1))
+        number = term.coefficient * prod((Fraction(subject.sizes[s]) ** e for s, e in term.powers), start=ONE)
         summed = BATCH * value_of((i.size for i in term.indices()), subject.sizes)
         count = len(term.factors)
         total = total + Height.constant(number) * Height(degree=count, bits=summed.bit_length() + count.bit_length())

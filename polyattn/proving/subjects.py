@@ -180,4 +180,4 @@ def compare(
     difference = None
     if wrong:
         difference = Difference(tensor, wrong[0], str(found[wrong[0]]), str(want[wrong[0]]), len(wrong))
-    return Check(tensor, prod(want.shape), detail, difference=difference)
+    return Check(tensor, entries=prod(want.shape), detail=detail, difference=difference)

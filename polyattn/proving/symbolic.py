@@ -70,8 +70,8 @@ def _require_degree(subject: Subject) -> None:
 def _every(ring: Ring, array: np.ndarray) -> np.ndarray:
     """The array with every entry of the ring, as numpy fills in bare numbers."""
     result = np.empty(array.shape, dtype=object)
-    for place in np.ndindex(*array.shape):
-        result[place] = symbolic(ring, array[place])
+    for place, value in np.ndenumerate(array):
+        result[place] = symbolic(ring, value)
     return result
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 SHOWN = 160
+FEW = 4
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class Check:
     """One comparison of a tensor that a graph computed.
 
     Attributes:
-        subject: what was compared, such as "y" or "dw in float32".
+        tensor: what was compared: the output, or a gradient.
+        manner: how it was computed, such as "in float32"; "" if there is one way only.
         entries: how many entries were compared.
         detail: what is known besides, such as the largest error and its bound.
         failure: why the comparison could not be made at all, "" if it was.
@@ -45,7 +47,8 @@ class Check:
         error, bound: at the numeric level, the largest error in terms of its bound, and both where it was.
     """
 
-    subject: str
+    tensor: str
+    manner: str = ""
     entries: int = 0
     detail: str = ""
     failure: str = ""
@@ -57,9 +60,10 @@ class Check:
         return not self.failure and self.difference is None
 
     def __str__(self) -> str:
+        subject = f"{self.tensor} {self.manner}".rstrip()
         if self.failure:
-            return f"{self.subject}: {self.failure}"
-        counted = f"{self.entries} entr{'y' if self.entries == 1 else 'ies'} of {self.subject}"
+            return f"{subject}: {self.failure}"
+        counted = f"{self.entries} entr{'y' if self.entries == 1 else 'ies'} of {subject}"
         detail = f", {self.detail}" if self.detail else ""
         return f"{counted}{detail}" + (f"; the first that differs: {self.difference}" if self.difference else "")
 
@@ -105,11 +109,25 @@ class Verification:
         sizes = " ".join(f"{n}={v}" for n, v in self.sizes)
         definition = self.specification.splitlines()[-1]
         seed = "" if self.seed is None else f" The seed is {self.seed}."
-        found = "; ".join(map(str, self.checks if self else (c for c in self.checks if not c)))
         return (
             f"{'yes' if self else 'no'}, {self.level}: the graph of {_short(definition)} at {sizes} ({self.plan}), "
-            f"{self.method}. {'Equal' if self else 'Not equal'}: {found}.{seed}"
+            f"{self.method}. {'Equal' if self else 'Not equal'}: {self._found()}.{seed}"
         )
+
+    def _found(self) -> str:
+        """What was compared, check by check if they are few; if anything differs, only that."""
+        if not self:
+            return "; ".join(str(check) for check in self.checks if not check)
+        if len(self.checks) <= FEW:
+            return "; ".join(map(str, self.checks))
+        tensors: dict[str, list[str]] = {}
+        for check in self.checks:
+            tensors.setdefault(check.manner, []).append(check.tensor)
+        subjects = "; ".join(f"{', '.join(names)} {manner}".rstrip() for manner, names in tensors.items())
+        errors = [c for c in self.checks if c.error is not None and c.bound]
+        worst = max(errors, key=lambda c: (c.error or 0) / (c.bound or 1), default=None)
+        closest = "" if worst is None else f"; closest to its bound is {worst}"
+        return f"all {self.entries} entries of {subjects}{closest}"
 
 
 def _short(text: str) -> str:
