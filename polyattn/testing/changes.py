@@ -33,7 +33,7 @@ from polyattn.language.syntax import (
 
 NAMES = tuple("abcdefghijklmnopqrstuvwxyz") + tuple(f"{letter}1" for letter in "ijklmnuv")
 TOKEN = re.compile(r"[A-Za-z][A-Za-z0-9_]*|[0-9.]+|\S")
-COMMENT = "# a comment; of [brackets ( and = signs\n"
+COMMENT = "# a; [b (= c\n"
 
 
 @st.composite

@@ -109,10 +109,13 @@ class TestSplits:
         text = "x[C]; where C = A*B*D; where k : K; where K = B*D; y = x[(a k)]*w[a]"
         assert parameters(text) == {"w": ("A",)}
 
-    @pytest.mark.parametrize(
-        "body", ["x[n,(g k)]*z[k]", "z[k]*x[n,(g k)]"], ids=["the slot comes first", "the part comes first"]
-    )
+    @pytest.mark.parametrize("body", ["x[n,(k t)]*z[k]", "z[k]*x[n,(k t)]"], ids=["the slot first", "the part first"])
     def test_what_other_slots_say_comes_before_the_declared_parts(self, body):
+        splits = "where C = G*M; where M = S*T; where K = G*S"  # so C is G*(S*T), and K*T as well
+        assert Specification(f"x[N,C]; z[K]; {splits}; y[n,t] = {body}").output_shape == ("N", "T")
+
+    @pytest.mark.parametrize("body", ["x[n,(g k)]*z[k]", "z[k]*x[n,(g k)]"], ids=["the slot first", "the part first"])
+    def test_a_slot_waits_for_other_slots_to_say_how_it_is_split(self, body):
         spec = Specification(f"x[N,C]; z[K]; where C = A*B*D; where K = B*D; y[n,g] = {body}")
         assert spec.output_shape == ("N", "A")
 
