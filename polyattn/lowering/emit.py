@@ -1,8 +1,8 @@
 """Emission: each node of an evaluation graph as a few torch operations in an fx graph.
 
 A value's axes are its node's output indices in their order. Products become `matmul` where two groups of indices face
-each other, a broadcast multiplication where none is summed, and a multiplication followed by a sum where only summed
-and shared indices are left. A product that is added to another value and used nowhere else is accumulated onto it.
+each other, a broadcast multiplication where none is summed, and a multiplication followed by a sum where no matrix
+product fits. A product that is added to another value and used nowhere else is accumulated onto it.
 """
 
 from __future__ import annotations
@@ -197,8 +197,8 @@ class Emitter:
         return self.ungrouped(value, 0, shared)
 
     def multiply_and_sum(self, node: Contract, left: Operand, right: Operand) -> fx.Node:
-        """Only shared and summed indices: the product in the left operand's own order, then its sum."""
-        order = left.indices
+        """The product in the order of the operand with the most indices, which has all of them, then its sum."""
+        order = max(left.indices, right.indices, key=len)
         product = self.call(torch.mul, self.aligned(left, order), self.aligned(right, order))
         inner = [i for i in order if i in node.summed]
         axes = tuple(order.index(i) for i in inner)

@@ -149,12 +149,17 @@ def multiplies(node: Node) -> bool:
 
 
 def materialises_product(node: Node) -> bool:
-    """Whether the product of two operands is written out before it is summed (no matrix product does it)."""
+    """Whether the product of two operands is written out before it is summed, entry by entry.
+
+    So it is where no matrix product says it: nothing is left of either side but shared and summed indices; or nothing
+    of one side, and more than the batch is shared, where a matrix product would only reorder the larger side.
+    """
     if not isinstance(node, Contract) or len(node.operands) != 2 or not node.summed:
         return False
     left, right = (set(o.indices) for o in node.operands)
     kept = set(node.output)
-    return not ((left - right) & kept or (right - left) & kept)
+    sides = bool((left - right) & kept), bool((right - left) & kept)
+    return not any(sides) or (not all(sides) and any(i.size != BATCH for i in left & right & kept))
 
 
 def is_matrix_product(node: Node) -> bool:
