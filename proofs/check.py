@@ -41,6 +41,7 @@ def match(term, target, order, fixed, groups):
         same |= dict.fromkeys((i, j, *(k for k, v in same.items() if v == old)), new)
 
     def pair(i, j):
+        said.setdefault(i, j)
         i, j = same.get(i, i), same.get(j, j)
         need(i[1] == j[1] and forward.setdefault(i, j) == j and back.setdefault(j, i) == i, "indices do not correspond")
 
@@ -64,7 +65,7 @@ def match(term, target, order, fixed, groups):
         )
         for k, s in enumerate(slots):
             pair(left[s], right[k])
-    return forward
+    return said
 
 
 def arrow(terms, targets, witness, fixed, groups):
@@ -130,11 +131,11 @@ class Proof(Texts):
             a, b, factors, indices, number, powers = fields(
                 pair, "left", "right", "factors", "indices", "coefficient", "powers"
             )
-            forward = match(mine[a], theirs[b], factors, fixed, self.groups)
+            indices_of = match(mine[a], theirs[b], factors, fixed, self.groups)
             need(re.fullmatch(r"-?\d{1,4000}(/\d{1,4000})?", number, re.A), "a coefficient is a fraction")
-            said = Fraction(number), tuple(sorted(powers.items()))
-            need(mine[a][0] == theirs[b][0] == said, "the coefficients differ")
-            said = {names[0][i]: names[1][j] for i, j in forward.items() if i in names[0] and j in names[1]}
+            coefficient = Fraction(number), tuple(sorted(powers.items()))
+            need(mine[a][0] == theirs[b][0] == coefficient, "the coefficients differ")
+            said = {names[0][i]: names[1][j] for i, j in indices_of.items() if i in names[0] and j in names[1]}
             need(said == indices, "the indices correspond otherwise")
 
     def symmetry(self, text, indices):
@@ -152,9 +153,10 @@ class Proof(Texts):
         here, there = ([i for slot in s for letter in slot for i in letters[letter]] for s in (slots, others[0][1]))
         need(sorted(here) == sorted(there) and len({*here}) == len(here), f"{text} exchanges no slots")
         new, group = tuple(here.index(i) for i in there), self.groups.setdefault(name, {tuple(range(len(here)))})
-        while more := {tuple(g[k] for k in new) for g in group} | {tuple(new[k] for k in g) for g in group} - group:
+        group.add(new)
+        while more := {tuple(g[k] for k in h) for g in group for h in group} - group:
             group |= more
-            need(len(group) <= 5040, "too many symmetries")
+            need(len(group) <= 720, "too many symmetries")
 
     def rule(self, text, indices):
         """The factors of a rule's left side, its right side's terms, and its free indices."""

@@ -39,10 +39,10 @@ def bounded(number):
 
 
 # Reading. A product is (number, [(size, exponent)], [(tensor, slots)]); a slot is a list of letters. Python's parser
-# sees the text with names and numbers as names that are no keywords, and with commas in composite slots.
+# sees the text with names and numbers as names that are no keywords, and and composite slots as lists.
 def tree(text):
     need(re.fullmatch(r"[\w\s\[\](),*/+.-]*", text, re.A), "an unexpected character")
-    text = re.sub(r"\((\s*[a-z]\w*(?:\s+[a-z]\w*)+\s*)\)", lambda m: f"({','.join(m[1].split())})", text, flags=re.A)
+    text = re.sub(r"\((\s*[a-z]\w*(?:\s+[a-z]\w*)+\s*)\)", lambda m: f"[{','.join(m[1].split())}]", text, flags=re.A)
     marked = re.sub(r"[A-Za-z]\w*|\d+\.?\d*|\.\d+", lambda m: "_" + m[0].replace(".", "_"), text, flags=re.A)
     return ast.parse(marked.strip(), mode="eval").body
 

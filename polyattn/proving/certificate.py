@@ -17,7 +17,7 @@ from polyattn.language.syntax import Access, Definition, Sum
 from polyattn.proving.derivation import Derivation
 from polyattn.proving.given import Given, Rule
 from polyattn.proving.rewriting import Place, proper
-from polyattn.proving.sizes import CommonSizes
+from polyattn.proving.sizes import CommonSizes, sizes_text
 from polyattn.proving.witness import Correspondence, Forms, witness
 
 FORMAT = "polyattn equality 1"
@@ -42,7 +42,7 @@ def certificate(
     """
     numbers = {g.text: k for k, g in enumerate(given)}
     left, right = (_Chain(d, shapes, sizes, numbers) for d in derivations)
-    equations = [{"text": g.text, "indices": _sizes_text(g.letters)} for g in given]
+    equations = [{"text": g.text, "indices": sizes_text(g.letters)} for g in given]
     used = sorted({t for d in derivations for t in d.tensors})
     return {
         "format": FORMAT,
@@ -75,7 +75,7 @@ class _Chain:
         self.letters: list[dict[Index, str]] = []
         resolved = side.spec.resolved.index_sizes
         steps = [self._step(k) for k in range(len(derivation.steps))]
-        self.data = {"text": side.text, "indices": [_sizes_text(letters) for letters in resolved], "steps": steps}
+        self.data = {"text": side.text, "indices": [sizes_text(letters) for letters in resolved], "steps": steps}
 
     @property
     def terms(self) -> tuple[Monomial, ...]:
@@ -95,7 +95,7 @@ class _Chain:
     def _text(self, terms: tuple[Monomial, ...]) -> dict[str, Any]:
         printer = Printer(Polynomial(self.signature, terms))
         statements = printer.run()
-        self.letters = _letters_of(statements.definitions[-1], terms)
+        self.letters = _letters_of(statements.definitions[-1], self.signature.output_indices(), terms)
         indices = [{i: printer.letters[i] for i in _letters_in(d)} for d in statements.definitions]
         return {"text": str(statements), "indices": indices}
 
@@ -105,14 +105,18 @@ def _letters_in(definition: Definition) -> list[str]:
     return list(dict.fromkeys(i for access in accesses for i in access.indices))
 
 
-def _letters_of(definition: Definition, terms: tuple[Monomial, ...]) -> list[dict[Index, str]]:
+def _letters_of(
+    definition: Definition, output: tuple[Index, ...], terms: tuple[Monomial, ...]
+) -> list[dict[Index, str]]:
     """For each term, the letters that its indices were written with."""
     assert isinstance(definition.body, Sum)
     found = []
     for written, term in zip(definition.body.terms, terms, strict=True):
-        accesses = [f for f in written.factors if isinstance(f, Access)]
-        pairs = zip(accesses, term.factors, strict=True)
-        found.append({i: letter for access, f in pairs for i, letter in zip(f.indices, access.indices, strict=True)})
+        letters = dict(zip(output, definition.target.indices, strict=True))
+        accesses = (f for f in written.factors if isinstance(f, Access))
+        for access, factor in zip(accesses, term.factors, strict=False):  # ones may follow, I[n,n], for the output
+            letters |= dict(zip(factor.indices, access.indices, strict=True))
+        found.append(letters)
     return found
 
 
@@ -150,7 +154,3 @@ def _pairs(left: _Chain, right: _Chain, forms: Forms) -> list[dict[str, Any]]:
             }
         )
     return found
-
-
-def _sizes_text(letters: Mapping[str, Atoms]) -> dict[str, str]:
-    return {letter: "*".join(atoms) for letter, atoms in letters.items()}

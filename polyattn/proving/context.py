@@ -74,13 +74,12 @@ class Context:
         if tensor == IDENTITY or tensor in self.shapes:
             return
         if tensor in self.intermediates:
-            side = self.intermediates[tensor]
             raise ProofError(
-                f"given {text!r} is about '{tensor}', which the {side} side defines: only inputs and parameters can be given"
+                f"given {text!r} is about '{tensor}', which the {self.intermediates[tensor]} side defines: only inputs "
+                f"and parameters can be given"
             )
-        raise ProofError(
-            f"given {text!r} is about '{tensor}', which occurs on neither side; there are {', '.join(sorted(self.shapes))}"
-        )
+        known = ", ".join(sorted(self.shapes))
+        raise ProofError(f"given {text!r} is about '{tensor}', which occurs on neither side; there are {known}")
 
     def index_sizes(self, accesses: Sequence[Access], text: str) -> dict[str, Atoms]:
         """The sizes of the indices of accesses to known tensors."""

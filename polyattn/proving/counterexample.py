@@ -19,6 +19,7 @@ from polyattn.proving.evaluation import EXACT, FLOATING, RATIONAL, Arithmetic, P
 from polyattn.proving.given import Given, Rule, Substitution, Symmetry
 from polyattn.proving.search import MARGIN
 from polyattn.proving.sides import Side
+from polyattn.proving.sizes import sizes_text
 from polyattn.proving.trial import holds
 
 
@@ -50,16 +51,19 @@ def counterexample(
     entry = _differing_entry(left, right, arithmetic)
     if entry is None:
         return None
-    needed = {t for side in sides for t in side.shapes}
+    shown = {t for side in sides for t in side.shapes} | {t for t in shapes if _mentioned(t, given)}
     grouped = [value_of(slot, sizes) for slot in sides[0].spec.shape(sides[0].spec.output)]
     position = np.unravel_index(int(np.ravel_multi_index(entry, left.shape)) if left.ndim else 0, grouped)
     return {
         "sizes": _named_sizes(sizes, splits),
-        "tensors": {t: _nested(tensors[t], shapes[t], sizes) for t in shapes if t in needed or _mentioned(t, given)},
+        "tensors": {t: _nested(tensors[t], shapes[t], sizes) for t in shapes if t in shown},
         "entry": [int(k) for k in position],
         "left": _number(left[entry]),
         "right": _number(right[entry]),
         "values": "exact" if arithmetic is EXACT else "approximate",
+        "shapes": {t: ["*".join(atoms) for atoms in shapes[t]] for t in sorted(shown)},
+        "indices": {s.name: [sizes_text(i) for i in s.spec.resolved.index_sizes] for s in sides}
+        | {"given": [sizes_text(g.letters) for g in given]},
     }
 
 

@@ -115,7 +115,7 @@ def declared_indices(given: Sequence[str]) -> tuple[IndexSize, ...]:
 
 
 def resolved(given: Sequence[str], context: Context) -> tuple[tuple[Given, ...], Context]:
-    """The equations between tensors, in an order in which each is about tensors that are known.
+    """The equations between tensors; each may be about tensors that another brings in.
 
     Returns:
         The equations, and the context with the tensors that they bring in.
@@ -140,7 +140,7 @@ def resolved(given: Sequence[str], context: Context) -> tuple[tuple[Given, ...],
             raise first
         pending = waiting
     _check_definitions(found)
-    return tuple(found), context
+    return tuple(sorted(found, key=lambda g: given.index(g.text))), context
 
 
 def _statement(text: str) -> Statement:

@@ -76,7 +76,7 @@ def prove(left: Question, right: Question, given: str | Sequence[str] = ()) -> V
 
 
 def _given_texts(given: str | Sequence[str]) -> tuple[str, ...]:
-    texts = (given,) if isinstance(given, str) else tuple(given)
+    texts = (given,) if isinstance(given, str) else tuple(dict.fromkeys(given))
     for text in texts:
         if not isinstance(text, str):
             raise ProofError(f"a given equation is text, not {type(text).__name__}")

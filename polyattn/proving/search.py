@@ -7,7 +7,7 @@ entry by entry. Nothing here is trusted: `counterexample` evaluates both texts a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations_with_replacement
@@ -26,6 +26,9 @@ T = TypeVar("T")
 
 MAX_TRIED = 1500
 """How many assignments of sizes are tried."""
+
+MAX_TRIED_FUNCTIONS = 100
+"""The same where functions are evaluated: two forms of one function may differ, and the search for nothing is long."""
 
 MAX_WORK = 60_000
 """How many monomials are evaluated in all."""
@@ -101,7 +104,7 @@ class _Hunt:
                 sizes = {n: 1 + more.count(n) for n in names}
                 if any(sizes[n] > bounds[n] for n in names):
                     continue
-                if self.tried == MAX_TRIED:
+                if self.tried == (MAX_TRIED_FUNCTIONS if self.difference.applies_functions else MAX_TRIED):
                     yield bounds
                     return
                 self.tried += 1
@@ -118,6 +121,8 @@ class _Hunt:
         for size in {s for t in terms for s in _powers(t)}:
             exponents = [_powers(t).get(size, 0) for t in terms]
             bounds[size] = bounds.get(size, 1) + max(exponents) - min(exponents)
+        if self.difference.applies_functions:
+            return {size: bound + 1 for size, bound in (dict.fromkeys(_sizes_inside(terms), 1) | bounds).items()}
         return bounds
 
     def at(self, sizes: dict[str, int]) -> Point | None:
@@ -210,6 +215,17 @@ class _Trial:
 
 def _simpler(new: int, old: int) -> bool:
     return (abs(new), new < 0) < (abs(old), old < 0)
+
+
+def _sizes_inside(terms: Iterable[Monomial]) -> set[str]:
+    """The sizes that occur as powers, inside functions too."""
+    found: set[str] = set()
+    for term in terms:
+        found |= {size for size, _ in term.powers}
+        for factor in term.factors:
+            if isinstance(factor, FunctionFactor):
+                found |= _sizes_inside(factor.terms)
+    return found
 
 
 def _powers(term: Monomial) -> dict[str, int]:

@@ -100,6 +100,11 @@ class CommonSizes:
         return factor
 
 
+def sizes_text(letters: Mapping[str, Atoms]) -> dict[str, str]:
+    """The sizes of indices as products in text, as certificates have them."""
+    return {letter: "*".join(atoms) for letter, atoms in letters.items()}
+
+
 def _add(sources: dict[str, SizeEquation], new: SizeEquation) -> None:
     old = sources.setdefault(new.size, new)
     if old.parts != new.parts:
