@@ -227,7 +227,10 @@ class Builder:
         a, b = self.nodes[one[0].value], self.nodes[two[0].value]
         if not (isinstance(a, Contract) and isinstance(b, Contract)) or not len(a.operands) == len(b.operands) == 2:
             return None
-        if set(one[0].indices) != set(two[0].indices) or not a.summed or a.coefficient.powers != b.coefficient.powers:
+        if set(one[0].indices) != set(two[0].indices) or not a.summed:
+            return None
+        scales = one[1].times(a.coefficient), two[1].times(b.coefficient)
+        if scales[0].powers != scales[1].powers:
             return None
         outer, inner = self._renaming(a, one[0].indices), self._renaming(b, two[0].indices)
         summed_a, summed_b = {outer[i] for i in a.summed}, {inner[i] for i in b.summed}
@@ -242,9 +245,8 @@ class Builder:
                 q = _seen(b.operands[1 - theirs], inner_as_outer)
                 if set(p.indices) != set(q.indices) or self.numel(p) > self.numel(one[0]):
                     continue
-                scales = one[1].times(a.coefficient), two[1].times(b.coefficient)
                 total = self.sum([(p, _rational(scales[0])), (q, _rational(scales[1]))])
-                powers = Coefficient(Fraction(1), a.coefficient.powers)
+                powers = Coefficient(Fraction(1), scales[0].powers)
                 output = self.pair_indices(shared, total, one[0].indices)
                 return self.contract(self.sides(shared, total), output, powers), ONE
         return None
