@@ -45,7 +45,8 @@ class Signature:
 class Polynomial:
     """A sum of monomials, each up to renaming of its summed indices, with equal ones collected.
 
-    Make one with `spec.polynomial()`. Immutable and hashable.
+    Make one with `spec.polynomial()`. Immutable and hashable. A size that is a number counts as one more name: what is
+    equal by `==` is equal there too, but some that are not coincide at that number, as x[a,b] and x[a,c] do at size 1.
 
     Attributes:
         signature: the tensors' names and shapes.
@@ -72,6 +73,10 @@ class Polynomial:
         return a._key == b._key
 
     def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
         # What splitting a size leaves as it is: 1/C with C = 4*M is 1/4/M.
         return hash(tuple(sorted(tuple(sorted(_tensors(t))) for t in self.terms)))
 

@@ -113,20 +113,22 @@ def symbol_array(name: str, shape: Sequence[int], brackets: bool = False) -> np.
     return array
 
 
-def apply_interaction(tensor: np.ndarray, x: np.ndarray) -> np.ndarray:
+def apply_interaction(tensor: np.ndarray, x: np.ndarray, output_axes: int | None = None) -> np.ndarray:
     """`(((W • X) • X) • X)`: Poly-NL, Eq. 4, at any degree.
 
     Args:
         tensor: W, of the output's axes followed by the input's axes D times.
         x: the input, of shape (N, C), or of as many axes as the layer's input has.
+        output_axes: how many axes the output has; by default as many as the input.
 
     Returns:
         The output, of the output's shape.
+
+    Raises:
+        SizeError: the order or the shape of W is not that of an interaction tensor for such an input.
     """
     w, x = np.asarray(tensor), np.asarray(x)
-    if w.ndim % x.ndim:
-        raise SizeError(f"a tensor of order {w.ndim} does not act on an input of {x.ndim} axes")
-    for _ in range(w.ndim // x.ndim - 1):
+    for _ in range(_degree(w, x.ndim, output_axes)):
         if w.shape[-x.ndim :] != x.shape:
             raise SizeError(
                 f"the last {x.ndim} modes have sizes {w.shape[-x.ndim :]}, but the input has shape {x.shape}"
@@ -135,24 +137,38 @@ def apply_interaction(tensor: np.ndarray, x: np.ndarray) -> np.ndarray:
     return w
 
 
-def symmetrise(tensor: np.ndarray, axes: int = 2) -> np.ndarray:
+def symmetrise(tensor: np.ndarray, axes: int = 2, output_axes: int | None = None) -> np.ndarray:
     """The mean of W over all permutations of its x's.
 
     Two interaction tensors give the same function exactly if their symmetrisations are equal.
 
     Args:
-        tensor: W, of order `axes` * (D + 1).
+        tensor: W, of the output's axes followed by the input's axes D times.
         axes: how many axes an input has; 2 for (position, channel).
+        output_axes: how many axes the output has; by default as many as an input.
+
+    Raises:
+        SizeError: W is not of such an order.
     """
     w = np.asarray(tensor)
-    if w.ndim % axes:
-        raise SizeError(f"a tensor of order {w.ndim} is no interaction tensor of inputs with {axes} axes")
-    degree = w.ndim // axes - 1
+    degree = _degree(w, axes, output_axes)
+    first = w.ndim - degree * axes
     total = np.zeros_like(w)
     for order in permutations(range(degree)):
-        modes = [*range(axes), *(axes * (p + 1) + k for p in order for k in range(axes))]
+        modes = [*range(first), *(first + axes * p + k for p in order for k in range(axes))]
         total = total + w.transpose(modes)
     return total / factorial(degree)
+
+
+def _degree(w: np.ndarray, axes: int, output_axes: int | None) -> int:
+    """How many x's an interaction tensor acts on."""
+    rest = w.ndim - (axes if output_axes is None else output_axes)
+    if axes < 1 or rest < 0 or rest % axes:
+        raise SizeError(
+            f"a tensor of order {w.ndim} does not act on inputs of {axes} axes "
+            f"to give outputs of {axes if output_axes is None else output_axes}"
+        )
+    return rest // axes
 
 
 @dataclass(frozen=True)
