@@ -9,17 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from heapq import nsmallest
 
 from polyattn.algebra import Index
 from polyattn.planning.builder import Order, Pairs
 from polyattn.planning.steps import Sizes, length
 
-EXACT_UP_TO = 8
+EXACT_UP_TO = 9
 KEPT = 8
 """Trees kept for each subset of the factors."""
 
 Tree = int | tuple["Tree", "Tree"]
 """A factor's number, or the two trees that are contracted."""
+
+Ranked = tuple[int, int, Tree]
+"""A tree's multiply-accumulates, the entries that it writes, and the tree."""
 
 
 def ranked_orders(sizes: Sizes, rank: int = 0) -> Order:
@@ -81,7 +85,7 @@ def _volumes(lengths: list[int]) -> Callable[[int], int]:
     return volume
 
 
-def _search(masks: list[int], kept: int, volume: Callable[[int], int]) -> list[tuple[int, int, Tree]]:
+def _search(masks: list[int], kept: int, volume: Callable[[int], int]) -> list[Ranked]:
     count = len(masks)
     full = (1 << count) - 1
     inside = [0] * (full + 1)
@@ -89,45 +93,48 @@ def _search(masks: list[int], kept: int, volume: Callable[[int], int]) -> list[t
         low = subset & -subset
         inside[subset] = inside[subset ^ low] | masks[low.bit_length() - 1]
     open_ = [inside[s] & (kept | inside[full ^ s]) for s in range(full + 1)]
-    best: dict[int, list[tuple[int, int, Tree]]] = {1 << k: [(0, 0, k)] for k in range(count)}
+    best: dict[int, list[Ranked]] = {1 << k: [(0, 0, k)] for k in range(count)}
     for k in range(count):
         open_[1 << k] = masks[k]
-    for subset in sorted(range(1, full + 1), key=int.bit_count):
+    for subset in range(1, full + 1):  # every proper part of a set is a smaller number
         if subset not in best:
             best[subset] = _merge(subset, best, open_, volume)
     return best[full]
 
 
-def _merge(
-    subset: int, best: dict[int, list[tuple[int, int, Tree]]], open_: list[int], volume: Callable[[int], int]
-) -> list[tuple[int, int, Tree]]:
-    found: list[tuple[int, int, Tree]] = []
+def _merge(subset: int, best: dict[int, list[Ranked]], open_: list[int], volume: Callable[[int], int]) -> list[Ranked]:
+    """The best trees of a set of factors: those of its two parts, for the best ways to part it.
+
+    A way to part it gives one tree at least, so no more ways are needed than trees are kept.
+    """
     written = volume(open_[subset])
-    bound: int | None = None
     low = subset & -subset
     rest = subset ^ low
+    ways = []
     part = rest
-    while True:
+    while part:
         part = (part - 1) & rest
         left, right = part | low, rest ^ part
-        if right:
-            macs = volume(open_[left] | open_[right])
-            first_l, first_r = best[left][0], best[right][0]
-            if bound is None or macs + first_l[0] + first_r[0] <= bound:
-                for cost_l, size_l, tree_l in best[left]:
-                    for cost_r, size_r, tree_r in best[right]:
-                        cost = macs + cost_l + cost_r
-                        if bound is not None and cost > bound:
-                            break
-                        found.append((cost, written + size_l + size_r, (tree_l, tree_r)))
-                if len(found) > 4 * KEPT:
-                    found.sort(key=lambda f: f[:2])
-                    del found[KEPT:]
-                    bound = found[-1][0]
-        if not part:
+        cost_l, size_l, _ = best[left][0]
+        cost_r, size_r, _ = best[right][0]
+        ways.append((volume(open_[left] | open_[right]) + cost_l + cost_r, size_l + size_r, left, right))
+    found: list[Ranked] = []
+    for least, _, left, right in nsmallest(KEPT, ways):
+        if len(found) >= KEPT and least > found[KEPT - 1][0]:
             break
-    found.sort(key=lambda f: f[:2])
-    return found[:KEPT]
+        macs = least - best[left][0][0] - best[right][0][0]
+        found += [
+            (macs + cost_l + cost_r, written + size_l + size_r, (tree_l, tree_r))
+            for cost_l, size_l, tree_l in best[left]
+            for cost_r, size_r, tree_r in best[right]
+        ]
+        found.sort(key=_rank)
+        del found[KEPT:]
+    return found
+
+
+def _rank(tree: Ranked) -> tuple[int, int]:
+    return tree[:2]
 
 
 def _opt_einsum_tree(indices: tuple[tuple[Index, ...], ...], keep: frozenset[Index], sizes: Sizes) -> Tree:
