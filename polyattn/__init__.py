@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_PUBLIC = {
+_PUBLIC: dict[str, str | None] = {
     "BudgetError": "errors",
     "InsertError": "errors",
     "NotPolynomialError": "errors",
@@ -37,7 +37,31 @@ _PUBLIC = {
 """Public names and the stage that each comes from; None for the stages that are public as modules. Loaded on first
 use, so that `import polyattn` is quick and needs only what is used."""
 
-__all__ = [*_PUBLIC]
+__all__ = [
+    "BudgetError",
+    "InsertError",
+    "NotPolynomialError",
+    "Plan",
+    "PolyattnError",
+    "Polynomial",
+    "ProofError",
+    "SizeError",
+    "Spec",
+    "SpecError",
+    "Verdict",
+    "apply_interaction",
+    "catalog",
+    "einsum",
+    "lower",
+    "nn",
+    "plan",
+    "prove",
+    "structure",
+    "symmetrise",
+    "testing",
+    "verify",
+    "vision",
+]
 
 if TYPE_CHECKING:
     from polyattn import catalog, nn, testing, vision

@@ -13,6 +13,7 @@ from rich.table import Table
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torchvision.models.resnet import BasicBlock
 
 from polyattn.algebra import Spec
@@ -21,6 +22,7 @@ from polyattn.vision import insert
 WIDTH = 24
 SIZES = {"R": 12, "V": 12, "G": 4, "K": 4}
 BATCH = 64
+RATE = 3e-3
 
 
 class DigitResNet(nn.Sequential):
@@ -50,9 +52,10 @@ def train_all(specs: dict[str, Spec], console: Console, *, seeds: int, epochs: i
         for seed in range(seeds):
             for name in names:
                 model = _network(specs.get(name), seed, x_train[:1])
+                optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=1e-2)
                 seconds = []
                 for epoch in range(epochs):
-                    seconds.append(_epoch(model, x_train, y_train, seed, epoch, epochs))
+                    seconds.append(_epoch(model, optimiser, x_train, y_train, seed, epoch, epochs))
                     progress.advance(task)
                 runs[name].append(
                     {"seed": seed, "accuracy": _accuracy(model, x_test, y_test), "epoch_seconds": mean(seconds)}
@@ -69,9 +72,8 @@ def train_all(specs: dict[str, Spec], console: Console, *, seeds: int, epochs: i
         )  # fmt: skip
         rows.append({"network": name, "epochs": epochs, "runs": runs[name]})
     console.print(table)
-    console.print(
-        f"± is the standard deviation over seeds; the test set has {len(y_test)} images, one is {100 / len(y_test):.2f} %"
-    )
+    console.print("± is the standard deviation over seeds")
+    console.print(f"the test set has {len(y_test)} images, so one of them is {100 / len(y_test):.2f} %")
     return rows
 
 
@@ -81,23 +83,24 @@ def _network(spec: Spec | None, seed: int, example: Tensor) -> nn.Module:
     if spec is not None:
         sizes = {s: v for s, v in SIZES.items() if s in spec.sizes.names}
         insert(model, {"1": spec}, example_input=example, sizes=sizes)
-    model.optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-2)
     return model
 
 
-def _epoch(model: nn.Module, images: Tensor, labels: Tensor, seed: int, epoch: int, epochs: int) -> float:
+def _epoch(
+    model: nn.Module, optimiser: Optimizer, images: Tensor, labels: Tensor, seed: int, epoch: int, epochs: int
+) -> float:
     """One pass over the training images in a shuffled order; returns its seconds."""
     model.train()
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(1000 * seed + epoch))
     start = time.perf_counter()
     for position, rows in enumerate(order.split(BATCH)):
         progress = (epoch + position * BATCH / len(images)) / epochs
-        for group in model.optimiser.param_groups:
-            group["lr"] = 3e-3 * (1 - progress)
-        model.optimiser.zero_grad()
+        for group in optimiser.param_groups:
+            group["lr"] = RATE * (1 - progress)
+        optimiser.zero_grad()
         nn.functional.cross_entropy(model(images[rows]), labels[rows]).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        model.optimiser.step()
+        optimiser.step()
     return time.perf_counter() - start
 
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import pandas as pd
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt  # noqa: E402 - after the backend is chosen
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00")
 """Blue and vermilion of the Okabe-Ito palette; apart in grey as well."""
 
 
 def draw(results: dict[str, Any], out: Path) -> None:
-    """Write every table and figure of the demo to a folder."""
+    """Write every table and figure of the demo to a folder; nothing is shown on a screen."""
+    plt.switch_backend("Agg")
     plans = pd.DataFrame(results["plans"]).drop(columns=["plan", "sizes"])
     photographs = pd.DataFrame(results["photographs"]).drop(columns=["output"])
     digits = pd.DataFrame([{"network": r["network"], **run} for r in results["digits"] for run in r["runs"]])
@@ -30,7 +28,7 @@ def draw(results: dict[str, Any], out: Path) -> None:
     _save(_digits_figure(digits), out / "digits")
 
 
-def _plans_figure(plans: pd.DataFrame) -> plt.Figure:
+def _plans_figure(plans: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
     width = 0.38
     for k, (column, label) in enumerate((("macs_as_written", "as written"), ("macs_planned", "planned"))):
@@ -45,7 +43,7 @@ def _plans_figure(plans: pd.DataFrame) -> plt.Figure:
     return figure
 
 
-def _digits_figure(digits: pd.DataFrame) -> plt.Figure:
+def _digits_figure(digits: pd.DataFrame) -> Figure:
     names = list(dict.fromkeys(digits["network"]))
     figure, axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained", sharey=True)
     for k, name in enumerate(names):
@@ -61,7 +59,7 @@ def _digits_figure(digits: pd.DataFrame) -> plt.Figure:
     return figure
 
 
-def _save(figure: plt.Figure, path: Path) -> None:
+def _save(figure: Figure, path: Path) -> None:
     figure.savefig(path.with_suffix(".png"), dpi=150)
     figure.savefig(path.with_suffix(".svg"))
     plt.close(figure)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
 from importlib.resources import files
+from typing import Any
 
 from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedCharacters, UnexpectedToken
@@ -216,6 +217,10 @@ def _expectation(error: UnexpectedToken, previous: Token | None) -> str:
     return "the end of the statement expected after the size of an index"
 
 
+ParseTree = Any
+"""Lark's `Tree`, whose children it types as trees or tokens alike; the grammar says which they are."""
+
+
 class _Builder:
     """Lark tree to syntax tree, with the checks that need one statement only."""
 
@@ -225,7 +230,7 @@ class _Builder:
     def error(self, reason: str, at: At) -> SpecError:
         return SpecError(reason, self.source, at.line, at.column)
 
-    def statements(self, tree: Tree) -> Statements:
+    def statements(self, tree: ParseTree) -> Statements:
         inputs, splits, index_sizes, definitions = [], [], [], []
         for child in tree.children:
             if child.data == "declaration":
@@ -243,7 +248,7 @@ class _Builder:
             tuple(definitions),
         )
 
-    def declaration(self, tree: Tree) -> Input:
+    def declaration(self, tree: ParseTree) -> Input:
         (head,) = tree.children
         name = head.children[0]
         if len(head.children) == 1:
@@ -263,7 +268,7 @@ class _Builder:
             sizes.append(self.size_text(token))
         return Input(str(name), tuple(sizes), _at(name))
 
-    def split(self, tree: Tree) -> Split:
+    def split(self, tree: ParseTree) -> Split:
         name, *parts = (c for c in tree.children if _kind(c) != "STAR")
         if not is_size_name(name):
             raise self.error(
@@ -271,7 +276,7 @@ class _Builder:
             )
         return Split(str(name), tuple(self.size_text(p.children[0]) for p in parts), _at(name))
 
-    def index_size(self, tree: Tree) -> list[IndexSize]:
+    def index_size(self, tree: ParseTree) -> list[IndexSize]:
         *names, size = tree.children
         for name in names:
             if is_size_name(name):
@@ -288,7 +293,7 @@ class _Builder:
             raise self.error(f"'{token}' is no size: sizes start with a capital", _at(token))
         return str(token)
 
-    def definition(self, tree: Tree) -> Definition:
+    def definition(self, tree: ParseTree) -> Definition:
         head, body = tree.children
         target = self.access(head)
         if is_size_name(target.tensor) and not target.slots:
@@ -298,7 +303,7 @@ class _Builder:
             return Definition(target, self.call(terms[0].children[0]))
         return Definition(target, self.sum(body))
 
-    def call(self, tree: Tree) -> Call:
+    def call(self, tree: ParseTree) -> Call:
         head, argument = tree.children
         name = head.children[0]
         if name not in FUNCTIONS:
@@ -310,13 +315,13 @@ class _Builder:
             over.extend(self.slot(slot).indices)
         return Call(str(name), tuple(over), self.sum(argument), _at(name))
 
-    def no_function(self, name: Token) -> SpecError:
+    def no_function(self, name: Any) -> SpecError:
         return self.error(
             f"'{name}' is no function (there are {', '.join(FUNCTIONS)}); for a product, write '*' before the bracket",
             _at(name),
         )
 
-    def sum(self, tree: Tree) -> Sum:
+    def sum(self, tree: ParseTree) -> Sum:
         terms, negative = [], False
         for child in tree.children:
             if isinstance(child, Token):
@@ -326,7 +331,7 @@ class _Builder:
                 negative = False
         return Sum(tuple(terms))
 
-    def term(self, tree: Tree, negative: bool) -> Term:
+    def term(self, tree: ParseTree, negative: bool) -> Term:
         factors, divides, divide = [], [], False
         for child in tree.children:
             if isinstance(child, Token):
@@ -342,7 +347,7 @@ class _Builder:
             divide = False
         return Term(negative, tuple(factors), tuple(divides), factors[0].at)
 
-    def factor(self, tree: Tree) -> Access | Number | SizeRef | Bracket:
+    def factor(self, tree: ParseTree) -> Access | Number | SizeRef | Bracket:
         if tree.data == "number":
             (token,) = tree.children
             if len(token) > MAX_NUMBER:
@@ -367,17 +372,17 @@ class _Builder:
             return SizeRef(access.tensor, access.at)
         return access
 
-    def access(self, tree: Tree) -> Access:
+    def access(self, tree: ParseTree) -> Access:
         name = tree.children[0]
         return Access(str(name), tuple(self.slot(slot) for slot in self.slots(tree)), _at(name))
 
-    def slots(self, head: Tree) -> list[Tree]:
+    def slots(self, head: ParseTree) -> list[ParseTree]:
         found = head.children[1].children if len(head.children) > 1 else []
         if len(found) > MAX_SLOTS:
             raise self.error(f"a tensor has at most {MAX_SLOTS} slots", _at(found[MAX_SLOTS].children[0]))
         return found
 
-    def slot(self, tree: Tree) -> Slot:
+    def slot(self, tree: ParseTree) -> Slot:
         if len(tree.children) > MAX_SLOTS:
             raise self.error(f"a composite slot has at most {MAX_SLOTS} indices", _at(tree.children[MAX_SLOTS]))
         for token in tree.children:
@@ -394,5 +399,5 @@ def _kind(node: Tree | Token) -> str:
     return node.data if isinstance(node, Tree) else node.type
 
 
-def _at(token: Token) -> At:
+def _at(token: Any) -> At:
     return At(token.line or 0, token.column or 0)
