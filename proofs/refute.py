@@ -64,11 +64,27 @@ class Point(Texts):
         """The value of a sum with its free indices at the given places."""
         found = Fraction(0)
         for (number, powers), factors in terms:
-            summed = [i for i in dict.fromkeys(slots_in(factors)) if i not in at]
-            scale = number * math.prod(Fraction(self.length(s)) ** e for s, e in powers)
-            for more in self.values(summed):
-                found += scale * math.prod(self.factor(*factor, at | more) for factor in factors)
+            plan, have, waiting = [], {*at}, factors
+            for index in [None, *(i for i in dict.fromkeys(slots_in(factors)) if i not in at)]:
+                have.add(index)
+                ready = [f for f in waiting if have.issuperset(f[1])]
+                waiting = [f for f in waiting if f not in ready]
+                plan.append((index, ready))
+            scale = math.prod(Fraction(self.length(s)) ** e for s, e in powers)
+            found += number * scale * self.product(plan[0][1], plan[1:], at)
         return found
+
+    def product(self, ready, plan, at):
+        """The product of the factors that are ready, times the sum over the next index of what comes then."""
+        value = Fraction(1)
+        for factor in ready:
+            value *= self.factor(*factor, at)
+            if not value:
+                return value
+        if not plan:
+            return value
+        (index, more), *rest = plan
+        return value * sum(self.product(more, rest, at | place) for place in self.values([index]))
 
     def factor(self, name, indices, function, at):
         place = tuple(at[i] for i in indices)

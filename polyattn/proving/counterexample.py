@@ -20,7 +20,7 @@ from polyattn.proving.given import Given, Rule, Substitution, Symmetry
 from polyattn.proving.search import MARGIN
 from polyattn.proving.sides import Side
 from polyattn.proving.sizes import sizes_text
-from polyattn.proving.trial import holds
+from polyattn.proving.trial import holds, restricted
 
 
 def counterexample(
@@ -51,7 +51,7 @@ def counterexample(
     entry = _differing_entry(left, right, arithmetic)
     if entry is None:
         return None
-    shown = {t for side in sides for t in side.shapes} | {t for t in shapes if _mentioned(t, given)}
+    shown = {t for side in sides for t in side.shapes}.union(*(g.mentioned for g in given))
     grouped = [value_of(slot, sizes) for slot in sides[0].spec.shape(sides[0].spec.output)]
     position = np.unravel_index(int(np.ravel_multi_index(entry, left.shape)) if left.ndim else 0, grouped)
     return {
@@ -65,6 +65,25 @@ def counterexample(
         "indices": {s.name: [sizes_text(i) for i in s.spec.resolved.index_sizes] for s in sides}
         | {"given": [sizes_text(g.letters) for g in given]},
     }
+
+
+def satisfiable(shapes: Mapping[str, tuple[Atoms, ...]], given: Sequence[Given]) -> bool:
+    """Whether simple tensors at small sizes are found that satisfy all given equations."""
+    defined = {g.tensor for g in given if isinstance(g, Substitution)}
+    rules = [g for g in given if isinstance(g, Rule)]
+    bound = {t for rule in rules for t in rule.tensors} - defined
+    atoms = {a for shape in shapes.values() for slot in shape for a in slot if not a.isdigit()}
+    for number in (1, 2, 3):
+        sizes = dict.fromkeys(atoms, number)
+        lengths = {t: tuple(value_of((a,), sizes) for slot in shapes[t] for a in slot) for t in shapes}
+        direct = [rule for rule in rules if not rule.tensors & defined]
+        for fixed in restricted({t: lengths[t] for t in bound}, direct, sizes):
+            for value in (1, 0):
+                others = {t: np.full(lengths[t], value, dtype=object) for t in shapes if t not in bound | defined}
+                point = Point(sizes, _all_tensors(sizes, shapes, given, {**others, **fixed}, EXACT))
+                if all(_satisfied(g, point) for g in given):
+                    return True
+    return False
 
 
 def _all_rational(sides: tuple[Side, Side], given: Sequence[Given]) -> bool:
@@ -127,10 +146,6 @@ def _differing_entry(left: np.ndarray, right: np.ndarray, arithmetic: Arithmetic
         wrong = np.asarray(np.abs(left - right) > MARGIN * scale, dtype=bool)
     places = np.argwhere(wrong)
     return tuple(int(k) for k in places[0]) if len(places) else None
-
-
-def _mentioned(tensor: str, given: Sequence[Given]) -> bool:
-    return any(tensor == g.tensor if isinstance(g, Symmetry) else tensor in g.tensors for g in given)
 
 
 def _named_sizes(sizes: Mapping[str, int], splits: Sequence[tuple[str, tuple[str, ...]]]) -> dict[str, int]:

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from polyattn.algebra import Monomial
-from polyattn.algebra.monomial import map_tensors
 from polyattn.errors import BudgetError
-from polyattn.language.syntax import IDENTITY
-from polyattn.proving.given import Given, Rule, Substitution
+from polyattn.proving.given import Given, Rule, Substitution, tensors_of
 from polyattn.proving.rewriting import Use, applied, first_use, normalised, substituted
 from polyattn.proving.sides import Side
 from polyattn.proving.witness import Forms, gathered
@@ -52,13 +50,8 @@ class Derivation:
     @property
     def tensors(self) -> set[str]:
         """All tensors that occur on the way."""
-        names: set[str] = set()
-        for step in self.steps:
-            for term in step.raw:
-                map_tensors(term, lambda f: names.add(f.tensor))
-            if isinstance(step.given, Rule):
-                names |= step.given.tensors
-        return names - {IDENTITY}
+        rules = (step.given.tensors for step in self.steps if isinstance(step.given, Rule))
+        return tensors_of(term for step in self.steps for term in step.raw).union(*rules)
 
     def proves_equal(self, other: Derivation) -> bool:
         return self.keys == other.keys
@@ -96,9 +89,7 @@ def _rule_step(terms: tuple[Monomial, ...], forms: Forms, rules: Sequence[Rule])
 
 
 def _definition_step(terms: tuple[Monomial, ...], forms: Forms, definitions: Sequence[Substitution]) -> Step | None:
-    used: set[str] = set()
-    for term in terms:
-        map_tensors(term, lambda f: used.add(f.tensor))
+    used = tensors_of(terms)
     for definition in definitions:
         if definition.tensor in used:
             raw = substituted(terms, frozenset(forms.free), definition)

@@ -16,7 +16,6 @@ import numpy as np
 
 from polyattn.algebra import FunctionFactor, Index, Monomial, TensorFactor
 from polyattn.errors import BudgetError
-from polyattn.language import value_of
 from polyattn.language.syntax import IDENTITY
 
 MAX_CELLS = 2**21
@@ -47,7 +46,7 @@ RATIONAL: Mapping[str, Function] = {
     "max": lambda a, axes: a.max(axis=axes) if axes else a,
     "relu": lambda a, axes: np.maximum(a, 0),
 }
-TRANSCENDENTAL: Mapping[str, Function] = {"softmax": _softmax, "sigmoid": lambda a, axes: 1 / (1 + np.exp(-a))}
+TRANSCENDENTAL: Mapping[str, Function] = {"softmax": _softmax, "sigmoid": lambda a, axes: (1 + np.tanh(a / 2)) / 2}
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class Point:
     tensors: Mapping[str, np.ndarray]
 
     def length(self, index: Index) -> int:
-        return value_of((index.size,), self.sizes)
+        return self.sizes[index.size] if index.size in self.sizes else int(index.size)
 
 
 def evaluate(terms: Iterable[Monomial], output: Sequence[Index], point: Point, arithmetic: Arithmetic) -> np.ndarray:
@@ -135,20 +134,22 @@ def _contract(operands: list[Operand], output: tuple[Index, ...], point: Point, 
     """The product summed over everything but the output's indices, broadcast over those that no factor has."""
     summed = {i for _, indices in operands for i in indices} - set(output)
     while summed:
-        index = min(summed, key=lambda i: (_cost(i, operands, point), i))
+        index = min(summed, key=lambda i: (_cost(i, operands), i))
         summed.remove(index)
         having = [o for o in operands if index in o[1]]
         operands = [o for o in operands if index not in o[1]]
-        array, indices = _multiply(having, (), point, arithmetic)
+        array, indices = having[0] if len(having) == 1 else _multiply(having, (), point, arithmetic)
         axis = indices.index(index)
         array = _array(arithmetic.settle(array.sum(axis=axis)), arithmetic)
         operands.append((array, indices[:axis] + indices[axis + 1 :]))
     return _multiply(operands, output, point, arithmetic)[0]
 
 
-def _cost(index: Index, operands: list[Operand], point: Point) -> int:
-    union = {i for _, indices in operands if index in indices for i in indices}
-    return prod(point.length(i) for i in union)
+def _cost(index: Index, operands: list[Operand]) -> int:
+    lengths = {
+        i: n for array, indices in operands if index in indices for i, n in zip(indices, array.shape, strict=True)
+    }
+    return prod(lengths.values())
 
 
 def _multiply(

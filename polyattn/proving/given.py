@@ -42,6 +42,11 @@ class Substitution:
         """The tensors of the right side."""
         return frozenset(tensors_of(self.terms))
 
+    @property
+    def mentioned(self) -> frozenset[str]:
+        """The tensors of both sides."""
+        return self.tensors | {self.tensor}
+
 
 @dataclass(frozen=True)
 class Symmetry:
@@ -52,6 +57,10 @@ class Symmetry:
     tensor: str
     order: tuple[int, ...]
     sign: int
+
+    @property
+    def mentioned(self) -> frozenset[str]:
+        return frozenset({self.tensor})
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,10 @@ class Rule:
     @property
     def tensors(self) -> frozenset[str]:
         return frozenset(tensors_of((self.left, *self.right)))
+
+    @property
+    def mentioned(self) -> frozenset[str]:
+        return self.tensors
 
 
 Given = Substitution | Symmetry | Rule
@@ -205,9 +218,7 @@ def _symmetry(statement: Statement, target: Access, context: Context) -> Symmetr
         raise ProofError(f"given {statement.text!r} is circular: '{target.tensor}' is on both sides")
     other, negative = factors[0], terms[0].negative
     if sorted(other.indices) != sorted(target.indices):
-        raise ProofError(
-            f"given {statement.text!r}: a symmetry of '{target.tensor}' has the same indices on both sides, in another order"
-        )
+        raise ProofError(f"given {statement.text!r}: a symmetry has the same indices on both sides, in another order")
     if other == target:
         raise ProofError(f"given {statement.text!r} says {'that it is zero' if negative else 'nothing'}")
     sizes = context.index_sizes((target, other), statement.text)
@@ -267,9 +278,8 @@ def _check_definitions(given: Iterable[Given]) -> None:
     for item in given:
         if isinstance(item, Substitution):
             if item.tensor in definitions:
-                raise ProofError(
-                    f"given {item.text!r} contradicts {definitions[item.tensor].text!r}: '{item.tensor}' has two definitions"
-                )
+                first = definitions[item.tensor].text
+                raise ProofError(f"given {item.text!r} contradicts {first!r}: '{item.tensor}' has two definitions")
             definitions[item.tensor] = item
     for name, item in definitions.items():
         seen, queue = set(), [item]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from polyattn.algebra.canonical import collect
-from polyattn.errors import ProofError
-from polyattn.language import Atoms
+from polyattn.errors import BudgetError, ProofError
+from polyattn.language import Atoms, Specification
 from polyattn.proving.certificate import certificate
 from polyattn.proving.context import Context
-from polyattn.proving.counterexample import counterexample
+from polyattn.proving.counterexample import counterexample, satisfiable
 from polyattn.proving.derivation import Derivation, derived
 from polyattn.proving.given import (
     MAX_GIVEN,
@@ -69,6 +69,7 @@ def prove(left: Question, right: Question, given: str | Sequence[str] = ()) -> V
     texts = _given_texts(given)
     specs = read_questions(left, right)
     sizes = CommonSizes.of([s.statements for s in specs], size_equations(texts))
+    _check_sizes_occur(specs, texts)
     sides = common_sides(*specs, sizes)
     context = _context(sides, sizes, texts)
     equations, context = resolved(texts, context)
@@ -85,6 +86,17 @@ def _given_texts(given: str | Sequence[str]) -> tuple[str, ...]:
     if len(texts) > MAX_GIVEN:
         raise ProofError(f"{len(texts)} equations are given; the limit is {MAX_GIVEN}")
     return texts
+
+
+def _check_sizes_occur(specs: tuple[Specification, Specification], texts: Sequence[str]) -> None:
+    """Raises ProofError for an equation about a size that neither side has, nor another given equation."""
+    known = {n for spec in specs for n in spec.sizes.names} | {d.size for d in declared_indices(texts)}
+    waiting = list(size_equations(texts))
+    while fitting := [e for e in waiting if e.size in known]:
+        known.update(part for e in fitting for part in e.parts)
+        waiting = [e for e in waiting if e not in fitting]
+    if waiting:
+        raise ProofError(f"{waiting[0].source} is about size {waiting[0].size}, which occurs on neither side")
 
 
 def _context(sides: tuple[Side, Side], sizes: CommonSizes, texts: Sequence[str]) -> Context:
@@ -143,7 +155,18 @@ class _Question:
         except NoWitnessError:
             return self.answer("undecided", "the forms are equal, but no certificate can say so: an argument cancels")
         count = sum(1 for t in left.terms if t.coefficient)
-        return self.answer("equal", f"{count} monomial{'s' * (count != 1)} on each side, one to one", certificate=found)
+        reason = f"{count} monomial{'s' * (count != 1)} on each side, one to one"
+        if any(isinstance(g, Rule) for g in given) and not self.satisfiable():
+            reason += "; no tensors were found that satisfy all given equations, so this may say nothing"
+        return self.answer("equal", reason, certificate=found)
+
+    def satisfiable(self) -> bool:
+        """Whether simple tensors satisfy the given equations; they need no functions to be evaluated for that."""
+        shapes = {t: s for t, s in self.context.shapes.items() if any(t in g.mentioned for g in self.given)}
+        try:
+            return satisfiable(shapes, self.given)
+        except (BudgetError, KeyError):
+            return True
 
     def search(self, left: Derivation, right: Derivation) -> Verdict:
         """A difference after all that the given equations do, and the counterexample that shows it."""

@@ -50,9 +50,8 @@ def substituted(terms: Sequence[Monomial], free: frozenset[Index], definition: S
         for new in _substituted(term, free, definition, fresh):
             found.append(normalised(new, free))
             if len(found) > MAX_MONOMIALS or len(new.factors) > MAX_FACTORS:
-                raise BudgetError(
-                    f"with {definition.text!r} put in there are more than {MAX_MONOMIALS} monomials or {MAX_FACTORS} factors"
-                )
+                limits = f"{MAX_MONOMIALS} monomials or {MAX_FACTORS} factors"
+                raise BudgetError(f"with {definition.text!r} put in there are more than {limits}")
     return tuple(found)
 
 

@@ -27,7 +27,7 @@ T = TypeVar("T")
 MAX_TRIED = 1500
 """How many assignments of sizes are tried."""
 
-MAX_TRIED_FUNCTIONS = 100
+MAX_TRIED_FUNCTIONS = 40
 """The same where functions are evaluated: two forms of one function may differ, and the search for nothing is long."""
 
 MAX_WORK = 60_000
@@ -58,6 +58,17 @@ class Difference:
     rules: tuple[Rule, ...] = ()
 
     @property
+    def explanation(self) -> str:
+        """Why functions may be equal whose forms differ."""
+        if self.applies_functions:
+            return "; functions count as equal only where their arguments are"
+        if self.rules:
+            return "; the given equations are used from left to right only"
+        if any(i.size.isdigit() for t in (*self.left, *self.right) for i in (*self.output, *t.all_indices())):
+            return "; where a size is a number, different forms may be equal"
+        return ""
+
+    @property
     def applies_functions(self) -> bool:
         return any(isinstance(f, FunctionFactor) for t in (*self.left, *self.right) for f in t.factors)
 
@@ -75,8 +86,10 @@ def search(difference: Difference, confirm: Callable[[Point], T | None]) -> tupl
             if point is not None and (confirmed := confirm(point)) is not None:
                 return confirmed, ""
     except _OutOfBudgetError:
-        return None, f"the budget of {MAX_WORK:,} evaluated monomials is used up, at sizes up to {hunt.reached()}"
-    return None, f"no difference was found at {hunt.tried} assignments of sizes, up to {hunt.reached()}"
+        found = f"the budget of {MAX_WORK:,} evaluated monomials is used up, at sizes up to {hunt.reached()}"
+    else:
+        found = f"no difference was found at {hunt.tried} assignments of sizes, up to {hunt.reached()}"
+    return None, f"the forms differ, but {found}{difference.explanation}"
 
 
 class _OutOfBudgetError(Exception):
@@ -200,7 +213,7 @@ class _Trial:
             [k for k, u in enumerate(self.unknown) if u.tensor == t]
             for t in dict.fromkeys(u.tensor for u in self.unknown)
         ]
-        groups += [[k] for k in range(len(values))]
+        groups += [[k] for k in reversed(range(len(values)))]
         for _ in range(2):
             before = list(values)
             for new in (0, 1):

@@ -93,7 +93,7 @@ def common_sides(left: Specification, right: Specification, sizes: CommonSizes) 
 
 def _side(name: str, spec: Specification, sizes: CommonSizes) -> Side:
     try:
-        return Side(name, str(spec), Spec(str(sizes.rewritten(spec.statements))))
+        return Side(name, str(spec), Spec(sizes.rewritten(spec.statements)))
     except SpecError as error:
         raise ProofError(f"over the sizes that both sides share, the {name} side is wrong: {error.reason}") from error
 

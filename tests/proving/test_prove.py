@@ -1,0 +1,150 @@
+"""Verdicts: what is equal is proved, what is not has a counterexample, and nothing else is claimed."""
+
+import pytest
+
+import polyattn as pa
+from polyattn.errors import ProofError, SpecError
+
+NL = "x[N,C]; y[a,b] = x[a,d]*wf[d,f]*x[e,f] * x[e,h]*wg[h,b]"
+E_NL = """x[N,C]; where r : R; where s : V
+    query[a,r] = x[a,d]*wq[d,r]; key[e,r] = x[e,f]*wk[f,r]; value[e,s] = x[e,h]*wv[h,s]
+    context[r,s] = 1/N * key[e,r]*value[e,s]
+    y[a,b] = query[a,r]*context[r,s]*wo[s,b]"""
+SOFTMAX = "x[N,C]; s[a,e] = softmax[e](x[a,d]*wf[d,f]*x[e,f]); y[a,b] = s[a,e]*x[e,b]"
+
+
+def test_e_nl_is_nl_with_factorised_weights():
+    verdict = pa.prove(NL, E_NL, given=["wf[d,f] = wq[d,r]*wk[f,r]", "wg[h,b] = 1/N*wv[h,s]*wo[s,b]"])
+    assert verdict
+    assert verdict.status == "equal"
+    assert verdict.counterexample is None
+    assert [pair["powers"] for pair in verdict.certificate["pairs"]] == [{"N": -1}]
+    assert [step["by"] for step in verdict.certificate["left"]["steps"]] == ["expansion", "definition", "definition"]
+
+
+def test_a_missing_1_over_n_is_found_with_two_positions():
+    verdict = pa.prove(NL, E_NL, given=["wf[d,f] = wq[d,r]*wk[f,r]", "wg[h,b] = wv[h,s]*wo[s,b]"])
+    assert not verdict
+    assert verdict.counterexample["sizes"] == {"C": 1, "N": 2, "R": 1, "V": 1}
+    assert verdict.counterexample["values"] == "exact"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("y[a,b] = x[a,d]*w[d,b] + x[a,b]", "y[a,b] = x[a,b] + x[a,h]*w[h,b]"),
+        ("y[a,b] = (x[a,d] + x[a,d])*w[d,b]", "y[a,b] = 2*x[a,d]*w[d,b]"),
+        ("m[c] = mean[e](x[e,c]); y[a,b] = m[c]*w[a,b]", "y[a,b] = x[e,c]/N*w[a,b]; where a : N; where b : C"),
+        ("y[a,b] = x[a,b]*I[c,c]; where c : C", "y[a,b] = C*x[a,b]"),
+        ("y[a,b] = x[a,b] + w[b] - w[b]", "y[a,b] = x[a,b]"),
+        ("y[a,b] = x[a,d]*I[d,f]*w[f,b]", "y[a,b] = x[a,d]*w[d,b]"),
+        ("f[a,e] = softmax[e](x[a,d]*x[e,d]); y[a,b] = f[a,e]*x[e,b]", "g[e,a] = softmax[a](x[a,c]*x[e,c]); y[a,b] = x[e,b]*g[a,e]"),
+        ("f[a] = max[j](x[a,j]); y[a,b] = f[a]*f[a]*x[a,b]", "f[a] = max[c](x[a,c]); y[a,b] = x[a,b]*f[a]*f[a]"),
+    ],
+)  # fmt: skip
+def test_forms_of_one_function_are_equal(one, other):
+    assert pa.prove(f"x[N,C]; {one}", f"x[N,C]; {other}").status == "equal"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("y[a,b] = x[a,b]", "y[a,b] = 2*x[a,b]"),
+        ("y[a,b] = x[a,b]*x[a,b]", "y[a,b] = x[a,b]"),
+        ("y[a,b] = N*x[a,b]", "y[a,b] = x[a,b]"),
+        ("y[a,b] = x[a,d]*x[e,d]*x[e,b]", "y[a,b] = x[a,d]*x[a,d]*x[a,b]"),
+        ("y[a,b] = x[a,b] - x[a,b]", "y[a,b] = x[a,b]"),
+        ("f[a,b] = relu(x[a,b]); y[a,b] = f[a,b]", "y[a,b] = x[a,b]"),
+        ("f[a,b] = normalize[b](x[a,b]); y[a,b] = f[a,b]", "f[a,b] = normalize[a](x[a,b]); y[a,b] = f[a,b]"),
+        ("f[a] = max[b](x[a,b]); y[a,b] = f[a]*x[a,b]", "f[a] = max[b](2*x[a,b]); y[a,b] = f[a]*x[a,b]"),
+    ],
+)
+def test_functions_that_differ_come_with_an_exact_counterexample(one, other):
+    verdict = pa.prove(f"x[N,C]; {one}", f"x[N,C]; {other}")
+    assert verdict.status == "different"
+    assert verdict.counterexample["values"] == "exact"
+    assert verdict.counterexample["left"] != verdict.counterexample["right"]
+
+
+def test_a_scale_inside_a_softmax_is_not_lost():
+    verdict = pa.prove(SOFTMAX, SOFTMAX.replace("softmax[e](", "softmax[e](2*"))
+    assert verdict.status == "different"
+    assert verdict.counterexample["values"] == "approximate"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (SOFTMAX, SOFTMAX.replace("x[e,f])", "x[e,f] + x[a,d]*v[d])")),
+        (
+            "x[N,C]; f[a,b] = relu(x[a,b]); y[a,b] = f[a,b]",
+            "x[N,C]; f[a,b] = relu(x[a,b]); g[a,b] = relu(f[a,b]); y[a,b] = g[a,b]",
+        ),
+    ],
+)
+def test_what_only_analysis_can_tell_is_undecided(one, other):
+    verdict = pa.prove(one, other)
+    assert verdict.status == "undecided"
+    assert not verdict
+    assert "forms differ" in verdict.reason
+
+
+def test_a_rotation_of_queries_and_keys_goes_through_the_softmax():
+    rotated = """x[N,C]; where r, s, t : R
+        s0[a,e] = softmax[e](x[a,d]*wq[d,r]*u[r,s]*x[e,f]*wk[f,t]*u[t,s]); y[a,b] = s0[a,e]*x[e,b]"""
+    plain = """x[N,C]; where r : R
+        s0[a,e] = softmax[e](x[a,d]*wq[d,r]*x[e,f]*wk[f,r]); y[a,b] = s0[a,e]*x[e,b]"""
+    assert pa.prove(rotated, plain, given="u[i,k]*u[j,k] = I[i,j]")
+    assert pa.prove(rotated, plain).status == "different"
+
+
+def test_a_proof_uses_only_the_equations_that_it_needs():
+    verdict = pa.prove(NL, NL.replace("d", "k"), given=["wf[d,f] = wq[d,r]*wk[f,r]", "r : R"])
+    assert verdict.certificate["given"] == []
+    assert verdict.given == ("wf[d,f] = wq[d,r]*wk[f,r]", "r : R")
+
+
+def test_polynomials_and_zero_are_questions_too():
+    nl = pa.Spec(NL).polynomial()
+    assert pa.prove(nl, NL)
+    assert pa.prove(nl - nl, "x[N,C]; y[a,b] = x[a,b] - x[a,b]")
+    assert pa.prove(nl - nl, NL).status == "different"
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "message"),
+    [
+        ("x[N,C]; y[a,b] = x[a,b]", "z[N,C]; y[a,b] = z[a,b]", "the inputs differ: x.N,C. on the left, z.N,C. on"),
+        ("x[N,C]; y[a,b] = x[a,b]", "x[N,C]; y[b,a] = x[a,b]", "the outputs have different shapes: y.N,C. .* y.C,N."),
+        ("x[N,C]; y[a,b] = x[a,d]*w[d,b]", "x[N,C]; y[a,b] = x[a,b]*w[a,b]", "'w' has different shapes: w.C,C. .* w.N,C."),
+        ("x[N,C]; where C = G*M; y[a,b] = x[a,b]", "x[N,C]; where C = M*G; y[a,b] = x[a,b]", "size C is G.M by"),
+        ("x[N,C]; y[a,b] = x[a,b]", 3, "the right side is a int"),
+    ],
+)  # fmt: skip
+def test_questions_without_sense_are_refused(left, right, message):
+    with pytest.raises(ProofError, match=message):
+        pa.prove(left, right)
+
+
+def test_a_wrong_text_shows_its_place():
+    with pytest.raises(SpecError, match=r"line 1"):
+        pa.prove(NL, "x[N,C]; y[a,b] = x[a,")
+
+
+def test_a_size_that_one_side_splits_is_split_in_both():
+    split = "x[N,C]; where C = G*M; y[a,(g m)] = x[a,(g m)]*w[g]"
+    whole = "x[N,C]; y[a,b] = x[a,c]*v[c,b]"
+    assert pa.prove(whole, split, given="v[(g m),(k n)] = w[g]*I[g,k]*I[m,n]")
+
+
+def test_equal_sizes_may_be_given():
+    one, other = (
+        "x[N,C]; where r : R; y[a,b] = x[a,d]*u[d,r]*v[r,b]",
+        "x[N,C]; where r : K; y[a,b] = x[a,d]*u[d,r]*v[r,b]",
+    )
+    with pytest.raises(ProofError, match="different shapes"):
+        pa.prove(one, other)
+    assert pa.prove(one, other, given="R = K")
+    assert pa.prove(
+        one.replace("y[a,b] = ", "y[a,b] = 1/R*"), other.replace("y[a,b] = ", "y[a,b] = 1/4*"), given=["R = K", "K = 4"]
+    )
