@@ -109,6 +109,13 @@ def test_a_chain_of_shared_parts_is_solved_from_either_end(order):
     assert [known[f"A{i}"] for i in range(count + 1)][::order] == [2, 3] * (count // 2) + [2]
 
 
+@pytest.mark.parametrize("names", ["", "C", "CS", "ST", "MS", "NR", "CST"])
+def test_which_sizes_are_fixed_does_not_depend_on_their_numbers(names):
+    numbers = {"C": 30, "M": 15, "S": 3, "T": 5, "N": 4, "R": 2}
+    assert NESTED.fixed_by(names) == set(NESTED.solve({name: numbers[name] for name in names}))
+    assert SQUARE.fixed_by("C") == {"C"}
+
+
 def test_the_value_of_atoms_is_their_product():
     assert value_of(("2", "S", "T"), {"S": 3, "T": 5}) == 30
     assert value_of((), {}) == 1
