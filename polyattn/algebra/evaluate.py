@@ -100,7 +100,7 @@ _FUNCTIONS = {
     "max": lambda a, axes: a.max(axis=axes),
     "mean": lambda a, axes: a.mean(axis=axes),
     "relu": lambda a, axes: np.maximum(a, 0),
-    "sigmoid": lambda a, axes: 1 / (1 + np.exp(-a)),
+    "sigmoid": lambda a, axes: (1 + np.tanh(a / 2)) / 2,  # exp(-a) would overflow
 }
 
 

@@ -49,9 +49,9 @@ class Loops:
 
         if call.function in ("relu", "sigmoid"):
             value = self.sum(call.argument, at)
-            return max(value, 0.0) if call.function == "relu" else 1 / (1 + exp(-value))
+            return max(value, 0.0) if call.function == "relu" else 1 / (1 + exp(min(-value, 700)))
         if call.function == "softmax":
-            return exp(self.sum(call.argument, at)) / sum(map(exp, line()))
+            return 1 / sum(exp(min(other - self.sum(call.argument, at), 700)) for other in line())
         if call.function == "normalize":
             return self.sum(call.argument, at) / max(sum(map(abs, line())), 1e-12)
         return max(line()) if call.function == "max" else sum(line()) / len(line())

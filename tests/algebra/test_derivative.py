@@ -43,7 +43,7 @@ def torch_value(spec: Spec, tensors: dict[str, torch.Tensor], sizes: dict[str, i
                 array = tensors[name].reshape([lengths[i] for i in indices])
                 operands += [array, [numbers[i] for i in indices]]
         have = [i for i in output if any(numbers[i] in o for o in operands[1::2])]
-        value = torch.einsum(*operands, [numbers[i] for i in have]) if operands else torch.ones(())
+        value = torch.einsum(*operands, [numbers[i] for i in have]) if operands else torch.ones((), dtype=torch.float64)
         total = total + scale * value.reshape([lengths[i] if i in have else 1 for i in output])
     return total
 

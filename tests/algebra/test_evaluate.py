@@ -49,9 +49,11 @@ def test_each_function_by_its_definition(call):
     np.testing.assert_allclose(y, FUNCTIONS[call], atol=1e-12)
 
 
-def test_softmax_of_large_numbers_is_finite():
+def test_functions_of_large_numbers_are_finite():
     y = Spec("x[N,C]; y[e,c] = softmax[e](x[e,c])").evaluate({"x": X + 1000})
     np.testing.assert_allclose(y, FUNCTIONS["softmax[e](x[e,c])"])
+    y = Spec("x[N,C]; y[e,c] = sigmoid(x[e,c])").evaluate({"x": X * 1000})
+    np.testing.assert_allclose(y, np.heaviside(X, 0.5))
 
 
 def test_a_composite_slot_counts_its_outer_index_first():
