@@ -24,13 +24,13 @@ def check_symbolic(subject: Subject, budget: int | None) -> Verification:
     _require_degree(subject)
     ring = Ring(DEFAULT_BUDGET if budget is None else budget)
     tensors = subject.fill(ring.symbols)
-    have = subject.run(tensors, Arithmetic(object, ring.number, ring.settled))
-    if not isinstance(have, str):
-        have = {name: _every(ring, np.asarray(array, dtype=object)) for name, array in have.items()}
-    output = _definition(subject, ring, tensors)
+    output = _definition(subject, ring, tensors)  # first: it knows beforehand whether it is too large
     want = {subject.spec.output: output}
     if subject.derivative:
         want |= {f"d{t}": _vector_jacobian(subject, ring, output, t, tensors) for t in subject.tensors}
+    have = subject.run(tensors, Arithmetic(object, ring.number, ring.settled))
+    if not isinstance(have, str):
+        have = {name: _every(ring, np.asarray(array, dtype=object)) for name, array in have.items()}
     checks = tuple(
         compare(
             name,
@@ -134,7 +134,7 @@ def _vector_jacobian(
     dy, symbols = tensors[subject.plan.seed], tensors[tensor]
     result = np.empty(symbols.shape, dtype=object)
     for place, symbol in np.ndenumerate(symbols):
-        samples = slice(None) if tensor in subject.spec.parameters else place[0]
+        samples = slice(None) if tensor in subject.spec.parameters else slice(place[0], place[0] + 1)
         total = Symbolic(ring, {})
         for entry, seed in zip(output[samples].flat, dy[samples].flat, strict=True):
             total = total + entry.derivative(symbol) * seed

@@ -17,6 +17,8 @@ from polyattn.errors import BudgetError
 BITS = 8
 MAX_DEGREE = 2**BITS - 1
 DEFAULT_BUDGET = 2_000_000
+COPIED = 8
+"""Copying so many terms takes as long as one product."""
 
 Number = int | Fraction
 
@@ -87,6 +89,8 @@ class Symbolic:
         if not isinstance(other, Symbolic):
             return self if not other else self + self.ring.number(other)
         small, large = sorted((self.terms, other.terms), key=len)
+        if not self.ring.affords(len(small) + len(large) // COPIED):
+            return self
         total = dict(large)
         for monomial, coefficient in small.items():
             total[monomial] = total.get(monomial, 0) + coefficient
