@@ -1,0 +1,118 @@
+"""Layers of the catalogue in compiled, exported, copied and stored form."""
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+
+import polyattn as pa
+from polyattn import catalog
+
+from .layers import image, layer
+
+
+@pytest.fixture(autouse=True)
+def _nothing_compiled_before():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def value_and_gradients(module, x, leaves):
+    y = module(x)
+    return y, torch.autograd.grad(y.sin().sum(), leaves)
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_compiled_in_one_graph_a_layer_has_the_same_values_and_gradients(name):
+    module, x = layer(name), image(name).requires_grad_()
+    leaves = (x, *module.parameters())
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(value_and_gradients(compiled, x, leaves), value_and_gradients(module, x, leaves))
+
+
+@pytest.mark.slow
+def test_inductor_compiles_a_layer_with_its_backward_pass():
+    module, x = layer("poly_nl"), image("poly_nl").requires_grad_()
+    leaves = (x, *module.parameters())
+    compiled = torch.compile(module, fullgraph=True)
+    torch.testing.assert_close(value_and_gradients(compiled, x, leaves), value_and_gradients(module, x, leaves))
+
+
+def test_a_layer_with_functions_compiles_in_one_graph():
+    module = pa.nn.Attention(catalog.e_nl(softmax=True), 4, sizes={"R": 2, "V": 3}, beta=0.7)
+    x = torch.randn(2, 4, 2, 3, requires_grad=True)
+    leaves = (x, *module.parameters())
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(value_and_gradients(compiled, x, leaves), value_and_gradients(module, x, leaves))
+
+
+def test_a_compiled_layer_is_compiled_again_once_for_all_other_batches():
+    module, graphs = layer("ba_transform"), []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(module, fullgraph=True, backend=backend)
+    for batch in (8, 5, 3, 7, 2):
+        x = image("ba_transform", batch)
+        torch.testing.assert_close(compiled(x), module(x))
+    assert len(graphs) == 2
+
+
+def test_a_compiled_layer_follows_its_input_to_other_maps():
+    module = layer("poly_nl")
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        for shape in ((2, 4, 2, 3), (3, 4, 5, 7), (1, 4, 9), (2, 4, 2, 2, 2)):
+            x = torch.randn(shape)
+            torch.testing.assert_close(compiled(x), module(x))
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_exported_a_layer_has_the_same_values_for_every_batch(name):
+    module = layer(name).eval()
+    program = torch.export.export(module, (image(name),), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
+    for batch in (2, 5):
+        x = image(name, batch)
+        torch.testing.assert_close(program(x), module(x))
+
+
+def test_an_exported_program_is_stored_and_loaded_without_this_library_knowing_it():
+    module, x, file = layer("e_nl").eval(), image("e_nl"), io.BytesIO()
+    with torch.no_grad():
+        program = torch.export.export(module, (x,))
+        torch.export.save(program, file)
+        file.seek(0)
+        torch.testing.assert_close(torch.export.load(file).module()(x), module(x))
+    operators = {n.target for n in program.graph.nodes if n.op == "call_function"}
+    assert operators
+    assert {str(operator).split(".")[0] for operator in operators} == {"aten"}
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_a_copied_and_a_pickled_layer_compute_the_same_and_share_nothing(name):
+    module, x = layer(name), image(name)
+    y = module(x)
+    file = io.BytesIO()
+    torch.save(module, file)
+    file.seek(0)
+    for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module)), torch.load(file, weights_only=False)):
+        assert torch.equal(twin(x), y)
+        assert twin.spec == module.spec
+        with torch.no_grad():
+            for parameter in twin.parameters():
+                parameter.fill_(3)
+        assert torch.equal(module(x), y)
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_a_state_dict_has_the_names_of_the_equation_and_carries_the_layer(name):
+    module, other, x = layer(name), layer(name, beta=0.1), image(name)
+    assert set(module.state_dict()) == {*module.spec.parameters, "alpha", "beta"}
+    assert not torch.equal(module(x), other(x))
+    other.load_state_dict(module.state_dict())
+    assert torch.equal(module(x), other(x))
