@@ -20,7 +20,7 @@ import sys
 from collections import Counter
 from fractions import Fraction
 
-from proofs.terms import SPLIT, Refused, Texts, body, inside, need, normal, rename, slots_in, times
+from proofs.terms import LETTERS, SPLIT, Refused, Texts, body, inside, need, normal, rename, slots_in, times
 
 BYTES = 4_000_000
 RULE = re.compile(r"([^=]+?)\s+summed\s+over\s+([\w\s,]+?)\s+is\s+([^=]+)", re.A)
@@ -47,22 +47,22 @@ def match(term, target, order, fixed, groups):
 
     for i, j in fixed:
         pair(i, j)
-    entries = [(*e, None)[:3] if isinstance(e, list) else (e, None, None) for e in order]
+    entries = [e if isinstance(e, list) and len(e) > 1 else [e] for e in order]
     need(sorted(e[0] for e in entries) == [*range(len(mine))] and len(theirs) == len(mine), "factors do not correspond")
-    for (at, slots, inner), (name, indices, function) in zip(entries, theirs, strict=True):
-        other, left, right = mine[at], mine[at][1], indices
+    for entry, (name, indices, function) in zip(entries, theirs, strict=True):
+        other, left, right = mine[entry[0]], mine[entry[0]][1], indices
         need(other[0] == name and bool(other[2]) == bool(function), f"{other[0]} is not {name}")
+        need(len(entry) == 3 if function else len(entry) < 3, f"the entry of {name} is not what it should be")
         if function:
             left, right, free = other[2][0] + other[2][1], function[0] + function[1], len(function[0])
-        need(sorted(slots or range(len(right))) == [*range(len(left))] and len(left) == len(right), f"slots of {name}")
-        slots = slots or [*range(len(left))]
+        slots = entry[1] if len(entry) > 1 else [*range(len(right))]
+        need(sorted(slots) == [*range(len(left))] and len(left) == len(right), f"the slots of {name} do not correspond")
         if function:
             need(all((s < free) == (k < free) for k, s in enumerate(slots)), f"{name} runs over another index")
-            arrow(other[2][2], function[2], inner, [(left[s], right[k]) for k, s in enumerate(slots)], groups)
+            arrow(other[2][2], function[2], entry[2], [(left[s], right[k]) for k, s in enumerate(slots)], groups)
             left, right, slots = other[1], indices, slots[: len(indices)]
-        need(
-            function or slots == sorted(slots) or tuple(slots) in groups.get(name, ()), f"slots of {name} change places"
-        )
+        allowed = function or slots == sorted(slots) or tuple(slots) in groups.get(name, ())
+        need(allowed, f"slots of {name} change places")
         for k, s in enumerate(slots):
             pair(left[s], right[k])
     return said
@@ -83,16 +83,17 @@ class Proof(Texts):
 
     def __init__(self, data):
         kind, shapes, given, *sides, pairs = fields(data, "format", "shapes", "given", "left", "right", "pairs")
-        need(kind == "polyattn equality 1", "another format")
+        need(kind == "polyattn equality 1" and isinstance(given, list), "another format")
         self.given = [(text[:5000].strip(), sizes) for text, sizes in (fields(g, "text", "indices") for g in given)]
         sides = [fields(side, "text", "indices", "steps") for side in sides]
         self.lines = [text for text, _ in self.given]
         super().__init__(self.lines + [line.strip() for text, *_ in sides for line in text.split("\n")], shapes)
         self.groups = {}
-        for text, indices in self.given:
-            self.symmetry(text, indices)
+        about = [SPLIT.fullmatch(text) or LETTERS.fullmatch(text) for text in self.lines]
+        self.unused = {k for k, (text, sizes) in enumerate(self.given) if not about[k] and not self.symmetry(text, sizes)}
         ends = [self.chain(*side) for side in sides]
         need(self.used == set(self.shapes), "the shapes are those of other tensors")
+        need(not self.unused, "an equation is given and not used")
         self.correspond(*ends, pairs)
 
     def chain(self, text, indices, steps):
@@ -113,6 +114,7 @@ class Proof(Texts):
             else:
                 by, new, sizes, witness = fields(step, "by", "text", "indices", "terms")
                 need(by == "expansion" and not number, "no such step")
+            self.unused.discard(step.get("given"))
             text, indices = new, sizes
             old_shape, old_target, old = shape, target, terms
             shape, target, terms, letters = self.read(text, indices, {})
@@ -139,16 +141,13 @@ class Proof(Texts):
             need(said == indices, "the indices correspond otherwise")
 
     def symmetry(self, text, indices):
-        """Adds the exchanges of slots that `adj[k,l] = adj[l,k]` allows, with those of the same tensor before it."""
-        if "=" not in text or SPLIT.fullmatch(text):
-            return
-        (_, _, left), (function, _, right) = map(body, text.split("="))
-        (name, slots), *others = [access for *_, accesses in left + right for access in accesses]
-        if len(left[0][2]) != 1 or name not in [other for other, _ in others]:
-            return
-        need(
-            not function and [p[:2] for p in left + right] == [(1, [])] * 2 and len(others) == 1, f"{text} is circular"
-        )
+        """Whether it is one, as `adj[k,l] = adj[l,k]`; then the exchanges of slots are allowed that it allows."""
+        (_, _, left), (function, _, right) = map(body, text.split("=")) if "=" in text else ((0, 0, []),) * 2
+        (name, slots), *others = [access for *_, accesses in left + right for access in accesses] or [(None, [])]
+        if not left or len(left[0][2]) != 1 or name not in [other for other, _ in others]:
+            return False
+        plain = not function and [p[:2] for p in left + right] == [(1, [])] * 2 and len(others) == 1
+        need(plain, f"{text} is circular")
         letters = self.letters(self.lines, indices)
         here, there = ([i for slot in s for letter in slot for i in letters[letter]] for s in (slots, others[0][1]))
         need(sorted(here) == sorted(there) and len({*here}) == len(here), f"{text} exchanges no slots")
@@ -157,6 +156,7 @@ class Proof(Texts):
         while more := {tuple(g[k] for k in h) for g in group for h in group} - group:
             group |= more
             need(len(group) <= 720, "too many symmetries")
+        return bool(self.access(name, slots, letters, {}))
 
     def rule(self, text, indices):
         """The factors of a rule's left side, its right side's terms, and its free indices."""

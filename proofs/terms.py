@@ -155,7 +155,7 @@ class Texts:
     """Texts over common sizes, with the shapes of their tensors as lists of atomic sizes, slot by slot."""
 
     def __init__(self, lines, shapes):
-        self.splits, self.used, self.made = {}, set(), 0
+        self.splits, self.inputs, self.used, self.made = {}, {}, set(), 0
         for match in filter(None, map(SPLIT.fullmatch, lines)):
             parts = re.sub(r"\s", "", match[2]).split("*")
             need(self.splits.setdefault(match[1], parts) == parts, f"size {match[1]} is two products")
@@ -228,11 +228,12 @@ class Texts:
         """The shape, indices and terms of a specification's output, and the letters of its definition."""
         lines = [line.strip() for line in text.split("\n")]
         equations = [line for line in lines if "=" in line and not SPLIT.fullmatch(line)]
-        for line in filter(None, lines):
-            if "=" not in line and not LETTERS.fullmatch(line):
-                name, _, sizes = line.strip("] ").partition("[")
-                shape = [self.atoms(size) for size in sizes.split(",")]
-                need(self.shapes.get(name, shape) == shape, f"the input {name} has another shape")
+        heads = [line for line in lines if line and "=" not in line and not LETTERS.fullmatch(line)]
+        parts = [line.rstrip("]").partition("[") for line in heads]
+        inputs = {name: [self.atoms(size) for size in sizes.split(",")] for name, _, sizes in parts}
+        self.inputs = self.inputs or inputs
+        need(inputs == self.inputs and inputs, "the texts have different inputs")
+        need(all(self.shapes.get(name, shape) == shape for name, shape in inputs.items()), "an input has another shape")
         for line, sizes in zip(equations, indices, strict=True):
             letters = self.letters(lines, sizes)
             name, meaning = self.define(line, letters, env)
