@@ -90,7 +90,7 @@ class Proof(Texts):
         super().__init__(self.lines + [line.strip() for text, *_ in sides for line in text.split("\n")], shapes)
         self.groups = {}
         about = [SPLIT.fullmatch(text) or LETTERS.fullmatch(text) for text in self.lines]
-        self.unused = {k for k, (text, sizes) in enumerate(self.given) if not about[k] and not self.symmetry(text, sizes)}
+        self.unused = {k for k, given in enumerate(self.given) if not about[k] and not self.symmetry(*given)}
         ends = [self.chain(*side) for side in sides]
         need(self.used == set(self.shapes), "the shapes are those of other tensors")
         need(not self.unused, "an equation is given and not used")
