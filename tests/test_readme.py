@@ -1,5 +1,6 @@
 """The README's example is the one that runs, and prints what the README says."""
 
+import os
 import re
 import subprocess
 import sys
@@ -17,5 +18,7 @@ def test_the_readmes_code_is_the_example_file():
 
 def test_the_readmes_output_is_what_the_example_prints():
     code, printed = re.search(r"```python\n(.*?)```.*?```text\n(.*?)```", README, re.DOTALL).groups()
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=True)
     assert run.stdout.strip() == printed.strip()

@@ -72,10 +72,7 @@ def _planned_einsum(equation: str, shapes: tuple[tuple[int, ...], ...], first: t
 
 def einsum_graph(equation: str, shapes: Sequence[tuple[int, ...]], first: Sequence[int]) -> fx.GraphModule:
     """The lowered graph of an einsum, with one argument for each distinct tensor."""
-    terms, output = parse_einsum(equation, [len(s) for s in shapes])
-    lengths = _lengths(terms, shapes, equation)
-    plans = [_graph(terms, output, shapes, first, lengths, rank) for rank in range(KEPT)]
-    best = min(plans, key=CPU.seconds)
+    best = einsum_plan(equation, shapes, first)
     emitter = Emitter(best, best.names(), fx.Graph())
     values = {}
     for tensor in (f"a{k}" for k in dict.fromkeys(first)):
@@ -86,6 +83,18 @@ def einsum_graph(equation: str, shapes: Sequence[tuple[int, ...]], first: Sequen
     emitter.graph.output(emitter.values[best.outputs[0].value])
     emitter.graph.lint()
     return fx.GraphModule(nn.Module(), emitter.graph, class_name="Einsum")
+
+
+def einsum_plan(equation: str, shapes: Sequence[tuple[int, ...]], first: Sequence[int]) -> Graph:
+    """The evaluation graph of an einsum: of its cheapest orders by themselves, the one that shares best.
+
+    Args:
+        shapes: of the operands.
+        first: for each operand the position of the first one that is the same tensor.
+    """
+    terms, output = parse_einsum(equation, [len(s) for s in shapes])
+    lengths = _lengths(terms, shapes, equation)
+    return min((_graph(terms, output, shapes, first, lengths, rank) for rank in range(KEPT)), key=CPU.seconds)
 
 
 def parse_einsum(equation: str, ranks: Sequence[int]) -> tuple[list[Labels], Labels]:

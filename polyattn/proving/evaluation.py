@@ -33,7 +33,8 @@ Function = Callable[[np.ndarray, Axes], Any]
 def _normalize(array: np.ndarray, axes: Axes) -> Any:
     exact = array.dtype == object
     norm = np.abs(array).sum(axis=axes, keepdims=True)
-    return (array * Fraction(1) if exact else array) / np.maximum(norm, L1_EPSILON if exact else float(L1_EPSILON))
+    smallest: Any = L1_EPSILON if exact else float(L1_EPSILON)
+    return (array * Fraction(1) if exact else array) / np.maximum(norm, smallest)
 
 
 def _softmax(array: np.ndarray, axes: Axes) -> Any:

@@ -213,8 +213,8 @@ def _definition(statement: Statement, target: Access, context: Context) -> tuple
 
 def _symmetry(statement: Statement, target: Access, context: Context) -> Symmetry:
     terms = statement.right.terms if isinstance(statement.right, Sum) else ()
-    factors = terms[0].factors if len(terms) == 1 else ()
-    if len(factors) != 1 or not isinstance(factors[0], Access):
+    factors = [f for term in terms for f in term.factors]
+    if len(terms) != 1 or len(factors) != 1 or not isinstance(factors[0], Access):
         raise ProofError(f"given {statement.text!r} is circular: '{target.tensor}' is on both sides")
     other, negative = factors[0], terms[0].negative
     if sorted(other.indices) != sorted(target.indices):

@@ -185,7 +185,7 @@ def _match(term: Monomial, free: frozenset[Index], rule: Rule) -> tuple[int, ...
 
 
 def _private(
-    rule: Rule, names: dict[Index, Index], chosen: list[TensorFactor], uses: dict[Index, int], free: frozenset[Index]
+    rule: Rule, names: dict[Index, Index], chosen: list[Factor], uses: dict[Index, int], free: frozenset[Index]
 ) -> bool:
     """Whether the indices that the rule sums are summed in the monomial, and in these factors only."""
     summed = [names[i] for i in rule.left.indices() if i not in rule.free]

@@ -108,7 +108,8 @@ def _simple_arrays(shape: tuple[int, ...]) -> Iterator[np.ndarray]:
         for _ in range(4):
             numbers = generator.integers(0, 4, size=shape).astype(object) + Fraction(0)
             total = numbers.sum(axis=axis, keepdims=True)
-            yield numbers / np.where(total == 0, Fraction(1), total)
+            total[total == 0] = Fraction(1)
+            yield numbers / total
     if prod(shape) <= 6:
         for values in product((0, 1, -1), repeat=prod(shape)):
             yield np.array(values, dtype=object).reshape(shape)

@@ -38,7 +38,10 @@ def test_a_missing_1_over_n_is_found_with_two_positions():
         ("y[a,b] = x[a,b]*I[c,c]; where c : C", "y[a,b] = C*x[a,b]"),
         ("y[a,b] = x[a,b] + w[b] - w[b]", "y[a,b] = x[a,b]"),
         ("y[a,b] = x[a,d]*I[d,f]*w[f,b]", "y[a,b] = x[a,d]*w[d,b]"),
-        ("f[a,e] = softmax[e](x[a,d]*x[e,d]); y[a,b] = f[a,e]*x[e,b]", "g[e,a] = softmax[a](x[a,c]*x[e,c]); y[a,b] = x[e,b]*g[a,e]"),
+        (
+            "f[a,e] = softmax[e](x[a,d]*x[e,d]); y[a,b] = f[a,e]*x[e,b]",
+            "g[e,a] = softmax[a](x[a,c]*x[e,c]); y[a,b] = x[e,b]*g[a,e]",
+        ),
         ("f[a] = max[j](x[a,j]); y[a,b] = f[a]*f[a]*x[a,b]", "f[a] = max[c](x[a,c]); y[a,b] = x[a,b]*f[a]*f[a]"),
     ],
 )  # fmt: skip
@@ -116,7 +119,11 @@ def test_polynomials_and_zero_are_questions_too():
     [
         ("x[N,C]; y[a,b] = x[a,b]", "z[N,C]; y[a,b] = z[a,b]", "the inputs differ: x.N,C. on the left, z.N,C. on"),
         ("x[N,C]; y[a,b] = x[a,b]", "x[N,C]; y[b,a] = x[a,b]", "the outputs have different shapes: y.N,C. .* y.C,N."),
-        ("x[N,C]; y[a,b] = x[a,d]*w[d,b]", "x[N,C]; y[a,b] = x[a,b]*w[a,b]", "'w' has different shapes: w.C,C. .* w.N,C."),
+        (
+            "x[N,C]; y[a,b] = x[a,d]*w[d,b]",
+            "x[N,C]; y[a,b] = x[a,b]*w[a,b]",
+            "'w' has different shapes: w.C,C. .* w.N,C.",
+        ),
         ("x[N,C]; where C = G*M; y[a,b] = x[a,b]", "x[N,C]; where C = M*G; y[a,b] = x[a,b]", "size C is G.M by"),
         ("x[N,C]; y[a,b] = x[a,b]", 3, "the right side is a int"),
     ],

@@ -46,7 +46,8 @@ def test_a_proof_prints_its_steps_and_its_bijection():
 
 def test_a_difference_prints_what_to_put_in():
     assert str(DIFFERENT) == (
-        "different: at C = 1, N = 2 the output's entry [0,0] is\n  2 on the left, 1 on the right, with\n  x = [[1], [0]]"
+        "different: at C = 1, N = 2 the output's entry [0,0] is\n"
+        "  2 on the left, 1 on the right, with\n  x = [[1], [0]]"
     )
 
 
