@@ -49,7 +49,7 @@ def run(out: Path, console: Console, *, quick: bool = False) -> bool:
     console.rule("3. ResNet-50 on two photographs")
     photographs = run_photographs(specs, console, out)
     console.rule("4. A small ResNet on handwritten digits")
-    digits = train_all(specs, console, seeds=1 if quick else 3, epochs=1 if quick else 8)
+    digits = train_all(specs, console, seeds=1 if quick else 3, epochs=1 if quick else 4)
     results = {
         "machine": machine(),
         "facts": facts,

@@ -19,8 +19,8 @@ from torchvision.models.resnet import BasicBlock
 from polyattn.algebra import Spec
 from polyattn.vision import insert
 
-WIDTH = 24
-SIZES = {"R": 12, "V": 12, "G": 4, "K": 4}
+WIDTH = 16
+SIZES = {"R": 8, "V": 8, "G": 4, "K": 4}
 BATCH = 64
 RATE = 3e-3
 

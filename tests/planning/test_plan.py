@@ -1,0 +1,135 @@
+"""Facts of plans: what they count, what they choose, and that nothing about sizes is guessed."""
+
+from math import prod
+
+import opt_einsum
+import pytest
+import sympy
+
+from polyattn import SizeError, Spec, catalog, plan
+
+SIZES = {"N": 96, "C": 8, "R": 3, "V": 2, "H": 8, "W": 12, "G": 2, "K": 3, "S": 4}
+PAPERS = ("nl", "poly_nl", "e_nl", "ba_transform", "ba_transform_block", "tesa", "latent_gnn")
+
+
+def sizes_for(spec: Spec) -> dict[str, int]:
+    given = {name: SIZES[name] for name in spec.sizes.names if name in SIZES}
+    if spec == catalog.get("cgnl"):
+        given["M"] = 4
+    if "U" in spec.sizes.names:
+        given = {name: given[name] for name in given if name != "V"} | {"U": 2, "V": 3}
+    return given
+
+
+def at(plan_) -> dict[sympy.Symbol, int]:
+    values = {**plan_.sizes, "B": plan_.batch}
+    return {s: values[s.name] for s in plan_.complexity.free_symbols | plan_.training_complexity.free_symbols}
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("nl", "2*B*C**2*N + 2*B*C*N**2"),
+        ("poly_nl", "3*B*C**2*N + 2*B*C*N"),
+        ("e_nl", "3*B*C*N*R + B*C*N*V + B*C*R*V + B*N*R*V"),
+    ],
+)
+def test_as_written_counts_what_the_papers_do(name: str, count: str):
+    spec = catalog.get(name)
+    symbols = {n: sympy.Symbol(n, positive=True, integer=True) for n in "BCNRV"}
+    written = plan(spec, {**sizes_for(spec), "B": 2}, "as_written")
+    assert sympy.expand(written.complexity - sympy.sympify(count, locals=symbols)) == 0
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_no_plan_takes_more_than_the_authors_order(name: str):
+    spec = catalog.get(name)
+    sizes = {**sizes_for(spec), "B": 2}
+    chosen, written = plan(spec, sizes), plan(spec, sizes, "as_written")
+    assert chosen.macs <= written.macs
+    assert chosen.complexity.subs(at(chosen)) == chosen.macs
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_no_training_plan_of_the_papers_layers_takes_more_than_autograd_of_the_authors_order(name: str):
+    spec = catalog.get(name)
+    sizes = {**sizes_for(spec), "B": 2}
+    chosen, written = plan(spec, sizes, "training"), plan(spec, sizes, "as_written")
+    assert chosen.training_macs <= written.training_macs
+    assert chosen.complexity.subs(at(chosen)) == chosen.macs
+    assert chosen.training_complexity.subs(at(chosen)) == chosen.training_macs
+
+
+@pytest.mark.parametrize("name", ["nl", "poly_nl", "e_nl", "latent_gnn"])
+@pytest.mark.parametrize(("positions", "channels"), [(49, 64), (784, 32), (3136, 16)])
+def test_a_single_monomial_is_never_dearer_than_opt_einsums_best_path(name: str, positions: int, channels: int):
+    spec = catalog.get(name)
+    sizes = {"N": positions, "C": channels, "R": 5, "V": 7}
+    sizes = {n: v for n, v in sizes.items() if n in spec.sizes.names}
+    (term,) = spec.polynomial().terms
+    letters = {
+        i: opt_einsum.get_symbol(k) for k, i in enumerate(dict.fromkeys(i for f in term.factors for i in f.indices))
+    }
+    texts = ["".join(letters[i] for i in f.indices) for f in term.factors]
+    output = "".join(letters[i] for i in letters if i.id < 2)
+    shapes = [tuple(sizes[i.size] for i in f.indices) for f in term.factors]
+    _, info = opt_einsum.contract_path(f"{','.join(texts)}->{output}", *shapes, shapes=True, optimize="optimal")
+    lengths = {letters[i]: sizes[i.size] for i in letters}
+    theirs = sum(
+        prod(lengths[c] for c in set("".join(step[2].partition("->")[0].split(",")))) for step in info.contraction_list
+    )
+    assert plan(spec, sizes, cost="macs").macs <= theirs
+
+
+def test_poly_nl_trains_with_five_products_over_the_positions():
+    spec = catalog.get("poly_nl")
+    training = plan(spec, {"B": 2, "N": 4096, "C": 16}, "training")
+    b, n, c = (sympy.Symbol(s, positive=True, integer=True) for s in "BNC")
+    assert training.training_complexity.coeff(n, 1).coeff(b, 1).coeff(c, 2) == 5
+    written = plan(spec, {"B": 2, "N": 4096, "C": 16}, "as_written")
+    assert written.training_complexity.coeff(n, 1).coeff(b, 1).coeff(c, 2) == 9
+    assert training.kept_bytes <= 0.1 * 4 * 2 * 4096 * 16
+
+
+def test_equal_steps_are_made_once():
+    twice = Spec("x[N,C]; y[a,b] = x[a,d]*x[e,d]*x[e,b] + x[a,d]*u[d,c]*x[e,c]*x[e,b]")
+    steps = plan(twice, {"N": 500, "C": 4}).steps
+    assert len([s for s in steps if s.shape == (1, 4, 4) and s.complexity == "B*N*C*C"]) == 1
+
+
+def test_a_term_that_shares_a_factor_is_added_before_it_is_applied():
+    spec = Spec("x[N,C]; y[a,b] = x[a,d]*u[d,b] + x[a,d]*v[d,b]")
+    assert plan(spec, {"N": 100, "C": 8}).macs == 100 * 8 * 8
+
+
+def test_the_memory_limit_is_kept():
+    spec = catalog.get("poly_nl")
+    free = plan(spec, {"B": 2, "N": 64, "C": 16}, "training")
+    limit = 4 * 2 * 64 * 16 + 3000
+    tight = plan(spec, {"B": 2, "N": 64, "C": 16}, "training", memory_limit=max(limit, free.peak_bytes))
+    assert max(tight.peak_bytes, tight.kept_bytes) <= max(limit, free.peak_bytes)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "options", "message"),
+    [
+        ({"N": 4}, {}, "missing size: C"),
+        ({"N": 4, "C": 2, "Q": 3}, {}, "there is no size 'Q' here; the sizes are N, C"),
+        ({"N": 0, "C": 2}, {}, "size N must be a positive whole number, not 0"),
+        ({"N": 4, "C": 2, "B": True}, {}, "the batch must be a positive whole number, not True"),
+        ({"N": 4, "C": 2, "B": 3}, {"batch": 2}, "the batch is given twice: B=3 and batch=2"),
+        ({"N": 4, "C": 2}, {"objective": "fast"}, "unknown objective 'fast'; there are forward, training, as_written"),
+        ({"N": 4, "C": 2}, {"cost": "time"}, "unknown cost 'time'; there are roofline, macs"),
+        ({"N": 4, "C": 2}, {"device": "abacus"}, "unknown device 'abacus'; there are cpu, cuda, or give a Device"),
+    ],
+)
+def test_wrong_sizes_and_options_are_named(sizes: dict, options: dict, message: str):
+    with pytest.raises(SizeError) as caught:
+        plan(catalog.get("nl"), sizes, **options)
+    assert str(caught.value) == message
+
+
+def test_the_table_is_what_a_person_can_check():
+    text = str(plan(catalog.get("poly_nl"), {"N": 4096, "C": 16}))
+    assert "t1    contract   [b,c,c1] = 1/N * x[b,n,c] * x[b,n,c1]" in text
+    assert "total 2,101,760 MACs (4,203,520 FLOPs) = B*C**3 + 2*B*C**2*N + 2*B*C**2" in text

@@ -1,0 +1,101 @@
+"""Facts of `vision.insert`: the same network with attention in it, or an error and no change."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import resnet18
+
+import polyattn as pa
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return resnet18(weights=None).eval()
+
+
+def test_a_network_keeps_its_outputs_and_its_checkpoint_keys(model: nn.Module, images: torch.Tensor):
+    before, keys = model(images), set(model.state_dict())
+    spec, grid = pa.catalog.poly_nl(), pa.catalog.ba_transform()
+    pa.vision.insert(model, {"layer2.1": spec, "layer3.0": grid}, example_input=images, sizes={"G": 4, "K": 2})
+    assert torch.equal(model(images), before)
+    assert keys < set(model.state_dict())
+
+
+def test_attention_is_at_work_once_its_beta_is_not_zero(model: nn.Module, images: torch.Tensor):
+    before = model(images)
+    pa.vision.insert(model, {"layer1.0": pa.catalog.nl()}, example_input=images)
+    nn.init.constant_(model.layer1[0].attention.beta, 0.5)
+    assert not torch.allclose(model(images), before)
+
+
+@pytest.mark.parametrize("name", pa.catalog.names())
+def test_every_catalogue_entry_trains_inside_a_network(name: str, images: torch.Tensor):
+    model = resnet18(weights=None)
+    spec = pa.catalog.get(name)
+    sizes = {"R": 4, "G": 4, "K": 2, "S": 2, **({} if "U" in spec.sizes.names else {"V": 4})}
+    sizes = {n: v for n, v in sizes.items() if n in spec.sizes.names} | ({"M": 8} if name == "cgnl" else {})
+    pa.vision.insert(model, {"layer2.0": spec}, example_input=images, sizes=sizes)
+    model(images).sum().backward()
+    gradients = [p.grad for n, p in model.named_parameters() if n.startswith("layer2.0.attention")]
+    assert gradients
+    assert all(g is not None and g.isfinite().all() for g in gradients)
+    assert model.layer2[0].attention.beta.grad != 0
+
+
+def test_copies_and_pickles_have_attention_of_their_own(model: nn.Module, images: torch.Tensor):
+    pa.vision.insert(model, {"layer2": pa.catalog.poly_nl()}, example_input=images)
+    nn.init.constant_(model.layer2.attention.beta, 0.1)
+    expected = model(images)
+    copied, loaded = copy.deepcopy(model), pickle.loads(pickle.dumps(model))
+    nn.init.constant_(model.layer2.attention.beta, 7.0)
+    assert torch.equal(copied(images), expected)
+    assert torch.equal(loaded(images), expected)
+
+
+def test_remove_undoes_insert(model: nn.Module, images: torch.Tensor):
+    before, keys = model(images), list(model.state_dict())
+    pa.vision.insert(model, {"layer2.1": pa.catalog.nl()}, example_input=images)
+    nn.init.constant_(model.layer2[1].attention.beta, 0.5)
+    pa.vision.remove(model)
+    assert torch.equal(model(images), before)
+    assert list(model.state_dict()) == keys
+
+
+@pytest.mark.parametrize(
+    ("places", "part"),
+    [
+        ({"layer2.7": "nl"}, "layer2.1"),
+        ({"layr2": "nl"}, "layer2"),
+        ({"layer1.0": "nl", "nowhere": "nl"}, "nowhere"),
+        ({"fc": "nl"}, "fc"),
+    ],
+)
+def test_a_wrong_place_is_named_and_nothing_is_changed(model: nn.Module, images: torch.Tensor, places: dict, part: str):
+    keys = list(model.state_dict())
+    with pytest.raises(pa.PolyattnError, match=part):
+        pa.vision.insert(model, {k: pa.catalog.get(v) for k, v in places.items()}, example_input=images)
+    assert list(model.state_dict()) == keys
+
+
+def test_a_second_insertion_at_one_place_is_refused(model: nn.Module, images: torch.Tensor):
+    pa.vision.insert(model, {"layer2.1": pa.catalog.nl()}, example_input=images)
+    with pytest.raises(pa.InsertError, match=r"layer2\.1"):
+        pa.vision.insert(model, {"layer2.1": pa.catalog.nl()}, example_input=images)
+
+
+def test_cost_counts_what_is_added(model: nn.Module, images: torch.Tensor):
+    plain = pa.vision.cost(model, images[:1])
+    pa.vision.insert(model, {"layer2.1": pa.catalog.poly_nl()}, example_input=images)
+    priced = pa.vision.cost(model, images[:1])
+    assert priced.parameters == plain.parameters + 3 * 128 * 128 + 2
+    assert priced.parameters_added == 3 * 128 * 128 + 2
+    assert priced.macs - plain.macs == priced.macs_added > 0
