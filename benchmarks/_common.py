@@ -1,0 +1,161 @@
+"""What the benchmarks share: the machine in words, interleaved repeats, sizes for the catalogue, results as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date
+from math import exp, log
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from polyattn import Spec, __version__
+
+Seconds = dict[str, list[float]]
+"""Every single timing by contender, in the order in which they were taken."""
+
+
+def arguments(doc: str | None) -> argparse.Namespace:
+    """`--quick` for a first look, `--out` for a JSON file of everything that was measured."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a few small cases")
+    parser.add_argument("--out", type=Path, help="where to write the results as JSON")
+    return parser.parse_args()
+
+
+def machine() -> dict[str, Any]:
+    """What a reader needs to know of the machine, and nothing that names it."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "polyattn": __version__,
+        "date": date.today().isoformat(),
+    }
+
+
+def _processor() -> str:
+    """The processor's model, with the widest vector instructions that torch uses on it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{models[0] if models else platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def write(args: argparse.Namespace, summary: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> None:
+    """Write the machine, the summary and every run to `--out`, if it is given."""
+    if args.out is None:
+        return
+    everything = {
+        "benchmark": Path(sys.argv[0]).stem,
+        "quick": args.quick,
+        "machine": machine(),
+        "summary": summary,
+        "runs": runs,
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(everything, indent=1, allow_nan=False) + "\n")
+
+
+def show(title: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table; as plain text where the output is no terminal."""
+    table = Table(title=title, title_justify="left", box=None, header_style="bold")
+    for k, name in enumerate(head):
+        table.add_column(name, justify="left" if k == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def interleaved(
+    contenders: Mapping[str, Callable[[], object]], *, seconds: float = 2.0, least: int = 5, most: int = 200
+) -> Seconds:
+    """Timings of several functions, one of each in turn, so that what slows the machine slows all of them.
+
+    Args:
+        contenders: called without arguments, once before anything is timed.
+        seconds: about how long all of it may take.
+        least, most: bounds on the number of rounds, whatever the time.
+    """
+    names = list(contenders)
+    started = time.perf_counter()
+    for name in names:
+        contenders[name]()
+    once = time.perf_counter() - started
+    rounds = min(most, max(least, int(seconds / max(once, 1e-6))))
+    found: Seconds = {name: [] for name in names}
+    for number in range(rounds):
+        shift = number % len(names)
+        for name in (*names[shift:], *names[:shift]):
+            start = time.perf_counter()
+            contenders[name]()
+            found[name].append(time.perf_counter() - start)
+    return found
+
+
+def ratio(seconds: Seconds, slower: str, faster: str) -> float:
+    """How many times faster one contender is than another: a ratio of medians of one interleaved run."""
+    return statistics.median(seconds[slower]) / statistics.median(seconds[faster])
+
+
+def medians(seconds: Seconds) -> dict[str, float]:
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def geometric_mean(values: Iterable[float]) -> float:
+    logs = [log(v) for v in values]
+    return exp(sum(logs) / len(logs)) if logs else float("nan")
+
+
+def sides(positions: int) -> tuple[int, int]:
+    """Height and width of a grid, as near to a square as can be."""
+    height = next(h for h in range(int(positions**0.5), 0, -1) if positions % h == 0)
+    return height, positions // height
+
+
+def sizes_of(spec: Spec, height: int, width: int, channels: int) -> dict[str, int]:
+    """Numbers for all sizes of a catalogue entry, its ranks and groups as they are used with so many channels."""
+    blocks = next(s for s in (7, 8, 5, 6, 4, 3, 2, 1) if height % s == 0 and width % s == 0)
+    groups = 4
+    known = {"N": height * width, "H": height, "W": width, "C": channels, "G": groups, "K": 16}
+    known["R"] = (
+        100 if {"wpsi", "wtheta"} & set(spec.parameters) and "adj" in spec.parameters else max(8, channels // 8)
+    )
+    if "S" in spec.sizes.names:
+        known |= {"S": blocks, "U": height // blocks, "V": width // blocks}
+    else:
+        known["V"] = max(8, channels // 8)
+    if "D" in spec.sizes.names:
+        known |= {"D": channels // 2, "M": channels // 2 // groups}
+    elif "M" in spec.sizes.names:
+        known["M"] = channels // groups
+    return {name: known[name] for name in spec.sizes.names}
+
+
+def tensors_of(spec: Spec, sizes: Mapping[str, int], batch: int, seed: int = 0) -> list[torch.Tensor]:
+    """The inputs, with the batch, and the parameters, scaled so that no sum of products grows large."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = [torch.randn(batch, *(sizes[s] for s in shape), generator=generator) for shape in spec.inputs.values()]
+    parameters = []
+    for shape in spec.parameters.values():
+        numbers = [sizes[s] for s in shape]
+        fan = max(numbers, default=1)
+        parameters.append(torch.randn(numbers, generator=generator) * fan**-0.5)
+    return [*inputs, *parameters]
+
+
+def matrix_rate(seconds: float = 1.0, side: int = 2048) -> float:
+    """Multiply-accumulates a second of a large float32 matrix product, by its median time."""
+    a, b = torch.randn(side, side), torch.randn(side, side)
+    return side**3 / statistics.median(interleaved({"matmul": lambda: a @ b}, seconds=seconds)["matmul"])

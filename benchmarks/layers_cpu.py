@@ -1,0 +1,199 @@
+"""Layers on the CPU: the planned form against the paper's own, torch.einsum with opt_einsum, and torch.compile.
+
+Forward, and forward with backward, in float32. Every ratio is one of medians of interleaved repeats; above 1 the
+planned form is the faster one. The rate of a large matrix product is measured between the same repeats: "floor" is the
+share of it that the planned form reaches, by its multiply-accumulates.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from _common import arguments, geometric_mean, interleaved, medians, ratio, show, sides, sizes_of, tensors_of, write
+from _papers import CHANNELS_FIRST, FORMS, Layer, channels_first, einsum_form
+from torch import Tensor
+
+from polyattn import Spec, catalog, lower, plan
+from polyattn.lowering import training_function
+from polyattn.planning import Leaf, Plan
+
+POINTS = ((196, 1024), (784, 512), (3136, 256), (12544, 64), (65536, 64))
+BATCHES = (1, 8)
+MOST_BYTES = 4 * 2**30
+MOST_SECONDS = 20.0
+ASSUMED_RATE = 50e9
+"""Multiply-accumulates a second, for saying beforehand what would take too long."""
+
+Call = Callable[[], object]
+
+
+def forward_call(layer: Layer, tensors: Sequence[Tensor]) -> Call:
+    def call() -> object:
+        with torch.no_grad():
+            return layer(*tensors)
+
+    return call
+
+
+def training_call(layer: Layer, tensors: Sequence[Tensor], seed: Tensor) -> Call:
+    wanted = [t.detach().requires_grad_() for t in tensors]
+
+    def call() -> object:
+        return torch.autograd.grad(layer(*wanted), wanted, seed)
+
+    return call
+
+
+def compiled(layer: Layer) -> Layer:
+    torch._dynamo.reset()
+    return torch.compile(layer, fullgraph=True, dynamic=False)
+
+
+def too_much(written: Plan, training: bool) -> str:
+    """Why a form by the author's order is not run here; empty where it is."""
+    graph = written.graph
+    kept = sum(graph.bytes_of(k) for k, node in enumerate(graph.nodes) if not isinstance(node, Leaf))
+    largest = max(graph.bytes_of(k) for k in range(len(graph.nodes)))
+    needed = kept + 2 * largest if training else written.peak_bytes
+    if needed > MOST_BYTES:
+        return f"would need {needed / 2**30:.1f} GiB"
+    seconds = written.macs * (3 if training else 1) / ASSUMED_RATE
+    return f"would take {seconds:.0f} s a run" if seconds > MOST_SECONDS else ""
+
+
+def contenders(name: str, planned: Plan, tensors: list[Tensor], training: bool) -> tuple[dict[str, Call], dict]:
+    """The calls to time, and the reasons why some are left out."""
+    spec, sizes = planned.spec, planned.sizes
+    mine = training_function(planned) if training else lower(planned)
+    first = name in CHANNELS_FIRST
+    theirs = channels_first(tensors) if first else tensors
+    with torch.no_grad():
+        output = mine(*tensors)
+    generator = torch.Generator().manual_seed(1)
+    seed = torch.randn(output.shape, generator=generator)
+    seed_theirs = seed.movedim(-1, 1).contiguous() if first else seed
+
+    def call(layer: Layer, values: Sequence[Tensor], dy: Tensor) -> Call:
+        return training_call(layer, values, dy) if training else forward_call(layer, values)
+
+    calls, left_out = {"planned": call(mine, tensors, seed)}, {}
+    calls["einsum"] = call(einsum_form(spec, sizes), tensors, seed)
+    why = too_much(plan(spec, {"B": planned.batch, **sizes}, "as_written"), training)
+    if why:
+        left_out |= {"paper": why, "compiled": why}
+    else:
+        calls["paper"] = call(FORMS[name], theirs, seed_theirs)
+        calls["compiled"] = call(compiled(FORMS[name]), theirs, seed_theirs)
+    return calls, left_out
+
+
+def agree(name: str, calls: dict[str, Call], left_out: dict[str, str], training: bool) -> None:
+    """Check all contenders against the planned form; a compilation that fails leaves its contender out."""
+    reference = calls["planned"]()
+    for other in [k for k in calls if k != "planned"]:
+        try:
+            values = calls[other]()
+        except Exception as error:
+            if other != "compiled":
+                raise
+            left_out[other] = f"compilation failed: {type(error).__name__}"
+            del calls[other]
+            continue
+        pairs = zip(reference, values, strict=True) if training else [(reference, values)]
+        for mine, theirs in pairs:
+            if name in CHANNELS_FIRST and other != "einsum" and mine.dim() == theirs.dim() == 4:
+                theirs = theirs.movedim(1, -1)
+            error = float((mine - theirs).norm() / theirs.norm().clamp_min(1e-20))
+            assert error < 1e-3, f"{name}: {other} differs by {error:.1e}"
+
+
+def measure(name: str, positions: int, channels: int, batch: int, training: bool, budget: float) -> dict[str, Any]:
+    spec: Spec = catalog.get(name)
+    height, width = sides(positions)
+    sizes = sizes_of(spec, height, width, channels)
+    planned = plan(spec, {"B": batch, **sizes}, "training" if training else "forward")
+    tensors = tensors_of(spec, sizes, batch)
+    calls, left_out = contenders(name, planned, tensors, training)
+    agree(name, calls, left_out, training)
+    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    seconds = interleaved({**calls, "matmul": lambda: a @ b}, seconds=budget)
+    macs = planned.training_macs if training else planned.macs
+    rate = 1024**3 / statistics.median(seconds["matmul"])
+    return {
+        "layer": name,
+        "pass": "forward + backward" if training else "forward",
+        "N": positions,
+        "C": channels,
+        "B": batch,
+        "sizes": sizes,
+        "strategy": planned.strategy,
+        "macs": macs,
+        "matrix_rate": rate,
+        "floor_share": macs / rate / statistics.median(seconds["planned"]),
+        "medians": medians(seconds),
+        "ratios": {other: ratio(seconds, other, "planned") for other in calls if other != "planned"},
+        "left_out": left_out,
+        "seconds": seconds,
+    }
+
+
+def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for which in ("forward", "forward + backward"):
+        mine = [r for r in runs if r["pass"] == which]
+        for other in ("paper", "einsum", "compiled"):
+            ratios = [r["ratios"][other] for r in mine if other in r["ratios"]]
+            if ratios:
+                found[f"{which} against {other}"] = {
+                    "points": len(ratios),
+                    "geometric mean": geometric_mean(ratios),
+                    "least": min(ratios),
+                    "below 0.95": sum(r < 0.95 for r in ratios),
+                }
+        shares = [r["floor_share"] for r in mine if r["N"] >= 4 * r["C"]]
+        if shares:
+            found[f"{which}, share of the floor at N >= 4 C"] = {
+                "points": len(shares),
+                "median": statistics.median(shares),
+                "least": min(shares),
+                "at least 0.8": sum(s >= 0.8 for s in shares),
+            }
+    return found
+
+
+def main() -> None:
+    args = arguments(__doc__)
+    warnings.filterwarnings("ignore", category=UserWarning)
+    torch.backends.opt_einsum.strategy = "optimal"
+    points = ((784, 64), (3136, 32)) if args.quick else POINTS
+    runs = []
+    for positions, channels in points:
+        for batch in (1,) if args.quick else BATCHES:
+            for name in FORMS:
+                for training in (False, True):
+                    runs.append(measure(name, positions, channels, batch, training, 1.0 if args.quick else 4.0))
+                    gc.collect()
+                    print(".", end="", flush=True)
+    print()
+    head = ("layer", "pass", "N", "C", "B", "ms", "paper", "einsum", "compiled", "floor", "strategy")
+    rows = [
+        [r["layer"], r["pass"], r["N"], r["C"], r["B"], 1e3 * r["medians"]["planned"]]
+        + [r["ratios"].get(k, "-") for k in ("paper", "einsum", "compiled")]
+        + [r["floor_share"], r["strategy"]]
+        for r in runs
+    ]
+    show("times of the others over the planned form's", head, rows)
+    totals = summary(runs)
+    show(
+        "summary", ("what", "points", "mean / median", "least", "count"), [(k, *v.values()) for k, v in totals.items()]
+    )
+    write(args, totals, runs)
+
+
+if __name__ == "__main__":
+    main()
