@@ -8,7 +8,7 @@ product fits. A product that is added to another value and used nowhere else is 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -18,6 +18,7 @@ import torch
 from torch import fx
 
 from polyattn.algebra import Index
+from polyattn.lowering.products import Indices, Product, Side, choose, plain, turned
 from polyattn.planning import (
     BATCH,
     Add,
@@ -30,67 +31,57 @@ from polyattn.planning import (
     Leaf,
     Operand,
 )
-from polyattn.planning.steps import Node, is_matrix_product, numel
+from polyattn.planning.steps import ONE, Node, is_matrix_product, numel
 
 L1_EPSILON = 1e-12
 """`normalize` divides by the larger of the L1 norm and this, in the tensor's own precision."""
 
 
-@dataclass(frozen=True)
-class Product:
-    """How a contraction is a matrix product: (shared | rows x inner) times (shared | inner x columns)."""
-
-    left: Operand
-    right: Operand
-    shared: tuple[Index, ...]
-    rows: tuple[Index, ...]
-    inner: tuple[Index, ...]
-    columns: tuple[Index, ...]
-    folds: bool
-    """Whether the right side is one matrix, so that the rows need not be flattened."""
-
-    @classmethod
-    def of(cls, node: Contract) -> Product:
-        left, right = node.operands
-        both = [i for i in left.indices if i in right.indices]
-        shared = tuple(i for i in node.output if i in both)
-        rows = tuple(i for i in left.indices if i in node.output and i not in both)
-        inner = tuple(i for i in both if i not in node.output)
-        columns = tuple(i for i in right.indices if i in node.output and i not in both)
-        return cls(left, right, shared, rows, inner, columns, not shared and bool(rows))
-
-    @property
-    def order(self) -> tuple[Index, ...]:
-        return (*self.shared, *self.rows, *self.columns)
-
-
 @dataclass
 class Emitter:
-    """Writes an evaluation graph's nodes into an fx graph, keeping for each the fx node of its value."""
+    """Writes an evaluation graph's nodes into an fx graph, keeping for each the fx node of its value.
+
+    Attributes:
+        source, names: the evaluation graph, and a name for each of its values.
+        graph: the fx graph.
+        values: the fx node of each value.
+        memory: how each value lies in memory: the indices of its node's output, the slowest first.
+        reference: a tensor that has the batch first, for the dtype, device and batch of values that depend on none.
+        ranks: places of sizes in the memory of the inputs; activations are laid out alike where there is a choice.
+    """
 
     source: Graph
     names: Sequence[str]
     graph: fx.Graph
     values: dict[int, fx.Node] = field(default_factory=dict)
+    memory: dict[int, Indices] = field(default_factory=dict)
     reference: fx.Node | None = None
-    """A tensor that has the batch first, for the dtype, device and batch of values that depend on none."""
+    ranks: Mapping[str, int] = field(default_factory=dict)
 
-    def run(self, leaves: dict[str, fx.Node]) -> None:
-        """Emit all nodes; `leaves` are the values of the leaves by tensor, with one axis per index."""
+    def run(self, leaves: Mapping[str, fx.Node], orders: Mapping[str, Sequence[int]] | None = None) -> None:
+        """Emit all nodes.
+
+        Args:
+            leaves: the values of the leaves by tensor, with one axis per index.
+            orders: how leaves lie in memory: their axes, the slowest first. Others lie in the order of their axes.
+        """
         for number, node in enumerate(self.source.nodes):
             if isinstance(node, Leaf):
                 self.values[number] = leaves[node.tensor]
-            elif number not in self.accumulated.values():
+                order = (orders or {}).get(node.tensor, range(len(node.output)))
+                self.memory[number] = tuple(node.output[k] for k in order)
+            elif number not in self.delayed:
                 value = self.node(number, node)
                 if value not in self.values.values():
                     value._rename(self.names[number])
                 self.values[number] = value
 
     def node(self, number: int, node: Node) -> fx.Node:
+        self.memory[number] = node.output
         if isinstance(node, Contract):
-            return self.contract(node)
+            return self.contract(number, node)
         if isinstance(node, Add):
-            return self.add(node) if number not in self.accumulated else self.accumulate(number, node)
+            return self.add(number, node)
         if isinstance(node, Apply):
             return self.apply(node)
         if isinstance(node, Identity):
@@ -108,83 +99,146 @@ class Emitter:
         """The index's length; -1 for the batch, which is whatever comes."""
         return -1 if index.size == BATCH else numel([index], self.source.known)
 
+    def length(self, index: Index) -> int:
+        return numel([index], self.source.known)
+
+    def side(self, operand: Operand) -> Side:
+        """An operand with the order in which it lies in memory."""
+        names = dict(zip(self.source.nodes[operand.value].output, operand.indices, strict=True))
+        return Side(operand, tuple(names[i] for i in self.memory[operand.value]))
+
     @cached_property
-    def accumulated(self) -> dict[int, int]:
-        """Sums of two whose one term is a matrix product used nowhere else: the number of that product, by sum."""
+    def seen_whole(self) -> set[int]:
+        """Values that are asked for, or read by other operations than matrix products: their order in memory counts."""
+        read = {o.value for n in self.source.nodes if not is_matrix_product(n) for o in n.operands}
+        return read | {o.value for o in self.source.outputs}
+
+    def layout(self, node: Node) -> Indices:
+        """How a value should lie in memory: activations as the inputs do, others in the order of their axes."""
+        if not _has_batch(node.output) or any(i.size not in self.ranks for i in node.output):
+            return node.output
+        return tuple(sorted(node.output, key=lambda i: self.ranks[i.size]))
+
+    @cached_property
+    def delayed(self) -> set[int]:
+        """Matrix products that are accumulated onto the other terms of the one sum that reads them."""
+        return {k for products in self.accumulated.values() for k in products}
+
+    @cached_property
+    def accumulated(self) -> dict[int, tuple[int, ...]]:
+        """For each sum, the products among its terms that are emitted with it; one term at least is left."""
         uses = Counter(o.value for n in self.source.nodes for o in n.operands)
         uses.update(o.value for o in self.source.outputs)
-        found: dict[int, int] = {}
+        found: dict[int, tuple[int, ...]] = {}
         for number, node in enumerate(self.source.nodes):
-            if not isinstance(node, Add) or len(node.operands) != 2:
-                continue
-            for mine, other in (node.operands, node.operands[::-1]):
-                product = self.source.nodes[mine.value]
-                if (
-                    isinstance(product, Contract)
-                    and is_matrix_product(product)
-                    and uses[mine.value] == 1
-                    and mine.indices == other.indices == node.output
-                    and all(c.is_one for c in node.coefficients)
-                    and self._is_plain(product)
-                ):
-                    found[number] = mine.value
-                    break
+            if isinstance(node, Add) and len(node.operands) > 1:
+                fits = [
+                    operand.value
+                    for operand, scale in zip(node.operands, node.coefficients, strict=True)
+                    if scale.is_one and uses[operand.value] == 1 and self._is_batch_of_matrices(operand, node)
+                ]
+                others = any(set(o.indices) == set(node.output) for o in node.operands if o.value not in fits)
+                found[number] = tuple(fits if others else fits[1:])
         return found
 
-    @staticmethod
-    def _is_plain(node: Contract) -> bool:
-        """Whether a product is one bmm: the batch shared, one group of rows, one of columns, in the output's order."""
-        product = Product.of(node)
-        return (
-            [i.size for i in product.shared] == [BATCH]
-            and len(product.rows) == len(product.columns) == 1
-            and product.order == node.output
-        )
+    def _is_batch_of_matrices(self, operand: Operand, total: Add) -> bool:
+        """Whether a term is a product of a matrix with a matrix for each sample, of the sum's own shape."""
+        node = self.source.nodes[operand.value]
+        if not (isinstance(node, Contract) and is_matrix_product(node)) or set(operand.indices) != set(total.output):
+            return False
+        left, right = (set(o.indices) for o in node.operands)
+        shared = left & right & set(node.output)
+        return [i.size for i in shared] == [BATCH] and len(left - right) == len(right - left) == 1
 
-    def accumulate(self, number: int, node: Add) -> fx.Node:
-        """a @ b added to the other term in the product's own accumulator."""
-        inner = self.source.nodes[self.accumulated[number]]
+    def accumulate(self, total: fx.Node, number: int, node: Add, operand: Operand) -> fx.Node:
+        """a @ b added to the other terms in the product's own accumulator."""
+        inner = self.source.nodes[operand.value]
         assert isinstance(inner, Contract)
-        product = Product.of(inner)
-        (other,) = [o for o in node.operands if o.value != self.accumulated[number]]
-        a, b = self.faces(product)
+        names = dict(zip(inner.output, operand.indices, strict=True))
+        way = plain(inner, *map(self.side, inner.operands), self.length)
+        way = way if tuple(names[i] for i in way.order) == self.layout(node) else turned(way)
+        order = tuple(names[i] for i in way.order)
+        a, b = self.faces(way)
         alpha = inner.coefficient.value(self.source.known)
-        total = self.call(torch.baddbmm, self.values[other.value], a, b, beta=1, alpha=float(alpha))
-        total.meta["coefficient"] = alpha
-        return total
+        value = self.call(torch.baddbmm, self.permuted(total, node.output, order), a, b, beta=1, alpha=float(alpha))
+        value.meta["coefficient"] = alpha
+        self.memory[number] = order
+        return self.permuted(value, order, node.output)
 
-    def contract(self, node: Contract) -> fx.Node:
+    def contract(self, number: int, node: Contract) -> fx.Node:
         if len(node.operands) == 1:
-            return self.reduce(node)
+            return self.reduce(number, node)
         left, right = node.operands
         if not node.summed:
+            self.memory[number] = self.memory_of_elementwise(node)
             product = self.call(torch.mul, self.aligned(left, node.output), self.aligned(right, node.output))
             return self.scaled(product, node.coefficient)
         assert all(i in left.indices and i in right.indices for i in node.summed)
         if not is_matrix_product(node):
-            return self.multiply_and_sum(node, left, right)
-        product = Product.of(node)
-        return self.permuted(self.matmul(product, node.coefficient), product.order, node.output)
+            return self.multiply_and_sum(number, node, left, right)
+        wanted = self.layout(node) if number in self.seen_whole else None
+        way = choose(node, self.side(left), self.side(right), self.length, wanted)
+        self.memory[number] = way.order
+        return self.permuted(self.matmul(way, node.coefficient), way.order, node.output)
 
-    def faces(self, product: Product) -> tuple[fx.Node, fx.Node]:
+    def memory_of_elementwise(self, node: Contract | Add) -> Indices:
+        """Where an operand has the shape of the result, the result lies in memory as the operand does."""
+        for operand in node.operands:
+            if set(operand.indices) == set(node.output) and operand.value in self.memory:
+                return self.side(operand).memory
+        return node.output
+
+    def faces(self, way: Product) -> tuple[fx.Node, fx.Node]:
         """The two sides of a matrix product with their groups of indices as axes."""
-        shared = [(i,) for i in product.shared]
-        rows = [(i,) for i in product.rows] if product.folds else [product.rows]
-        left = self.grouped(product.left, [*shared, *rows, product.inner])
-        right = self.grouped(product.right, [*shared, product.inner, product.columns])
-        return left, right
+        batches = [(i,) for i in way.batches]
+        rows = [(i,) for i in way.rows] if way.folds else [way.rows]
+        left = self.grouped(way.left.operand, [*batches, *rows, way.inner])
+        right, groups = way.right.operand, [*batches, way.inner, way.columns]
+        if way.fills and way.tied is not None:
+            axes = [i for group in groups for i in group]
+            product = self.call(torch.mul, self.spread(right, axes), self.identity_among(axes, way.tied))
+            return left, self.flattened(product, groups)
+        names = {way.tied[0]: way.tied[1]} if way.tied is not None else {}
+        return left, self.grouped(Operand(right.value, tuple(names.get(i, i) for i in right.indices)), groups)
 
-    def matmul(self, product: Product, coefficient: Coefficient) -> fx.Node:
-        a, b = self.faces(product)
+    def identity_among(self, axes: Sequence[Index], pair: tuple[Index, Index]) -> fx.Node:
+        """The identity over a pair of axes, of length 1 along those that follow the first of them."""
+        value = self.method("to", self.call(torch.eye, self.size(pair[0])), self.reference)
+        first, second = sorted(axes.index(i) for i in pair)
+        for k in range(first + 1, len(axes)):
+            if k != second:
+                value = self.method("unsqueeze", value, k - first)
+        return value
+
+    def spread(self, operand: Operand, axes: Sequence[Index]) -> fx.Node:
+        """The operand with these axes, of length 1 where it lacks them."""
+        value = self.permuted(self.values[operand.value], operand.indices, [i for i in axes if i in operand.indices])
+        for k, index in enumerate(axes):
+            if index not in operand.indices:
+                value = self.method("unsqueeze", value, k)
+        return value
+
+    def matmul(self, way: Product, coefficient: Coefficient) -> fx.Node:
+        """The product, its axes in the way's order."""
+        a, b = self.faces(way)
         alpha = coefficient.value(self.source.known)
-        axes = len(product.shared)
-        if alpha != 1 and axes and not product.folds:
-            value = self.scaled_bmm(a, b, product.shared, alpha)
+        whole = all(i in way.left.indices and i in way.right.indices for i in way.batches)
+        if alpha != 1 and way.batches and whole:
+            value, coefficient = self.scaled_bmm(a, b, way.batches, alpha), ONE
         else:
-            value = self.scaled(self.call(torch.matmul, a, b), coefficient)
-        rows = len(product.rows) if product.folds else 1
-        value = self.ungrouped(value, axes + rows, product.columns)
-        return value if product.folds else self.ungrouped(value, axes, product.rows)
+            value = self.call(torch.matmul, a, b)
+        axes = len(way.batches)
+        rows = len(way.rows) if way.folds else 1
+        value = self.ungrouped(value, axes + rows, way.columns)
+        value = value if way.folds else self.ungrouped(value, axes, way.rows)
+        result = list(way.result)
+        if way.traces and way.tied is not None:
+            first, second = (result.index(i) for i in way.tied)
+            value = self.method("sum", self.call(torch.diagonal, value, 0, first, second), -1)
+            result = [i for i in result if i not in way.tied]
+        if way.after:
+            value = self.method("sum", value, tuple(result.index(i) for i in way.after))
+        return self.scaled(value, coefficient)
 
     def scaled_bmm(self, a: fx.Node, b: fx.Node, shared: Sequence[Index], alpha: Fraction) -> fx.Node:
         """alpha * (a @ b), scaled in the accumulator, before the result is rounded to the tensors' precision."""
@@ -196,21 +250,46 @@ class Emitter:
         value.meta["coefficient"] = alpha
         return self.ungrouped(value, 0, shared)
 
-    def multiply_and_sum(self, node: Contract, left: Operand, right: Operand) -> fx.Node:
+    def multiply_and_sum(self, number: int, node: Contract, left: Operand, right: Operand) -> fx.Node:
         """The product in the order of the operand with the most indices, which has all of them, then its sum."""
-        order = max(left.indices, right.indices, key=len)
+        large = max((left, right), key=lambda o: len(o.indices))
+        order, memory = large.indices, self.side(large).memory
         product = self.call(torch.mul, self.aligned(left, order), self.aligned(right, order))
         inner = [i for i in order if i in node.summed]
-        axes = tuple(order.index(i) for i in inner)
-        total = self.summed(product, axes, inner, node.coefficient)
+        total = self.summed(product, order, memory, inner, node.coefficient)
+        self.memory[number] = tuple(i for i in order if i not in inner)
         return self.permuted(total, [i for i in order if i not in inner], node.output)
 
-    def summed(self, value: fx.Node, axes: tuple[int, ...], over: Sequence[Index], coefficient: Coefficient) -> fx.Node:
-        """The sum over axes times a coefficient; a mean where the coefficient is one over their length."""
+    def summed(
+        self,
+        value: fx.Node,
+        indices: Sequence[Index],
+        memory: Sequence[Index],
+        over: Sequence[Index],
+        coefficient: Coefficient,
+    ) -> fx.Node:
+        """The sum over some of a value's indices times a coefficient; a mean where that is one over their length.
+
+        Indices that do not lie together in memory are summed one piece after the other, the largest first: torch
+        takes several times as long for all of them at once.
+        """
         factor = coefficient.value(self.source.known)
-        if factor == Fraction(1, numel(over, self.source.known)) and factor != 1 and not _has_batch(over):
-            return self.method("mean", value, axes)
-        return self.scaled(self.method("sum", value, axes), coefficient)
+        is_mean = factor == Fraction(1, numel(over, self.source.known)) and factor != 1 and not _has_batch(over)
+        left = list(indices)
+        for piece in self.pieces(memory, over):
+            value = self.method("mean" if is_mean else "sum", value, tuple(sorted(left.index(i) for i in piece)))
+            left = [i for i in left if i not in piece]
+        return value if is_mean else self.scaled(value, coefficient)
+
+    def pieces(self, memory: Sequence[Index], over: Sequence[Index]) -> list[list[Index]]:
+        """Indices in groups that lie together in memory, those of length 1 anywhere."""
+        found: list[list[Index]] = [[]]
+        for index in memory:
+            if index in over:
+                found[-1].append(index)
+            elif self.length(index) > 1 or index.size == BATCH:
+                found.append([])
+        return sorted(filter(None, found), key=lambda piece: -numel(piece, self.source.known))
 
     def scaled(self, value: fx.Node, coefficient: Coefficient) -> fx.Node:
         factor = coefficient.value(self.source.known)
@@ -222,13 +301,15 @@ class Emitter:
         node.meta["coefficient"] = factor
         return node
 
-    def reduce(self, node: Contract) -> fx.Node:
+    def reduce(self, number: int, node: Contract) -> fx.Node:
         """A node with one operand: the diagonals of repeated indices, sums, the order of the axes, the scale."""
         (operand,) = node.operands
         value, indices = self.diagonal(self.values[operand.value], operand)
         over = [i for i in indices if i not in node.output]
+        memory = indices if len(indices) < len(operand.indices) else self.side(operand).memory
+        self.memory[number] = tuple(i for i in (indices if over else memory) if i not in over)
         if over:
-            value = self.summed(value, tuple(indices.index(i) for i in over), over, node.coefficient)
+            value = self.summed(value, indices, memory, over, node.coefficient)
         else:
             value = self.scaled(value, node.coefficient)
         return self.permuted(value, [i for i in indices if i not in over], node.output)
@@ -243,11 +324,15 @@ class Emitter:
                 indices = [i for k, i in enumerate(indices) if k not in (first, second)] + [index]
         return value, tuple(indices)
 
-    def add(self, node: Add) -> fx.Node:
+    def add(self, number: int, node: Add) -> fx.Node:
+        """The smaller terms first, so that what is broadcast is added up before it is."""
+        self.memory[number] = self.memory_of_elementwise(node)
         if len(node.operands) == 1:
             return self.scaled(self.broadcast(node), node.coefficients[0])
+        delayed = self.accumulated[number]
+        terms = [t for t in zip(node.operands, node.coefficients, strict=True) if t[0].value not in delayed]
         total: fx.Node | None = None
-        for operand, coefficient in zip(node.operands, node.coefficients, strict=True):
+        for operand, coefficient in sorted(terms, key=lambda t: numel(t[0].indices, self.source.known)):
             value = self.aligned(operand, node.output)
             factor = coefficient.value(self.source.known)
             if total is None:
@@ -260,6 +345,9 @@ class Emitter:
                 total = self.call(torch.add, total, value, alpha=float(factor))
                 total.meta["coefficient"] = factor
         assert total is not None
+        for operand in node.operands:
+            if operand.value in delayed:
+                total = self.accumulate(total, number, node, operand)
         return total
 
     def broadcast(self, node: Add) -> fx.Node:
@@ -314,8 +402,11 @@ class Emitter:
         return value
 
     def grouped(self, operand: Operand, groups: Sequence[Sequence[Index]]) -> fx.Node:
-        """The operand with one axis for each group of its indices: flattened, or of length 1 where empty."""
-        value = self.permuted(self.values[operand.value], operand.indices, [i for g in groups for i in g])
+        """The operand with one axis for each group of indices, of length 1 where it lacks them."""
+        return self.flattened(self.spread(operand, [i for group in groups for i in group]), groups)
+
+    def flattened(self, value: fx.Node, groups: Sequence[Sequence[Index]]) -> fx.Node:
+        """Each group of a value's axes as one axis, of length 1 where the group is empty."""
         for k, group in enumerate(groups):
             if len(group) > 1:
                 value = self.method("flatten", value, k, k + len(group) - 1)

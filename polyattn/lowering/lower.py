@@ -10,36 +10,47 @@ from functools import lru_cache
 
 from torch import fx, nn
 
+from polyattn.algebra import Index
 from polyattn.errors import SizeError
 from polyattn.language import Atoms, value_of
 from polyattn.lowering.emit import Emitter
 from polyattn.lowering.shapes import expect_shape
-from polyattn.planning import Graph, Leaf, Plan
+from polyattn.planning import BATCH, Graph, Leaf, Plan
 
 RESERVED = {*keyword.kwlist, *keyword.softkwlist, *dir(builtins), "self", "torch", "device", "inf", "nan", "fx_pytree"}
 
 
-def lower(plan: Plan) -> fx.GraphModule:
+Orders = dict[str, tuple[int, ...]]
+"""Axes of tensors by name, in the order in which they lie in memory, the slowest first."""
+
+
+def lower(plan: Plan, *, channels_first: bool = False) -> fx.GraphModule:
     """The plan's forward pass as a graph of torch operations.
 
     The module's arguments are the inputs, of shape (B, *axes), then the parameters, by position or by name
     (`graph(x, w1=w1, w2=w2, w3=w3)`); a name that Python or torch reserves, such as `lambda`, has an underscore
     at its end. The graph holds for the plan's sizes and for any batch; other sizes raise `SizeError` at run time.
 
+    Args:
+        plan: what to compute.
+        channels_first: how the inputs lie in memory: whether their last axis, the channels, comes before the positions,
+            as in (B, H, W, C) views of (B, C, H, W) tensors. The graph computes the same for any tensors; for those it
+            copies least.
+
     Returns:
         A module without parameters of its own. `print(module.code)` is readable torch.
     """
-    return _lower(_checked(plan), ())
+    return _lower(_checked(plan), channels_first)[0]
 
 
-def lower_with_kept(plan: Plan) -> fx.GraphModule:
+def lower_with_kept(plan: Plan, *, channels_first: bool = False) -> fx.GraphModule:
     """The forward pass of a training plan, returning the output and then the values kept for the backward pass."""
     backward = _checked(plan).backward
     assert backward is not None, "the plan has no planned backward pass"
-    return _lower(plan, backward.kept, as_tuple=True)
+    return _lower(plan, channels_first, backward.kept)[0]
 
 
-def lower_backward(plan: Plan) -> fx.GraphModule:
+def lower_backward(plan: Plan, *, channels_first: bool = False) -> fx.GraphModule:
     """The planned backward pass as a graph of torch operations.
 
     Its arguments are the output's gradient (called as `plan.seed`), the inputs, the parameters, and the kept values
@@ -51,7 +62,7 @@ def lower_backward(plan: Plan) -> fx.GraphModule:
     """
     if _checked(plan).backward is None:
         raise SizeError("this plan has no planned backward pass: plan with objective='training', without functions")
-    return _lower_backward(plan)
+    return _lower_backward(plan, channels_first)
 
 
 def _checked(plan: Plan) -> Plan:
@@ -61,36 +72,65 @@ def _checked(plan: Plan) -> Plan:
 
 
 @lru_cache(maxsize=1024)
-def _lower(plan: Plan, kept: tuple[int, ...], as_tuple: bool = False) -> fx.GraphModule:
+def _lower(plan: Plan, channels_first: bool, kept: tuple[int, ...] | None = None) -> tuple[fx.GraphModule, Orders]:
+    """The forward pass, with how the kept values lie in memory, by name; the graph returns them if they are given."""
     arguments = argument_names(plan)
-    emitter = Emitter(plan.graph, plan.names, fx.Graph())
+    orders = _orders(plan, channels_first)
+    emitter = Emitter(plan.graph, plan.names, fx.Graph(), ranks=_ranks(plan, orders))
     placeholders = {tensor: placeholder(emitter.graph, arguments[tensor]) for tensor in arguments}
-    values = _leaves(emitter, plan, placeholders, plan.graph)
-    emitter.run(values)
+    emitter.run(_leaves(emitter, plan, placeholders, plan.graph), orders)
     output = _joined(emitter, emitter.values[plan.output.value], plan.spec.shape(plan.spec.output), True)
-    emitter.graph.output((output, *(emitter.values[k] for k in kept)) if as_tuple else output)
-    return _module(emitter, plan, "Lowered")
+    emitter.graph.output(output if kept is None else (output, *(emitter.values[k] for k in kept)))
+    lies = {plan.names[k]: _places(plan.nodes[k].output, emitter.memory[k]) for k in kept or ()}
+    return _module(emitter, plan, "Lowered"), lies
 
 
 @lru_cache(maxsize=1024)
-def _lower_backward(plan: Plan) -> fx.GraphModule:
+def _lower_backward(plan: Plan, channels_first: bool) -> fx.GraphModule:
     backward = plan.backward
     assert backward is not None
     arguments = argument_names(plan)
-    emitter = Emitter(backward.graph, plan.backward_names, fx.Graph())
+    orders = _orders(plan, channels_first)
+    emitter = Emitter(backward.graph, plan.backward_names, fx.Graph(), ranks=_ranks(plan, orders))
     seed = placeholder(emitter.graph, plan.seed)
     placeholders = {tensor: placeholder(emitter.graph, arguments[tensor]) for tensor in arguments}
     kept = {plan.names[k]: placeholder(emitter.graph, plan.names[k]) for k in backward.kept}
     values = kept | _leaves(emitter, plan, placeholders, backward.graph)
     values[plan.seed] = _split(emitter, seed, plan.spec.shape(plan.spec.output), True)
     emitter.reference = emitter.reference or seed
-    emitter.run(values)
+    orders |= _lower(plan, channels_first, backward.kept)[1]
+    emitter.run(values, orders)
     gradients = {
         tensor: _joined(emitter, emitter.values[o.value], plan.spec.shape(tensor), tensor in plan.spec.inputs)
         for tensor, o in zip(backward.wanted, backward.graph.outputs, strict=True)
     }
     emitter.graph.output(tuple(gradients.get(tensor) for tensor in arguments))
     return _module(emitter, plan, "LoweredBackward")
+
+
+def _orders(plan: Plan, channels_first: bool) -> Orders:
+    """How the inputs, and the output's gradient, lie in memory: their axes, the slowest first."""
+    found: Orders = {}
+    for tensor, shape in ((t, plan.spec.shape(t)) for t in (*plan.spec.inputs, plan.spec.output)):
+        count, last = sum(map(len, shape)), len(shape[-1]) if shape else 0
+        axes = range(1, count + 1)
+        first = [*axes[count - last :], *axes[: count - last]] if channels_first else list(axes)
+        found[tensor if tensor in plan.spec.inputs else plan.seed] = (0, *first)
+    return found
+
+
+def _ranks(plan: Plan, orders: Orders) -> dict[str, int]:
+    """The place of each size in the memory of the first input that has it."""
+    found: dict[str, int] = {BATCH: -1}
+    for tensor in plan.spec.inputs:
+        sizes = [BATCH, *(a for slot in plan.spec.shape(tensor) for a in slot)]
+        for axis in orders[tensor]:
+            found.setdefault(sizes[axis], len(found))
+    return found
+
+
+def _places(axes: Sequence[Index], order: Sequence[Index]) -> tuple[int, ...]:
+    return tuple(axes.index(i) for i in order)
 
 
 def _module(emitter: Emitter, plan: Plan, name: str) -> fx.GraphModule:

@@ -18,9 +18,12 @@ from polyattn.lowering.lower import lower_backward, lower_with_kept
 from polyattn.planning import Plan
 
 
-def training_function(plan: Plan) -> Callable[..., Tensor]:
+def training_function(plan: Plan, *, channels_first: bool = False) -> Callable[..., Tensor]:
     """`f(*inputs, *parameters)` that computes a training plan's output and whose gradients its backward pass makes."""
-    forward_graph, backward_graph = type(lower_with_kept(plan)).forward, type(lower_backward(plan)).forward
+    forward_graph, backward_graph = (
+        type(lower_with_kept(plan, channels_first=channels_first)).forward,
+        type(lower_backward(plan, channels_first=channels_first)).forward,
+    )
 
     class PlannedLayer(torch.autograd.Function):
         generate_vmap_rule = True

@@ -101,7 +101,7 @@ class _Reverse:
 
     def visit(self, k: int, gradients: dict[str, Operand], needed: set[int]) -> None:
         node = self.forward.nodes[k]
-        total = self.builder.sum(self.adjoints.pop(k))
+        total = self.builder.sum(self.adjoints.pop(k), node.output)
         if isinstance(node, Leaf):
             gradients[node.tensor] = self.builder.permuted(total, node.output)
         elif isinstance(node, Contract) and len(node.operands) == 2:
@@ -132,9 +132,8 @@ class _Reverse:
         if private:
             value = self.restricted(value, [i for i in value.indices if i not in private])
         total = self.restricted(total, (*mine.indices, *value.indices))
-        stays = [i for i in mine.indices if i in total.indices or i in value.indices]
-        output = self.builder.pair_indices(total, value, stays)
-        product = self.builder.contract(self.builder.sides(total, value), output, node.coefficient)
+        output = tuple(i for i in mine.indices if i in total.indices or i in value.indices)
+        product = self.builder.contract((total, value), output, node.coefficient)
         self.give(mine, product, ONE)
 
     def give_single(self, node: Contract, total: Operand) -> None:

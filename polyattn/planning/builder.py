@@ -57,7 +57,7 @@ class Builder:
     fresh: Iterator[int] = field(default_factory=lambda: count(-2, -1))
 
     def add(self, node: Node) -> int:
-        key = _nameless(node)
+        key, _ = _nameless(node)
         if key not in self.known:
             self.known[key] = len(self.nodes)
             self.nodes.append(node)
@@ -88,16 +88,38 @@ class Builder:
         return Operand(self.add(Apply(function, over, (operand,), output)), output)
 
     def contract(self, operands: tuple[Operand, ...], output: tuple[Index, ...], scale: Coefficient = ONE) -> Operand:
-        return Operand(self.add(Contract(operands, output, scale)), output)
+        """A product, sum, diagonal or scaling.
 
-    def sum(self, terms: Sequence[tuple[Operand, Coefficient]]) -> Operand:
-        """The sum of terms, over the union of their indices; terms that share a factor are added up first."""
+        One that is known already, with its axes in any order, is not made again: the result has its axes.
+        """
+        if len(operands) == 2:
+            operands = self.sides(*operands)
+        node = Contract(operands, output, scale)
+        key, numbers = _nameless(node)
+        value = self.known.get(key)
+        if value is None:
+            return Operand(self.add(node), output)
+        have = self.nodes[value]
+        indices = {number: index for index, number in numbers.items()}
+        places = _nameless(have)[1]
+        return Operand(value, tuple(indices[places[i]] for i in have.output))
+
+    def sum(self, terms: Sequence[tuple[Operand, Coefficient]], order: Sequence[Index] = ()) -> Operand:
+        """The sum of terms, over the union of their indices; terms that share a factor are added up first.
+
+        Args:
+            terms: operands with their coefficients.
+            order: of the result's axes, where it says it.
+        """
         terms = self._factored(list(terms)) if self.factor_sums else list(terms)
         if len(terms) == 1:
             operand, scale = terms[0]
             return operand if scale.is_one else self.contract((operand,), operand.indices, scale)
         largest = max((t[0] for t in terms), key=lambda o: (len(o.indices), self.numel(o)))
-        union = dict.fromkeys((*largest.indices, *(i for o, _ in terms for i in o.indices)))
+        have = {i for o, _ in terms for i in o.indices}
+        union = dict.fromkeys(
+            (*(i for i in order if i in have), *largest.indices, *(i for o, _ in terms for i in o.indices))
+        )
         output = tuple(sorted(union, key=lambda i: i.size != BATCH))
         node = Add(tuple(o for o, _ in terms), tuple(c for _, c in terms), output)
         return Operand(self.add(node), output)
@@ -131,7 +153,7 @@ class Builder:
             a, b = current[i], current[j]
             rest = [o for k, o in enumerate(current) if k not in (i, j)]
             output = self._pair_output(a, b, rest, kept)
-            current = [*rest, self.contract(self.sides(a, b), output, scale if step == place else ONE)]
+            current = [*rest, self.contract((a, b), output, scale if step == place else ONE)]
         (result,) = current
         remaining = tuple(i for i in result.indices if i in kept)
         if remaining != result.indices:
@@ -201,14 +223,14 @@ class Builder:
         return tuple(sorted(order, key=lambda i: i.size != BATCH))
 
     def sides(self, a: Operand, b: Operand) -> tuple[Operand, Operand]:
-        """Which operand goes left in the matrix product: activations before weights, else the older value first.
+        """The order in which a product has its operands: activations before weights, else the older value first.
 
         So a product and its transposed copy are one node.
         """
         has_batch = [any(i.size == BATCH for i in o.indices) for o in (a, b)]
-        if has_batch[0] == has_batch[1]:
-            return (b, a) if b.value < a.value else (a, b)
-        return (b, a) if has_batch[1] else (a, b)
+        if has_batch[0] != has_batch[1]:
+            return (b, a) if has_batch[1] else (a, b)
+        return (b, a) if b.value < a.value else (a, b)
 
     def _factored(self, terms: list[tuple[Operand, Coefficient]]) -> list[tuple[Operand, Coefficient]]:
         """Replace A*P + A*Q by A*(P + Q) as long as two terms share a factor."""
@@ -247,8 +269,7 @@ class Builder:
                     continue
                 total = self.sum([(p, _rational(scales[0])), (q, _rational(scales[1]))])
                 powers = Coefficient(Fraction(1), scales[0].powers)
-                output = self.pair_indices(shared, total, one[0].indices)
-                return self.contract(self.sides(shared, total), output, powers), ONE
+                return self.contract((shared, total), one[0].indices, powers), ONE
         return None
 
     def _renaming(self, node: Contract, outside: tuple[Index, ...]) -> dict[Index, Index]:
@@ -285,8 +306,11 @@ def _unify(a: Operand, b: Operand, summed_a: set[Index], summed_b: set[Index]) -
     return same
 
 
-def _nameless(node: Node) -> object:
-    """The node with its indices numbered by first appearance: equal for nodes that differ in names only."""
+def _nameless(node: Node) -> tuple[object, dict[Index, int]]:
+    """What a node computes, whatever its indices are called, with the number of each of its indices.
+
+    Indices are numbered by first appearance. In which order a contraction has its axes makes no difference.
+    """
     numbers: dict[Index, int] = {}
 
     def move(indices: tuple[Index, ...]) -> tuple[tuple[int, str], ...]:
@@ -294,12 +318,14 @@ def _nameless(node: Node) -> object:
 
     operands = tuple((o.value, move(o.indices)) for o in node.operands)
     extra: object = None
+    output: object = move(node.output)
     if isinstance(node, Leaf):
         extra = node.tensor
     elif isinstance(node, Contract):
         extra = node.coefficient
+        output = frozenset(numbers[i] for i in node.output)
     elif isinstance(node, Add):
         extra = node.coefficients
     elif isinstance(node, Apply):
         extra = (node.function, move(node.over))
-    return type(node).__name__, operands, extra, move(node.output)
+    return (type(node), operands, extra, output), numbers
