@@ -132,10 +132,13 @@ class Emitter:
         found: dict[int, tuple[int, ...]] = {}
         for number, node in enumerate(self.source.nodes):
             if isinstance(node, Add) and len(node.operands) > 1:
+                plain_sum = all(
+                    c.is_one for c in node.coefficients
+                )  # what is left would be scaled in a pass of its own
                 fits = [
-                    operand.value
-                    for operand, scale in zip(node.operands, node.coefficients, strict=True)
-                    if scale.is_one and uses[operand.value] == 1 and self._is_batch_of_matrices(operand, node)
+                    o.value
+                    for o in node.operands
+                    if plain_sum and uses[o.value] == 1 and self._is_batch_of_matrices(o, node)
                 ]
                 others = any(set(o.indices) == set(node.output) for o in node.operands if o.value not in fits)
                 found[number] = tuple(fits if others else fits[1:])
@@ -155,7 +158,8 @@ class Emitter:
         inner = self.source.nodes[operand.value]
         assert isinstance(inner, Contract)
         names = dict(zip(inner.output, operand.indices, strict=True))
-        way = plain(inner, *map(self.side, inner.operands), self.length)
+        left, right = map(self.side, inner.operands)
+        way = plain(inner, left, right, self.length)
         way = way if tuple(names[i] for i in way.order) == self.layout(node) else turned(way)
         order = tuple(names[i] for i in way.order)
         a, b = self.faces(way)

@@ -14,12 +14,17 @@ def contract_monomials(polynomial: Polynomial, builder: Builder, order: Order) -
     """Build the graph; returns the output with its indices in the order of its atomic slots."""
     inputs = frozenset(polynomial.signature.inputs)
     output = polynomial.signature.output_indices()
-    total = _sum(polynomial.terms, frozenset(output), inputs, builder, order)
+    total = _sum(polynomial.terms, frozenset(output), inputs, builder, order, (BATCH_INDEX, *output))
     return builder.permuted(total, (BATCH_INDEX, *output))
 
 
 def _sum(
-    terms: tuple[Monomial, ...], keep: frozenset[Index], inputs: frozenset[str], builder: Builder, order: Order
+    terms: tuple[Monomial, ...],
+    keep: frozenset[Index],
+    inputs: frozenset[str],
+    builder: Builder,
+    order: Order,
+    axes: tuple[Index, ...] = (),
 ) -> Operand:
     if not terms:
         return builder.sum([(builder.constant(), Coefficient(Fraction(0)))])
@@ -27,7 +32,7 @@ def _sum(
     for term in terms:
         operands = [_factor(f, inputs, builder, order) for f in term.factors]
         parts.append(builder.product(operands, keep, Coefficient(term.coefficient, term.powers), order))
-    return builder.sum(parts)
+    return builder.sum(parts, axes)
 
 
 def _factor(factor: TensorFactor | FunctionFactor, inputs: frozenset[str], builder: Builder, order: Order) -> Operand:
