@@ -249,6 +249,8 @@ class Builder:
         a, b = self.nodes[one[0].value], self.nodes[two[0].value]
         if not (isinstance(a, Contract) and isinstance(b, Contract)) or not len(a.operands) == len(b.operands) == 2:
             return None
+        if {o.value for o in a.operands}.isdisjoint(o.value for o in b.operands):
+            return None
         if set(one[0].indices) != set(two[0].indices) or not a.summed:
             return None
         scales = one[1].times(a.coefficient), two[1].times(b.coefficient)

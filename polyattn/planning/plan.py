@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
@@ -237,7 +237,7 @@ def _plan(
     if objective == "training":
         plans = _for_training(plans, written, seconds)
     for candidate in plans:
-        chosen = _keeping_little(candidate, memory_limit)
+        chosen = _keeping_little(candidate, memory_limit, seconds)
         if memory_limit is None or max(chosen.peak_bytes, chosen.kept_bytes) <= memory_limit:
             return chosen
     raise BudgetError(f"no order of contraction keeps its intermediates within {memory_limit:,} bytes")
@@ -298,27 +298,46 @@ def _with_backward(plan: Plan) -> Plan:
     return replace(plan, backward=_reverse(plan, set()))
 
 
-def _reverse(plan: Plan, recomputed: set[int]) -> Backward:
+def _reverse(plan: Plan, recomputed: Collection[int]) -> Backward:
     wanted = (*plan.spec.inputs, *plan.spec.parameters)
     return differentiate(plan.graph, plan.names, wanted, plan.seed, recomputed)
 
 
-def _keeping_little(plan: Plan, memory_limit: int | None) -> Plan:
+def _keeping_little(plan: Plan, memory_limit: int | None, seconds: Callable[[Graph], float]) -> Plan:
     """The plan with what is cheap to compute again not kept, and what the memory limit forbids."""
     if plan.backward is None or not plan.backward.kept:
         return plan
-    recomputed: set[int] = set()
-    current, base = plan.backward, plan.training_macs
-    for k in sorted(current.kept, key=lambda k: -plan.graph.bytes_of(k)):
-        trial = _reverse(plan, recomputed | {k})
-        cheap = trial.graph.macs + plan.macs - base <= CHEAP_SHARE * base
-        if cheap and trial.kept_bytes(plan.graph) < current.kept_bytes(plan.graph):
-            recomputed, current = recomputed | {k}, trial
-    while memory_limit is not None and current.kept and current.kept_bytes(plan.graph) > memory_limit:
-        k = min(current.kept, key=lambda k: _reverse(plan, recomputed | {k}).graph.macs / plan.graph.bytes_of(k))
-        recomputed = recomputed | {k}
-        current = _reverse(plan, recomputed)
-    return replace(plan, backward=current)
+    graph, read = plan.graph, frozenset(plan.backward.kept)
+    budget = CHEAP_SHARE * (seconds(graph) + seconds(plan.backward.graph))
+    again: frozenset[int] = frozenset()
+    for k in sorted(read, key=lambda k: -graph.bytes_of(k)):
+        more = _computed_again(graph, read, again | {k})
+        if _price(graph, more, seconds) <= budget:
+            again = more
+
+    def kept_bytes() -> int:
+        return sum(graph.bytes_of(k) for k in read - again)
+
+    while memory_limit is not None and read - again and kept_bytes() > memory_limit:
+        dearer = {k: _computed_again(graph, read, again | {k}) for k in sorted(read - again)}
+        again = min(dearer.items(), key=lambda d: _price(graph, d[1], seconds) / graph.bytes_of(d[0]))[1]
+    return replace(plan, backward=_reverse(plan, again)) if again else plan
+
+
+def _computed_again(graph: Graph, read: frozenset[int], dropped: frozenset[int]) -> frozenset[int]:
+    """The dropped values with all that they need: inputs, parameters and kept values are there, others are not."""
+    found = set(dropped)
+    for k in range(len(graph.nodes) - 1, -1, -1):
+        if k in found:
+            found.update(
+                o.value for o in graph.nodes[k].operands if o.value not in read and graph.nodes[o.value].operands
+            )
+    return frozenset(found)
+
+
+def _price(graph: Graph, numbers: frozenset[int], seconds: Callable[[Graph], float]) -> float:
+    """What some of a graph's nodes cost."""
+    return seconds(replace(graph, nodes=tuple(graph.nodes[k] for k in sorted(numbers)))) if numbers else 0.0
 
 
 def _replace_product(term: sympy.Expr, parts: sympy.Expr, whole: sympy.Expr) -> sympy.Expr:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from math import prod
 
 from polyattn.algebra import Index
@@ -101,7 +102,7 @@ class Contract:
     output: tuple[Index, ...]
     coefficient: Coefficient = ONE
 
-    @property
+    @cached_property
     def summed(self) -> tuple[Index, ...]:
         have = dict.fromkeys(i for o in self.operands for i in o.indices)
         return tuple(i for i in have if i not in self.output)
