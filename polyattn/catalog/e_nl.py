@@ -3,7 +3,7 @@
 from polyattn.algebra import Spec
 
 
-def e_nl(softmax: bool = False) -> Spec:
+def e_nl(softmax: bool = False, heads: bool = False) -> Spec:
     """Efficient attention: `Y = Q (Kᵀ V / N) Wo`, the context of R x V numbers first.
 
     Source: Shen et al., Efficient Attention: Attention with Linear Complexities, 2021, with scaling normalisation;
@@ -15,7 +15,20 @@ def e_nl(softmax: bool = False) -> Spec:
     Args:
         softmax: the published normalisation, over channels for each position's query and over positions for each
             channel of the key, which then replaces the 1/N. Not a polynomial.
+        heads: J heads, each with its own R channels of query and key and S of value.
     """
+    if heads:
+        query, key, mean = "x[a,d]*wq[d,(j r)]", "x[e,f]*wk[f,(j r)]", "1/N * "
+        if softmax:
+            query, key, mean = f"softmax[r]({query})", f"softmax[e]({key})", ""
+        return Spec(f"""
+            x[N,C]; where D = J*R; where V = J*S; where j : J; where r : R; where s : S
+            query[a,j,r] = {query}
+            key[e,j,r] = {key}
+            value[e,j,s] = x[e,h]*wv[h,(j s)]
+            context[j,r,s] = {mean}key[e,j,r]*value[e,j,s]
+            y[a,b] = query[a,j,r]*context[j,r,s]*wo[(j s),b]
+        """)
     if softmax:
         return Spec("""
             x[N,C]; where r : R; where s : V

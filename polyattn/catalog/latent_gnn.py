@@ -3,7 +3,7 @@
 from polyattn.algebra import Spec
 
 
-def latent_gnn() -> Spec:
+def latent_gnn(mean: bool = True) -> Spec:
     """Latent-GNN: `Y = Ψ A (Φᵀ X Wg) / N`, positions exchange through R latent nodes.
 
     Source: Zhang et al., LatentGNN: Learning Efficient Non-local Relations for Visual Recognition, 2019; Poly-NL,
@@ -12,12 +12,17 @@ def latent_gnn() -> Spec:
 
     Prefer it where a few latent nodes are enough and the cost is to be linear in N; it is `nl` with
     `wf = wpsi adj wphiᵀ / N`, of rank R. `glore` has one projection for both ways and mixes the channels of its nodes.
+
+    Args:
+        mean: whether nodes are means over the positions. Without it they are sums, as in the published block.
     """
-    return Spec("""
+    over = "1/N * " if mean else ""
+    return Spec(f"""
         x[N,C]; where k, l : R
         psi[a,k] = x[a,d]*wpsi[d,k]
         phi[e,l] = x[e,f]*wphi[f,l]
-        nodes[l,b] = 1/N * phi[e,l] * x[e,h]*wg[h,b]
+        value[e,b] = x[e,h]*wg[h,b]
+        nodes[l,b] = {over}phi[e,l]*value[e,b]
         passed[k,b] = adj[k,l]*nodes[l,b]
         y[a,b] = psi[a,k]*passed[k,b]
     """)

@@ -3,7 +3,7 @@
 from polyattn.algebra import Spec
 
 
-def tesa() -> Spec:
+def tesa(softmax: bool = False, mean: bool = False) -> Spec:
     """TESA: a non-local block on each of the three matricisations of X, and their weighted sum.
 
     Source: Babiloni et al., TESA: Tensor Element Self-Attention via Matricization, 2020; Poly-NL, section 4.2.
@@ -11,13 +11,31 @@ def tesa() -> Spec:
     The first term compares positions (HW x HW, `nl` with a low rank R), the second rows with each other (H x H, summed
     over columns and channels), the third columns (W x W). Prefer it where rows and columns carry meaning as wholes
     and the quadratic cost of the first term is affordable; regrouped, that term is linear in HW as `nl` is.
+
+    Args:
+        softmax: normalise each position's, row's and column's similarities; not a polynomial, and the first term's
+            cost is then quadratic in HW.
+        mean: divide each term by HW, which both its sums over positions have together: the dot-product form of
+            Wang et al., Non-local Neural Networks, 2018, whose size does not grow with the map.
     """
-    return Spec("""
+    values = """
         x[H,W,C]; where r : R
         query1[i,j,r] = x[i,j,d]*wq1[d,r]; key1[k,l,r] = x[k,l,f]*wk1[f,r]; value1[k,l,b] = x[k,l,h]*wv1[h,b]
         query2[i,v,r] = x[i,v,d]*wq2[d,r]; key2[k,v,r] = x[k,v,f]*wk2[f,r]; value2[k,j,b] = x[k,j,h]*wv2[h,b]
         query3[u,j,r] = x[u,j,d]*wq3[d,r]; key3[u,l,r] = x[u,l,f]*wk3[f,r]; value3[i,l,b] = x[i,l,h]*wv3[h,b]
-        y[i,j,b] = alpha1 * query1[i,j,r]*key1[k,l,r] * value1[k,l,b]
-                 + alpha2 * query2[i,v,r]*key2[k,v,r] * value2[k,j,b]
-                 + alpha3 * query3[u,j,r]*key3[u,l,r] * value3[i,l,b]
+    """
+    if softmax:
+        return Spec(f"""{values}
+            positions[i,j,k,l] = softmax[k,l](query1[i,j,r]*key1[k,l,r])
+            rows[i,k] = softmax[k](query2[i,v,r]*key2[k,v,r])
+            columns[j,l] = softmax[l](query3[u,j,r]*key3[u,l,r])
+            y[i,j,b] = alpha1 * positions[i,j,k,l]*value1[k,l,b]
+                     + alpha2 * rows[i,k]*value2[k,j,b]
+                     + alpha3 * columns[j,l]*value3[i,l,b]
+        """)
+    over = "1/H/W * " if mean else ""
+    return Spec(f"""{values}
+        y[i,j,b] = {over}alpha1 * query1[i,j,r]*key1[k,l,r] * value1[k,l,b]
+                 + {over}alpha2 * query2[i,v,r]*key2[k,v,r] * value2[k,j,b]
+                 + {over}alpha3 * query3[u,j,r]*key3[u,l,r] * value3[i,l,b]
     """)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import prod
-from operator import index
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +10,9 @@ from torch import Tensor, nn
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
 from polyattn.language import value_of
-from polyattn.lowering import FUNCTIONS
+from polyattn.nn.function import SpecFunction
 from polyattn.nn.initialise import fan_in
-from polyattn.nn.planned import NOMINAL_BATCH, is_static, planned
+from polyattn.nn.layouts import channels_first, positions_first
 from polyattn.nn.sizes import given_sizes, layout, parameter_sizes
 
 
@@ -78,6 +76,8 @@ class Attention(nn.Module):
         self.alpha = nn.Parameter(torch.empty((), device=device, dtype=dtype)) if residual else None
         self.beta = nn.Parameter(torch.empty((), device=device, dtype=dtype)) if residual else None
         self._initial = (alpha, beta)
+        (self._input,) = self.spec.inputs
+        self._function = SpecFunction(self.spec, self.sizes, objective)
         self.reset_parameters(generator)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -104,28 +104,9 @@ class Attention(nn.Module):
     def attend(self, x: Tensor) -> Tensor:
         """What the specification says of the input, without the residual."""
         self._check(x)
-        spatial = tuple(index(length) for length in x.shape[2:])  # numbers, also where a compiler has symbols
-        flat = len(self.position_sizes) == 1
-        inputs = x.flatten(2).transpose(1, 2) if flat else x.movedim(1, -1)
-        lengths = (prod(spatial),) if flat else spatial
-        parameters = [parameter for _, parameter in self._parameters_of_spec()]
-        name = planned(
-            self.spec,
-            tuple(self.sizes.items()),
-            self.position_sizes,
-            lengths,
-            x.shape[0] if is_static(x.shape[0]) else NOMINAL_BATCH,
-            self._objective_for(inputs, *parameters),
-            x.device.type,
-        )
-        y = getattr(FUNCTIONS, name)(inputs, *parameters)
-        return y.transpose(1, 2).unflatten(2, spatial) if flat else y.movedim(-1, 1)
-
-    def _objective_for(self, *tensors: Tensor) -> str:
-        """A backward pass is planned only where one can follow."""
-        if self.objective == "training" and not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)):
-            return "forward"
-        return self.objective
+        axes = len(self.position_sizes)
+        y = self._function({self._input: positions_first(x, axes), **dict(self._parameters_of_spec())})
+        return channels_first(y, x, axes)
 
     def extra_repr(self) -> str:
         definitions = "; ".join(map(str, self.spec.statements.definitions))
@@ -155,5 +136,8 @@ def _attribute(name: str) -> str:
     return f"{name}_" if hasattr(Attention, stem) or stem in ATTRIBUTES else name
 
 
-ATTRIBUTES = {"alpha", "beta", "spec", "channels", "sizes", "objective", "channel_size", "position_sizes", "training"}
+ATTRIBUTES = {
+    *("alpha", "beta", "spec", "channels", "sizes", "objective", "channel_size", "position_sizes", "training"),
+    *("_input", "_function", "_initial"),
+}
 """What `Attention` has besides its class's attributes."""

@@ -1,0 +1,112 @@
+"""What the papers' blocks share: their checks, their 1x1 convolutions, and the specification that they run."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from polyattn.algebra import Spec
+from polyattn.errors import SizeError
+
+CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+BATCH_NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+AXES = {1: ("L",), 2: ("H", "W"), 3: ("T", "H", "W")}
+
+
+class Block(nn.Module):
+    """A block on (B, channels, *spatial) with `dim` spatial axes, whose polynomial part is `spec`.
+
+    Raises:
+        SizeError: channels, dim or another number is wrong; at call time, an input of another shape or dtype.
+    """
+
+    spec: Spec
+
+    def __init__(self, channels: int, dim: int, dims: tuple[int, ...] = (1, 2, 3)):
+        super().__init__()
+        self.channels, self.dim = whole("channels", channels), dim
+        if isinstance(dim, bool) or dim not in dims:
+            raise SizeError(f"{type(self).__name__}: dim must be {' or '.join(map(str, dims))}, not {dim!r}")
+
+    def spec_parameters(self) -> dict[str, Tensor]:
+        """The parameters of `spec` by their names there, as views of the module's own."""
+        raise NotImplementedError
+
+    def check(self, x: Tensor) -> None:
+        check_input(x, type(self).__name__, self.channels, self.dim)
+
+
+def check_input(x: Tensor, name: str, channels: int, dim: int) -> None:
+    """Refuse what is no floating (B, channels, *spatial) with `dim` spatial axes of length one or more.
+
+    Raises:
+        SizeError: what is wrong, with the name of the block.
+    """
+    if x.dim() != dim + 2:
+        wanted = ", ".join(("B", "C", *AXES[dim]))
+        raise SizeError(f"{name}: the input must have the shape ({wanted}), not {tuple(x.shape)}")
+    if x.shape[1] != channels:
+        raise SizeError(
+            f"{name}: the block has {channels} channels, but the input of shape {tuple(x.shape)} has {x.shape[1]}"
+        )
+    if not x.is_floating_point():
+        raise SizeError(f"{name}: the input must be of a floating dtype, not {x.dtype}")
+    if not all(x.shape[2:]):
+        raise SizeError(f"{name}: the input has no positions: its shape is {tuple(x.shape)}")
+
+
+def whole(name: str, value: object) -> int:
+    """The value, if it is a positive whole number.
+
+    Raises:
+        SizeError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise SizeError(f"{name} must be a positive whole number, not {value!r}")
+    return value
+
+
+def part_of(what: str, number: int, name: str, parts: int) -> int:
+    """number / parts, as `channels / reduction`.
+
+    Raises:
+        SizeError: the parts do not divide it.
+    """
+    if number % whole(name, parts):
+        raise SizeError(f"{name} = {parts} does not divide the {number} {what}")
+    return number // parts
+
+
+def one_of(name: str, value: str, choices: tuple[str, ...]) -> str:
+    """The value, if it is one of the choices.
+
+    Raises:
+        SizeError: it is not.
+    """
+    if value not in choices:
+        raise SizeError(f"{name} must be {' or '.join(map(repr, choices))}, not {value!r}")
+    return value
+
+
+def pointwise(dim: int, inner: int, outer: int, *, bias: bool = False, groups: int = 1) -> nn.Module:
+    """A convolution of one position: `inner` to `outer` channels."""
+    return CONVOLUTIONS[dim](inner, outer, 1, bias=bias, groups=groups)
+
+
+def matrix(convolution: nn.Module) -> Tensor:
+    """The (inner, outer) matrix of such a convolution, a view of its weight."""
+    weight = convolution.weight
+    assert isinstance(weight, Tensor)
+    return weight.flatten(1).transpose(0, 1)
+
+
+def unit(x: Tensor, axis: int) -> Tensor:
+    """x divided by its Euclidean norm along an axis, or 0 where x is; 16-bit numbers are squared in 32 bits."""
+    narrow = x.dtype in (torch.bfloat16, torch.float16)
+    return nn.functional.normalize(x.float() if narrow else x, dim=axis).to(x.dtype)
+
+
+def softmax(x: Tensor, axis: int) -> Tensor:
+    """The softmax along an axis, of 16-bit numbers in 32 bits."""
+    narrow = x.dtype in (torch.bfloat16, torch.float16)
+    return torch.softmax(x, axis, dtype=torch.float32 if narrow else None)
