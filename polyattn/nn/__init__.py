@@ -6,5 +6,6 @@ What holds afterwards: the module computes the specification on the plan for the
 """
 
 from polyattn.nn.attention import Attention
+from polyattn.nn.non_local import NonLocal
 
-__all__ = ["Attention"]
+__all__ = ["Attention", "NonLocal"]

@@ -1,0 +1,247 @@
+"""`NonLocal`: the non-local block in its four published forms."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from polyattn.algebra import Spec
+from polyattn.errors import SizeError
+from polyattn.nn.running import (
+    AXES,
+    axes_of,
+    batch_norm,
+    check_map,
+    choose,
+    convolution,
+    divided,
+    inner_width,
+    laid_out_as,
+    matrix,
+    positive,
+    run,
+)
+
+SIMILARITIES = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
+
+
+class NonLocal(nn.Module):
+    """Non-local block `x + norm(out(f(theta(x), phi(x)) g(x)))` (Wang et al., Non-local Neural Networks, 2018).
+
+    The similarities f of position a with position e, the M positions e being those after sub-sampling:
+
+    - "embedded_gaussian": softmax over e of `scale * theta_a . phi_e`;
+    - "gaussian": softmax over e of `scale * x_a . x_e`, without theta and phi;
+    - "dot_product": `theta_a . phi_e / M`, run on the plan for the shape at hand: the N x M map is only made
+      where it is the cheaper way;
+    - "concatenation": `relu(w . [theta_a, phi_e]) / M`.
+
+    Prefer "dot_product" where N is large: it is linear in N. The others make N x M similarities, the softmax forms
+    by `torch.nn.functional.scaled_dot_product_attention`, which need not keep them. What the batch norm and the
+    residual are applied to is `spec`.
+
+    Args:
+        channels: of the input and the output.
+        reduction: channels / inner channels, which theta, phi and g have.
+        inner_channels: the inner channels themselves, instead of `reduction`.
+        similarity: one of the four above.
+        scale: the factor before the softmax; (inner channels / heads) ** -0.5 by default, for "gaussian" 1.
+        heads: the channels are split into so many heads, each with similarities of its own.
+        sub_sample: keys and values are max-pooled over windows of so many positions along each axis (in 3D, frames
+            are not pooled).
+        pool: "before" phi and g (the paper), or "after" them.
+        bias: whether the four 1x1 convolutions have biases.
+        norm: batch norm on the output.
+        zero_init: the block starts as the identity: the norm's scale (without norm, `out`) starts at 0.
+        dim: the number of axes of positions.
+
+    Shape:
+        (B, channels, *positions) to the same, of any size; contiguous or channels-last, which is kept.
+
+    Raises:
+        SizeError: words that contradict each other; at call time an input of another shape or dtype.
+
+    >>> NonLocal(8, reduction=2, similarity="dot_product")(torch.zeros(2, 8, 5, 7)).shape
+    torch.Size([2, 8, 5, 7])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        reduction: int = 2,
+        inner_channels: int | None = None,
+        similarity: str = "embedded_gaussian",
+        scale: float | None = None,
+        heads: int = 1,
+        sub_sample: int = 1,
+        pool: str = "before",
+        bias: bool = True,
+        norm: bool = True,
+        zero_init: bool = True,
+        dim: int = 2,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        self.dim = axes_of(dim, "NonLocal")
+        self.inner_channels = inner_width(channels, reduction, inner_channels, "NonLocal")
+        self.channels, self.heads = channels, positive(heads, "heads", "NonLocal")
+        self.similarity = choose(similarity, "similarity", SIMILARITIES, "NonLocal")
+        self.sub_sample, self.pool = positive(sub_sample, "sub_sample", "NonLocal"), pool
+        choose(pool, "pool", ("before", "after"), "NonLocal")
+        inner = self.inner_channels
+        each = divided(inner, heads, ("inner channels", "heads"), "NonLocal")
+        if similarity == "gaussian":
+            divided(channels, heads, ("channels", "heads"), "NonLocal")
+        if similarity == "concatenation" and heads > 1:
+            raise SizeError(f"NonLocal: the similarity 'concatenation' has one head, not heads = {heads}")
+        self.scale = (1.0 if similarity == "gaussian" else each**-0.5) if scale is None else float(scale)
+
+        made = {"device": device, "dtype": dtype}
+        conv = convolution(dim)
+        embeds = similarity != "gaussian"
+        self.theta = conv(channels, inner, 1, bias=bias, **made) if embeds else None
+        self.phi = conv(channels, inner, 1, bias=bias, **made) if embeds else None
+        self.g = conv(channels, inner, 1, bias=bias, **made)
+        self.concat = conv(2 * inner, 1, 1, bias=False, **made) if similarity == "concatenation" else None
+        self.out = conv(inner, channels, 1, bias=bias, **made)
+        self.norm = batch_norm(dim)(channels, **made) if norm else None
+        self.zero_init = zero_init
+        self.spec = _specification(similarity, bias, sub_sample > 1, pool)
+        self.weights_of_spec = tuple(self.spec.parameters)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Weights from a normal distribution of variance 1 / inputs, biases 0; the output 0 with `zero_init`."""
+        for layer in (self.theta, self.phi, self.g, self.concat, self.out):
+            if layer is not None:
+                nn.init.normal_(layer.weight, 0.0, layer.in_channels**-0.5)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+        if self.norm is not None:
+            self.norm.reset_parameters()
+        if self.zero_init:
+            nn.init.zeros_(self.out.weight if self.norm is None else self.norm.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, *positions) to the same shape."""
+        check_map(x, self.channels, self.dim, "NonLocal")
+        planned = self.similarity in ("dot_product", "concatenation")
+        y = self._planned(x) if planned else self._softmax(x)
+        y = laid_out_as(y.transpose(1, 2).unflatten(2, x.shape[2:]), x)
+        return x + (y if self.norm is None else self.norm(y))
+
+    def _planned(self, x: Tensor) -> Tensor:
+        rows = _rows(x)
+        inputs, sizes = [rows], {"N": rows.shape[1], "C": self.channels}
+        if self.sub_sample > 1:
+            fewer = self._fewer(x)
+            inputs += [fewer] if self.pool == "before" else list(self._embedded(x))
+            sizes["M"] = inputs[-1].shape[1]
+        sizes |= {"J": self.heads, "D": self.inner_channels}
+        return run(self.spec, sizes, *inputs, *(self._of_spec(name) for name in self.weights_of_spec))
+
+    def _softmax(self, x: Tensor) -> Tensor:
+        rows = _rows(x)
+        theta, phi, g = self.theta, self.phi, self.g
+        if self.sub_sample > 1:
+            query = rows if theta is None else _projected(rows, theta)
+            if self.pool == "before":
+                fewer = self._fewer(x)
+                key, value = (fewer if phi is None else _projected(fewer, phi)), _projected(fewer, g)
+            else:
+                key, value = self._embedded(x)
+        elif theta is None or phi is None:
+            query, key, value = rows, rows, _projected(rows, g)
+        else:
+            query, key, value = _projected(rows, theta, phi, g).split(self.inner_channels, dim=2)
+        heads = (t.unflatten(2, (self.heads, -1)).transpose(1, 2) for t in (query, key, value))
+        y = F.scaled_dot_product_attention(*heads, scale=self.scale)
+        return _projected(y.transpose(1, 2).flatten(2), self.out)
+
+    def _fewer(self, x: Tensor) -> Tensor:
+        """The max-pooled map as rows (B, M, channels)."""
+        window = (1,) * (self.dim == 3) + (self.sub_sample,) * min(self.dim, 2)
+        for axis, length, width in zip(AXES[self.dim], x.shape[2:], window, strict=True):
+            if length < width:
+                raise SizeError(f"NonLocal pools over sub_sample = {width} positions, but {axis} = {length}")
+        pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[self.dim - 1]
+        return _rows(pool(x, window))
+
+    def _embedded(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, M, ...), pooled after their convolutions."""
+        return self._fewer(x if self.phi is None else self.phi(x)), self._fewer(self.g(x))
+
+    def _of_spec(self, name: str) -> Tensor:
+        """A parameter of the specification: w... a matrix, b... a bias."""
+        if name in ("wa", "we"):
+            assert self.concat is not None
+            halves = self.concat.weight.flatten().split(self.inner_channels)
+            return halves[name == "we"]
+        layer = {"q": self.theta, "k": self.phi, "v": self.g, "o": self.out}[name[1]]
+        assert layer is not None
+        if name[0] == "w":
+            return matrix(layer)
+        assert layer.bias is not None
+        return layer.bias
+
+    def extra_repr(self) -> str:
+        return f"{self.similarity}, scale={self.scale:.3g}, heads={self.heads}, sub_sample={self.sub_sample}"
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x.flatten(2).transpose(1, 2)
+
+
+def _projected(rows: Tensor, *layers: nn.Module) -> Tensor:
+    """Rows (B, N, C) through several 1x1 convolutions at once, their outputs side by side.
+
+    One batched product takes the rows as they lie, transposed or not, where a convolution would copy them.
+    """
+    weight = torch.cat([matrix(layer) for layer in layers], 1) if len(layers) > 1 else matrix(layers[0])
+    weight = weight.expand(rows.shape[0], -1, -1)
+    if layers[0].bias is None:
+        return torch.bmm(rows, weight)
+    bias = torch.cat([layer.bias for layer in layers])  # pyright: ignore[reportArgumentType]
+    return torch.baddbmm(bias, rows, weight)
+
+
+def _specification(similarity: str, bias: bool, sub_sampled: bool, pool: str) -> Spec:
+    """What the block computes before its norm and residual; the key's and value's positions have another input
+    where they are sub-sampled, `z` before or `key`, `value` after their convolutions."""
+    b = {w: f" + b{w}[{'b' if w == 'o' else '(j r)'}]" if bias else "" for w in "qkvo"}
+    embeds = similarity != "gaussian"
+    source, count = ("z", "M") if sub_sampled else ("x", "N")
+    given = sub_sampled and pool == "after"
+    width = "D" if embeds else "C"
+    lines = ["x[N,C]"]
+    if given:
+        lines.append(f"key[M,{width}]; value[M,D]")
+    elif sub_sampled:
+        lines.append("z[M,C]")
+    lines.append("where D = J*R" if embeds else "where D = J*R; where C = J*U")
+    lines.append("where j : J; where r, s : R")
+    key, value = ("key[e,(j r)]", "value[e,(j s)]") if given else ("k[e,j,r]", "v[e,j,s]")
+    if embeds:
+        lines.append(f"q[a,j,r] = x[a,d]*wq[d,(j r)]{b['q']}")
+        if not given:
+            lines.append(f"k[e,j,r] = {source}[e,f]*wk[f,(j r)]{b['k']}")
+        alike = f"q[a,j,r]*{key}"
+    else:
+        alike = f"x[a,(j u)]*{'key' if given else source}[e,(j u)]"
+    if not given:
+        lines.append(f"v[e,j,r] = {source}[e,h]*wv[h,(j r)]{b['v']}")
+    if similarity == "dot_product":
+        lines.append(f"y[a,b] = 1/{count} * {alike} * {value}*wo[(j s),b]{b['o']}")
+        return Spec("\n".join(lines))
+    if similarity == "concatenation":
+        lines[lines.index("where j : J; where r, s : R")] = "where j : J; where r, s, t : R"
+        other = key.replace("r)", "t)").replace("r]", "t]")
+        lines.append(f"f[a,e,j] = relu(q[a,j,r]*wa[(j r)] + {other}*we[(j t)])")
+        lines.append(f"y[a,b] = 1/{count} * f[a,e,j]*{value}*wo[(j s),b]{b['o']}")
+    else:
+        lines.append(f"f[a,e,j] = softmax[e](scale*{alike})")
+        lines.append(f"y[a,b] = f[a,e,j]*{value}*wo[(j s),b]{b['o']}")
+    return Spec("\n".join(lines))
