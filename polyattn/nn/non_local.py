@@ -157,8 +157,8 @@ class NonLocal(nn.Module):
             query, key, value = rows, rows, _projected(rows, g)
         else:
             query, key, value = _projected(rows, theta, phi, g).split(self.inner_channels, dim=2)
-        heads = (t.unflatten(2, (self.heads, -1)).transpose(1, 2) for t in (query, key, value))
-        y = F.scaled_dot_product_attention(*heads, scale=self.scale)
+        query, key, value = (t.unflatten(2, (self.heads, -1)).transpose(1, 2) for t in (query, key, value))
+        y = F.scaled_dot_product_attention(query, key, value, scale=self.scale)
         return _projected(y.transpose(1, 2).flatten(2), self.out)
 
     def _fewer(self, x: Tensor) -> Tensor:
@@ -195,17 +195,17 @@ def _rows(x: Tensor) -> Tensor:
     return x.flatten(2).transpose(1, 2)
 
 
-def _projected(rows: Tensor, *layers: nn.Module) -> Tensor:
+def _projected(rows: Tensor, layer: nn.Module, *more: nn.Module) -> Tensor:
     """Rows (B, N, C) through several 1x1 convolutions at once, their outputs side by side.
 
     One batched product takes the rows as they lie, transposed or not, where a convolution would copy them.
     """
-    weight = torch.cat([matrix(layer) for layer in layers], 1) if len(layers) > 1 else matrix(layers[0])
+    weight = torch.cat([matrix(one) for one in (layer, *more)], 1) if more else matrix(layer)
     weight = weight.expand(rows.shape[0], -1, -1)
-    if layers[0].bias is None:
+    biases = [one.bias for one in (layer, *more) if isinstance(one.bias, Tensor)]
+    if not biases:
         return torch.bmm(rows, weight)
-    bias = torch.cat([layer.bias for layer in layers])  # pyright: ignore[reportArgumentType]
-    return torch.baddbmm(bias, rows, weight)
+    return torch.baddbmm(torch.cat(biases), rows, weight)
 
 
 def _specification(similarity: str, bias: bool, sub_sampled: bool, pool: str) -> Spec:
