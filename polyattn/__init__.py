@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 _PUBLIC: dict[str, str | None] = {
     "BudgetError": "errors",
     "InsertError": "errors",
+    "MissingPackageError": "errors",
     "NotPolynomialError": "errors",
     "PolyattnError": "errors",
     "ProofError": "errors",
@@ -40,6 +41,7 @@ use, so that `import polyattn` is quick and needs only what is used."""
 __all__ = [
     "BudgetError",
     "InsertError",
+    "MissingPackageError",
     "NotPolynomialError",
     "Plan",
     "PolyattnError",
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
     from polyattn.errors import (
         BudgetError,
         InsertError,
+        MissingPackageError,
         NotPolynomialError,
         PolyattnError,
         ProofError,

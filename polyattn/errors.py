@@ -40,6 +40,10 @@ class InsertError(PolyattnError, ValueError):
     """Attention cannot be put after a submodule of a network, or taken out; the network is as it was."""
 
 
+class MissingPackageError(PolyattnError, ImportError):
+    """An optional package is not installed; says which extra of polyattn it comes with."""
+
+
 class ProofError(PolyattnError, ValueError):
     """A question to the prover makes no sense, or a certificate is not well formed."""
 

@@ -1,0 +1,114 @@
+"""Video networks of the BAT paper: C2D and I3D ResNets, inflated from torchvision's, with attention.
+
+The layout is that of the paper's own code (BA-Transform/BAT-Video-Classification): a spatial max pooling after the
+first convolution that keeps no border, a temporal max pooling of two frames after Res2, convolutions along time at the
+entry of the bottlenecks (I3D only), an average over all positions and a dropout before the classifier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import nn
+
+from polyattn.errors import InsertError
+from polyattn.vision.inflate import Inflation, inflate
+from polyattn.vision.make import Value
+from polyattn.vision.places import DEPTHS
+from polyattn.vision.resnets import attend_to, build
+
+
+def build_video(
+    name: str,
+    attention: Value | Mapping[str, Value] | None = None,
+    *,
+    temporal: Mapping[str, int],
+    places: str | Iterable[str] | None = None,
+    weights: Any = None,
+    progress: bool = True,
+    num_classes: int = 400,
+    dropout: float = 0.5,
+    pool_padding: int = 0,
+    inflation: Inflation = "mean",
+    frames: int = 8,
+    image_size: int | tuple[int, int] = 224,
+    sizes: Mapping[str, int] | None = None,
+    network: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> nn.Module:
+    """The video network of that ResNet; see `c2d_resnet50`."""
+    if frames < 2:
+        raise InsertError(f"a clip has at least 2 frames, since the network pools pairs of them; got {frames}")
+    if pool_padding not in (0, 1):
+        raise InsertError(f"pool_padding is 0 (the paper's networks) or 1 (torchvision's), not {pool_padding!r}")
+    model: Any = build(name, weights=weights, progress=progress, network=network)
+    model.fc = _classifier(model.fc, num_classes)
+    inflate(model, temporal, inflation)
+    model.maxpool.padding = (0, pool_padding, pool_padding)
+    model.layer1.add_module("temporal_pool", nn.MaxPool3d((2, 1, 1)))
+    model.avgpool = nn.Sequential(model.avgpool, nn.Dropout(dropout))
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    clip = model.conv1.weight.new_zeros(1, model.conv1.in_channels, frames, height, width)
+    return attend_to(model, name, attention, places=places, example_input=clip, sizes=sizes, dim=3, options=options)
+
+
+def _classifier(fc: nn.Linear, num_classes: int) -> nn.Linear:
+    """The classifier, kept if it has that many classes already, as pretrained weights for the same classes have."""
+    if fc.out_features == num_classes:
+        return fc
+    return nn.Linear(fc.in_features, num_classes, device=fc.weight.device, dtype=fc.weight.dtype)
+
+
+def i3d_lengths(name: str) -> dict[str, int]:
+    """The kernels' lengths along time in an I3D ResNet, by name of the convolution.
+
+    5 at the entry; 3 in the first 1 x 1 convolution of each block of Res2, of every second one of Res3 and Res4 from
+    the first on, and of every second one of Res5 from the second on.
+    """
+    lengths = {"conv1": 5}
+    for stage, depth in enumerate(DEPTHS[name], 1):
+        first, step = {1: (0, 1), 4: (1, 2)}.get(stage, (0, 2))
+        lengths |= {f"layer{stage}.{block}.conv1": 3 for block in range(first, depth, step)}
+    return lengths
+
+
+def c2d_resnet50(attention: Value | Mapping[str, Value] | None = None, **words: Any) -> nn.Module:
+    """C2D ResNet-50: a ResNet of images on each frame, with one temporal pooling, and attention (BAT, section 4.3).
+
+    Args:
+        attention: as in `polyattn.vision.resnet50`; blocks are made with dim=3. For "bat", `groups` and
+            `temporal_groups` are the paper's (k_s, k_t).
+        places: as in `polyattn.vision.resnet50`.
+        weights, progress: of the 2D ResNet, passed on to torchvision. For weights in a file, see `load_backbone`.
+        num_classes: of the classifier, which is drawn anew if the 2D network has another number.
+        dropout: of the features before the classifier. The blocks' own dropout is 0.2 where attention is "bat"; to
+            choose it, pass `functools.partial(polyattn.nn.BATBlock, dim=3, dropout=...)`.
+        pool_padding: of the first max pooling, 0 as in the paper's networks. With 1, as in torchvision's, the features
+            of a video of identical frames are the 2D network's.
+        inflation: how 2D kernels are made 3D ones: "mean" or "centre"; see `inflate`.
+        frames, image_size: of the clips that the blocks are made for.
+        sizes, network, words: as in `polyattn.vision.resnet50`.
+
+    Shape:
+        (B, 3, T, H, W) to (B, num_classes), T at least 2.
+
+    Raises:
+        InsertError, MissingPackageError: as in `polyattn.vision.resnet50`.
+    """
+    return build_video("resnet50", attention, temporal={}, **words)
+
+
+def c2d_resnet101(attention: Value | Mapping[str, Value] | None = None, **words: Any) -> nn.Module:
+    """C2D ResNet-101; everything as in `c2d_resnet50`."""
+    return build_video("resnet101", attention, temporal={}, **words)
+
+
+def i3d_resnet50(attention: Value | Mapping[str, Value] | None = None, **words: Any) -> nn.Module:
+    """I3D ResNet-50: C2D with convolutions along time, inflated from the 2D ones; else as in `c2d_resnet50`."""
+    return build_video("resnet50", attention, temporal=i3d_lengths("resnet50"), **words)
+
+
+def i3d_resnet101(attention: Value | Mapping[str, Value] | None = None, **words: Any) -> nn.Module:
+    """I3D ResNet-101; everything as in `i3d_resnet50`."""
+    return build_video("resnet101", attention, temporal=i3d_lengths("resnet101"), **words)
