@@ -77,6 +77,17 @@ def part_of(what: str, number: int, name: str, parts: int) -> int:
     return number // parts
 
 
+def inner_width(channels: int, reduction: int, inner_channels: int | None = None) -> int:
+    """The inner channels: channels / reduction, or as they are given.
+
+    Raises:
+        SizeError: the reduction does not divide the channels, or the inner channels are no positive whole number.
+    """
+    if inner_channels is not None:
+        return whole("inner_channels", inner_channels)
+    return part_of("channels", channels, "reduction", reduction)
+
+
 def one_of(name: str, value: str, choices: tuple[str, ...]) -> str:
     """The value, if it is one of the choices.
 

@@ -8,25 +8,14 @@ from torch.nn import functional as F
 
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
-from polyattn.nn.running import (
-    AXES,
-    axes_of,
-    batch_norm,
-    check_map,
-    choose,
-    convolution,
-    divided,
-    inner_width,
-    laid_out_as,
-    matrix,
-    positive,
-    run,
-)
+from polyattn.nn.block import AXES, BATCH_NORMS, Block, inner_width, matrix, one_of, part_of, pointwise, whole
+from polyattn.nn.function import SpecFunction
+from polyattn.nn.layouts import channels_first, laid_out_as, positions_first
 
 SIMILARITIES = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
 
 
-class NonLocal(nn.Module):
+class NonLocal(Block):
     """Non-local block `x + norm(out(f(theta(x), phi(x)) g(x)))` (Wang et al., Non-local Neural Networks, 2018).
 
     The similarities f of position a with position e, the M positions e being those after sub-sampling:
@@ -81,36 +70,28 @@ class NonLocal(nn.Module):
         norm: bool = True,
         zero_init: bool = True,
         dim: int = 2,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
     ):
-        super().__init__()
-        self.dim = axes_of(dim, "NonLocal")
-        self.inner_channels = inner_width(channels, reduction, inner_channels, "NonLocal")
-        self.channels, self.heads = channels, positive(heads, "heads", "NonLocal")
-        self.similarity = choose(similarity, "similarity", SIMILARITIES, "NonLocal")
-        self.sub_sample, self.pool = positive(sub_sample, "sub_sample", "NonLocal"), pool
-        choose(pool, "pool", ("before", "after"), "NonLocal")
-        inner = self.inner_channels
-        each = divided(inner, heads, ("inner channels", "heads"), "NonLocal")
+        super().__init__(channels, dim)
+        self.similarity = one_of("similarity", similarity, SIMILARITIES)
+        self.sub_sample, self.pool = whole("sub_sample", sub_sample), one_of("pool", pool, ("before", "after"))
+        self.inner_channels = inner = inner_width(channels, reduction, inner_channels)
+        self.heads, each = heads, part_of("inner channels", inner, "heads", heads)
         if similarity == "gaussian":
-            divided(channels, heads, ("channels", "heads"), "NonLocal")
+            part_of("channels", channels, "heads", heads)
         if similarity == "concatenation" and heads > 1:
-            raise SizeError(f"NonLocal: the similarity 'concatenation' has one head, not heads = {heads}")
+            raise SizeError(f"similarity 'concatenation' has one head, not heads = {heads}")
         self.scale = (1.0 if similarity == "gaussian" else each**-0.5) if scale is None else float(scale)
 
-        made = {"device": device, "dtype": dtype}
-        conv = convolution(dim)
         embeds = similarity != "gaussian"
-        self.theta = conv(channels, inner, 1, bias=bias, **made) if embeds else None
-        self.phi = conv(channels, inner, 1, bias=bias, **made) if embeds else None
-        self.g = conv(channels, inner, 1, bias=bias, **made)
-        self.concat = conv(2 * inner, 1, 1, bias=False, **made) if similarity == "concatenation" else None
-        self.out = conv(inner, channels, 1, bias=bias, **made)
-        self.norm = batch_norm(dim)(channels, **made) if norm else None
+        self.theta = pointwise(dim, channels, inner, bias=bias) if embeds else None
+        self.phi = pointwise(dim, channels, inner, bias=bias) if embeds else None
+        self.g = pointwise(dim, channels, inner, bias=bias)
+        self.concat = pointwise(dim, 2 * inner, 1) if similarity == "concatenation" else None
+        self.out = pointwise(dim, inner, channels, bias=bias)
+        self.norm = BATCH_NORMS[dim](channels) if norm else None
         self.zero_init = zero_init
         self.spec = _specification(similarity, bias, sub_sample > 1, pool)
-        self.weights_of_spec = tuple(self.spec.parameters)
+        self._function = SpecFunction(self.spec, {"J": heads})
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -127,24 +108,30 @@ class NonLocal(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, *positions) to the same shape."""
-        check_map(x, self.channels, self.dim, "NonLocal")
+        self.check(x)
         planned = self.similarity in ("dot_product", "concatenation")
-        y = self._planned(x) if planned else self._softmax(x)
-        y = laid_out_as(y.transpose(1, 2).unflatten(2, x.shape[2:]), x)
+        rows = self._planned(x) if planned else self._softmax(x)
+        y = laid_out_as(channels_first(rows, x, 1), x)
         return x + (y if self.norm is None else self.norm(y))
 
+    def spec_parameters(self) -> dict[str, Tensor]:
+        layers = {"q": self.theta, "k": self.phi, "v": self.g, "o": self.out}
+        found = {f"w{letter}": matrix(layer) for letter, layer in layers.items() if layer is not None}
+        found |= {f"b{k}": layer.bias for k, layer in layers.items() if layer is not None and layer.bias is not None}
+        if self.concat is not None:
+            found["wa"], found["we"] = self.concat.weight.flatten().split(self.inner_channels)
+        return found
+
     def _planned(self, x: Tensor) -> Tensor:
-        rows = _rows(x)
-        inputs, sizes = [rows], {"N": rows.shape[1], "C": self.channels}
-        if self.sub_sample > 1:
-            fewer = self._fewer(x)
-            inputs += [fewer] if self.pool == "before" else list(self._embedded(x))
-            sizes["M"] = inputs[-1].shape[1]
-        sizes |= {"J": self.heads, "D": self.inner_channels}
-        return run(self.spec, sizes, *inputs, *(self._of_spec(name) for name in self.weights_of_spec))
+        tensors = {"x": positions_first(x, 1), **self.spec_parameters()}
+        if self.sub_sample > 1 and self.pool == "before":
+            tensors["z"] = self._fewer(x)
+        elif self.sub_sample > 1:
+            tensors["key"], tensors["value"] = self._embedded(x)
+        return self._function(tensors)
 
     def _softmax(self, x: Tensor) -> Tensor:
-        rows = _rows(x)
+        rows = positions_first(x, 1)
         theta, phi, g = self.theta, self.phi, self.g
         if self.sub_sample > 1:
             query = rows if theta is None else _projected(rows, theta)
@@ -168,31 +155,14 @@ class NonLocal(nn.Module):
             if length < width:
                 raise SizeError(f"NonLocal pools over sub_sample = {width} positions, but {axis} = {length}")
         pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[self.dim - 1]
-        return _rows(pool(x, window))
+        return positions_first(pool(x, window), 1)
 
     def _embedded(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (B, M, ...), pooled after their convolutions."""
         return self._fewer(x if self.phi is None else self.phi(x)), self._fewer(self.g(x))
 
-    def _of_spec(self, name: str) -> Tensor:
-        """A parameter of the specification: w... a matrix, b... a bias."""
-        if name in ("wa", "we"):
-            assert self.concat is not None
-            halves = self.concat.weight.flatten().split(self.inner_channels)
-            return halves[name == "we"]
-        layer = {"q": self.theta, "k": self.phi, "v": self.g, "o": self.out}[name[1]]
-        assert layer is not None
-        if name[0] == "w":
-            return matrix(layer)
-        assert layer.bias is not None
-        return layer.bias
-
     def extra_repr(self) -> str:
         return f"{self.similarity}, scale={self.scale:.3g}, heads={self.heads}, sub_sample={self.sub_sample}"
-
-
-def _rows(x: Tensor) -> Tensor:
-    return x.flatten(2).transpose(1, 2)
 
 
 def _projected(rows: Tensor, layer: nn.Module, *more: nn.Module) -> Tensor:

@@ -105,16 +105,16 @@ def test_it_starts_as_the_identity_and_can_learn():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ({"channels": 9}, "reduction = 2 does not divide channels = 9"),
-        ({"channels": 8, "heads": 3}, "heads = 3 does not divide inner channels = 4"),
-        ({"channels": 8, "inner_channels": 6, "heads": 3, "similarity": "gaussian"}, "heads = 3 does not divide chann"),
-        ({"channels": 8, "similarity": "cosine"}, "unknown similarity 'cosine'; there are 'embedded_gaussian'"),
+        ({"channels": 9}, "reduction = 2 does not divide the 9 channels"),
+        ({"channels": 8, "heads": 3}, "heads = 3 does not divide the 4 inner channels"),
+        ({"channels": 8, "inner_channels": 6, "heads": 3, "similarity": "gaussian"}, "heads = 3 does not divide the 8"),
+        ({"channels": 8, "similarity": "cosine"}, "similarity must be 'embedded_gaussian' or .* not 'cosine'"),
         ({"channels": 8, "similarity": "concatenation", "heads": 2}, "has one head"),
-        ({"channels": 8, "dim": 4}, "dim must be one of 1, 2, 3, not 4"),
-        ({"channels": 8, "sub_sample": 0}, "sub_sample must be a whole number of at least 1"),
-        ({"channels": 8, "pool": "beside"}, "unknown pool 'beside'"),
-        ({"channels": 0}, "channels must be a whole number of at least 1"),
-        ({"channels": 8, "reduction": 0}, "reduction must be"),
+        ({"channels": 8, "dim": 4}, "dim must be 1 or 2 or 3, not 4"),
+        ({"channels": 8, "sub_sample": 0}, "sub_sample must be a positive whole number, not 0"),
+        ({"channels": 8, "pool": "beside"}, "pool must be 'before' or 'after', not 'beside'"),
+        ({"channels": 0}, "channels must be a positive whole number"),
+        ({"channels": 8, "reduction": 0}, "reduction must be a positive whole number"),
     ],
 )
 def test_words_that_make_no_block_are_refused(words, message):
