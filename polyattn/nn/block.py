@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
 
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 BATCH_NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 AXES = {1: ("L",), 2: ("H", "W"), 3: ("T", "H", "W")}
@@ -99,7 +100,7 @@ def one_of(name: str, value: str, choices: tuple[str, ...]) -> str:
     return value
 
 
-def pointwise(dim: int, inner: int, outer: int, *, bias: bool = False, groups: int = 1) -> nn.Module:
+def pointwise(dim: int, inner: int, outer: int, *, bias: bool = False, groups: int = 1) -> Convolution:
     """A convolution of one position: `inner` to `outer` channels."""
     return CONVOLUTIONS[dim](inner, outer, 1, bias=bias, groups=groups)
 

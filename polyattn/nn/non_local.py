@@ -91,7 +91,7 @@ class NonLocal(Block):
         self.norm = BATCH_NORMS[dim](channels) if norm else None
         self.zero_init = zero_init
         self.spec = _specification(similarity, bias, sub_sample > 1, pool)
-        self._function = SpecFunction(self.spec, {"J": heads})
+        self._function = SpecFunction(self.spec, {"J": heads, "D": inner})
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
