@@ -1,223 +1,249 @@
-"""Checks a certificate of equality that `polyattn.prove` wrote: python -m proofs.check CERTIFICATE.json
+"""Checks a certificate of equality that `polyattn.prove` wrote: python proofs/check.py FILE.json
 
-Accepts with exit code 0, refuses with 1 and the reason. Needs Python's standard library and `terms.py`, which needs no
-more: nothing of polyattn.
+Accepts with exit code 0 and prints the claim; refuses with 1 and the reason. Needs only Python's standard library.
 
-What is checked. Each side's text is multiplied out here. It has to be, term by term, the next text of that side's
-chain: the certificate says which factor is which, indices have to follow suit, one to one, free ones to themselves,
-each with its size, and coefficients (numbers times powers of sizes) have to add up. A step may put in a given
-definition, or use a given rule at one place; that is done again here. Slots may change places only as given symmetries
-allow. The nonzero terms of the two last texts have to correspond one to one, as `pairs` says.
-
-What is taken on trust: that the given equations hold; that the texts are valid specifications; and the shapes of
-tensors and sizes of indices, which have to agree with what the texts declare and with each other, but are not inferred
-again. The claim is equality of the two first texts for all tensors of those shapes, at every size.
+Two equations in expanded form, as `y[n,c] = 1/2/N*x[n,c1]*w[c1,c] - x[n,c]`: indices that are not on the left are
+summed within their product, `indices` has their sizes, and `I[i,j]` is 1 where i = j, else 0. A function of a sum is a
+tensor with a line in `functions`: `f1[n,n1] = softmax[n1](x[n,c]*x[n1,c])`. Then `steps` rewrite the sums "left",
+"right", "f1", whose terms (without those that are 0), and the factors of a term, are numbered from 0:
+    {"use": 0, "in": "left", "term": 2, "factors": [1]}  These factors are the left side of given equation 0, and make
+        place for its right side, behind the others; what it sums, `summed`, occurs nowhere else.
+    {"add": 3, "to": 1, "in": "left", "factors": [0, 2, 1]}  Term 3 is term 1 with another number, which is added to it.
+    {"same": "f2", "as": "f1", "letters": [1, 0], "terms": [[0, [1, 0]]]}  The functions are one, and f1 comes in place
+        of f2: its indices are these of f2, and term k of f2 is this term of f1.
+`factors` has the place in the first term of each factor of the second; indices have to correspond one to one, free ones
+as the outputs do. Steps lead to `results`, whose terms correspond one to one as `pairs` says. The claim: at every size
+the two are equal for all tensors that satisfy the given equations. Whether they are expanded rightly is not checked.
 """
 
 import json
 import re
 import sys
-from collections import Counter
+from collections import Counter, namedtuple
 from fractions import Fraction
+from itertools import chain
 
-from proofs.terms import LETTERS, SPLIT, Refused, Texts, body, inside, need, normal, rename, slots_in, times
+BYTES, WORK, BITS = 4_000_000, 4_000_000, 20_000  # of the file, slots made in all, length of a number
+KEEPS = {"softmax": True, "normalize": True, "relu": True, "sigmoid": True, "max": False, None: False}
+LETTERS = r"(?:\[([a-z]\w*(?:,[a-z]\w*)*)\])?"
+ACCESS = re.compile(rf"([A-Za-z]\w*){LETTERS}", re.A)
+LINE = re.compile(rf"([A-Za-z]\w*){LETTERS} = (?:([a-z]+){LETTERS}\((.*)\)|(.*))", re.A)
 
-BYTES = 4_000_000
-RULE = re.compile(r"([^=]+?)\s+summed\s+over\s+([\w\s,]+?)\s+is\s+([^=]+)", re.A)
-
-
-def fields(data, *names):
-    need(isinstance(data, dict) and set(data) == set(names), f"an object with {', '.join(names)} expected")
-    return [data[name] for name in names]
-
-
-# Correspondence. A witness has, for each term, [number of its target, [an entry for each factor of the target]]; an
-# entry is the factor's own position, or [position, whose slot comes where, the witness of a function's terms].
-def match(term, target, order, fixed, groups):
-    forward, back, said, mine, theirs = {}, {}, {}, *([f for f in t[1] if f[0] != "I"] for t in (term, target))
-    same = {}
-    for _, (i, j), _ in (f for f in term[1] + target[1] if f[0] == "I"):
-        old, new = same.get(i, i), same.get(j, j)
-        same |= dict.fromkeys((i, j, *(k for k, v in same.items() if v == old)), new)
-
-    def pair(i, j):
-        said.setdefault(i, j)
-        i, j = same.get(i, i), same.get(j, j)
-        need(i[1] == j[1] and forward.setdefault(i, j) == j and back.setdefault(j, i) == i, "indices do not correspond")
-
-    for i, j in fixed:
-        pair(i, j)
-    entries = [e if isinstance(e, list) and len(e) > 1 else [e] for e in order]
-    need(sorted(e[0] for e in entries) == [*range(len(mine))] and len(theirs) == len(mine), "factors do not correspond")
-    for entry, (name, indices, function) in zip(entries, theirs, strict=True):
-        other, left, right = mine[entry[0]], mine[entry[0]][1], indices
-        need(other[0] == name and bool(other[2]) == bool(function), f"{other[0]} is not {name}")
-        need(len(entry) == 3 if function else len(entry) < 3, f"the entry of {name} is not what it should be")
-        if function:
-            left, right, free = other[2][0] + other[2][1], function[0] + function[1], len(function[0])
-        slots = entry[1] if len(entry) > 1 else [*range(len(right))]
-        need(sorted(slots) == [*range(len(left))] and len(left) == len(right), f"the slots of {name} do not correspond")
-        if function:
-            need(all((s < free) == (k < free) for k, s in enumerate(slots)), f"{name} runs over another index")
-            arrow(other[2][2], function[2], entry[2], [(left[s], right[k]) for k, s in enumerate(slots)], groups)
-            left, right, slots = other[1], indices, slots[: len(indices)]
-        allowed = function or slots == sorted(slots) or tuple(slots) in groups.get(name, ())
-        need(allowed, f"slots of {name} change places")
-        for k, s in enumerate(slots):
-            pair(left[s], right[k])
-    return said
+# An index is (letter, size), a factor (tensor, indices). A sum's letters: of its slots, then what it reduces over.
+Term = namedtuple("Term", "number powers factors")
+Sum = namedtuple("Sum", "name slots function letters over terms")
 
 
-def arrow(terms, targets, witness, fixed, groups):
-    """The terms add up to the targets; the target -1 - k is term k itself, and has to cancel."""
-    sums = Counter({(k, c[1]): -c[0] for k, (c, _) in enumerate(targets)})
-    for term, (k, order) in zip(terms, witness, strict=True):
-        need(type(k) is int and -len(terms) <= k < len(targets), "no such target")
-        match(term, targets[k] if k >= 0 else terms[~k], order, fixed if k >= 0 else [(i, i) for i, _ in fixed], groups)
-        sums[k, term[0][1]] += term[0][0]
-    need(not any(sums.values()), "the coefficients do not add up")
+class Refused(Exception):
+    """The certificate does not prove its claim."""
 
 
-class Proof(Texts):
+def need(condition, reason):
+    if not condition:
+        raise Refused(reason)
+
+
+def fields(data, names):
+    """An object's values; each name has its type in front: list, int, str, dict."""
+    types = {name: kind for kind, name in (word.split(":") for word in names.split())}
+    need(type(data) is dict and {k: type(v).__name__[0] for k, v in data.items()} == types, f"not an object of {names}")
+    return [data[name] for name in types]
+
+
+def numbers(data, limit):
+    """A list of different whole numbers from 0 to below the limit."""
+    need(type(data) is list and all(type(k) is int and 0 <= k < limit for k in data), "no positions")
+    need(len({*data}) == len(data), "a position occurs twice")
+    return data
+
+
+def inside(factors):
+    return {*chain.from_iterable(indices for _, indices in factors)}
+
+
+def match(term, target, order, fixed):
+    """The index of the target for each index of the term; `fixed` has the free ones."""
+    need(len(numbers(order, len(term.factors))) == len(term.factors) == len(target.factors), "not factor by factor")
+    need(term.powers == target.powers, "the powers of sizes differ")
+    forward, back = dict(fixed), {j: i for i, j in fixed.items()}
+    for (name, indices), (other, places) in zip((term.factors[k] for k in order), target.factors, strict=True):
+        need(name == other, f"{name} is not {other}")
+        for i, j in zip(indices, places, strict=True):
+            one_to_one = i[1] == j[1] and forward.setdefault(i, j) == j and back.setdefault(j, i) == i
+            need(one_to_one, "indices do not correspond")
+    return forward
+
+
+def bijection(left, right, terms, fixed):
+    """How indices correspond, for each term of the left sum; `terms` has its number on the right, and the factors."""
+    need(all(i[1] == j[1] for i, j in fixed.items()), "indices have different sizes")
+    need(len(numbers([k for k, _ in terms], len(right.terms))) == len(left.terms) == len(right.terms), "not one to one")
+    pairs = [(term, right.terms[k], order) for term, (k, order) in zip(left.terms, terms, strict=True)]
+    need(all(term.number == target.number for term, target, _ in pairs), "the numbers in front differ")
+    return [match(term, target, order, fixed) for term, target, order in pairs]
+
+
+class Proof:
     """A certificate; making one checks it."""
 
     def __init__(self, data):
-        kind, shapes, given, *sides, pairs = fields(data, "format", "shapes", "given", "left", "right", "pairs")
-        need(kind == "polyattn equality 1" and isinstance(given, list), "another format")
-        self.given = [(text[:5000].strip(), sizes) for text, sizes in (fields(g, "text", "indices") for g in given)]
-        sides = [fields(side, "text", "indices", "steps") for side in sides]
-        self.lines = [text for text, _ in self.given]
-        super().__init__(self.lines + [line.strip() for text, *_ in sides for line in text.split("\n")], shapes)
-        self.groups = {}
-        about = [SPLIT.fullmatch(text) or LETTERS.fullmatch(text) for text in self.lines]
-        self.unused = {k for k, given in enumerate(self.given) if not about[k] and not self.symmetry(*given)}
-        ends = [self.chain(*side) for side in sides]
-        need(self.used == set(self.shapes), "the shapes are those of other tensors")
-        need(not self.unused, "an equation is given and not used")
-        self.correspond(*ends, pairs)
+        names = "s:format d:indices l:functions l:given s:left s:right l:steps l:results l:pairs"
+        kind, self.sizes, functions, given, left, right, steps, results, pairs = fields(data, names)
+        need(kind == "polyattn equality 2", "another format")
+        need(all(re.fullmatch(r"[A-Z]\w*|[1-9]\d{0,8}", s, re.A) for s in self.sizes.values()), "there is no such size")
+        self.shapes, self.sums, self.used, self.work = {}, {}, set(), 0
+        for line in functions:
+            new = self.read(line)
+            need(new.function and new.name not in {*self.shapes, "I", "left", "right"}, f"{new.name} is no function")
+            self.shapes[new.name], self.sums[new.name] = [size for _, size in new.slots], new
+        rules = [self.rule(*fields(g, "s:equation l:summed")) for g in given]
+        self.sums |= {"left": self.read(left), "right": self.read(right)}
+        need({self.step(step, rules) for step in steps} >= {*range(len(rules))}, "an equation is given and not used")
+        left, right = map(self.read, results)
+        need(not {"I", left.name, right.name} & {*self.shapes}, "an output is used as a tensor")
+        for total, end in ((self.sums["left"], left), (self.sums["right"], right)):
+            need(not total.function and total[:3] == end[:3], "the steps lead to another output")
+            same = [[k, [*range(len(term.factors))]] for k, term in enumerate(total.terms)]
+            bijection(total, end, same, {i: i for i in end.slots})
+        need(self.used >= {*self.sizes, *((name,) for name in self.shapes)}, "an index or a function is not used")
+        pairs = [fields(pair, "i:left i:right l:factors d:indices s:coefficient d:powers") for pair in pairs]
+        need([k for k, *_ in pairs] == [*range(len(left.terms))], "the pairs are not in order")
+        terms, fixed = [pair[1:3] for pair in pairs], dict(zip(left.slots, right.slots, strict=True))
+        for pair, term, found in zip(pairs, left.terms, bijection(left, right, terms, fixed), strict=True):
+            said = [{i: j for (i, _), (j, _) in found.items()}, str(term.number), term.powers]
+            need(json.dumps(pair[3:], sort_keys=True) == json.dumps(said, sort_keys=True), "a pair says otherwise")
 
-    def chain(self, text, indices, steps):
-        """The last text of a side, with every step up to it checked."""
-        shape, target, terms, _ = self.read(text, indices, {})
-        need(steps and steps[0]["by"] == "expansion", "the first step is to expand")
-        for number, step in enumerate(steps):
-            if step["by"] == "definition":
-                by, given, new, sizes, witness = fields(step, "by", "given", "text", "indices", "terms")
-                line, given_sizes = self.given[given]
-                name, meaning = self.define(line, self.letters(self.lines, given_sizes), {})
-                shape, target, terms, _ = self.read(text, indices, {name: meaning})
-            elif step["by"] == "rule":
-                by, given, place, factors, new, sizes, witness = fields(
-                    step, "by", "given", "place", "factors", "text", "indices", "terms"
-                )
-                terms = use(terms, set(target), self.rule(*self.given[given]), place, factors)
-            else:
-                by, new, sizes, witness = fields(step, "by", "text", "indices", "terms")
-                need(by == "expansion" and not number, "no such step")
-            self.unused.discard(step.get("given"))
-            text, indices = new, sizes
-            old_shape, old_target, old = shape, target, terms
-            shape, target, terms, letters = self.read(text, indices, {})
-            need(shape == old_shape, "the output has another shape")
-            arrow(old, terms, witness, list(zip(old_target, target, strict=True)), self.groups)
-        return shape, target, terms, letters
+    def effort(self, work, number):  # keeps time and memory in bounds
+        self.work += work
+        need(self.work <= WORK and max(map(int.bit_length, number.as_integer_ratio())) <= BITS, "too much work")
 
-    def correspond(self, left, right, pairs):
-        need(left[0] == right[0], "the outputs have different shapes")
-        fixed, (mine, theirs) = list(zip(left[1], right[1], strict=True)), (left[2], right[2])
-        names = [{i: letter for letter, (i, *_) in end[3].items()} for end in (left, right)]
-        for side, terms in (("left", mine), ("right", theirs)):
-            paired, needed = sorted(p[side] for p in pairs), [k for k, (c, _) in enumerate(terms) if c[0]]
-            need(paired == needed, f"the pairs do not cover the {side} side once")
-        for pair in pairs:
-            a, b, factors, indices, number, powers = fields(
-                pair, "left", "right", "factors", "indices", "coefficient", "powers"
-            )
-            indices_of = match(mine[a], theirs[b], factors, fixed, self.groups)
-            need(re.fullmatch(r"-?\d{1,4000}(/\d{1,4000})?", number, re.A), "a coefficient is a fraction")
-            coefficient = Fraction(number), tuple(sorted(powers.items()))
-            need(mine[a][0] == theirs[b][0] == coefficient, "the coefficients differ")
-            said = {names[0][i]: names[1][j] for i, j in indices_of.items() if i in names[0] and j in names[1]}
-            need(said == indices, "the indices correspond otherwise")
+    def letters(self, names):
+        need(len(names) < 100, "too many indices")
+        self.used.update(names)
+        return [(name, self.sizes[name]) for name in names]
 
-    def symmetry(self, text, indices):
-        """Whether it is one, as `adj[k,l] = adj[l,k]`; then the exchanges of slots are allowed that it allows."""
-        (_, _, left), (function, _, right) = map(body, text.split("=")) if "=" in text else ((0, 0, []),) * 2
-        (name, slots), *others = [access for *_, accesses in left + right for access in accesses] or [(None, [])]
-        if not left or len(left[0][2]) != 1 or name not in [other for other, _ in others]:
-            return False
-        plain = not function and [p[:2] for p in left + right] == [(1, [])] * 2 and len(others) == 1
-        need(plain, f"{text} is circular")
-        letters = self.letters(self.lines, indices)
-        here, there = ([i for slot in s for letter in slot for i in letters[letter]] for s in (slots, others[0][1]))
-        need(sorted(here) == sorted(there) and len({*here}) == len(here), f"{text} exchanges no slots")
-        new, group = tuple(here.index(i) for i in there), self.groups.setdefault(name, {tuple(range(len(here)))})
-        group.add(new)
-        while more := {tuple(g[k] for k in h) for g in group for h in group} - group:
-            group |= more
-            need(len(group) <= 720, "too many symmetries")
-        return bool(self.access(name, slots, letters, {}))
+    def products(self, text):
+        """A sum's products, each a number, powers of sizes, and factors."""
+        first, *others = re.split(r"(?:^| )([+-]) ?", text)
+        for sign, product in [("+", first)] * bool(first) + [*zip(others[::2], others[1::2], strict=True)]:
+            number, powers, factors, pieces = Fraction(f"{sign}1"), Counter(), [], re.split("([*/])", "*" + product)[1:]
+            for by, piece in zip(pieces[::2], pieces[1::2], strict=True):
+                found, exponent = ACCESS.fullmatch(piece), 1 if by == "*" else -1
+                if re.fullmatch(r"\d{1,4000}", piece, re.A):
+                    number *= Fraction(int(piece)) ** exponent
+                    self.effort(1, number)
+                elif found and piece[0].isupper() and not found[2]:
+                    powers[piece] += exponent
+                else:
+                    need(found and by == "*", f"{piece!r} is no factor")
+                    name, indices = found[1], self.letters(found[2].split(",") if found[2] else [])
+                    shape = [size for _, size in indices]
+                    need(name != "I" or (len(shape) == 2 and shape[0] == shape[1]), "an identity is square")
+                    need(name == "I" or self.shapes.setdefault(name, shape) == shape, f"{name} has two shapes")
+                    factors.append((name, indices))
+                    self.used.add((name,))
+            yield number, powers, factors
 
-    def rule(self, text, indices):
-        """The factors of a rule's left side, its right side's terms, and its free indices."""
-        match = RULE.fullmatch(text.strip())
-        left, right = (match[1], match[3]) if match else text.split("=")
-        (_, _, ((number, sizes, accesses),)), (function, _, sums) = body(left), body(right)
-        need(number == 1 and not sizes and not function, "a rule has tensors on its left, and no function")
-        there = {letter for *_, product in sums for _, slots in product for slot in slots for letter in slot}
-        here = {letter for _, slots in accesses for slot in slots for letter in slot}
-        free = here - set(re.split(r"[\s,]+", match[2])) if match else here & there
-        need(here & there <= free, "an index is summed on the left of a rule and on its right")
-        letters = self.letters(self.lines, indices)
-        at = {i for letter in free for i in letters[letter]}
-        factors = [f for access in accesses for _, fs in self.access(*access, letters, {}) for f in fs]
-        return factors, self.expand(sums, letters, at, {}), at
+    def read(self, line):
+        name, slots, function, over, argument, total = LINE.fullmatch(line).groups()
+        slots, over = (self.letters(part.split(",") if part else []) for part in (slots, over))
+        need(len({*slots}) == len(slots) and len({*over}) == len(over), f"{name} has an index twice")
+        need({*over} & {*slots} == ({*over} if KEEPS[function] else set()), f"{function} runs over other indices")
+        letters = slots + [i for i in over if i not in slots]
+        terms = [self.term(*product, (), letters) for product in self.products(argument if function else total)]
+        return Sum(name, slots, function, letters, {*over}, [t for t in terms if t.number])
 
+    def rule(self, equation, summed):
+        left, right = equation.split(" = ")
+        ((number, powers, factors),), products = self.products(left), [*self.products(right)]
+        there, over = inside(factors), {*self.letters(summed)}
+        need(number == 1 and not powers and "I" not in dict(factors), "a given equation has tensors on its left")
+        need(
+            len(over) == len(summed) and over <= there and not any(over & inside(f) for *_, f in products),
+            "it sums what is not its own",
+        )
+        return factors, over, there - over, products
 
-def use(terms, free, rule, place, chosen):
-    """The terms with a rule used on some factors of one of them; a place inside a function is term, factor, term."""
-    number, *inner = place
-    coefficient, factors = terms[number]
-    proper = [k for k, f in enumerate(factors) if f[0] != "I"]
-    if inner:
-        k = proper[inner[0]]
-        name, indices, (own, over, argument) = factors[k]
-        changed = name, indices, (own, over, use(argument, {*own, *over}, rule, inner[1:], chosen))
-        new = [normal(coefficient, [*factors[:k], changed, *factors[k + 1 :]], free, slots_in(factors))]
-    else:
-        left, right, at = rule
-        names, chosen = {}, [proper[k] for k in chosen]
-        need(len({*chosen}) == len(chosen), "a factor is used twice")
-        for (name, indices, _), k in zip(left, chosen, strict=True):
-            need(factors[k][0] == name and not factors[k][2], f"the rule needs {name}")
-            need(all(names.setdefault(i, j) == j for i, j in zip(indices, factors[k][1], strict=True)), "no instance")
-        rest = [f for k, f in enumerate(factors) if k not in chosen]
-        gone, seen = [names[i] for i in names if i not in at], {*free, *inside(rest), *(names[i] for i in at)}
-        need(len({*gone}) == len(gone) and not {*gone} & seen, "the rule sums over an index that is elsewhere too")
-        summed = [i for i in slots_in(factors) if i not in gone]
-        at = {i: names[i] for i in at}
-        new = [normal(times(coefficient, c), rest + rename(fs, at, bound=True), free, summed) for c, fs in right]
-    need(number >= 0, "no such place")
-    return [*terms[:number], *new, *terms[number + 1 :]]
+    def term(self, number, powers, factors, summed, free):
+        """A product without identities of summed indices; a summed one that no factor has any more counts by size."""
+        identities, rank = [f for f in factors if f[0] == "I"], {i: k for k, i in enumerate(free)}
+        root = {i: i for i in [*free, *summed, *chain(*(indices for _, indices in factors))]}
+        self.effort((1 + len(identities)) * (1 + len(root)) + len(factors), number)
+        for _, pair in identities:
+            i, j = sorted((root[i] for i in pair), key=lambda i: rank.get(i, len(rank)))
+            root = {k: i if r == j else r for k, r in root.items()}
+        rest = [(name, [root[i] for i in indices]) for name, indices in factors if name != "I"]
+        powers = Counter(powers)
+        powers.update(size for _, size in {*root.values()} - inside(rest) - {*free})
+        for size in [s for s in powers if s.isdigit()]:
+            number *= Fraction(int(size)) ** powers.pop(size)
+            self.effort(1, number)
+        rest += [("I", [root[i], i]) for i in free if root[i] != i]
+        return Term(number, {s: e for s, e in powers.items() if e}, rest)
+
+    def step(self, step, rules):
+        """Do a step; returns the number of the given equation that it used."""
+        if "same" in step:
+            return self.same(*fields(step, "s:same s:as l:letters l:terms"))
+        total = self.sums[step["in"]]
+        if "add" in step:
+            add, to, _, order = fields(step, "i:add i:to s:in l:factors")
+            old, new = (total.terms[k] for k in numbers([add, to], len(total.terms)))
+            match(old, new, order, {i: i for i in total.letters})
+            total.terms[to] = new._replace(number=old.number + new.number)
+            total.terms[:] = [term for k, term in enumerate(total.terms) if k != add and term.number]
+            return self.effort(len(total.terms), old.number + new.number)
+        use, _, place, chosen = fields(step, "i:use s:in i:term l:factors")
+        need(0 <= use < len(rules) and 0 <= place < len(total.terms), "there is no such place")
+        made = self.use(*rules[use], total.terms[place], chosen, total.letters)
+        total.terms[place : place + 1] = [term for term in made if term.number]
+        return use
+
+    def use(self, left, over, at, products, term, chosen, free):
+        names, taken = {}, {*numbers(chosen, len(term.factors))}
+        rest = [f for k, f in enumerate(term.factors) if k not in taken]
+        for k, (name, indices) in zip(chosen, left, strict=True):
+            need(name == term.factors[k][0], f"{term.factors[k][0]} is not {name}")
+            need(all(names.setdefault(i, j) == j for i, j in zip(indices, term.factors[k][1], strict=True)), "no case")
+        gone = {names[i] for i in over}
+        elsewhere = {*free, *inside(rest), *(names[i] for i in at)}
+        need(len(gone) == len(over) and not gone & elsewhere, "an index that the equation sums is not its own here")
+        for number, powers, factors in products:
+            own = {i: names[i] if i in at else (f"{self.work} {i[0]}", i[1]) for i in inside(factors)}
+            made = rest + [(name, [own[i] for i in indices]) for name, indices in factors]
+            together = {s: term.powers.get(s, 0) + powers[s] for s in {*term.powers, *powers}}
+            yield self.term(term.number * number, together, made, inside(term.factors) - gone, free)
+
+    def same(self, name, other, letters, terms):
+        f, g = self.sums[name], self.sums[other]
+        self.used.add((other,))
+        need(name != other and f.function and f.function == g.function, "these are no two functions of one kind")
+        fixed = dict(zip([f.letters[k] for k in numbers(letters, len(f.letters))], g.letters, strict=True))
+        need({i for i in fixed if fixed[i] in g.over} == f.over, "they run over other indices")
+        need(all({*f.letters} & inside(t.factors) <= {*fixed} for t in f.terms), "an index is lost")
+        bijection(f, g, terms, fixed)
+        del self.sums[name]
+        for total in self.sums.values():
+            for k, (number, powers, factors) in enumerate(total.terms):
+                new = [(other, [at[s] for s in letters[: len(g.slots)]]) if n == name else (n, at) for n, at in factors]
+                total.terms[k] = self.term(number, powers, new, inside(factors), total.letters)
 
 
 def check(text):
-    """Raises Refused where a certificate, as JSON text, does not prove its claim."""
+    """Raises Refused where a certificate, as JSON text, or a verdict with one, does not prove its claim."""
     need(len(text) <= BYTES, f"longer than {BYTES} bytes")
     try:
-        Proof(json.loads(text, parse_constant=lambda name: need(False, f"{name} is no number")))
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, SyntaxError, TypeError, ValueError) as error:
+        data = json.loads(text, parse_constant=lambda name: need(False, f"{name} is no number"))
+        Proof(data := data.get("certificate", data))
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise Refused(f"malformed: {error!r}"[:300]) from error
-
-
-def main(path):
-    try:
-        with open(path, encoding="utf-8") as file:
-            check(file.read(BYTES + 1))
-    except (Refused, OSError) as error:
-        sys.exit(f"refused: {error}")
-    print("accepted")
+    return data
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        with open(sys.argv[1], encoding="utf-8") as file:
+            found = check(file.read(BYTES + 1))
+    except (Refused, OSError, UnicodeError) as error:
+        sys.exit(f"refused: {error}")
+    print("accepted:", json.dumps({name: found[name] for name in ("functions", "given", "left", "right")}, indent=1))

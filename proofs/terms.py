@@ -1,4 +1,4 @@
-"""Equation texts multiplied out, for `check.py`: Python's standard library only, and nothing of polyattn.
+"""Specifications multiplied out, for `refute.py`: Python's standard library only, and nothing of polyattn.
 
 A text is a specification in polyattn's printed layout, one statement a line; that it is a valid one is not checked.
 Brackets, intermediates, means, composite slots and identities are worked out; a function is an opaque factor of its

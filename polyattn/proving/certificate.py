@@ -1,156 +1,319 @@
 """Certificates of equality: what `proofs/check.py` needs to check a proof without trusting the prover.
 
-Each side is a chain of texts: the specification as it was given, expanded, and after each use of a given equation;
-between two of them stands a witness. The two last texts correspond pair by pair.
+A certificate has both sides in expanded form, with functions as tensors of their own, and steps that rewrite these sums
+one place at a time until their terms correspond one to one. Here the rewriting of a proof that was found is done once
+more on such sums, since the steps count terms and factors as the checker does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain, count
 from typing import Any
 
-from polyattn.algebra import FunctionFactor, Index, Monomial, Polynomial, Signature
-from polyattn.algebra.printing import Printer
-from polyattn.language import Atoms, SizeTable
-from polyattn.language.resolve import accesses_of
-from polyattn.language.syntax import Access, Definition, Sum
+from polyattn.algebra import FunctionFactor, Index, Monomial, TensorFactor
+from polyattn.errors import BudgetError
 from polyattn.proving.derivation import Derivation
-from polyattn.proving.given import Given, Rule
-from polyattn.proving.rewriting import Place, proper
-from polyattn.proving.sizes import CommonSizes, sizes_text
-from polyattn.proving.witness import Correspondence, Forms, witness
+from polyattn.proving.flat import FlatSum, Functions, Letters, is_identity, sum_text
+from polyattn.proving.given import Given, Rule, Substitution, Symmetry, tensors_of
+from polyattn.proving.rewriting import Use, applied, first_use
+from polyattn.proving.witness import Forms, NoWitnessError, entries, moved
 
-FORMAT = "polyattn equality 1"
+FORMAT = "polyattn equality 2"
+MAX_STEPS = 20_000
 
 
-def certificate(
-    derivations: tuple[Derivation, Derivation],
-    shapes: Mapping[str, tuple[Atoms, ...]],
-    sizes: CommonSizes,
-    given: Sequence[Given],
-    declarations: Sequence[str],
-) -> dict[str, Any]:
+def certificate(derivations: tuple[Derivation, Derivation], given: Sequence[Given]) -> dict[str, Any]:
     """The certificate of two derivations that end in equal sums.
 
     Args:
-        shapes: the shapes of all tensors.
-        given: the equations between tensors that were used.
-        declarations: the given texts about sizes.
+        given: the equations between tensors that may be used.
 
     Raises:
-        NoWitnessError: there is no correspondence of factors where a function's argument cancels.
+        NoWitnessError: no steps of the certificate's kind lead from one side to the other.
+        BudgetError: there would be too many steps.
     """
-    numbers = {g.text: k for k, g in enumerate(given)}
-    left, right = (_Chain(d, shapes, sizes, numbers) for d in derivations)
-    equations = [{"text": g.text, "indices": sizes_text(g.letters)} for g in given]
-    used = sorted({t for d in derivations for t in d.tensors})
-    return {
-        "format": FORMAT,
-        "shapes": {tensor: ["*".join(atoms) for atoms in shapes[tensor]] for tensor in used},
-        "given": equations + [{"text": text, "indices": {}} for text in declarations],
-        "left": left.data,
-        "right": right.data,
-        "pairs": _pairs(left, right, derivations[0].forms),
-    }
+    return _Proof(derivations, given).run()
 
 
-class _Chain:
-    """One side's texts and witnesses, and the letters of the last text."""
+@dataclass(frozen=True)
+class _Equation:
+    """A given equation, as a rule that the steps use."""
 
-    def __init__(
-        self,
-        derivation: Derivation,
-        shapes: Mapping[str, tuple[Atoms, ...]],
-        sizes: CommonSizes,
-        numbers: Mapping[str, int],
-    ):
-        self.derivation, self.numbers = derivation, numbers
-        side = derivation.side
-        table = SizeTable(
-            tuple(dict.fromkeys(s for split in sizes.splits for s in (split.size, *split.parts))), sizes.splits
-        )
-        mine = side.signature
-        everything = {**shapes, mine.output: mine.output_shape}
-        self.signature = Signature(mine.inputs, mine.output, mine.output_shape, everything, table)
-        self.letters: list[dict[Index, str]] = []
-        resolved = side.spec.resolved.index_sizes
-        steps = [self._step(k) for k in range(len(derivation.steps))]
-        self.data = {"text": side.text, "indices": [sizes_text(letters) for letters in resolved], "steps": steps}
-
-    @property
-    def terms(self) -> tuple[Monomial, ...]:
-        return self.derivation.terms
-
-    def _step(self, number: int) -> dict[str, Any]:
-        step = self.derivation.steps[number]
-        data: dict[str, Any] = {"by": "expansion"}
-        if isinstance(step.given, Rule) and step.use is not None:
-            before = self.derivation.steps[number - 1].terms
-            place, factors = _proper_place(before, step.use.place, step.use.factors)
-            data = {"by": "rule", "given": self.numbers[step.given.text], "place": place, "factors": factors}
-        elif step.given is not None:
-            data = {"by": "definition", "given": self.numbers[step.given.text]}
-        return data | self._text(step.terms) | {"terms": witness(step.raw, step.terms, self.derivation.forms)}
-
-    def _text(self, terms: tuple[Monomial, ...]) -> dict[str, Any]:
-        printer = Printer(Polynomial(self.signature, terms))
-        statements = printer.run()
-        self.letters = _letters_of(statements.definitions[-1], self.signature.output_indices(), terms)
-        indices = [{i: printer.letters[i] for i in _letters_in(d)} for d in statements.definitions]
-        return {"text": str(statements), "indices": indices}
+    rule: Rule
+    data: dict[str, Any]
 
 
-def _letters_in(definition: Definition) -> list[str]:
-    accesses = (definition.target, *accesses_of(definition.body))
-    return list(dict.fromkeys(i for access in accesses for i in access.indices))
+class _Proof:
+    def __init__(self, derivations: tuple[Derivation, Derivation], given: Sequence[Given]):
+        self.derivations, self.given, self.forms = derivations, given, derivations[0].forms
+        self.steps: list[dict[str, Any]] = []
+        self.used: list[str] = []
+        letters = Letters()
+        outputs = {d.side.signature.output for d in derivations}
+        tensors = {t for d in derivations for t in d.tensors}.union(outputs, *(g.mentioned for g in given))
+        self.letters, self.functions = letters, Functions(letters, frozenset(tensors))
+        self.left, self.right = (self.side(d) for d in derivations)
+        self.equations = {g.text: self.equation(g) for g in given}
+        self.settled: dict[Any, str] = {}
+        self.replaced: dict[str, str] = {}
+
+    def side(self, derivation: Derivation) -> FlatSum:
+        made = FlatSum(derivation.side.signature.output, self.forms.free, "", (), [])
+        made.terms = self.functions.flat(derivation.steps[0].terms, made.ordered)
+        return made
+
+    def equation(self, given: Given) -> _Equation:
+        if isinstance(given, Symmetry):
+            slots = tuple(Index(k, size) for k, size in enumerate(_slot_sizes(given)))
+            right = Monomial(Fraction(given.sign), (), (TensorFactor(given.tensor, _moved(slots, given.order)),))
+            rule = Rule(given.text, {}, _access(given.tensor, slots), (right,), slots)
+        elif isinstance(given, Substitution):
+            rule = Rule(given.text, {}, _access(given.tensor, given.target), given.terms, given.target)
+        else:
+            rule = given
+        flat = Rule(rule.text, {}, rule.left, tuple(self.functions.flat(rule.right, lambda t: t)), rule.free)
+        left = self.letters.named(flat.left.indices(), {})
+        free = {i: left[i] for i in flat.free}
+        texts = [self.letters.named(t.indices(), free | _reserved(left)) for t in flat.right]
+        equation = f"{sum_text([flat.left], [left])} = {sum_text(flat.right, texts)}"
+        summed = [left[i] for i in flat.left.indices() if i not in free]
+        return _Equation(flat, {"equation": equation, "summed": summed})
+
+    def run(self) -> dict[str, Any]:
+        texts = [self.letters.line(side)[0] for side in (self.left, self.right)]
+        sums = [*self.functions.sums.values(), self.left, self.right]
+        for total in sums:
+            self.rewrite(total)
+        for name in list(self.functions.sums):
+            self.settle(name)
+        for side in (self.left, self.right):
+            self.gather(side)
+        pairs, results = self.pairs()
+        return {
+            "format": FORMAT,
+            "indices": dict(sorted(self.letters.sizes.items())),
+            "functions": self.functions.texts(),
+            "given": [self.equations[text].data for text in self.used],
+            "left": texts[0],
+            "right": texts[1],
+            "steps": self.steps,
+            "results": results,
+            "pairs": pairs,
+        }
+
+    def step(self, **data: Any) -> None:
+        self.steps.append(data)
+        if len(self.steps) > MAX_STEPS:
+            raise BudgetError(f"the certificate would have more than {MAX_STEPS:,} steps")
+
+    def called(self, total: FlatSum) -> str:
+        return "left" if total is self.left else "right" if total is self.right else total.name
+
+    # Given equations.
+    def rewrite(self, total: FlatSum) -> None:
+        """Use definitions and rules until none applies, in the order of the derivation."""
+        rules = [g for g in self.given if isinstance(g, Rule)]
+        definitions = [g for g in self.given if isinstance(g, Substitution)]
+        while True:
+            have = tensors_of(total.terms)
+            wanted = next((d for d in definitions if d.tensor in have), None)
+            defining = [wanted] if wanted is not None else []
+            order = [*rules, *defining] if self.derivations[0].rules_first else [*defining, *rules]
+            for given in order:
+                use = first_use(total.terms, frozenset(total.letters), self.equations[given.text].rule)
+                if use is not None:
+                    self.use(total, given, use.place[0], use.factors)
+                    break
+            else:
+                return
+
+    def use(self, total: FlatSum, given: Given, place: int, factors: tuple[int, ...]) -> None:
+        rule = self.equations[given.text].rule
+        if rule.left.coefficient != 1 or rule.left.powers or any(map(is_identity, rule.left.factors)):
+            raise NoWitnessError
+        if given.text not in self.used:
+            self.used.append(given.text)
+        number, name = self.used.index(given.text), self.called(total)
+        self.step(**{"use": number, "in": name, "term": place, "factors": list(factors)})
+        new = applied([total.terms[place]], frozenset(total.letters), rule, Use((0,), factors))
+        total.terms[place : place + 1] = [total.ordered(t) for t in new if t.coefficient]
+
+    # Equal terms and equal functions.
+    def gather(self, total: FlatSum) -> None:
+        """Add equal terms up, each to the first of its form."""
+        first: dict[Any, int] = {}
+        place = 0
+        while place < len(total.terms):
+            key = self.key(total.terms[place], total.letters)
+            to = first.setdefault(key, place)
+            if to == place:
+                place += 1
+                continue
+            order = self.aligned(total, place, total.terms[to])
+            self.step(**{"add": place, "to": to, "in": self.called(total), "factors": order})
+            old, other = total.terms[to], total.terms.pop(place)
+            number = old.coefficient + other.coefficient
+            if number:
+                total.terms[to] = Monomial(number, old.powers, old.factors)
+            else:
+                del total.terms[to], first[key]
+                first = {k: p - (p > to) for k, p in first.items()}
+                place -= 1
+
+    def key(self, term: Monomial, free: Sequence[Index]) -> Any:
+        return self.forms_of(free).key(moved(term, free))
+
+    def forms_of(self, free: Sequence[Index]) -> Forms:
+        return Forms(tuple(free), self.forms.groups)
+
+    def aligned(self, total: FlatSum, place: int, target: Monomial) -> list[int]:
+        """Where a term of the sum has each factor of an equal one, once symmetries have put its slots in order."""
+        term, free = total.terms[place], total.letters
+        found = entries(moved(term, free), moved(target, free), self.forms_of(free))
+        return self.straight(total, place, found, len(target.factors))
+
+    def straight(self, total: FlatSum, place: int, found: Sequence[Any], length: int) -> list[int]:
+        order = [e if isinstance(e, int) else e[0] for e in found]
+        plain = len(order)
+        for k, entry in enumerate(found):
+            if isinstance(entry, list):
+                tensor = total.terms[place].factors[order[k]].tensor  # type: ignore[union-attr]
+                for symmetry in self.symmetries(tensor, tuple(entry[1])):
+                    self.use(total, symmetry, place, (order[k],))
+                    order = [p - (p > order[k]) for p in order]
+                    order[k] = plain - 1
+        return [*order, *range(plain, length)]
+
+    def symmetries(self, tensor: str, order: tuple[int, ...]) -> list[Symmetry]:
+        """Given symmetries, one after the other, that put slot `order[k]` at place k for all k."""
+        known = [g for g in self.given if isinstance(g, Symmetry) and g.tensor == tensor and g.sign == 1]
+        start = tuple(range(len(order)))
+        found: dict[tuple[int, ...], list[Symmetry]] = {start: []}
+        queue = [start]
+        while order not in found:
+            if not queue:
+                raise NoWitnessError
+            old = queue.pop(0)
+            for symmetry in known:
+                new = _moved(old, symmetry.order)
+                if new not in found:
+                    found[new] = [*found[old], symmetry]
+                    queue.append(new)
+        return found[order]
+
+    def settle(self, name: str) -> None:
+        """Replace a function by the first one that is equal to it, those inside it first."""
+        total = self.functions.sums[name]
+        for inner in sorted(tensors_of(total.terms) & set(self.functions.sums)):
+            if inner not in self.replaced and inner not in self.settled.values():
+                self.settle(inner)
+        if name in self.replaced or name in self.settled.values():
+            return
+        self.gather(total)
+        alone = self.standing_alone(total)
+        free = [i for i in total.letters if i in _indices(total.terms) or i in total.over]
+        key = self.key(alone, ())
+        if key not in self.settled and len(free) < len(total.letters):
+            slots = tuple(i for i in total.slots if i in free)
+            self.settled[key] = self.functions.add(FlatSum("", slots, total.function, total.over, list(total.terms)))
+        other = self.settled.setdefault(key, name)
+        if other != name:
+            self.replace(total, self.functions.sums[other])
+
+    def standing_alone(self, total: FlatSum) -> Monomial:
+        """The function as the only factor of a term."""
+        fresh = count(1 + max((i.id for i in (*total.letters, *_indices(total.terms))), default=0))
+        have = _indices(total.terms)
+        free = tuple(i for i in total.slots if i in have and i not in total.over)
+        at = tuple(Index(next(fresh), i.size) for i in total.over) if set(total.over) <= set(total.slots) else ()
+        factor = FunctionFactor(total.function, total.over, free, tuple(total.terms), at)
+        return Monomial(Fraction(1), (), (factor,))
+
+    def replace(self, old: FlatSum, new: FlatSum) -> None:
+        mine, theirs = self.standing_alone(old), self.standing_alone(new)
+        ((_, slots, terms),) = entries(moved(mine, ()), moved(theirs, ()), self.forms_of(()))
+        (left,), (right,) = mine.factors, theirs.factors
+        assert isinstance(left, FunctionFactor)
+        assert isinstance(right, FunctionFactor)
+        here, there = (*left.free, *left.over), (*right.free, *right.over)
+        if len(there) < len(new.letters) or any(map(is_identity, chain(*(t.factors for t in new.terms)))):
+            raise NoWitnessError
+        origin = {there[k]: old.letters.index(here[s]) for k, s in enumerate(slots)}
+        letters = [origin[i] for i in new.letters]
+        witness = []
+        for place, (target, found) in enumerate(terms):
+            length = len(new.terms[target].factors)
+            witness.append([target, self.straight(old, place, found, length)])
+        self.step(**{"same": old.name, "as": new.name, "letters": letters, "terms": witness})
+        self.replaced[old.name] = new.name
+        wanted = letters[: len(new.slots)]
+        for total in (*self.functions.sums.values(), self.left, self.right):
+            if total.name not in self.replaced or total in (self.left, self.right):
+                total.terms[:] = [_renamed(total, t, old.name, new.name, wanted) for t in total.terms]
+
+    # The end.
+    def pairs(self) -> tuple[list[dict[str, Any]], list[str]]:
+        """The terms of both sides one to one, and the sides."""
+        free = self.forms.free
+        places = {self.key(t, free): k for k, t in enumerate(self.right.terms)}
+        if len(places) != len(self.left.terms):
+            raise NoWitnessError
+        orders = []
+        for place, term in enumerate(list(self.left.terms)):
+            key = self.key(term, free)
+            if key not in places:
+                raise NoWitnessError
+            orders.append((places[key], self.aligned(self.left, place, self.right.terms[places[key]])))
+        (left, mine), (right, theirs) = (self.letters.line(side) for side in (self.left, self.right))
+        found = []
+        for place, (other, order) in enumerate(orders):
+            term, target = self.left.terms[place], self.right.terms[other]
+            if (term.coefficient, term.powers) != (target.coefficient, target.powers):
+                raise NoWitnessError
+            indices = {mine[place][i]: theirs[other][i] for i in free}
+            for k, factor in zip(order, target.factors, strict=True):
+                both = zip(term.factors[k].indices, factor.indices, strict=True)
+                indices |= {mine[place][i]: theirs[other][j] for i, j in both}
+            found.append(
+                {
+                    "left": place,
+                    "right": other,
+                    "factors": order,
+                    "indices": indices,
+                    "coefficient": str(term.coefficient),
+                    "powers": dict(term.powers),
+                }
+            )
+        return found, [left, right]
 
 
-def _letters_of(
-    definition: Definition, output: tuple[Index, ...], terms: tuple[Monomial, ...]
-) -> list[dict[Index, str]]:
-    """For each term, the letters that its indices were written with."""
-    assert isinstance(definition.body, Sum)
-    found = []
-    for written, term in zip(definition.body.terms, terms, strict=True):
-        letters = dict(zip(output, definition.target.indices, strict=True))
-        accesses = (f for f in written.factors if isinstance(f, Access))
-        for access, factor in zip(accesses, term.factors, strict=False):  # ones may follow, I[n,n], for the output
-            letters |= dict(zip(factor.indices, access.indices, strict=True))
-        found.append(letters)
-    return found
+def _access(tensor: str, indices: tuple[Index, ...]) -> Monomial:
+    return Monomial(Fraction(1), (), (TensorFactor(tensor, indices),))
 
 
-def _proper_place(terms: tuple[Monomial, ...], place: Place, factors: tuple[int, ...]) -> tuple[list[int], list[int]]:
-    """A place in a sum, with factors counted without identities."""
-    number, *inside = place
-    ranks = {position: k for k, position in enumerate(proper(terms[number]))}
-    if not inside:
-        return [number], [ranks[k] for k in factors]
-    position, *rest = inside
-    factor = terms[number].factors[position]
-    assert isinstance(factor, FunctionFactor)
-    inner, found = _proper_place(factor.terms, tuple(rest), factors)
-    return [number, ranks[position], *inner], found
+def _moved(slots: Sequence[Any], order: Sequence[int]) -> tuple[Any, ...]:
+    return tuple(slots[k] for k in order)
 
 
-def _pairs(left: _Chain, right: _Chain, forms: Forms) -> list[dict[str, Any]]:
-    places = {forms.key(t): k for k, t in enumerate(right.terms)}
-    found = []
-    for number, term in enumerate(left.terms):
-        if not term.coefficient:
-            continue
-        other = places[forms.key(term)]
-        same = Correspondence(term, right.terms[other], forms)
-        mine, theirs = left.letters[number], right.letters[other]
-        indices = {mine[i]: theirs[j] for i, j in same.indices.items() if i in mine and j in theirs}
-        found.append(
-            {
-                "left": number,
-                "right": other,
-                "factors": same.entries(),
-                "indices": indices,
-                "coefficient": str(term.coefficient),
-                "powers": dict(term.powers),
-            }
-        )
-    return found
+def _slot_sizes(symmetry: Symmetry) -> list[str]:
+    return [size for atoms in symmetry.letters.values() for size in atoms]
+
+
+def _reserved(letters: Mapping[Index, str]) -> dict[Index, str]:
+    """Letters that are taken, by indices that do not occur."""
+    return {Index(-1 - k, ""): letter for k, letter in enumerate(letters.values())}
+
+
+def _indices(terms: Iterable[Monomial]) -> set[Index]:
+    return {i for t in terms for i in t.all_indices()}
+
+
+def _renamed(total: FlatSum, term: Monomial, old: str, new: str, slots: Sequence[int]) -> Monomial:
+    factors = [f for f in term.factors if isinstance(f, TensorFactor)]
+    if not any(f.tensor == old for f in factors):
+        return term
+    there = [TensorFactor(new, _moved(f.indices, slots)) if f.tensor == old else f for f in factors]
+    return total.with_factors(term, there)

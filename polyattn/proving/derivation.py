@@ -32,11 +32,16 @@ class Step:
 
 @dataclass(frozen=True)
 class Derivation:
-    """A side's steps; the last one's terms are the side's normal form under the given equations."""
+    """A side's steps; the last one's terms are the side's normal form under the given equations.
+
+    Attributes:
+        rules_first: whether rules were used before definitions.
+    """
 
     side: Side
     forms: Forms
     steps: tuple[Step, ...]
+    rules_first: bool = True
     keys: frozenset = field(init=False)
 
     def __post_init__(self):
@@ -73,7 +78,7 @@ def derived(side: Side, forms: Forms, given: Sequence[Given] = (), rules_first: 
         step = _rule_step(terms, forms, rules) if rules_first else None
         step = step or _definition_step(terms, forms, definitions) or _rule_step(terms, forms, rules)
         if step is None:
-            return Derivation(side, forms, tuple(steps))
+            return Derivation(side, forms, tuple(steps), rules_first)
         steps.append(step)
     raise BudgetError(f"the {side.name} side is rewritten more than {MAX_STEPS} times")
 

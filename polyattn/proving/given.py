@@ -107,15 +107,6 @@ def size_equations(given: Sequence[str]) -> tuple[SizeEquation, ...]:
     return tuple(found)
 
 
-def size_texts(given: Sequence[str], letters: set[str]) -> list[str]:
-    """The given texts about sizes, and about the sizes of the letters."""
-    found = [text for text in given if SIZE.fullmatch(text)]
-    for text in given:
-        if (match := INDICES.fullmatch(text)) and letters & set(re.split(r"\s*,\s*", match[1])):
-            found.append(text)
-    return found
-
-
 def declared_indices(given: Sequence[str]) -> tuple[IndexSize, ...]:
     """The sizes of indices, `r : R`, that hold in all given equations."""
     found: dict[str, str] = {}

@@ -22,13 +22,14 @@ def verdict_text(verdict: Verdict) -> str:
 
 
 def _proof(certificate: dict[str, Any]) -> list[str]:
-    lines = []
-    for side in ("left", "right"):
-        for step in certificate[side]["steps"]:
-            by = "" if step["by"] == "expansion" else f"  by {certificate['given'][step['given']]['text']}"
-            lines += [f"  {side:5}  {line}" for line in _definitions(step["text"])[:-1]]
-            lines.append(f"  {side:5}  {_definitions(step['text'])[-1]}{by}")
-    left, right = (_terms(certificate[side]["steps"][-1]["text"]) for side in ("left", "right"))
+    lines = [f"  where  {line}" for line in certificate["functions"]]
+    for side, result in zip(("left", "right"), certificate["results"], strict=True):
+        lines.append(f"  {side:5}  {certificate[side]}")
+        used = {step["use"] for step in certificate["steps"] if step.get("in") == side and "use" in step}
+        if result != certificate[side]:
+            by = ", ".join(certificate["given"][k]["equation"] for k in sorted(used)) or "equal functions and terms"
+            lines.append(f"         {result}  by {by}")
+    left, right = map(_terms, certificate["results"])
     for pair in certificate["pairs"][:SHOWN_PAIRS]:
         lines.append(f"  {left[pair['left']]}  =  {right[pair['right']]}")
         moved = [f"{i}→{j}" for i, j in pair["indices"].items()]
@@ -38,13 +39,9 @@ def _proof(certificate: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _definitions(text: str) -> list[str]:
-    return [line for line in text.split("\n") if "=" in line and not line.startswith("where ")]
-
-
 def _terms(text: str) -> list[str]:
-    """The terms of an expanded text's last line."""
-    total = text.split("\n")[-1].partition(" = ")[2]
+    """The terms of an expanded text."""
+    total = text.partition(" = ")[2]
     return total.replace(" - ", " + -").split(" + ")
 
 

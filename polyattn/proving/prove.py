@@ -20,7 +20,6 @@ from polyattn.proving.given import (
     declared_indices,
     resolved,
     size_equations,
-    size_texts,
 )
 from polyattn.proving.search import Difference, search
 from polyattn.proving.sides import Question, Side, common_sides, read_questions
@@ -149,9 +148,8 @@ class _Question:
         given = [g for g in self.given if g.text in used]
         tensors = left.tensors | right.tensors
         given = [g for g in given if not isinstance(g, Symmetry) or g.tensor in tensors]
-        sizes = size_texts(self.texts, {letter for g in given for letter in g.letters})
         try:
-            found = certificate((left, right), self.context.shapes, self.sizes, given, sizes)
+            found = certificate((left, right), given)
         except NoWitnessError:
             return self.answer("undecided", "the forms are equal, but no certificate can say so: an argument cancels")
         count = sum(1 for t in left.terms if t.coefficient)

@@ -47,7 +47,7 @@ def gathered(terms: Sequence[Monomial], forms: Forms) -> tuple[Monomial, ...]:
     first: dict[Key, Monomial] = {}
     totals: dict[Key, Fraction] = {}
     for term in terms:
-        key = forms.key(_moved(term, forms.free))
+        key = forms.key(moved(term, forms.free))
         first.setdefault(key, term)
         totals[key] = totals.get(key, Fraction(0)) + term.coefficient
     return tuple(
@@ -63,7 +63,7 @@ def _gathered_argument(factor, forms: Forms):
     return FunctionFactor(factor.function, factor.over, factor.free, terms, factor.at)
 
 
-def _moved(term: Monomial, free: Sequence[Index]) -> Monomial:
+def moved(term: Monomial, free: Sequence[Index]) -> Monomial:
     """The term with its own indices numbered above the free ones, as canonical forms need them."""
     start = 1 + max((i.id for i in free), default=-1)
     own = [i for i in dict.fromkeys(term.all_indices()) if i not in set(free)]
@@ -76,7 +76,7 @@ def witness(terms: Sequence[Monomial], targets: Sequence[Monomial], forms: Forms
     Raises:
         NoWitnessError: there is no correspondence of factors.
     """
-    terms, targets = [_moved(t, forms.free) for t in terms], [_moved(t, forms.free) for t in targets]
+    terms, targets = [moved(t, forms.free) for t in terms], [moved(t, forms.free) for t in targets]
     places = {forms.key(t): k for k, t in reversed(list(enumerate(targets)))}
     first: dict[Key, int] = {}
     found = []

@@ -19,7 +19,7 @@ def test_e_nl_is_nl_with_factorised_weights():
     assert verdict.status == "equal"
     assert verdict.counterexample is None
     assert [pair["powers"] for pair in verdict.certificate["pairs"]] == [{"N": -1}]
-    assert [step["by"] for step in verdict.certificate["left"]["steps"]] == ["expansion", "definition", "definition"]
+    assert [step["use"] for step in verdict.certificate["steps"]] == [0, 1]
 
 
 def test_a_missing_1_over_n_is_found_with_two_positions():

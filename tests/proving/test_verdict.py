@@ -40,7 +40,7 @@ def test_verdicts_are_values():
 def test_a_proof_prints_its_steps_and_its_bijection():
     text = str(EQUAL)
     assert text.startswith("equal at every size")
-    assert "x[n,c1]*u[c1,r]*v[r,c]  by w[d,b] = u[d,r]*v[r,b]" in text
+    assert "x[n,c1]*u[c1,r]*v[r,c]  by w[c,c1] = u[c,r]*v[r,c1]" in text
     assert "c1→c1" in text
 
 

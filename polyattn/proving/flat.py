@@ -1,0 +1,153 @@
+"""The expanded form of certificates: sums of products of tensors, with functions as tensors of their own.
+
+A text of this form is one line, `y[n,c] = 1/2/N*x[n,c1]*w[c1,c] - x[n,c]`, with one index in each slot: a slot whose
+size is a product is as many slots. A letter has one size in all of a certificate. `proofs/check.py` reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from string import ascii_lowercase
+
+from polyattn.algebra import FunctionFactor, Index, Monomial, TensorFactor
+from polyattn.language.syntax import IDENTITY
+from polyattn.proving.rewriting import bare, joined, normalised
+
+
+@dataclass
+class FlatSum:
+    """A sum of a certificate under construction.
+
+    Attributes:
+        slots: the indices of the left.
+        function: which function of the sum it is, if any.
+        over: the indices that the function runs over; those that it keeps are among the slots.
+        terms: products of tensors; identities between indices of the left come last.
+    """
+
+    name: str
+    slots: tuple[Index, ...]
+    function: str
+    over: tuple[Index, ...]
+    terms: list[Monomial]
+
+    @property
+    def letters(self) -> tuple[Index, ...]:
+        return tuple(dict.fromkeys((*self.slots, *self.over)))
+
+    def ordered(self, term: Monomial) -> Monomial:
+        """The term without identities but those between indices of the left, which come last, in their order."""
+        term = normalised(term, frozenset(self.letters))
+        plain = [f for f in term.factors if not is_identity(f)]
+        pairs = [tuple(sorted(f.indices, key=self.letters.index)) for f in term.factors if is_identity(f)]
+        last = sorted(pairs, key=lambda pair: self.letters.index(pair[1]))
+        return Monomial(term.coefficient, term.powers, (*plain, *(TensorFactor(IDENTITY, pair) for pair in last)))
+
+    def with_factors(self, term: Monomial, factors: Iterable[TensorFactor]) -> Monomial:
+        """A term with other factors; summed indices that are gone count by their size."""
+        summed = [i for i in term.indices() if i not in self.letters]
+        return self.ordered(joined(Monomial(term.coefficient, term.powers, ()), list(map(bare, factors)), summed))
+
+
+def is_identity(factor) -> bool:
+    return isinstance(factor, TensorFactor) and factor.tensor == IDENTITY
+
+
+@dataclass
+class Letters:
+    """Letters for indices: each size has its own, numbered in the order in which a line needs them."""
+
+    sizes: dict[str, str] = field(default_factory=dict)
+    _stems: dict[str, str] = field(default_factory=dict)
+
+    def line(self, total: FlatSum) -> tuple[str, list[dict[Index, str]]]:
+        """The text of a sum, and the letters of each of its terms."""
+        left = self.named(total.letters, {})
+        terms = [self.named(t.indices(), left) for t in total.terms]
+        body = sum_text(total.terms, terms)
+        if total.function:
+            over = f"[{','.join(left[i] for i in total.over)}]" if total.over else ""
+            body = f"{total.function}{over}({body})"
+        return f"{access_text(total.name, total.slots, left)} = {body}", terms
+
+    def named(self, indices: Iterable[Index], have: dict[Index, str]) -> dict[Index, str]:
+        found, taken = dict(have), set(have.values())
+        for index in indices:
+            if index not in found:
+                stem = self._stem(index.size)
+                letter = next(c for k in count() if (c := f"{stem}{k or ''}") not in taken)
+                found[index] = letter
+                taken.add(letter)
+                self.sizes[letter] = index.size
+        return found
+
+    def _stem(self, size: str) -> str:
+        if size not in self._stems:
+            used, first = set(self._stems.values()), "i" if size.isdigit() else size[0].lower()
+            options = (s for k in count(1) for s in (first * k, *(letter * k for letter in ascii_lowercase)))
+            self._stems[size] = next(s for s in options if s not in used)
+        return self._stems[size]
+
+
+def access_text(name: str, indices: Sequence[Index], letters: dict[Index, str]) -> str:
+    return f"{name}[{','.join(letters[i] for i in indices)}]" if indices else name
+
+
+def sum_text(terms: Sequence[Monomial], letters: Sequence[dict[Index, str]]) -> str:
+    text = ""
+    for term, names in zip(terms, letters, strict=True):
+        sign = "-" if term.coefficient < 0 else "+"
+        lead = f" {sign} " if text else sign.strip("+")
+        text += lead + product_text(term, names)
+    return text or "0"
+
+
+def product_text(term: Monomial, letters: dict[Index, str]) -> str:
+    number, below = abs(term.coefficient.numerator), term.coefficient.denominator
+    divide = ([str(below)] if below > 1 else []) + [s for s, e in term.powers for _ in range(-e)]
+    times = [s for s, e in term.powers for _ in range(e)]
+    times += [access_text(f.tensor, f.indices, letters) for f in term.factors if isinstance(f, TensorFactor)]
+    first = [str(number)] if number != 1 or divide or not times else []
+    if not first:
+        return "*".join(times)
+    return "*".join(["/".join([*first, *divide]), *times])
+
+
+@dataclass
+class Functions:
+    """The functions of a certificate, as sums of their own; equal texts share one name."""
+
+    letters: Letters
+    taken: frozenset[str]
+    sums: dict[str, FlatSum] = field(default_factory=dict)
+    lines: dict[str, str] = field(default_factory=dict)
+
+    def flat(self, terms: Iterable[Monomial], tidy: Callable[[Monomial], Monomial]) -> list[Monomial]:
+        """Terms with a tensor for each function."""
+        made = (Monomial(t.coefficient, t.powers, tuple(map(self._factor, t.factors))) for t in terms if t.coefficient)
+        return [tidy(t) for t in made]
+
+    def _factor(self, factor) -> TensorFactor:
+        if not isinstance(factor, FunctionFactor):
+            return factor
+        slots = factor.free if factor.reduces else (*factor.free, *factor.over)
+        new = FlatSum("", slots, factor.function, factor.over, [])
+        new.terms = self.flat(factor.terms, new.ordered)
+        return TensorFactor(self.add(new), factor.indices)
+
+    def add(self, new: FlatSum) -> str:
+        """The name of a function, which is an old one if there is one of the same text."""
+        text, _ = self.letters.line(new)
+        if text not in self.lines:
+            new.name = next(n for n in self._names() if n not in self.taken and n not in self.sums)
+            self.lines[text] = new.name
+            self.sums[new.name] = new
+        return self.lines[text]
+
+    def _names(self) -> Iterator[str]:
+        return (f"f{k}" for k in count(len(self.sums) + 1))
+
+    def texts(self) -> list[str]:
+        return [name + text for text, name in self.lines.items()]
