@@ -13,6 +13,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Read once, when torch is first imported, which no plugin has done yet.
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 
+import torch  # after the number of threads is set
+
+if not torch.cuda.is_available():
+    # Kernels are then checked in Triton's interpreter, which has to be chosen before anything imports Triton.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # A worker that shares its core with another one is slow now and then, which says nothing about the strategy.
 _shared = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("ci", derandomize=True, max_examples=50, **_shared)
@@ -21,8 +27,6 @@ settings.load_profile(os.environ.get("POLYATTN_HYPOTHESIS_PROFILE", "ci"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    import torch  # after the number of threads is set
-
     torch.manual_seed(0)  # modules draw their initial weights from the global generator
     if item.get_closest_marker("cuda") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")

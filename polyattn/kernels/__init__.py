@@ -1,0 +1,15 @@
+"""Fused kernels: what torch has no operation for, in Triton, beside its definition in torch.
+
+Each folder is one kernel: `naive.py` defines it in a few lines, `triton.py` computes it on a GPU (or in Triton's
+interpreter), `cost.py` counts it, `op.py` registers it with torch, with gradients, so that `torch.compile` and
+`torch.export` keep it as one operation. On other devices, other dtypes or without Triton the definition runs.
+"""
+
+from polyattn.kernels.bilinear import bilinear
+from polyattn.kernels.cost import Cost
+from polyattn.kernels.gram import gram
+from polyattn.kernels.hadamard_mean import hadamard_mean
+from polyattn.kernels.linear_attention import linear_attention
+from polyattn.kernels.project import project, project_pair
+
+__all__ = ["Cost", "bilinear", "gram", "hadamard_mean", "linear_attention", "project", "project_pair"]

@@ -1,0 +1,130 @@
+"""`bilinear` as operators of torch: two linear operations, each of which is the other's gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polyattn.kernels import runtime
+from polyattn.kernels.bilinear import naive
+
+MOST_BLOCKS = 256
+"""With more blocks in a map than this, two matrix products take less than their Kronecker product."""
+
+
+def bilinear(x: Tensor, p: Tensor, q: Tensor, precision: str = "") -> Tensor:
+    """The bilinear attentional transform with block matrices, Y = (P ⊗ I) X (Q ⊗ I) (BA-Transform, Eq. 1, Figure 3).
+
+    y[b,(i u),(j v),(g n)] = Σ_kl p[b,g,i,k] x[b,(k u),(l v),(g n)] q[b,g,l,j], where a map of H x W positions is cut
+    into S x T blocks of ceil(H / S) x ceil(W / T) positions. Where a side is no multiple, the map counts as continued
+    by zeros; nothing is copied. P ⊗ I and Q ⊗ I are never expanded, and X is read once.
+
+    Args:
+        x: (B, H, W, C) in any strides: channels-last memory, or (B, C, H, W) with its channels moved.
+        p: (B, G, S, S), a matrix for the rows of each group of C / G channels.
+        q: (B, G, T, T), for the columns.
+        precision: of float32 products: "ieee", "tf32", or "" for torch's setting.
+
+    Returns:
+        (B, H, W, C) in the memory order of x.
+
+    Raises:
+        SizeError: the shapes or dtypes do not fit.
+    """
+    fits = x.dim() == p.dim() == q.dim() == 4 and p.shape[:2] == q.shape[:2] and p.shape[0] == x.shape[0]
+    fits = fits and p.shape[2] == p.shape[3] and q.shape[2] == q.shape[3] and x.shape[3] % max(1, p.shape[1]) == 0
+    runtime.expect(fits, "bilinear", {"x": x, "p": p, "q": q}, "x (B, H, W, G M), p (B, G, S, S), q (B, G, T, T)")
+    x, p, q = runtime.one_dtype(x, p, q)
+    s, t = p.shape[2], q.shape[2]
+    if s * t > MOST_BLOCKS:
+        return _two_products(x, p, q)
+    weights = torch.einsum("bgik,bglj->bgijkl", p, q).flatten(4).flatten(2, 3)
+    return block_mix(x, weights, s, t, precision)
+
+
+def _two_products(x: Tensor, p: Tensor, q: Tensor) -> Tensor:
+    rows = torch.einsum("bgik,bgmkulv->bgmiulv", p, naive.blocks(x, p, q))
+    return naive.joined(torch.einsum("bgmiulv,bglj->bgmiujv", rows, q), x.shape)
+
+
+def block_mix(x: Tensor, k: Tensor, s: int, t: int, precision: str = "") -> Tensor:
+    """Every block a sum of all blocks, y[b,(i u),(j v),(g m)] = Σ_kl k[b,g,(i j),(k l)] x[b,(k u),(l v),(g m)].
+
+    Args:
+        x: (B, H, W, C) in any strides, cut into S x T blocks as in `bilinear`.
+        k: (B, G, S T, S T).
+        s, t: how many blocks there are along the height and along the width.
+        precision: as in `bilinear`.
+    """
+    return torch.ops.polyattn.block_mix(x, k, s, t, precision)
+
+
+def block_cross(y: Tensor, x: Tensor, groups: int, s: int, t: int, precision: str = "") -> Tensor:
+    """Inner products of blocks, c[b,g,(i j),(k l)] = Σ_uvm y[b,(i u),(j v),(g m)] x[b,(k u),(l v),(g m)].
+
+    Returns:
+        (B, G, S T, S T): the gradient of `block_mix` with respect to its weights.
+    """
+    return torch.ops.polyattn.block_cross(y, x, groups, s, t, precision)
+
+
+@torch.library.custom_op("polyattn::block_mix", mutates_args=())
+@runtime.without_autocast
+def _block_mix(x: Tensor, k: Tensor, s: int, t: int, precision: str) -> Tensor:
+    if runtime.runs_triton(x, k):
+        from polyattn.kernels.bilinear import triton
+
+        return triton.block_mix(x, k, s, t, precision)
+    return torch.empty_like(x).copy_(naive.block_mix(x, k, s, t))
+
+
+@_block_mix.register_fake
+def _(x: Tensor, k: Tensor, s: int, t: int, precision: str) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _setup_mix(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, k, ctx.s, ctx.t, ctx.precision = inputs
+    ctx.save_for_backward(x, k)
+
+
+def _backward_mix(ctx: Any, seed: Tensor) -> tuple[Tensor | None, ...]:
+    x, k = ctx.saved_tensors
+    s, t, how = ctx.s, ctx.t, ctx.precision
+    return block_mix(seed, k.mT, s, t, how), block_cross(seed, x, k.shape[1], s, t, how), None, None, None
+
+
+_block_mix.register_autograd(_backward_mix, setup_context=_setup_mix)
+_block_mix.register_vmap(runtime.vmap_by(lambda x, k, s, t, precision: naive.block_mix(x, k, s, t)))
+
+
+@torch.library.custom_op("polyattn::block_cross", mutates_args=())
+@runtime.without_autocast
+def _block_cross(y: Tensor, x: Tensor, groups: int, s: int, t: int, precision: str) -> Tensor:
+    if runtime.runs_triton(y, x):
+        from polyattn.kernels.bilinear import triton
+
+        return triton.block_cross(y, x, groups, s, t, precision)
+    return naive.block_cross(y, x, groups, s, t)
+
+
+@_block_cross.register_fake
+def _(y: Tensor, x: Tensor, groups: int, s: int, t: int, precision: str) -> Tensor:
+    return x.new_empty((x.shape[0], groups, s * t, s * t))
+
+
+def _setup_cross(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    y, x, ctx.groups, ctx.s, ctx.t, ctx.precision = inputs
+    ctx.save_for_backward(y, x)
+
+
+def _backward_cross(ctx: Any, seed: Tensor) -> tuple[Tensor | None, ...]:
+    y, x = ctx.saved_tensors
+    s, t, how = ctx.s, ctx.t, ctx.precision
+    return block_mix(x, seed, s, t, how), block_mix(y, seed.mT, s, t, how), None, None, None, None
+
+
+_block_cross.register_autograd(_backward_cross, setup_context=_setup_cross)
+_block_cross.register_vmap(runtime.vmap_by(lambda y, x, groups, s, t, _: naive.block_cross(y, x, groups, s, t)))

@@ -1,0 +1,5 @@
+"""`hadamard_mean`: the mean over positions of the product of two projections, neither of them written to memory."""
+
+from polyattn.kernels.hadamard_mean.op import hadamard_mean
+
+__all__ = ["hadamard_mean"]

@@ -1,0 +1,137 @@
+"""`project` and `project_pair` as operators of torch: dispatch, shapes, gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polyattn.kernels import runtime
+from polyattn.kernels.project import naive
+
+
+def project(x: Tensor, w: Tensor, scale: Tensor | None = None, precision: str = "") -> Tensor:
+    """Rows times a matrix whose rows are scaled, y[b,n,o] = Σ_c x[b,n,c] scale[b,c] w[c,o], in one pass.
+
+    The scaled matrix, one for every batch element, is never written to memory.
+
+    Args:
+        x: (B, N, C) in any strides.
+        w: (C, O), or (B, C, O).
+        scale: (B, C), or None for ones.
+        precision: of float32 products: "ieee", "tf32", or "" for torch's setting.
+
+    Returns:
+        (B, N, O) in the order of axes that x has in memory.
+
+    Raises:
+        SizeError: the shapes or dtypes do not fit.
+
+    >>> project(torch.ones(1, 2, 2), torch.eye(2), torch.tensor([[3.0, 4.0]]))
+    tensor([[[3., 4.],
+             [3., 4.]]])
+    """
+    fits = x.dim() == 3 and _matrix_fits(x, w) and (scale is None or scale.shape == (x.shape[0], x.shape[2]))
+    named = {"x": x, "w": w} | ({} if scale is None else {"scale": scale})
+    runtime.expect(fits, "project", named, "x (B, N, C), w (C, O) or (B, C, O), scale (B, C)")
+    x, w, *rest = runtime.one_dtype(*named.values())
+    return torch.ops.polyattn.project(x, w, rest[0] if rest else None, precision)
+
+
+def project_pair(a: Tensor, m: Tensor, x: Tensor, s: Tensor, precision: str = "") -> Tensor:
+    """Two products added in one accumulator, y[b,n,o] = Σ_c a[b,n,c] m[b,c,o] + Σ_c x[b,n,c] s[b,c,o].
+
+    With a = dY, m = Mᵀ (a transposed view is as good) it is the input's gradient of a layer in Gram form.
+
+    Args:
+        a, x: (B, N, C) and (B, N, L), in any strides.
+        m, s: (C, O) and (L, O), or with the batch first.
+        precision: of float32 products: "ieee", "tf32", or "" for torch's setting.
+
+    Returns:
+        (B, N, O) in the order of axes that a has in memory.
+
+    Raises:
+        SizeError: the shapes or dtypes do not fit.
+    """
+    fits = a.dim() == x.dim() == 3 and a.shape[:2] == x.shape[:2] and _matrix_fits(a, m) and _matrix_fits(x, s)
+    named = {"a": a, "m": m, "x": x, "s": s}
+    wanted = "a (B, N, C), m (C, O) or (B, C, O), x (B, N, L), s (L, O) or (B, L, O)"
+    runtime.expect(fits and m.shape[-1] == s.shape[-1], "project_pair", named, wanted)
+    return torch.ops.polyattn.project_pair(*runtime.one_dtype(a, m, x, s), precision)
+
+
+def _matrix_fits(x: Tensor, w: Tensor) -> bool:
+    return w.dim() in (2, 3) and w.shape[-2] == x.shape[2] and (w.dim() == 2 or w.shape[0] == x.shape[0])
+
+
+@torch.library.custom_op("polyattn::project", mutates_args=())
+@runtime.without_autocast
+def _project(x: Tensor, w: Tensor, scale: Tensor | None, precision: str) -> Tensor:
+    if runtime.runs_triton(x, w):
+        from polyattn.kernels.project import triton
+
+        return triton.project(x, w, scale, precision)
+    return runtime.rows_like(x, w.shape[-1]).copy_(naive.project(x, w, scale))
+
+
+@_project.register_fake
+def _(x: Tensor, w: Tensor, scale: Tensor | None, precision: str) -> Tensor:
+    return runtime.rows_like(x, w.shape[-1])
+
+
+def _setup_project(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, w, scale, ctx.precision = inputs
+    ctx.scaled = scale is not None
+    ctx.save_for_backward(*(t for t in (x, w, scale) if t is not None))
+
+
+def _backward_project(ctx: Any, seed: Tensor) -> tuple[Tensor | None, ...]:
+    x, w, *rest = ctx.saved_tensors
+    dx = torch.matmul(seed, w.mT)
+    if not ctx.scaled:
+        return dx, _matrix_gradient(x, seed, w), None, None
+    (scale,) = rest
+    cross = torch.matmul(x.mT, seed)
+    dw = cross * scale[:, :, None]
+    return dx * scale[:, None], dw if w.dim() == 3 else dw.sum(0), (cross * w).sum(-1), None
+
+
+def _matrix_gradient(x: Tensor, seed: Tensor, w: Tensor) -> Tensor:
+    """Σ_n x[b,n,c] seed[b,n,o], summed over the batch too where one matrix serves it."""
+    return torch.matmul(x.mT, seed) if w.dim() == 3 else torch.einsum("bnc,bno->co", x, seed)
+
+
+_project.register_autograd(_backward_project, setup_context=_setup_project)
+_project.register_vmap(runtime.vmap_by(lambda x, w, scale, precision: naive.project(x, w, scale)))
+
+
+@torch.library.custom_op("polyattn::project_pair", mutates_args=())
+@runtime.without_autocast
+def _project_pair(a: Tensor, m: Tensor, x: Tensor, s: Tensor, precision: str) -> Tensor:
+    if runtime.runs_triton(a, m, x, s):
+        from polyattn.kernels.project import triton
+
+        return triton.project_pair(a, m, x, s, precision)
+    return runtime.rows_like(a, m.shape[-1]).copy_(naive.project_pair(a, m, x, s))
+
+
+@_project_pair.register_fake
+def _(a: Tensor, m: Tensor, x: Tensor, s: Tensor, precision: str) -> Tensor:
+    return runtime.rows_like(a, m.shape[-1])
+
+
+def _setup_pair(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    a, m, x, s, ctx.precision = inputs
+    ctx.save_for_backward(a, m, x, s)
+
+
+def _backward_pair(ctx: Any, seed: Tensor) -> tuple[Tensor | None, ...]:
+    a, m, x, s = ctx.saved_tensors
+    da, dx = torch.matmul(seed, m.mT), torch.matmul(seed, s.mT)
+    return da, _matrix_gradient(a, seed, m), dx, _matrix_gradient(x, seed, s), None
+
+
+_project_pair.register_autograd(_backward_pair, setup_context=_setup_pair)
+_project_pair.register_vmap(runtime.vmap_by(lambda a, m, x, s, precision: naive.project_pair(a, m, x, s)))

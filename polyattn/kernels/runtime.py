@@ -1,0 +1,140 @@
+"""What all kernels share at run time: where Triton runs, dtypes, precision, memory, and the shape of operators."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import cache, wraps
+from importlib.util import find_spec
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from polyattn.errors import SizeError
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+"""What the Triton kernels take; other dtypes take the torch path."""
+
+FLOAT32 = torch.float32
+
+PRECISIONS = ("", "ieee", "tf32")
+"""How float32 products are computed: exactly rounded, or in the matrix units with 10-bit mantissas. The empty text
+follows `torch.set_float32_matmul_precision`: "highest" is ieee."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@cache
+def has_triton() -> bool:
+    """Whether Triton is installed; nothing is imported."""
+    return find_spec("triton") is not None
+
+
+def interpreting() -> bool:
+    """Whether kernels run in Triton's interpreter, on tensors of the CPU.
+
+    The variable has to be set before Triton is first imported.
+    """
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def runs_triton(*tensors: Tensor) -> bool:
+    """Whether the tensors take a Triton kernel here; otherwise they take the definition in torch."""
+    first = tensors[0]
+    if first.dtype not in DTYPES or not all(t.numel() for t in tensors) or not has_triton():
+        return False
+    return first.is_cuda or (first.device.type == "cpu" and interpreting())
+
+
+def input_precision(dtype: torch.dtype, precision: str) -> str:
+    """Triton's name for how products are computed."""
+    if dtype != torch.float32:
+        return "ieee"  # the products of 16-bit numbers are exact in float32
+    return precision or ("ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32")
+
+
+def accumulator(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which sums over positions are taken."""
+    return dtype if dtype == torch.float64 else torch.float32
+
+
+def allocate(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Uninitialised contiguous memory: a kernel writes every element of what it allocates."""
+    return torch.empty(tuple(shape), dtype=dtype, device=device)
+
+
+def allocate_like(x: Tensor) -> Tensor:
+    """Uninitialised memory of the shape and, where it has no gaps, the layout of a tensor."""
+    return torch.empty_like(x)
+
+
+def processors(device: torch.device) -> int:
+    """Multiprocessors of a device, which a launch should fill; the interpreter is one."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+
+
+def splits_for(programs: int, rows: int, block: int, device: torch.device) -> int:
+    """Into how many parts to cut a sum over rows so that the device is full: at least eight tiles for each."""
+    wanted = -(-4 * processors(device) // max(1, programs))
+    return max(1, min(wanted, rows // (8 * block)))
+
+
+def one_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in autocast's dtype where that is on.
+
+    Raises:
+        SizeError: they are of several dtypes.
+    """
+    kind = tensors[0].device.type
+    if torch.is_autocast_enabled(kind) and tensors[0].dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(kind)
+        return tuple(t.to(dtype) for t in tensors)
+    if any(t.dtype != tensors[0].dtype for t in tensors):
+        raise SizeError(f"a kernel takes tensors of one dtype, not {', '.join(str(t.dtype) for t in tensors)}")
+    return tensors
+
+
+def expect(condition: bool, kernel: str, tensors: dict[str, Tensor], wanted: str) -> None:
+    """Refuse shapes that a kernel is not for, naming them.
+
+    Raises:
+        SizeError: the condition does not hold.
+    """
+    if not condition:
+        shapes = ", ".join(f"{name} {tuple(t.shape)}" for name, t in tensors.items())
+        raise SizeError(f"{kernel} takes {wanted}, not {shapes}")
+
+
+def without_autocast(function: F) -> F:
+    """Operators get the dtypes that they were given: what they call is not cast again."""
+
+    @wraps(function)
+    def wrapped(x: Tensor, *rest: Any) -> Any:
+        with torch.autocast(x.device.type, enabled=False):
+            return function(x, *rest)
+
+    return wrapped  # pyright: ignore[reportReturnType]
+
+
+def vmap_by(naive: Callable[..., Any]) -> Callable[..., Any]:
+    """The rule by which `torch.vmap` batches an operator: through its definition in torch."""
+
+    def rule(_: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
+        result = torch.vmap(naive, in_dims)(*args)
+        return result, (0,) * len(result) if isinstance(result, tuple) else 0
+
+    return rule
+
+
+def rows_like(x: Tensor, columns: int) -> Tensor:
+    """Uninitialised memory of shape (B, N, columns) for the rows of x (B, N, C), in the order of axes that x has."""
+    batch, rows, _ = x.shape
+    if x.stride(1) == 1 and x.stride(2) != 1:
+        return allocate((batch, columns, rows), x.dtype, x.device).transpose(1, 2)
+    return allocate((batch, rows, columns), x.dtype, x.device)
+
+
+def row_strides(m: Tensor) -> tuple[int, int, int]:
+    """The strides of (B, K, O) or of one (K, O) that the whole batch shares."""
+    return (m.stride(0), m.stride(1), m.stride(2)) if m.dim() == 3 else (0, m.stride(0), m.stride(1))

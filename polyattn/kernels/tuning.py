@@ -1,0 +1,116 @@
+"""Which tile a kernel runs with: the fastest of a few, measured once for each kind of problem, and remembered.
+
+Choices are kept in the process and in `tuning.json` in the folder that POLYATTN_CACHE names (by default
+`~/.cache/polyattn`), by device, Triton's version, kernel and problem. Lengths count by their next power of two.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Tile(NamedTuple):
+    """Sides of a kernel's blocks, and how Triton compiles it.
+
+    Attributes:
+        rows, columns: of the block of results that one program makes.
+        inner: how much of the summed axis it takes at a time.
+        warps: of one program.
+        stages: of the loads that run ahead of the arithmetic.
+    """
+
+    rows: int
+    columns: int
+    inner: int
+    warps: int = 4
+    stages: int = 3
+
+    @property
+    def launch(self) -> dict[str, int]:
+        return {"num_warps": self.warps, "num_stages": self.stages}
+
+
+SMALL = Tile(16, 16, 16)
+"""The least that a matrix product takes: for the interpreter, so that small tests have several tiles."""
+
+_chosen: dict[str, Tile] = {}
+
+
+def best(
+    kernel: str, problem: Sequence[object], x: Tensor, tiles: Sequence[Tile], run: Callable[[Tile], object]
+) -> Tile:
+    """The fastest tile for a problem.
+
+    Args:
+        kernel: its name.
+        problem: what the choice depends on: lengths (grouped by powers of two), dtypes, layouts.
+        x: a tensor on the device.
+        tiles: the candidates; the first where nothing can be measured, as in the capture of a CUDA graph.
+        run: launches the kernel with a tile.
+    """
+    if x.device.type != "cuda":
+        return SMALL
+    parts = [str(1 << max(0, p - 1).bit_length()) if type(p) is int else str(p) for p in problem]
+    key = " ".join([_device(x.device), kernel, str(x.dtype), *parts])
+    if key not in _chosen:
+        known = _remembered().get(key)
+        if known is not None and Tile(*known) in tiles:
+            _chosen[key] = Tile(*known)
+        elif torch.cuda.is_current_stream_capturing():
+            return tiles[0]
+        else:
+            _chosen[key] = min(tiles, key=lambda tile: _milliseconds(tile, run))
+            _remember(key, _chosen[key])
+    return _chosen[key]
+
+
+@cache
+def _device(device: torch.device) -> str:
+    import triton
+
+    return f"{torch.cuda.get_device_name(device)} {triton.__version__}"
+
+
+def _milliseconds(tile: Tile, run: Callable[[Tile], object]) -> float:
+    """A launch's median time; infinite for tiles that ask for more than the device has."""
+    from triton.runtime.errors import OutOfResources
+    from triton.testing import do_bench
+
+    try:
+        time = do_bench(lambda: run(tile), warmup=10, rep=40, return_mode="median")
+    except OutOfResources:
+        return float("inf")
+    assert isinstance(time, float)
+    return time
+
+
+def cache_file() -> Path:
+    """Where choices are kept between processes."""
+    folder = os.environ.get("POLYATTN_CACHE") or "~/.cache/polyattn"
+    return Path(folder).expanduser() / "tuning.json"
+
+
+def _remembered() -> dict[str, list[int]]:
+    try:
+        return json.loads(cache_file().read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _remember(key: str, tile: Tile) -> None:
+    """Keep a choice; where the folder cannot be written, it is measured again in the next process."""
+    with contextlib.suppress(OSError):
+        path = cache_file()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(f".{os.getpid()}")
+        draft.write_text(json.dumps(_remembered() | {key: list(tile)}, indent=1))
+        draft.replace(path)
