@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from polyattn.errors import SizeError
 
@@ -21,6 +22,8 @@ FLOAT32 = torch.float32
 PRECISIONS = ("", "ieee", "tf32")
 """How float32 products are computed: exactly rounded, or in the matrix units with 10-bit mantissas. The empty text
 follows `torch.set_float32_matmul_precision`: "highest" is ieee."""
+
+_transforms = torch._C._functorch.peek_interpreter_stack  # pyright: ignore[reportAttributeAccessIssue]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -117,14 +120,15 @@ def without_autocast(function: F) -> F:
     return wrapped  # pyright: ignore[reportReturnType]
 
 
-def vmap_by(naive: Callable[..., Any]) -> Callable[..., Any]:
-    """The rule by which `torch.vmap` batches an operator: through its definition in torch."""
+def transformed() -> bool:
+    """Whether a transform of `torch.func` or forward-mode differentiation is under way.
 
-    def rule(_: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
-        result = torch.vmap(naive, in_dims)(*args)
-        return result, (0,) * len(result) if isinstance(result, tuple) else 0
-
-    return rule
+    torch gives its own operators rules for those, and none to others: the definition, made of them, runs instead.
+    A compiler sees the operators only.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    return _transforms() is not None or forward_ad._current_level >= 0
 
 
 def rows_like(x: Tensor, columns: int) -> Tensor:

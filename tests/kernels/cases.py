@@ -177,6 +177,8 @@ def distance(have: Any, want: Any) -> float:
     worst = 0.0
     for mine, theirs in pairs:
         assert mine.shape == theirs.shape
-        error = (mine.double() - theirs.double()).norm() / theirs.double().norm().clamp_min(1e-3)
-        worst = max(worst, float(error)) if error == error else float("nan")
+        error = (mine.detach().double() - theirs.detach().double()).norm() / theirs.detach().double().norm().clamp_min(
+            1e-3
+        )
+        worst = max(worst, error.item()) if error == error else float("nan")
     return worst

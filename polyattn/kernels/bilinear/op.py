@@ -58,6 +58,8 @@ def block_mix(x: Tensor, k: Tensor, s: int, t: int, precision: str = "") -> Tens
         s, t: how many blocks there are along the height and along the width.
         precision: as in `bilinear`.
     """
+    if runtime.transformed():
+        return naive.block_mix(x, k, s, t)
     return torch.ops.polyattn.block_mix(x, k, s, t, precision)
 
 
@@ -67,6 +69,8 @@ def block_cross(y: Tensor, x: Tensor, groups: int, s: int, t: int, precision: st
     Returns:
         (B, G, S T, S T): the gradient of `block_mix` with respect to its weights.
     """
+    if runtime.transformed():
+        return naive.block_cross(y, x, groups, s, t)
     return torch.ops.polyattn.block_cross(y, x, groups, s, t, precision)
 
 
@@ -97,7 +101,6 @@ def _backward_mix(ctx: Any, seed: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _block_mix.register_autograd(_backward_mix, setup_context=_setup_mix)
-_block_mix.register_vmap(runtime.vmap_by(lambda x, k, s, t, precision: naive.block_mix(x, k, s, t)))
 
 
 @torch.library.custom_op("polyattn::block_cross", mutates_args=())
@@ -127,4 +130,3 @@ def _backward_cross(ctx: Any, seed: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _block_cross.register_autograd(_backward_cross, setup_context=_setup_cross)
-_block_cross.register_vmap(runtime.vmap_by(lambda y, x, groups, s, t, _: naive.block_cross(y, x, groups, s, t)))

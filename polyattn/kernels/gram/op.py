@@ -34,6 +34,8 @@ def gram(x: Tensor, scale: float = 1.0, precision: str = "") -> Tensor:
     """
     runtime.expect(x.dim() == 3, "gram", {"x": x}, "x of shape (B, N, C)")
     (x,) = runtime.one_dtype(x)
+    if runtime.transformed():
+        return naive.gram(x, scale)
     return torch.ops.polyattn.gram(x, scale, precision)
 
 
@@ -63,4 +65,3 @@ def _backward(ctx: Any, seed: Tensor) -> tuple[Tensor, None, None]:
 
 
 _gram.register_autograd(_backward, setup_context=_setup)
-_gram.register_vmap(runtime.vmap_by(lambda x, scale, precision: naive.gram(x, scale)))

@@ -38,6 +38,8 @@ def hadamard_mean(x: Tensor, w1: Tensor, w2: Tensor, scale: float | None = None,
     runtime.expect(fits, "hadamard_mean", {"x": x, "w1": w1, "w2": w2}, "x (B, N, C) and w1, w2 (C, D)")
     x, w1, w2 = runtime.one_dtype(x, w1, w2)
     factor = 1 / max(1, x.shape[1]) if scale is None else scale
+    if runtime.transformed():
+        return naive.hadamard_mean(x, w1, w2, factor)
     return torch.ops.polyattn.hadamard_mean(x, w1, w2, factor, precision)
 
 
@@ -77,4 +79,3 @@ def _backward(ctx: Any, seed: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _hadamard_mean.register_autograd(_backward, setup_context=_setup)
-_hadamard_mean.register_vmap(runtime.vmap_by(lambda x, w1, w2, scale, _: naive.hadamard_mean(x, w1, w2, scale)))

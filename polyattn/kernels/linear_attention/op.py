@@ -42,6 +42,8 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor, precision: str = "") -> Te
     wanted = "q and k (B, heads, N, R), v (B, heads, N, S)"
     runtime.expect(fits, "linear_attention", {"q": q, "k": k, "v": v}, wanted)
     q, k, v = runtime.one_dtype(q, k, v)
+    if runtime.transformed():
+        return naive.linear_attention(q, k, v)
     context, _ = torch.ops.polyattn.linear_context(k, v, precision)
     return torch.ops.polyattn.linear_query(q, context, precision)
 
@@ -99,8 +101,6 @@ def _backward_context(ctx: Any, dc: Tensor, _: Any) -> tuple[Tensor | None, ...]
 
 
 _context.register_autograd(_backward_context, setup_context=_setup_context)
-_context.register_vmap(runtime.vmap_by(lambda k, v, precision: naive.context(k, v)))
-_context_backward.register_vmap(runtime.vmap_by(lambda *args: naive.context_backward(*args[:-1])))
 
 
 @torch.library.custom_op("polyattn::linear_query", mutates_args=())
@@ -147,5 +147,3 @@ def _backward_query(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _query.register_autograd(_backward_query, setup_context=_setup_query)
-_query.register_vmap(runtime.vmap_by(lambda q, c, precision: naive.query(q, c)))
-_query_backward.register_vmap(runtime.vmap_by(lambda q, c, dy, precision: naive.query_backward(q, c, dy)))

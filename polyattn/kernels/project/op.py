@@ -36,7 +36,10 @@ def project(x: Tensor, w: Tensor, scale: Tensor | None = None, precision: str = 
     named = {"x": x, "w": w} | ({} if scale is None else {"scale": scale})
     runtime.expect(fits, "project", named, "x (B, N, C), w (C, O) or (B, C, O), scale (B, C)")
     x, w, *rest = runtime.one_dtype(*named.values())
-    return torch.ops.polyattn.project(x, w, rest[0] if rest else None, precision)
+    factor = rest[0] if rest else None
+    if runtime.transformed():
+        return naive.project(x, w, factor)
+    return torch.ops.polyattn.project(x, w, factor, precision)
 
 
 def project_pair(a: Tensor, m: Tensor, x: Tensor, s: Tensor, precision: str = "") -> Tensor:
@@ -59,7 +62,10 @@ def project_pair(a: Tensor, m: Tensor, x: Tensor, s: Tensor, precision: str = ""
     named = {"a": a, "m": m, "x": x, "s": s}
     wanted = "a (B, N, C), m (C, O) or (B, C, O), x (B, N, L), s (L, O) or (B, L, O)"
     runtime.expect(fits and m.shape[-1] == s.shape[-1], "project_pair", named, wanted)
-    return torch.ops.polyattn.project_pair(*runtime.one_dtype(a, m, x, s), precision)
+    a, m, x, s = runtime.one_dtype(a, m, x, s)
+    if runtime.transformed():
+        return naive.project_pair(a, m, x, s)
+    return torch.ops.polyattn.project_pair(a, m, x, s, precision)
 
 
 def _matrix_fits(x: Tensor, w: Tensor) -> bool:
@@ -104,7 +110,6 @@ def _matrix_gradient(x: Tensor, seed: Tensor, w: Tensor) -> Tensor:
 
 
 _project.register_autograd(_backward_project, setup_context=_setup_project)
-_project.register_vmap(runtime.vmap_by(lambda x, w, scale, precision: naive.project(x, w, scale)))
 
 
 @torch.library.custom_op("polyattn::project_pair", mutates_args=())
@@ -134,4 +139,3 @@ def _backward_pair(ctx: Any, seed: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _project_pair.register_autograd(_backward_pair, setup_context=_setup_pair)
-_project_pair.register_vmap(runtime.vmap_by(lambda a, m, x, s, precision: naive.project_pair(a, m, x, s)))

@@ -1,0 +1,268 @@
+"""The operators: gradients, shapes under tracing, compilers, transforms, autocast, refusals."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+
+import polyattn as pa
+from polyattn import kernels
+from polyattn.kernels import runtime
+from polyattn.kernels.bilinear import block_cross, block_mix
+from polyattn.kernels.bilinear import naive as bilinear_naive
+from polyattn.kernels.gram import naive as gram_naive
+from polyattn.kernels.hadamard_mean import naive as hadamard_naive
+from polyattn.kernels.linear_attention import naive as linear_naive
+from polyattn.kernels.project import naive as project_naive
+
+from .cases import DEVICE, LAYOUTS, distance, within_nan
+
+FUNCTIONS = {
+    "gram": (kernels.gram, gram_naive.gram, [(2, 20, 5)]),
+    "hadamard_mean, tall": (
+        lambda x, v, w: kernels.hadamard_mean(x, v, w, 0.1),
+        lambda x, v, w: hadamard_naive.hadamard_mean(x, v, w, 0.1),
+        [(2, 20, 5), (5, 4), (5, 4)],
+    ),
+    "hadamard_mean, wide": (
+        kernels.hadamard_mean,
+        lambda x, v, w: hadamard_naive.hadamard_mean(x, v, w, 1 / 3),
+        [(2, 3, 5), (5, 4), (5, 4)],
+    ),
+    "project": (kernels.project, project_naive.project, [(2, 20, 5), (5, 4), (2, 5)]),
+    "project without scale": (kernels.project, project_naive.project, [(2, 20, 5), (2, 5, 4)]),
+    "project_pair": (
+        kernels.project_pair,
+        project_naive.project_pair,
+        [(2, 20, 5), (2, 5, 4), (2, 20, 3), (3, 4)],
+    ),
+    "bilinear": (kernels.bilinear, bilinear_naive.bilinear, [(2, 7, 5, 6), (2, 2, 3, 3), (2, 2, 2, 2)]),
+    "bilinear of many blocks": (
+        kernels.bilinear,
+        bilinear_naive.bilinear,
+        [(1, 17, 17, 2), (1, 1, 17, 17), (1, 1, 17, 17)],
+    ),
+    "block_cross": (
+        lambda y, x: block_cross(y, x, 2, 3, 2),
+        lambda y, x: bilinear_naive.block_cross(y, x, 2, 3, 2),
+        [(2, 7, 5, 6), (2, 7, 5, 6)],
+    ),
+    "linear_attention": (
+        kernels.linear_attention,
+        linear_naive.linear_attention,
+        [(2, 2, 20, 5), (2, 2, 20, 5), (2, 2, 20, 4)],
+    ),
+}
+
+
+def draw(shapes, dtype=torch.float32, device=DEVICE):
+    return [torch.randn(shape, dtype=dtype, device=device, requires_grad=True) for shape in shapes]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_gradients_equal_those_of_the_definition(name, layout):
+    function, naive, shapes = FUNCTIONS[name]
+    inputs = [within_nan(t.detach(), layout if k == 0 else "rows").requires_grad_() for k, t in enumerate(draw(shapes))]
+    exact = [t.detach().double().requires_grad_() for t in inputs]
+    y, reference = function(*inputs), naive(*exact)
+    seed = torch.randn_like(reference)
+    have = torch.autograd.grad(y, inputs, seed.to(y))
+    assert distance([y, *have], [reference, *torch.autograd.grad(reference, exact, seed)]) < 2e-5
+
+
+@pytest.mark.parametrize("name", [n for n in FUNCTIONS if "many" not in n])
+def test_first_and_second_derivatives_equal_finite_differences(name):
+    function, _, shapes = FUNCTIONS[name]
+    inputs = draw([tuple(min(n, 6) for n in s) for s in shapes], torch.float64, "cpu")
+    assert gradcheck(function, inputs, fast_mode=True)
+    assert gradgradcheck(function, inputs, fast_mode=True)
+
+
+@pytest.mark.parametrize("name", ["gram", "hadamard_mean, tall", "bilinear", "linear_attention"])
+def test_second_derivatives_in_single_precision_equal_the_definitions(name):
+    function, naive, shapes = FUNCTIONS[name]
+    inputs = draw(shapes)
+
+    def second(f, tensors):
+        first = torch.autograd.grad(f(*tensors).square().sum(), tensors, create_graph=True)
+        return torch.autograd.grad(sum(g.square().sum() for g in first), tensors)
+
+    exact = [t.detach().double().requires_grad_() for t in inputs]
+    assert distance(second(function, inputs), second(naive, exact)) < 1e-4
+
+
+OPERATORS = {
+    "gram": [(2, 20, 5), 0.5, ""],
+    "hadamard_mean": [(2, 20, 5), (5, 4), (5, 4), 0.5, ""],
+    "project": [(2, 20, 5), (5, 4), (2, 5), ""],
+    "project_pair": [(2, 20, 5), (2, 5, 4), (2, 20, 3), (3, 4), ""],
+    "block_mix": [(2, 7, 5, 6), (2, 2, 6, 6), 3, 2, ""],
+    "block_cross": [(2, 7, 5, 6), (2, 7, 5, 6), 2, 3, 2, ""],
+    "linear_context": [(2, 2, 20, 5), (2, 2, 20, 4), ""],
+    "linear_query": [(2, 2, 20, 5), (2, 2, 5, 4), ""],
+    "linear_context_backward": [(2, 2, 20, 5), (2, 2, 20, 4), (2, 2, 5, 4), (2, 2, 5), (2, 2, 5, 4), ""],
+    "linear_query_backward": [(2, 2, 20, 5), (2, 2, 5, 4), (2, 2, 20, 4), ""],
+}
+CHECKS = ("test_schema", "test_faketensor", "test_autograd_registration")
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_operators_keep_torch_s_rules(name, layout):
+    backward = name.endswith("backward")
+    arguments = [
+        within_nan(torch.randn(a, device=DEVICE), layout if k == 0 else "rows").requires_grad_(not backward)
+        if isinstance(a, tuple)
+        else a
+        for k, a in enumerate(OPERATORS[name])
+    ]
+    torch.library.opcheck(getattr(torch.ops.polyattn, name), tuple(arguments), test_utils=CHECKS)
+
+
+@pytest.mark.parametrize("name", ["gram", "hadamard_mean, tall", "project", "bilinear", "linear_attention"])
+def test_compiled_whole_and_exported_a_kernel_stays_one_operation(name):
+    function, _, shapes = FUNCTIONS[name]
+    inputs = draw(shapes)
+    seen = []
+
+    def backend(module, _):
+        seen.extend(str(node.target) for node in module.graph.nodes)
+        return module.forward
+
+    compiled = torch.compile(function, fullgraph=True, backend=backend)
+    assert distance(compiled(*inputs), function(*inputs)) < 1e-6
+    assert any("polyattn" in target for target in seen)
+
+    class Module(torch.nn.Module):
+        def forward(self, *tensors):
+            return function(*tensors)
+
+    exported = torch.export.export(Module(), tuple(inputs))
+    assert any("polyattn" in str(node.target) for node in exported.graph.nodes)
+    assert distance(exported.module()(*inputs), function(*inputs)) < 1e-6
+
+
+def test_a_compiled_gradient_equals_the_plain_one():
+    x, w1, w2 = draw([(2, 20, 5), (5, 4), (5, 4)])
+
+    def loss(x, w1, w2):
+        return kernels.hadamard_mean(x, w1, w2).square().sum() + kernels.gram(x).square().sum()
+
+    have = torch.autograd.grad(torch.compile(loss, fullgraph=True, backend="aot_eager")(x, w1, w2), (x, w1, w2))
+    assert distance(have, torch.autograd.grad(loss(x, w1, w2), (x, w1, w2))) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["gram", "project", "bilinear", "linear_attention"])
+def test_vmap_batches_a_kernel(name):
+    function, naive, shapes = FUNCTIONS[name]
+    inputs = [t.detach() for t in draw([(3, *s) for s in shapes])]
+    want = torch.stack([naive(*(t[k] for t in inputs)) for k in range(3)])
+    assert distance(torch.vmap(function)(*inputs), want) < 1e-5
+
+
+def test_per_sample_gradients_by_transforms():
+    x, w1, w2 = (t.detach() for t in draw([(4, 9, 5), (5, 3), (5, 3)]))
+
+    def loss(w, sample):
+        return kernels.hadamard_mean(sample[None], w, w2).square().sum()
+
+    have = torch.vmap(torch.func.grad(loss), (None, 0))(w1, x)
+    want = torch.stack([torch.func.grad(loss)(w1, sample) for sample in x])
+    assert distance(have, want) < 1e-5
+
+
+def test_forward_mode_derivatives_equal_the_definitions():
+    for function, naive, shapes in FUNCTIONS.values():
+        inputs = tuple(t.detach().double().cpu() for t in draw(shapes))
+        tangents = tuple(torch.randn_like(t) for t in inputs)
+        have, want = (torch.func.jvp(f, inputs, tangents) for f in (function, naive))
+        assert distance(have, want) < 1e-12
+
+
+def test_an_empty_batch_gives_empty_results_and_zero_gradients():
+    for name, (function, _, shapes) in FUNCTIONS.items():
+        batched = [k for k, s in enumerate(shapes) if k == 0 or s[0] == shapes[0][0]]
+        inputs = draw([(0, *s[1:]) if k in batched else s for k, s in enumerate(shapes)])
+        y = function(*inputs)
+        assert y.shape[0] == 0, name
+        for gradient in torch.autograd.grad(y.sum(), inputs):
+            assert not gradient.any(), name
+
+
+def test_autocast_gives_the_lower_precision():
+    x, w, _ = draw(FUNCTIONS["project"][2])
+    with torch.autocast(DEVICE, dtype=torch.bfloat16):
+        y = kernels.project(x, w)
+    assert y.dtype == torch.bfloat16
+    assert distance(y, project_naive.project(x, w)) < 2e-2
+
+
+def test_half_precision_does_not_overflow_where_the_mean_is_small():
+    x = torch.full((1, 4096, 2), 8.0, dtype=torch.float16, device=DEVICE)
+    assert kernels.gram(x, 1 / 4096).tolist() == [[[64.0] * 2] * 2]
+    ones = torch.ones(2, 1, dtype=torch.float16, device=DEVICE)
+    assert kernels.hadamard_mean(x, ones, ones).tolist() == [[256.0]]
+
+
+def test_offsets_beyond_two_to_the_31_elements():
+    """Virtual memory only: two rows of a tensor of more than 4 GiB are touched."""
+    far = 2**31 + 64
+    storage = torch.empty(far + 64, dtype=torch.float16, device=DEVICE)
+    x = storage.as_strided((1, 2, 8), (far, far, 1))
+    x.copy_(torch.randn(1, 2, 8))
+    assert distance(kernels.gram(x), gram_naive.gram(x)) < 3e-3
+    columns = storage.as_strided((1, 8, 2), (far, 1, far))
+    assert distance(kernels.gram(columns), gram_naive.gram(columns)) < 3e-3
+    batch = storage.as_strided((2, 1, 8), (far, 8, 1))
+    assert distance(kernels.project(batch, torch.eye(8).to(batch)), batch) < 3e-3
+
+
+def test_without_triton_the_definition_runs(monkeypatch):
+    monkeypatch.setattr(runtime, "has_triton", lambda: False)
+    for name in ("gram", "hadamard_mean", "project", "bilinear", "linear_attention"):
+        monkeypatch.setitem(sys.modules, f"polyattn.kernels.{name}.triton", None)  # importing it would fail
+    for function, naive, shapes in FUNCTIONS.values():
+        inputs = draw(shapes)
+        assert distance(function(*inputs), naive(*inputs)) < 1e-5
+
+
+def test_kernels_need_no_package_but_torch_s():
+    absent = ("lark", "igraph", "tensorly", "typer", "rich", "triton")
+    code = f"import sys; sys.modules.update(dict.fromkeys({absent})); import polyattn.kernels"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: kernels.gram(torch.ones(2, 3)),
+        lambda: kernels.hadamard_mean(torch.ones(1, 2, 3), torch.ones(2, 3), torch.ones(2, 3)),
+        lambda: kernels.project(torch.ones(1, 2, 3), torch.ones(3, 3), torch.ones(3)),
+        lambda: kernels.project(torch.ones(1, 2, 3), torch.ones(3, 3).half()),
+        lambda: kernels.project_pair(torch.ones(1, 2, 3), torch.ones(3, 3), torch.ones(1, 2, 3), torch.ones(3, 2)),
+        lambda: kernels.bilinear(torch.ones(1, 2, 3, 5), torch.ones(1, 2, 2, 2), torch.ones(1, 2, 3, 3)),
+        lambda: kernels.linear_attention(torch.ones(1, 1, 2, 3), torch.ones(1, 1, 2, 4), torch.ones(1, 1, 2, 3)),
+    ],
+)
+def test_wrong_shapes_are_refused_by_name(call):
+    with pytest.raises(pa.SizeError, match="takes"):
+        call()
+
+
+def test_blocks_mixed_by_the_kronecker_product_are_the_bilinear_transform():
+    x, p, q = (t.detach().cpu().double() for t in draw(FUNCTIONS["bilinear"][2]))
+    height, width = x.shape[1:3]
+    for group in range(2):
+        part = slice(3 * group, 3 * group + 3)
+        for b in range(2):
+            left = torch.kron(p[b, group], torch.eye(3).double())[:height, :height]
+            right = torch.kron(q[b, group], torch.eye(3).double())[:width, :width]
+            maps = x[b, ..., part].permute(2, 0, 1)
+            have = kernels.bilinear(x, p, q)[b, ..., part].permute(2, 0, 1)
+            assert distance(have, left @ maps @ right) < 1e-12
+    assert block_mix(x, torch.eye(6).expand(2, 2, 6, 6).double(), 3, 2).equal(x)
