@@ -27,7 +27,8 @@ def e_nl(softmax: bool = False, heads: bool = False) -> Spec:
             key[e,j,r] = {key}
             value[e,j,s] = x[e,h]*wv[h,(j s)]
             context[j,r,s] = {mean}key[e,j,r]*value[e,j,s]
-            y[a,b] = query[a,j,r]*context[j,r,s]*wo[(j s),b]
+            attended[a,j,s] = query[a,j,r]*context[j,r,s]
+            y[a,b] = attended[a,j,s]*wo[(j s),b]
         """)
     if softmax:
         return Spec("""

@@ -15,8 +15,8 @@ def tesa(softmax: bool = False, mean: bool = False) -> Spec:
     Args:
         softmax: normalise each position's, row's and column's similarities; not a polynomial, and the first term's
             cost is then quadratic in HW.
-        mean: divide each term by HW, which both its sums over positions have together: the dot-product form of
-            Wang et al., Non-local Neural Networks, 2018, whose size does not grow with the map.
+        mean: means instead of the sums over positions, rows and columns, so that each term is divided by HW: the
+            dot-product form of Wang et al., Non-local Neural Networks, 2018, which does not grow with the map.
     """
     values = """
         x[H,W,C]; where r : R
@@ -33,9 +33,11 @@ def tesa(softmax: bool = False, mean: bool = False) -> Spec:
                      + alpha2 * rows[i,k]*value2[k,j,b]
                      + alpha3 * columns[j,l]*value3[i,l,b]
         """)
-    over = "1/H/W * " if mean else ""
+    both, along, across = ("1/H/W * ", "1/W * ", "1/H * ") if mean else ("", "", "")
     return Spec(f"""{values}
-        y[i,j,b] = {over}alpha1 * query1[i,j,r]*key1[k,l,r] * value1[k,l,b]
-                 + {over}alpha2 * query2[i,v,r]*key2[k,v,r] * value2[k,j,b]
-                 + {over}alpha3 * query3[u,j,r]*key3[u,l,r] * value3[i,l,b]
+        rows[i,k] = {along}query2[i,v,r]*key2[k,v,r]
+        columns[j,l] = {across}query3[u,j,r]*key3[u,l,r]
+        y[i,j,b] = {both}alpha1 * query1[i,j,r]*key1[k,l,r] * value1[k,l,b]
+                 + {across}alpha2 * rows[i,k]*value2[k,j,b]
+                 + {along}alpha3 * columns[j,l]*value3[i,l,b]
     """)

@@ -6,6 +6,10 @@ What holds afterwards: the module computes the specification on the plan for the
 """
 
 from polyattn.nn.attention import Attention
+from polyattn.nn.efficient_nl import EfficientNL
+from polyattn.nn.latent_gnn import LatentGNN
 from polyattn.nn.non_local import NonLocal
+from polyattn.nn.poly_nl import PolyNL
+from polyattn.nn.tesa import TESA
 
-__all__ = ["Attention", "NonLocal"]
+__all__ = ["TESA", "Attention", "EfficientNL", "LatentGNN", "NonLocal", "PolyNL"]

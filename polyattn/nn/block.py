@@ -25,9 +25,7 @@ class Block(nn.Module):
 
     def __init__(self, channels: int, dim: int, dims: tuple[int, ...] = (1, 2, 3)):
         super().__init__()
-        self.channels, self.dim = whole("channels", channels), dim
-        if isinstance(dim, bool) or dim not in dims:
-            raise SizeError(f"{type(self).__name__}: dim must be {' or '.join(map(str, dims))}, not {dim!r}")
+        self.channels, self.dim = whole("channels", channels), axes_of(type(self).__name__, dim, dims)
 
     def spec_parameters(self) -> dict[str, Tensor]:
         """The parameters of `spec` by their names there, as views of the module's own."""
@@ -35,6 +33,17 @@ class Block(nn.Module):
 
     def check(self, x: Tensor) -> None:
         check_input(x, type(self).__name__, self.channels, self.dim)
+
+
+def axes_of(name: str, dim: int, dims: tuple[int, ...] = (1, 2, 3)) -> int:
+    """The number of spatial axes.
+
+    Raises:
+        SizeError: the block of this name has no such form.
+    """
+    if isinstance(dim, bool) or dim not in dims:
+        raise SizeError(f"{name}: dim must be {' or '.join(map(str, dims))}, not {dim!r}")
+    return dim
 
 
 def check_input(x: Tensor, name: str, channels: int, dim: int) -> None:

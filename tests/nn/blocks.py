@@ -23,6 +23,18 @@ class Case:
         return torch.randn(batch, self.channels, *self.positions, **options)
 
 
+def started(block: nn.Module) -> nn.Module:
+    """The block off its initial values: there it is the identity, and a ReLU of zeros has no derivative."""
+    for name, parameter in block.named_parameters():
+        if name.split(".")[-1] == "gamma":
+            nn.init.constant_(parameter, 0.7)
+    for layer in block.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            nn.init.normal_(layer.weight, 1, 0.1)
+            nn.init.normal_(layer.bias, 0, 0.1)
+    return block
+
+
 CASES: dict[str, Case] = {
     "NonLocal": Case(
         lambda: pa.nn.NonLocal(4, reduction=1, heads=2, zero_init=False),
@@ -41,6 +53,32 @@ CASES: dict[str, Case] = {
     ),
     "NonLocal, gaussian, 1D": Case(
         lambda: pa.nn.NonLocal(4, similarity="gaussian", sub_sample=2, pool="after", zero_init=False, dim=1), 4, (7,)
+    ),
+    "PolyNL": Case(lambda: pa.nn.PolyNL(4, beta=0.7), 4, large=lambda: pa.nn.PolyNL(2, beta=0.7)),
+    "PolyNL, reduced, 3D": Case(lambda: pa.nn.PolyNL(4, 2, beta=0.7, dim=3), 4, (2, 2, 3)),
+    "EfficientNL": Case(
+        lambda: pa.nn.EfficientNL(4, heads=2),
+        4,
+        large=lambda: pa.nn.EfficientNL(2),
+    ),
+    "EfficientNL, scaling, 1D": Case(
+        lambda: pa.nn.EfficientNL(4, 6, 4, 2, normalisation="scaling", bias=False, dim=1),
+        4,
+        (7,),
+        large=lambda: pa.nn.EfficientNL(2, normalisation="scaling", dim=1),
+    ),
+    "TESA": Case(lambda: pa.nn.TESA(4, alpha=0.5), 4, large=lambda: pa.nn.TESA(2, alpha=0.5)),
+    "TESA, softmax": Case(lambda: pa.nn.TESA(4, alpha=0.5, normalisation="softmax"), 4, (3, 4)),
+    "LatentGNN": Case(
+        lambda: started(pa.nn.LatentGNN(4, [3, 2], 2)),
+        4,
+        large=lambda: started(pa.nn.LatentGNN(2, [3], 1)),
+    ),
+    "LatentGNN, symmetric, 3D": Case(
+        lambda: started(pa.nn.LatentGNN(4, [3], 2, mode="symmetric", graph_conv=True, dim=3)),
+        4,
+        (2, 2, 3),
+        large=lambda: started(pa.nn.LatentGNN(2, [3], 1, mode="symmetric", dim=3)),
     ),
 }
 """Add a block here and every fact of test_blocks.py is checked of it."""

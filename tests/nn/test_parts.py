@@ -35,9 +35,10 @@ def test_computed_one_after_the_other_the_parts_give_what_the_whole_gives(name):
 
 
 def test_heads_stay_split_in_a_part():
-    cut = part(catalog.e_nl(heads=True), "y", "query", "key", "value")
+    cut = part(catalog.e_nl(heads=True), "attended", "query", "key", "value")
     assert cut.inputs == {"query": ("N", "J", "R"), "key": ("N", "J", "R"), "value": ("N", "J", "S")}
-    assert cut.parameters == {"wo": ("V", "C")}
+    assert cut.output_shape == ("N", "J", "S")
+    assert part(catalog.e_nl(heads=True), "y", "attended").parameters == {"wo": ("V", "C")}
 
 
 def test_what_is_no_part_is_refused():

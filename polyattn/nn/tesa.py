@@ -1,0 +1,86 @@
+"""`TESA`: the tensor element self-attention block."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from polyattn import catalog
+from polyattn.nn.attention import Attention
+from polyattn.nn.block import axes_of, check_input, inner_width, one_of
+
+
+class TESA(Attention):
+    """TESA: `Z = X + alpha1 Y1 + alpha2 Y2 + alpha3 Y3`, a non-local block on each matricisation of X.
+
+    Source: Babiloni et al., TESA: Tensor Element Self-Attention via Matricization, 2020, as Poly-NL (section 4.2)
+    describes it: Y1 compares positions, Y2 rows and Y3 columns, each with a query, a key and a value of its own.
+
+    Prefer it where rows and columns carry meaning as wholes. With `normalisation="scaling"` its cost is linear in the
+    positions, because the plan never makes a similarity of positions; with "softmax" it is quadratic.
+
+    Args:
+        channels: of the input, the values and the output.
+        reduction: channels / channels of the queries and keys.
+        normalisation: "scaling" divides each term by the number of positions, "softmax" normalises similarities.
+        alpha: initial value of the three learnable scalars. With 0 the block starts as the identity.
+        dim: 2.
+        generator: for the initial values.
+
+    Shape:
+        (B, channels, H, W) to the same; contiguous or channels-last.
+
+    Raises:
+        SizeError: a wrong number; at call time, an input of another shape or dtype.
+
+    >>> block = TESA(8)
+    >>> block(torch.zeros(2, 8, 5, 7)).shape
+    torch.Size([2, 8, 5, 7])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        reduction: int = 2,
+        *,
+        normalisation: str = "scaling",
+        alpha: float = 0.0,
+        dim: int = 2,
+        objective: str = "training",
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        inner = inner_width(channels, reduction)
+        softmax = one_of("normalisation", normalisation, ("scaling", "softmax")) == "softmax"
+        self._scalars = alpha
+        super().__init__(
+            catalog.tesa(softmax=softmax, mean=not softmax),
+            channels,
+            sizes={"R": inner},
+            residual=False,
+            objective=objective,
+            generator=generator,
+            device=device,
+            dtype=dtype,
+        )
+        self.reduction, self.normalisation = reduction, normalisation
+        self.dim = axes_of("TESA", dim, (2,))
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the parameters anew; the three scalars are as given."""
+        super().reset_parameters(generator)
+        for scalar in (self.alpha1, self.alpha2, self.alpha3):
+            assert isinstance(scalar, nn.Parameter)
+            nn.init.constant_(scalar, self._scalars)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) to the same shape."""
+        return x + self.attend(x)
+
+    def spec_parameters(self) -> dict[str, Tensor]:
+        """The parameters of `spec` by name."""
+        return dict(self._parameters_of_spec())
+
+    def _check(self, x: Tensor) -> None:
+        check_input(x, "TESA", self.channels, self.dim)
