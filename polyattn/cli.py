@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -14,7 +13,7 @@ from rich.console import Console
 
 from polyattn import catalog
 from polyattn.algebra import Spec
-from polyattn.errors import PolyattnError, SizeError, SpecError
+from polyattn.errors import PolyattnError, ProofError, SizeError, SpecError
 
 app = typer.Typer(
     name="polyattn",
@@ -91,9 +90,28 @@ def prove(
     verdict = decide(read_spec(first), read_spec(second), given=given or [])
     typer.echo(str(verdict))
     if as_json is not None:
-        record = {"certificate": verdict.certificate, "counterexample": verdict.counterexample}
-        as_json.write_text(json.dumps({"equal": bool(verdict), **record}, indent=2) + "\n", encoding="utf-8")
+        try:
+            as_json.write_text(verdict.to_json(indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ProofError(f"the verdict cannot be written to {str(as_json)!r}: {error.strerror}") from None
     raise typer.Exit(0 if verdict else 1)
+
+
+@app.command()
+@reports_errors
+def check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `polyattn prove --json FILE` wrote.")],
+) -> None:
+    """Check a verdict without trusting the prover. Exit status 0: it holds; 1: it does not."""
+    from polyattn.proving import recheck
+
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise ProofError(f"{str(file)!r} cannot be read: {error}") from None
+    answer = recheck(text)
+    typer.echo(str(answer))
+    raise typer.Exit(0 if answer else 1)
 
 
 @app.command()

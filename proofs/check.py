@@ -3,16 +3,16 @@
 Accepts with exit code 0 and prints the claim; refuses with 1 and the reason. Needs only Python's standard library.
 
 Two equations in expanded form, as `y[n,c] = 1/2/N*x[n,c1]*w[c1,c] - x[n,c]`: indices that are not on the left are
-summed within their product, `indices` has their sizes, and `I[i,j]` is 1 where i = j, else 0. A function of a sum is a
-tensor with a line in `functions`: `f1[n,n1] = softmax[n1](x[n,c]*x[n1,c])`. Then `steps` rewrite the sums "left",
-"right", "f1", whose terms (without those that are 0), and the factors of a term, are numbered from 0:
+summed within their product, `indices` and `shapes` have all sizes, and `I[i,j]` is 1 where i = j, else 0. A function of
+a sum is a tensor with a line in `functions`, `f1[n,n1] = softmax[n1](x[n,c]*x[n1,c])`. `steps` rewrite the sums "left",
+"right" and "f1", whose terms (without those that are 0), and the factors of a term, are numbered from 0:
     {"use": 0, "in": "left", "term": 2, "factors": [1]}  These factors are the left side of given equation 0, and make
         place for its right side, behind the others; what it sums, `summed`, occurs nowhere else.
     {"add": 3, "to": 1, "in": "left", "factors": [0, 2, 1]}  Term 3 is term 1 with another number, which is added to it.
     {"same": "f2", "as": "f1", "letters": [1, 0], "terms": [[0, [1, 0]]]}  The functions are one, and f1 comes in place
         of f2: its indices are these of f2, and term k of f2 is this term of f1.
 `factors` has the place in the first term of each factor of the second; indices have to correspond one to one, free ones
-as the outputs do. Steps lead to `results`, whose terms correspond one to one as `pairs` says. The claim: at every size
+as the outputs do. Steps lead to `results`, whose terms correspond one to one as `pairs` says. The claim: at any sizes
 the two are equal for all tensors that satisfy the given equations. Whether they are expanded rightly is not checked.
 """
 
@@ -23,7 +23,7 @@ from collections import Counter, namedtuple
 from fractions import Fraction
 from itertools import chain
 
-BYTES, WORK, BITS = 4_000_000, 4_000_000, 20_000  # of the file, slots made in all, length of a number
+BYTES, WORK, BITS = 4_000_000, 1_500_000, 20_000  # of the file, slots made in all, length of a number
 KEEPS = {"softmax": True, "normalize": True, "relu": True, "sigmoid": True, "max": False, None: False}
 LETTERS = r"(?:\[([a-z]\w*(?:,[a-z]\w*)*)\])?"
 ACCESS = re.compile(rf"([A-Za-z]\w*){LETTERS}", re.A)
@@ -87,25 +87,26 @@ class Proof:
     """A certificate; making one checks it."""
 
     def __init__(self, data):
-        names = "s:format d:indices l:functions l:given s:left s:right l:steps l:results l:pairs"
-        kind, self.sizes, functions, given, left, right, steps, results, pairs = fields(data, names)
+        names = "s:format d:indices d:shapes l:functions l:given s:left s:right l:steps l:results l:pairs"
+        kind, self.sizes, self.shapes, functions, given, left, right, steps, results, pairs = fields(data, names)
         need(kind == "polyattn equality 2", "another format")
         need(all(re.fullmatch(r"[A-Z]\w*|[1-9]\d{0,8}", s, re.A) for s in self.sizes.values()), "there is no such size")
-        self.shapes, self.sums, self.used, self.work = {}, {}, set(), 0
+        self.sums, self.used, self.work = {}, set(), 0
         for line in functions:
             new = self.read(line)
-            need(new.function and new.name not in {*self.shapes, "I", "left", "right"}, f"{new.name} is no function")
-            self.shapes[new.name], self.sums[new.name] = [size for _, size in new.slots], new
+            defined = (new.name,) in self.used or new.name in {*self.sums, "I", "left", "right"}
+            need(new.function and not defined, f"{new.name} is no new function")
+            self.sums[new.name] = new
         rules = [self.rule(*fields(g, "s:equation l:summed")) for g in given]
         self.sums |= {"left": self.read(left), "right": self.read(right)}
         need({self.step(step, rules) for step in steps} >= {*range(len(rules))}, "an equation is given and not used")
         left, right = map(self.read, results)
-        need(not {"I", left.name, right.name} & {*self.shapes}, "an output is used as a tensor")
+        tensors = {(name,) for name in self.shapes if name not in (left.name, right.name)}
+        need(self.used - {("I",)} == tensors | {*self.sizes}, "an index or a tensor is not used, or an output is")
         for total, end in ((self.sums["left"], left), (self.sums["right"], right)):
-            need(not total.function and total[:3] == end[:3], "the steps lead to another output")
+            need(total[:3] == end[:3] == (*end[:2], None), "the steps lead to another output")
             same = [[k, [*range(len(term.factors))]] for k, term in enumerate(total.terms)]
             bijection(total, end, same, {i: i for i in end.slots})
-        need(self.used >= {*self.sizes, *((name,) for name in self.shapes)}, "an index or a function is not used")
         pairs = [fields(pair, "i:left i:right l:factors d:indices s:coefficient d:powers") for pair in pairs]
         need([k for k, *_ in pairs] == [*range(len(left.terms))], "the pairs are not in order")
         terms, fixed = [pair[1:3] for pair in pairs], dict(zip(left.slots, right.slots, strict=True))
@@ -138,8 +139,7 @@ class Proof:
                     need(found and by == "*", f"{piece!r} is no factor")
                     name, indices = found[1], self.letters(found[2].split(",") if found[2] else [])
                     shape = [size for _, size in indices]
-                    need(name != "I" or (len(shape) == 2 and shape[0] == shape[1]), "an identity is square")
-                    need(name == "I" or self.shapes.setdefault(name, shape) == shape, f"{name} has two shapes")
+                    need(shape == (shape[:1] * 2 if name == "I" else self.shapes[name]), f"{name} has another shape")
                     factors.append((name, indices))
                     self.used.add((name,))
             yield number, powers, factors
@@ -148,6 +148,7 @@ class Proof:
         name, slots, function, over, argument, total = LINE.fullmatch(line).groups()
         slots, over = (self.letters(part.split(",") if part else []) for part in (slots, over))
         need(len({*slots}) == len(slots) and len({*over}) == len(over), f"{name} has an index twice")
+        need([size for _, size in slots] == self.shapes[name], f"{name} has another shape")
         need({*over} & {*slots} == ({*over} if KEEPS[function] else set()), f"{function} runs over other indices")
         letters = slots + [i for i in over if i not in slots]
         terms = [self.term(*product, (), letters) for product in self.products(argument if function else total)]
@@ -158,10 +159,8 @@ class Proof:
         ((number, powers, factors),), products = self.products(left), [*self.products(right)]
         there, over = inside(factors), {*self.letters(summed)}
         need(number == 1 and not powers and "I" not in dict(factors), "a given equation has tensors on its left")
-        need(
-            len(over) == len(summed) and over <= there and not any(over & inside(f) for *_, f in products),
-            "it sums what is not its own",
-        )
+        need(len(over) == len(summed) and over <= there, "it sums other indices than those of its left")
+        need(not any(over & inside(f) for *_, f in products), "an index is summed on the left, and on the right")
         return factors, over, there - over, products
 
     def term(self, number, powers, factors, summed, free):

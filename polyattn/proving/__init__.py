@@ -8,8 +8,9 @@ rests on. Exact arithmetic, but for softmax and sigmoid in counterexamples, whic
 """
 
 from polyattn.proving.prove import prove
+from polyattn.proving.recheck import Recheck, recheck
 from polyattn.proving.verdict import Verdict
 from polyattn.proving.verification import Verification
 from polyattn.proving.verify import verify
 
-__all__ = ["Verdict", "Verification", "prove", "verify"]
+__all__ = ["Recheck", "Verdict", "Verification", "prove", "recheck", "verify"]

@@ -50,13 +50,13 @@ class _Proof:
     def __init__(self, derivations: tuple[Derivation, Derivation], given: Sequence[Given]):
         self.derivations, self.given, self.forms = derivations, given, derivations[0].forms
         self.steps: list[dict[str, Any]] = []
-        self.used: list[str] = []
         letters = Letters()
         outputs = {d.side.signature.output for d in derivations}
         tensors = {t for d in derivations for t in d.tensors}.union(outputs, *(g.mentioned for g in given))
         self.letters, self.functions = letters, Functions(letters, frozenset(tensors))
         self.left, self.right = (self.side(d) for d in derivations)
-        self.equations = {g.text: self.equation(g) for g in given}
+        self.equations: dict[str, _Equation] = {}
+        self.start = [t for side in (self.left, self.right) for t in side.terms]
         self.settled: dict[Any, str] = {}
         self.replaced: dict[str, str] = {}
 
@@ -66,14 +66,7 @@ class _Proof:
         return made
 
     def equation(self, given: Given) -> _Equation:
-        if isinstance(given, Symmetry):
-            slots = tuple(Index(k, size) for k, size in enumerate(_slot_sizes(given)))
-            right = Monomial(Fraction(given.sign), (), (TensorFactor(given.tensor, _moved(slots, given.order)),))
-            rule = Rule(given.text, {}, _access(given.tensor, slots), (right,), slots)
-        elif isinstance(given, Substitution):
-            rule = Rule(given.text, {}, _access(given.tensor, given.target), given.terms, given.target)
-        else:
-            rule = given
+        rule = _rule(given)
         flat = Rule(rule.text, {}, rule.left, tuple(self.functions.flat(rule.right, lambda t: t)), rule.free)
         left = self.letters.named(flat.left.indices(), {})
         free = {i: left[i] for i in flat.free}
@@ -84,9 +77,13 @@ class _Proof:
 
     def run(self) -> dict[str, Any]:
         texts = [self.letters.line(side)[0] for side in (self.left, self.right)]
-        sums = [*self.functions.sums.values(), self.left, self.right]
-        for total in sums:
-            self.rewrite(total)
+        self.rewrite(self.left)
+        self.rewrite(self.right)
+        done: set[str] = set()
+        while todo := [name for name in self.functions.sums if name not in done]:  # definitions may bring in more
+            self.start += self.functions.sums[todo[0]].terms
+            self.rewrite(self.functions.sums[todo[0]])
+            done.add(todo[0])
         for name in list(self.functions.sums):
             self.settle(name)
         for side in (self.left, self.right):
@@ -95,14 +92,25 @@ class _Proof:
         return {
             "format": FORMAT,
             "indices": dict(sorted(self.letters.sizes.items())),
+            "shapes": self.shapes(),
             "functions": self.functions.texts(),
-            "given": [self.equations[text].data for text in self.used],
+            "given": [equation.data for equation in self.equations.values()],
             "left": texts[0],
             "right": texts[1],
             "steps": self.steps,
             "results": results,
             "pairs": pairs,
         }
+
+    def shapes(self) -> dict[str, list[str]]:
+        """The sizes of the slots of every tensor that occurs, functions and outputs too."""
+        sums = [self.left, self.right, *self.functions.sums.values()]
+        found = {total.name: [i.size for i in total.slots] for total in sums}
+        rules = [equation.rule for equation in self.equations.values()]
+        for term in chain(self.start, *((r.left, *r.right) for r in rules)):
+            tensors = (f for f in term.factors if isinstance(f, TensorFactor) and not is_identity(f))
+            found |= {f.tensor: [i.size for i in f.indices] for f in tensors}
+        return dict(sorted(found.items()))
 
     def step(self, **data: Any) -> None:
         self.steps.append(data)
@@ -123,7 +131,7 @@ class _Proof:
             defining = [wanted] if wanted is not None else []
             order = [*rules, *defining] if self.derivations[0].rules_first else [*defining, *rules]
             for given in order:
-                use = first_use(total.terms, frozenset(total.letters), self.equations[given.text].rule)
+                use = first_use(total.terms, frozenset(total.letters), _rule(given))
                 if use is not None:
                     self.use(total, given, use.place[0], use.factors)
                     break
@@ -131,12 +139,12 @@ class _Proof:
                 return
 
     def use(self, total: FlatSum, given: Given, place: int, factors: tuple[int, ...]) -> None:
+        if given.text not in self.equations:
+            self.equations[given.text] = self.equation(given)
         rule = self.equations[given.text].rule
         if rule.left.coefficient != 1 or rule.left.powers or any(map(is_identity, rule.left.factors)):
             raise NoWitnessError
-        if given.text not in self.used:
-            self.used.append(given.text)
-        number, name = self.used.index(given.text), self.called(total)
+        number, name = list(self.equations).index(given.text), self.called(total)
         self.step(**{"use": number, "in": name, "term": place, "factors": list(factors)})
         new = applied([total.terms[place]], frozenset(total.letters), rule, Use((0,), factors))
         total.terms[place : place + 1] = [total.ordered(t) for t in new if t.coefficient]
@@ -290,16 +298,24 @@ class _Proof:
         return found, [left, right]
 
 
+def _rule(given: Given) -> Rule:
+    """The equation as a rule that is used from left to right."""
+    if isinstance(given, Symmetry):
+        sizes = [size for atoms in given.letters.values() for size in atoms]
+        slots = tuple(Index(k, size) for k, size in enumerate(sizes))
+        right = Monomial(Fraction(given.sign), (), (TensorFactor(given.tensor, _moved(slots, given.order)),))
+        return Rule(given.text, {}, _access(given.tensor, slots), (right,), slots)
+    if isinstance(given, Substitution):
+        return Rule(given.text, {}, _access(given.tensor, given.target), given.terms, given.target)
+    return given
+
+
 def _access(tensor: str, indices: tuple[Index, ...]) -> Monomial:
     return Monomial(Fraction(1), (), (TensorFactor(tensor, indices),))
 
 
 def _moved(slots: Sequence[Any], order: Sequence[int]) -> tuple[Any, ...]:
     return tuple(slots[k] for k in order)
-
-
-def _slot_sizes(symmetry: Symmetry) -> list[str]:
-    return [size for atoms in symmetry.letters.values() for size in atoms]
 
 
 def _reserved(letters: Mapping[Index, str]) -> dict[Index, str]:

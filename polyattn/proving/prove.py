@@ -65,6 +65,11 @@ def prove(left: Question, right: Question, given: str | Sequence[str] = ()) -> V
     >>> verdict.status, bool(verdict)
     ('equal', True)
     """
+    return ask(left, right, given).verdict()
+
+
+def ask(left: Question, right: Question, given: str | Sequence[str] = ()) -> Asked:
+    """The question that `prove` answers, read and checked; raises what that raises."""
     texts = _given_texts(given)
     specs = read_questions(left, right)
     sizes = CommonSizes.of([s.statements for s in specs], size_equations(texts))
@@ -72,7 +77,7 @@ def prove(left: Question, right: Question, given: str | Sequence[str] = ()) -> V
     sides = common_sides(*specs, sizes)
     context = _context(sides, sizes, texts)
     equations, context = resolved(texts, context)
-    return _Question(sides, sizes, texts, equations, context).verdict()
+    return Asked(sides, sizes, texts, equations, context)
 
 
 def _given_texts(given: str | Sequence[str]) -> tuple[str, ...]:
@@ -105,7 +110,9 @@ def _context(sides: tuple[Side, Side], sizes: CommonSizes, texts: Sequence[str])
     return Context(shapes, sizes, declared_indices(texts), names, atomic)
 
 
-class _Question:
+class Asked:
+    """A question about two sides, and all that is given."""
+
     def __init__(
         self,
         sides: tuple[Side, Side],

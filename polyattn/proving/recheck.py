@@ -1,0 +1,140 @@
+"""`polyattn check`: a stored verdict checked again, as far as can be without the prover that found it.
+
+A certificate is checked by `proofs/check.py`, a program that knows nothing of polyattn; what that leaves open, whether
+its equations are the expanded forms of the verdict's texts, is checked by expanding these again. A counterexample is
+put into both texts, and into what is given. Nothing of a verdict is believed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from polyattn.errors import PolyattnError, ProofError
+from polyattn.language import value_of
+from polyattn.proving.evaluation import Point
+from polyattn.proving.prove import Asked, ask
+from polyattn.proving.verdict import Verdict
+
+PLACES = (Path(__file__).with_name("_checker.py"), Path(__file__).parents[2] / "proofs" / "check.py")
+"""Where the checker is in an installed package, and in the repository."""
+
+MAX_LENGTH = 8_000_000
+MAX_SIZE = 10_000
+
+
+@dataclass(frozen=True)
+class Recheck:
+    """Whether a stored verdict holds; true if it does.
+
+    Attributes:
+        holds: whether the certificate proves equality, or the counterexample shows a difference.
+        reason: what was found, in a sentence.
+        verdict: what was checked.
+    """
+
+    holds: bool
+    reason: str
+    verdict: Verdict
+
+    def __bool__(self) -> bool:
+        return self.holds
+
+    def __str__(self) -> str:
+        given = "".join(f"\n  given  {text}" for text in self.verdict.given)
+        texts = f"\n{_indented(self.verdict.left)}\n  and\n{_indented(self.verdict.right)}{given}"
+        return f"{'accepted' if self.holds else 'refused'}: {self.reason}{texts}"
+
+
+def recheck(text: str) -> Recheck:
+    """Check a verdict that `Verdict.to_json` wrote.
+
+    Raises:
+        ProofError: the text is no verdict, or it is undecided, so that there is nothing to check.
+    """
+    if len(text) > MAX_LENGTH:
+        raise ProofError(f"the verdict has {len(text):,} characters; the limit is {MAX_LENGTH:,}")
+    verdict = Verdict.from_json(text)
+    if verdict.certificate is not None:
+        fault = _fault_of_certificate(verdict, verdict.certificate)
+        return Recheck(not fault, fault or "the certificate proves that these are equal at every size", verdict)
+    if verdict.counterexample is not None:
+        fault = _fault_of_counterexample(verdict, verdict.counterexample)
+        return Recheck(not fault, fault or "the counterexample shows that these differ", verdict)
+    raise ProofError(f"there is nothing to check: the verdict is undecided, because {verdict.reason}")
+
+
+@cache
+def checker() -> Any:
+    """The independent checker, as a module.
+
+    Raises:
+        ProofError: the file is missing.
+    """
+    for path in PLACES:
+        spec = spec_from_file_location("polyattn_checker", path) if path.is_file() else None
+        if spec is not None and spec.loader is not None:
+            module = module_from_spec(spec)
+            spec.loader.exec_module(module)
+            return module
+    raise ProofError("the checker, proofs/check.py, is missing; it comes with polyattn's repository and its wheel")
+
+
+CLAIM = ("indices", "shapes", "functions", "given", "left", "right")
+
+
+def _fault_of_certificate(verdict: Verdict, certificate: dict[str, Any]) -> str:
+    """Why the certificate does not prove the verdict, empty if it does."""
+    program = checker()
+    try:
+        program.check(json.dumps(certificate))
+    except program.Refused as error:
+        return str(error)
+    try:
+        expected = ask(verdict.left, verdict.right, verdict.given).verdict().certificate
+    except PolyattnError as error:
+        return f"the verdict's texts are no question: {error}"
+    if expected is None:
+        return "the certificate is about other texts: these are not found to be equal"
+    other = next((name for name in CLAIM if certificate[name] != expected[name]), None)
+    return f"the certificate is about other texts: their {other!r} would be another" if other else ""
+
+
+def _fault_of_counterexample(verdict: Verdict, found: dict[str, Any]) -> str:
+    """Why the counterexample shows no difference, empty if it does."""
+    try:
+        asked = ask(verdict.left, verdict.right, verdict.given)
+        again = asked.confirmed(_point(asked, found))
+    except (PolyattnError, ArithmeticError, LookupError, AttributeError, TypeError, ValueError) as error:
+        return f"the counterexample cannot be put into the texts: {error}"
+    if again is None:
+        return "both sides agree there, or what is given does not hold there"
+    other = next((name for name, value in again.items() if found.get(name) != value), None)
+    return f"the counterexample has another {other!r} than what comes out" if other else ""
+
+
+def _point(asked: Asked, found: dict[str, Any]) -> Point:
+    """Sizes and tensors, with one axis for each atomic slot."""
+    sizes = {name: number for name, number in found["sizes"].items() if type(number) is int and 0 < number < MAX_SIZE}
+    if len(sizes) < len(found["sizes"]):
+        raise ProofError(f"sizes are whole numbers from 1 to below {MAX_SIZE}")
+    tensors = {}
+    for name, value in found["tensors"].items():
+        array = np.array(value, dtype=object)
+        if array.shape != tuple(value_of(slot, sizes) for slot in asked.context.shapes[name]):
+            raise ProofError(f"'{name}' has shape {array.shape} there")
+        numbers = [Fraction(entry) for entry in array.ravel()]
+        shape = [value_of((atom,), sizes) for slot in asked.context.shapes[name] for atom in slot]
+        tensors[name] = np.array(numbers, dtype=object).reshape(shape)
+    return Point(sizes, tensors)
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.split("\n"))

@@ -1,0 +1,80 @@
+"""Stored verdicts: what holds is accepted again, whatever the prover said, and nothing else."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+import polyattn as pa
+from polyattn.cli import app
+from polyattn.errors import ProofError
+from polyattn.proving import recheck
+
+LEFT, RIGHT = "x[N,C]; y[a,b] = x[a,d]*w[d,b]", "x[N,C]; where r : R; y[a,b] = x[a,d]*u[d,r]*v[r,b]"
+GIVEN = "w[d,b] = u[d,r]*v[r,b]"
+SOFTMAX = "x[N,C]; s[a,e] = softmax[e](x[a,d]*wf[d,f]*x[e,f]); y[a,b] = s[a,e]*x[e,b]"
+EQUAL = pa.prove(LEFT, RIGHT, given=GIVEN)
+DIFFERENT = pa.prove("x[N,C]; y[a,b] = 2*x[a,b]", "x[N,C]; y[a,b] = x[a,b]")
+
+
+def command(*arguments):
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.output
+
+
+@pytest.mark.parametrize("verdict", [EQUAL, DIFFERENT, pa.prove(SOFTMAX, SOFTMAX.replace("x[a,d]*wf", "2*x[a,d]*wf"))])
+def test_right_verdicts_are_accepted(verdict):
+    assert recheck(verdict.to_json())
+
+
+def changed(verdict, **changes):
+    return json.dumps({**json.loads(verdict.to_json()), **changes})
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (changed(EQUAL, left=LEFT.replace("= x", "= 2*x")), "other texts"),
+        (changed(EQUAL, given=[]), "other texts"),
+        (changed(EQUAL, given=[GIVEN.replace("= u", "= 2*u")]), "other texts"),
+        (changed(EQUAL, right="nonsense"), "no question"),
+        (changed(EQUAL, certificate={**EQUAL.certificate, "steps": []}), "given and not used"),
+        (changed(DIFFERENT, right=DIFFERENT.left), "agree there"),
+        (changed(DIFFERENT, counterexample={**DIFFERENT.counterexample, "left": 7}), "another 'left'"),
+        (changed(DIFFERENT, counterexample={**DIFFERENT.counterexample, "tensors": {"x": [[0]]}}), "agree there"),
+        (changed(DIFFERENT, counterexample={**DIFFERENT.counterexample, "tensors": {"x": [["nan"]]}}), "cannot be put"),
+        (changed(DIFFERENT, counterexample={**DIFFERENT.counterexample, "sizes": {"N": 10**6, "C": 1}}), "sizes are"),
+        (changed(DIFFERENT, counterexample={}), "cannot be put"),
+    ],
+)
+def test_wrong_verdicts_are_refused(text, reason):
+    answer = recheck(text)
+    assert not answer
+    assert reason in str(answer)
+
+
+def test_an_undecided_verdict_has_nothing_to_check():
+    left = "x[N]; f[a] = relu(x[a]); g[a] = relu(f[a]); y[a] = g[a]"
+    with pytest.raises(ProofError, match="nothing to check"):
+        recheck(pa.prove(left, "x[N]; f[a] = relu(x[a]); y[a] = f[a]").to_json())
+
+
+def test_the_command_writes_what_it_checks(tmp_path):
+    file = tmp_path / "verdict.json"
+    code, output = command("prove", LEFT, RIGHT, "--given", GIVEN, "--json", file)
+    assert code == 0, output
+    code, output = command("check", file)
+    assert code == 0
+    assert output.startswith("accepted: the certificate proves")
+    file.write_text(file.read_text().replace('"coefficient": "1"', '"coefficient": "2"'))
+    code, output = command("check", file)
+    assert code == 1
+    assert output.startswith("refused")
+
+
+def test_the_command_refuses_files_that_it_cannot_use(tmp_path):
+    assert command("check", tmp_path / "none.json")[0] == 2
+    (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
+    assert command("check", tmp_path / "bytes.json")[0] == 2
+    assert command("prove", LEFT, LEFT, "--json", tmp_path / "no" / "folder.json")[0] == 2
