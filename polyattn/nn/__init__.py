@@ -6,10 +6,12 @@ What holds afterwards: the module computes the specification on the plan for the
 """
 
 from polyattn.nn.attention import Attention
+from polyattn.nn.bat_block import BATBlock
+from polyattn.nn.bat_transform import BATransform
 from polyattn.nn.efficient_nl import EfficientNL
 from polyattn.nn.latent_gnn import LatentGNN
 from polyattn.nn.non_local import NonLocal
 from polyattn.nn.poly_nl import PolyNL
 from polyattn.nn.tesa import TESA
 
-__all__ = ["TESA", "Attention", "EfficientNL", "LatentGNN", "NonLocal", "PolyNL"]
+__all__ = ["TESA", "Attention", "BATBlock", "BATransform", "EfficientNL", "LatentGNN", "NonLocal", "PolyNL"]

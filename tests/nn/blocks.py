@@ -35,6 +35,18 @@ def started(block: nn.Module) -> nn.Module:
     return block
 
 
+def awake(module: nn.Module) -> nn.Module:
+    """The module with batch norms that let most of what comes through the ReLUs behind them, away from their kinks."""
+    with torch.no_grad():
+        for layer in module.modules():
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                layer.weight.uniform_(0.5, 1)
+                layer.bias.uniform_(0.5, 1.5)
+                layer.running_mean.uniform_(-0.2, 0.2)
+                layer.running_var.uniform_(0.5, 1.5)
+    return module
+
+
 CASES: dict[str, Case] = {
     "NonLocal": Case(
         lambda: pa.nn.NonLocal(4, reduction=1, heads=2, zero_init=False),
@@ -79,6 +91,29 @@ CASES: dict[str, Case] = {
         4,
         (2, 2, 3),
         large=lambda: started(pa.nn.LatentGNN(2, [3], 1, mode="symmetric", dim=3)),
+    ),
+    "BATransform, without biases": Case(
+        lambda: awake(pa.nn.BATransform(4, block_size=2, groups=2, bias=False)),
+        4,
+        large=lambda: pa.nn.BATransform(2, block_size=7, groups=1, normalisation="softmax"),
+    ),
+    "BATBlock": Case(
+        lambda: awake(pa.nn.BATBlock(4, block_size=3, groups=1, reduction=1)),
+        4,
+        (5, 6),
+        large=lambda: pa.nn.BATBlock(4, block_size=7, groups=2),
+        large_channels=4,
+    ),
+    "BATBlock, down-sampling": Case(
+        lambda: awake(pa.nn.BATBlock(4, block_size=(2, 3), groups=2, normalisation="softmax", downsample=True)),
+        4,
+    ),
+    "BATBlock, 3D": Case(
+        lambda: awake(pa.nn.BATBlock(4, block_size=2, groups=1, dim=3, temporal_groups=2, temporal_size=2)),
+        4,
+        (3, 2, 4),
+        large=lambda: pa.nn.BATBlock(4, block_size=7, groups=2, dim=3, temporal_groups=1, temporal_size=4),
+        large_channels=4,
     ),
 }
 """Add a block here and every fact of test_blocks.py is checked of it."""

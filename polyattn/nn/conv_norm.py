@@ -1,0 +1,80 @@
+"""A 1x1 convolution with batch norm and ReLU, as one matrix product where that is the faster way."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from polyattn.nn.block import BATCH_NORMS, Convolution, pointwise
+from polyattn.nn.layouts import is_channels_last
+
+FEW_POSITIONS = 256
+"""Below so many positions the gradient of a weight that is spread over the batch costs more than a convolution."""
+
+
+class ConvNormReLU(nn.Module):
+    """`relu(norm(conv(x)))` with a 1x1 convolution `conv` and batch norm `norm`.
+
+    In evaluation the norm's scale and shift are folded into the product's matrix and bias, so that the map is passed
+    over once.
+    """
+
+    def __init__(self, dim: int, inputs: int, outputs: int, bias: bool = True):
+        super().__init__()
+        self.conv = pointwise(dim, inputs, outputs, bias=bias)
+        self.norm = BATCH_NORMS[dim](outputs)
+
+    def reset_parameters(self) -> None:
+        """Kaiming normal weights by fan-out, bias 0, batch norm 1 and 0."""
+        kaiming(self.conv)
+        self.norm.reset_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(normed(x, self.conv, self.norm), inplace=True)
+
+
+def kaiming(conv: Convolution) -> None:
+    """Kaiming normal weights by fan-out, bias 0."""
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+
+
+def normed(x: Tensor, conv: Convolution, norm: nn.Module | None) -> Tensor:
+    """`norm(conv(x))` of a 1x1 convolution, with a batch norm in evaluation folded into it."""
+    if isinstance(norm, _BatchNorm) and not norm.training and norm.running_var is not None:
+        return product(x, *folded(conv, norm))
+    y = product(x, conv.weight.flatten(1), conv.bias)
+    return y if norm is None else norm(y)
+
+
+def folded(conv: Convolution, norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    """The matrix (outputs, inputs) and the bias of a 1x1 convolution and a batch norm in evaluation together."""
+    assert norm.running_var is not None
+    assert norm.running_mean is not None
+    exact = torch.promote_types(norm.running_var.dtype, torch.float32)
+    scale = (norm.running_var.to(exact) + norm.eps).rsqrt() * norm.weight.to(exact)
+    mean = norm.running_mean.to(exact) if conv.bias is None else norm.running_mean.to(exact) - conv.bias.to(exact)
+    shift = norm.bias.to(exact) - mean * scale
+    dtype = conv.weight.dtype
+    return (conv.weight.flatten(1) * scale[:, None]).to(dtype), shift.to(dtype)
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A map (B, inputs, *positions) through a matrix (outputs, inputs), in the layout of the map.
+
+    On the CPU a matrix product is faster than torch's convolution, which copies the map to another layout; elsewhere
+    it is left to the convolution.
+    """
+    if x.device.type == "cpu":
+        if is_channels_last(x):
+            return F.linear(x.movedim(1, -1), weight, bias).movedim(-1, 1)
+        rows = x.flatten(2)
+        if rows.shape[2] >= FEW_POSITIONS or not torch.is_grad_enabled():
+            matrices = weight.expand(rows.shape[0], -1, -1)
+            y = torch.bmm(matrices, rows) if bias is None else torch.baddbmm(bias[:, None], matrices, rows)
+            return y.unflatten(2, x.shape[2:])
+    convolve = (F.conv1d, F.conv2d, F.conv3d)[x.dim() - 3]
+    return convolve(x, weight.reshape(*weight.shape, *(1,) * (x.dim() - 2)), bias)
