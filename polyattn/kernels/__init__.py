@@ -5,11 +5,22 @@ interpreter), `cost.py` counts it, `op.py` registers it with torch, with gradien
 `torch.export` keep it as one operation. On other devices, other dtypes or without Triton the definition runs.
 """
 
-from polyattn.kernels.bilinear import bilinear
+from polyattn.kernels.bilinear import MOST_BLOCKS, bilinear
 from polyattn.kernels.cost import Cost
 from polyattn.kernels.gram import gram
 from polyattn.kernels.hadamard_mean import hadamard_mean
-from polyattn.kernels.linear_attention import linear_attention
+from polyattn.kernels.linear_attention import linear_attention, linear_context, linear_query
 from polyattn.kernels.project import project, project_pair
 
-__all__ = ["Cost", "bilinear", "gram", "hadamard_mean", "linear_attention", "project", "project_pair"]
+__all__ = [
+    "MOST_BLOCKS",
+    "Cost",
+    "bilinear",
+    "gram",
+    "hadamard_mean",
+    "linear_attention",
+    "linear_context",
+    "linear_query",
+    "project",
+    "project_pair",
+]

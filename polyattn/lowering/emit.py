@@ -18,6 +18,7 @@ import torch
 from torch import fx
 
 from polyattn.algebra import Index
+from polyattn.lowering.patterns import Fusion
 from polyattn.lowering.products import Indices, Product, Side, choose, plain, turned
 from polyattn.planning import (
     BATCH,
@@ -48,6 +49,7 @@ class Emitter:
         memory: how each value lies in memory: the indices of its node's output, the slowest first.
         reference: a tensor that has the batch first, for the dtype, device and batch of values that depend on none.
         ranks: places of sizes in the memory of the inputs; activations are laid out alike where there is a choice.
+        fusions: the kernels that take the place of nodes, by the node whose value each makes.
     """
 
     source: Graph
@@ -57,6 +59,7 @@ class Emitter:
     memory: dict[int, Indices] = field(default_factory=dict)
     reference: fx.Node | None = None
     ranks: Mapping[str, int] = field(default_factory=dict)
+    fusions: Mapping[int, Fusion] = field(default_factory=dict)
 
     def run(self, leaves: Mapping[str, fx.Node], orders: Mapping[str, Sequence[int]] | None = None) -> None:
         """Emit all nodes.
@@ -78,6 +81,8 @@ class Emitter:
 
     def node(self, number: int, node: Node) -> fx.Node:
         self.memory[number] = node.output
+        if number in self.fusions:
+            return self.fused(number, node, self.fusions[number])
         if isinstance(node, Contract):
             return self.contract(number, node)
         if isinstance(node, Add):
@@ -88,6 +93,19 @@ class Emitter:
             return self.method("to", self.call(torch.eye, self.size(node.output[0])), self.reference)
         assert isinstance(node, Constant)
         return self.method("new_ones", self.reference, ())
+
+    def fused(self, number: int, node: Node, fusion: Fusion) -> fx.Node:
+        """A call of a kernel, whose result lies in memory in the order of its axes or as its first argument does."""
+        arguments = [self.scaled(self.grouped(a.operand, a.groups), a.coefficient) for a in fusion.arguments]
+        options = {} if fusion.scale is None else {"scale": float(fusion.scale.value(self.source.known))}
+        value = self.call(fusion.function, *arguments, **options)
+        for axis in range(len(fusion.result) - 1, -1, -1):
+            value = self.ungrouped(value, axis, fusion.result[axis])
+        order = tuple(i for group in fusion.result for i in group)
+        first = self.side(fusion.arguments[0].operand).memory
+        if fusion.follows and set(order) == set(first):
+            self.memory[number] = first
+        return self.permuted(value, order, node.output)
 
     def call(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> fx.Node:
         return self.graph.call_function(target, args, kwargs)
@@ -121,8 +139,9 @@ class Emitter:
 
     @cached_property
     def delayed(self) -> set[int]:
-        """Matrix products that are accumulated onto the other terms of the one sum that reads them."""
-        return {k for products in self.accumulated.values() for k in products}
+        """What is not made by itself: products accumulated onto the other terms of a sum, and steps inside a kernel."""
+        inside = {k for fusion in self.fusions.values() for k in fusion.absorbed}
+        return inside | {k for products in self.accumulated.values() for k in products}
 
     @cached_property
     def accumulated(self) -> dict[int, tuple[int, ...]]:
@@ -131,7 +150,7 @@ class Emitter:
         uses.update(o.value for o in self.source.outputs)
         found: dict[int, tuple[int, ...]] = {}
         for number, node in enumerate(self.source.nodes):
-            if isinstance(node, Add) and len(node.operands) > 1:
+            if isinstance(node, Add) and len(node.operands) > 1 and number not in self.fusions:
                 plain_sum = all(
                     c.is_one for c in node.coefficients
                 )  # what is left would be scaled in a pass of its own
@@ -147,6 +166,8 @@ class Emitter:
     def _is_batch_of_matrices(self, operand: Operand, total: Add) -> bool:
         """Whether a term is a product of a matrix with a matrix for each sample, of the sum's own shape."""
         node = self.source.nodes[operand.value]
+        if operand.value in self.fusions:
+            return False
         if not (isinstance(node, Contract) and is_matrix_product(node)) or set(operand.indices) != set(total.output):
             return False
         left, right = (set(o.indices) for o in node.operands)

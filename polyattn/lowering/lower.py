@@ -14,6 +14,7 @@ from polyattn.algebra import Index
 from polyattn.errors import SizeError
 from polyattn.language import Atoms, value_of
 from polyattn.lowering.emit import Emitter
+from polyattn.lowering.matching import Kernels, as_choice, fusions
 from polyattn.lowering.shapes import expect_shape
 from polyattn.planning import BATCH, Graph, Leaf, Plan
 
@@ -24,7 +25,9 @@ Orders = dict[str, tuple[int, ...]]
 """Axes of tensors by name, in the order in which they lie in memory, the slowest first."""
 
 
-def lower(plan: Plan, *, channels_first: bool = False) -> fx.GraphModule:
+def lower(
+    plan: Plan, *, channels_first: bool = False, kernels: str | Sequence[str] = "auto", device: str = "cpu"
+) -> fx.GraphModule:
     """The plan's forward pass as a graph of torch operations.
 
     The module's arguments are the inputs, of shape (B, *axes), then the parameters, by position or by name
@@ -36,21 +39,32 @@ def lower(plan: Plan, *, channels_first: bool = False) -> fx.GraphModule:
         channels_first: how the inputs lie in memory: whether their last axis, the channels, comes before the positions,
             as in (B, H, W, C) views of (B, C, H, W) tensors. The graph computes the same for any tensors; for those it
             copies least.
+        kernels: "auto": fused kernels (`polyattn.kernels`) in the place of steps wherever the cost model says that
+            they are faster, on "cuda" with Triton only; "off"; or the names of kernels that are taken wherever they
+            apply. `print(module.meta["plan"])` shows which.
+        device: the type of the device that the graph will run on.
 
     Returns:
         A module without parameters of its own. `print(module.code)` is readable torch.
+
+    Raises:
+        SizeError: the plan is none, or there is no kernel of such a name.
     """
-    return _lower(_checked(plan), channels_first)[0]
+    return _lower(_checked(plan), channels_first, as_choice(kernels), device)[0]
 
 
-def lower_with_kept(plan: Plan, *, channels_first: bool = False) -> fx.GraphModule:
+def lower_with_kept(
+    plan: Plan, *, channels_first: bool = False, kernels: str | Sequence[str] = "auto", device: str = "cpu"
+) -> fx.GraphModule:
     """The forward pass of a training plan, returning the output and then the values kept for the backward pass."""
     backward = _checked(plan).backward
     assert backward is not None, "the plan has no planned backward pass"
-    return _lower(plan, channels_first, backward.kept)[0]
+    return _lower(plan, channels_first, as_choice(kernels), device, backward.kept)[0]
 
 
-def lower_backward(plan: Plan, *, channels_first: bool = False) -> fx.GraphModule:
+def lower_backward(
+    plan: Plan, *, channels_first: bool = False, kernels: str | Sequence[str] = "auto", device: str = "cpu"
+) -> fx.GraphModule:
     """The planned backward pass as a graph of torch operations.
 
     Its arguments are the output's gradient (called as `plan.seed`), the inputs, the parameters, and the kept values
@@ -62,7 +76,7 @@ def lower_backward(plan: Plan, *, channels_first: bool = False) -> fx.GraphModul
     """
     if _checked(plan).backward is None:
         raise SizeError("this plan has no planned backward pass: plan with objective='training', without functions")
-    return _lower_backward(plan, channels_first)
+    return _lower_backward(plan, channels_first, as_choice(kernels), device)
 
 
 def _checked(plan: Plan) -> Plan:
@@ -72,40 +86,52 @@ def _checked(plan: Plan) -> Plan:
 
 
 @lru_cache(maxsize=1024)
-def _lower(plan: Plan, channels_first: bool, kept: tuple[int, ...] | None = None) -> tuple[fx.GraphModule, Orders]:
+def _lower(
+    plan: Plan, channels_first: bool, kernels: Kernels, device: str, kept: tuple[int, ...] | None = None
+) -> tuple[fx.GraphModule, Orders]:
     """The forward pass, with how the kept values lie in memory, by name; the graph returns them if they are given."""
     arguments = argument_names(plan)
     orders = _orders(plan, channels_first)
-    emitter = Emitter(plan.graph, plan.names, fx.Graph(), ranks=_ranks(plan, orders))
+    chosen = fusions(plan.graph, frozenset(kept or ()), kernels, device)
+    emitter = Emitter(plan.graph, plan.names, fx.Graph(), ranks=_ranks(plan, orders), fusions=chosen)
     placeholders = {tensor: placeholder(emitter.graph, arguments[tensor]) for tensor in arguments}
     emitter.run(_leaves(emitter, plan, placeholders, plan.graph), orders)
     output = _joined(emitter, emitter.values[plan.output.value], plan.spec.shape(plan.spec.output), True)
     emitter.graph.output(output if kept is None else (output, *(emitter.values[k] for k in kept)))
     lies = {plan.names[k]: _places(plan.nodes[k].output, emitter.memory[k]) for k in kept or ()}
-    return _module(emitter, plan, "Lowered"), lies
+    return _module(emitter, plan.with_kernels(_kernels(emitter)), "Lowered"), lies
 
 
 @lru_cache(maxsize=1024)
-def _lower_backward(plan: Plan, channels_first: bool) -> fx.GraphModule:
+def _lower_backward(plan: Plan, channels_first: bool, kernels: Kernels, device: str) -> fx.GraphModule:
     backward = plan.backward
     assert backward is not None
     arguments = argument_names(plan)
     orders = _orders(plan, channels_first)
-    emitter = Emitter(backward.graph, plan.backward_names, fx.Graph(), ranks=_ranks(plan, orders))
+    chosen = fusions(backward.graph, frozenset(), kernels, device)
+    emitter = Emitter(backward.graph, plan.backward_names, fx.Graph(), ranks=_ranks(plan, orders), fusions=chosen)
     seed = placeholder(emitter.graph, plan.seed)
     placeholders = {tensor: placeholder(emitter.graph, arguments[tensor]) for tensor in arguments}
     kept = {plan.names[k]: placeholder(emitter.graph, plan.names[k]) for k in backward.kept}
     values = kept | _leaves(emitter, plan, placeholders, backward.graph)
     values[plan.seed] = _split(emitter, seed, plan.spec.shape(plan.spec.output), True)
     emitter.reference = emitter.reference or seed
-    orders |= _lower(plan, channels_first, backward.kept)[1]
+    orders |= _lower(plan, channels_first, kernels, device, backward.kept)[1]
     emitter.run(values, orders)
     gradients = {
         tensor: _joined(emitter, emitter.values[o.value], plan.spec.shape(tensor), tensor in plan.spec.inputs)
         for tensor, o in zip(backward.wanted, backward.graph.outputs, strict=True)
     }
     emitter.graph.output(tuple(gradients.get(tensor) for tensor in arguments))
-    return _module(emitter, plan, "LoweredBackward")
+    return _module(emitter, plan.with_kernels(_kernels(emitter)), "LoweredBackward")
+
+
+def _kernels(emitter: Emitter) -> tuple[tuple[str, str], ...]:
+    """For the steps that a kernel makes its name, and for those inside one the step that it makes."""
+    names = emitter.names
+    made = [(names[k], fusion.kernel) for k, fusion in emitter.fusions.items()]
+    inside = [(names[i], f"in {names[k]}") for k, fusion in emitter.fusions.items() for i in fusion.absorbed]
+    return tuple(sorted(made + inside))
 
 
 def _orders(plan: Plan, channels_first: bool) -> Orders:

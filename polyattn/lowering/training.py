@@ -7,7 +7,7 @@ values again, so that nothing is a constant that ought to be a function of the i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,11 +18,13 @@ from polyattn.lowering.lower import lower_backward, lower_with_kept
 from polyattn.planning import Plan
 
 
-def training_function(plan: Plan, *, channels_first: bool = False) -> Callable[..., Tensor]:
+def training_function(
+    plan: Plan, *, channels_first: bool = False, kernels: str | Sequence[str] = "auto", device: str = "cpu"
+) -> Callable[..., Tensor]:
     """`f(*inputs, *parameters)` that computes a training plan's output and whose gradients its backward pass makes."""
     forward_graph, backward_graph = (
-        type(lower_with_kept(plan, channels_first=channels_first)).forward,
-        type(lower_backward(plan, channels_first=channels_first)).forward,
+        type(made(plan, channels_first=channels_first, kernels=kernels, device=device)).forward
+        for made in (lower_with_kept, lower_backward)
     )
 
     class PlannedLayer(torch.autograd.Function):

@@ -68,5 +68,5 @@ def _planned(
             raise SizeError(f"size {name} is {number} for this layer, but {length} in the input")
     made = plan(spec, known, objective, batch=batch, device=device if device in DEVICES else "cpu")
     if made.backward is not None:
-        return keep(training_function(made))
-    return keep(partial(type(lower(made)).forward, None))
+        return keep(training_function(made, device=device))
+    return keep(partial(type(lower(made, device=device)).forward, None))

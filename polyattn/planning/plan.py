@@ -42,6 +42,7 @@ class Plan:
         graph: the evaluation graph.
         backward: the planned backward pass, for the objective "training" and specifications without functions.
         seed: the name of the output's gradient in it.
+        kernels: what lowering put in the place of steps, by their names: a kernel, or the step whose kernel does them.
     """
 
     spec: Spec
@@ -50,6 +51,7 @@ class Plan:
     graph: Graph
     backward: Backward | None = None
     seed: str = "dy"
+    kernels: tuple[tuple[str, str], ...] = ()
 
     @cached_property
     def sizes(self) -> dict[str, int]:
@@ -132,7 +134,16 @@ class Plan:
     @cached_property
     def steps(self) -> tuple[Step, ...]:
         """The forward steps in the order in which they run; inputs and parameters are no steps."""
-        return self.graph.steps(self.names)
+        return self._lowered(self.graph.steps(self.names))
+
+    def _lowered(self, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+        """The steps, each that a kernel does with its name as the operation."""
+        by_name = dict(self.kernels)
+        return tuple(replace(s, operation=by_name.get(s.name, s.operation)) for s in steps)
+
+    def with_kernels(self, kernels: tuple[tuple[str, str], ...]) -> Plan:
+        """The same plan, showing what lowering put in the place of steps."""
+        return replace(self, kernels=kernels) if kernels else self
 
     @cached_property
     def backward_names(self) -> tuple[str, ...]:
@@ -143,7 +154,9 @@ class Plan:
     @cached_property
     def backward_steps(self) -> tuple[Step, ...]:
         """The steps of the planned backward pass; none where there is no planned one."""
-        return () if self.backward is None else self.backward.graph.steps(self.backward_names)
+        if self.backward is None:
+            return ()
+        return self._lowered(self.backward.graph.steps(self.backward_names))
 
     def __str__(self) -> str:
         sizes = " ".join(f"{name}={number}" for name, number in sorted(self.sizes.items()))

@@ -1,5 +1,5 @@
 """`linear_attention`: efficient attention's two softmaxes, each fused with the product that follows it."""
 
-from polyattn.kernels.linear_attention.op import linear_attention
+from polyattn.kernels.linear_attention.op import linear_attention, linear_context, linear_query
 
-__all__ = ["linear_attention"]
+__all__ = ["linear_attention", "linear_context", "linear_query"]

@@ -3,10 +3,20 @@
 from polyattn.kernels.cost import Cost
 
 
+def context(batch: int, positions: int, keys: int, values: int, itemsize: int) -> Cost:
+    """softmax(K)ᵀV: K and V are read."""
+    traffic = batch * (positions * (keys + values) + keys * values)
+    return Cost(batch * positions * keys * values, itemsize * traffic)
+
+
+def query(batch: int, positions: int, keys: int, values: int, itemsize: int) -> Cost:
+    """softmax(Q) times the context: Q is read, Y is written."""
+    return context(batch, positions, keys, values, itemsize)
+
+
 def forward(batch: int, positions: int, keys: int, values: int, itemsize: int) -> Cost:
-    """KᵀV, then Q times it: K, V and Q are read, and Y is written."""
-    traffic = batch * (positions * (2 * keys + 2 * values) + 2 * keys * values)
-    return Cost(2 * batch * positions * keys * values, itemsize * traffic)
+    """Both halves."""
+    return context(batch, positions, keys, values, itemsize) + query(batch, positions, keys, values, itemsize)
 
 
 def backward(batch: int, positions: int, keys: int, values: int, itemsize: int) -> Cost:

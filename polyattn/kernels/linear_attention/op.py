@@ -41,11 +41,43 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor, precision: str = "") -> Te
     fits = q.dim() == v.dim() == 4 and q.shape == k.shape and v.shape[:3] == k.shape[:3]
     wanted = "q and k (B, heads, N, R), v (B, heads, N, S)"
     runtime.expect(fits, "linear_attention", {"q": q, "k": k, "v": v}, wanted)
-    q, k, v = runtime.one_dtype(q, k, v)
+    return linear_query(q, linear_context(k, v, precision), precision)
+
+
+def linear_context(k: Tensor, v: Tensor, precision: str = "") -> Tensor:
+    """The first half, c[b,h,r,s] = Σ_n softmax_n(k)[b,h,n,r] v[b,h,n,s], with a running maximum over the positions.
+
+    Args:
+        k, v: (B, heads, N, R) and (B, heads, N, S), in any strides.
+        precision: as in `linear_attention`.
+
+    Returns:
+        (B, heads, R, S).
+    """
+    fits = k.dim() == v.dim() == 4 and v.shape[:3] == k.shape[:3]
+    runtime.expect(fits, "linear_context", {"k": k, "v": v}, "k (B, heads, N, R) and v (B, heads, N, S)")
+    k, v = runtime.one_dtype(k, v)
     if runtime.transformed():
-        return naive.linear_attention(q, k, v)
-    context, _ = torch.ops.polyattn.linear_context(k, v, precision)
-    return torch.ops.polyattn.linear_query(q, context, precision)
+        return naive.context(k, v)[0]
+    return torch.ops.polyattn.linear_context(k, v, precision)[0]
+
+
+def linear_query(q: Tensor, c: Tensor, precision: str = "") -> Tensor:
+    """The second half, y[b,h,n,s] = Σ_r softmax_r(q)[b,h,n,r] c[b,h,r,s].
+
+    Args:
+        q, c: (B, heads, N, R) in any strides, and (B, heads, R, S).
+        precision: as in `linear_attention`.
+
+    Returns:
+        (B, heads, N, S).
+    """
+    fits = q.dim() == c.dim() == 4 and q.shape[:2] == c.shape[:2] and q.shape[3] == c.shape[2]
+    runtime.expect(fits, "linear_query", {"q": q, "c": c}, "q (B, heads, N, R) and c (B, heads, R, S)")
+    q, c = runtime.one_dtype(q, c)
+    if runtime.transformed():
+        return naive.query(q, c)
+    return torch.ops.polyattn.linear_query(q, c, precision)
 
 
 def _fast(first: Tensor, *rest: Tensor) -> bool:

@@ -1,0 +1,398 @@
+"""Patterns: the steps of an evaluation graph that a fused kernel could take over.
+
+A pattern looks at one node and says which kernel would make its value, from which values, and which nodes it makes
+unnecessary; those must be read nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from polyattn import kernels
+from polyattn.algebra import Index
+from polyattn.kernels import Cost
+from polyattn.kernels.bilinear import cost as bilinear_cost
+from polyattn.kernels.gram import cost as gram_cost
+from polyattn.kernels.hadamard_mean import cost as hadamard_cost
+from polyattn.kernels.linear_attention import cost as attention_cost
+from polyattn.kernels.project import cost as project_cost
+from polyattn.planning import BATCH, Add, Apply, Coefficient, Contract, Graph, Operand
+from polyattn.planning.graph import ITEMSIZE
+from polyattn.planning.steps import ONE, numel
+
+Groups = tuple[tuple[Index, ...], ...]
+"""The indices that make up each axis of a kernel's argument or result."""
+
+
+@dataclass(frozen=True)
+class Argument:
+    """A value as a kernel takes it, times a coefficient."""
+
+    operand: Operand
+    groups: Groups
+    coefficient: Coefficient = ONE
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """A kernel in the place of steps.
+
+    Attributes:
+        kernel: its name.
+        function: what is called.
+        value: the node whose value it makes.
+        absorbed: nodes whose values are then not made.
+        arguments: in the function's order.
+        result: the indices of each axis of what it returns.
+        scale: a coefficient that the function takes by the name of "scale", or None.
+        cost: multiply-accumulates and bytes, in float32.
+    """
+
+    kernel: str
+    function: Callable[..., Tensor]
+    value: int
+    absorbed: frozenset[int]
+    arguments: tuple[Argument, ...]
+    result: Groups
+    cost: Cost
+    scale: Coefficient | None = None
+
+    @property
+    def follows(self) -> bool:
+        """Whether the result lies in memory as the first argument does."""
+        return self.kernel in ("bilinear", "project", "project_pair")
+
+
+@dataclass(frozen=True)
+class Matcher:
+    """The patterns, on one graph.
+
+    Attributes:
+        graph: the evaluation graph.
+        needed: values that are asked for besides the outputs.
+    """
+
+    graph: Graph
+    needed: frozenset[int] = frozenset()
+    uses: Counter[int] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        uses = Counter(o.value for n in self.graph.nodes for o in n.operands)
+        uses.update(o.value for o in self.graph.outputs)
+        uses.update(self.needed)
+        object.__setattr__(self, "uses", uses)
+
+    def found(self) -> Iterator[Fusion]:
+        for number in range(len(self.graph.nodes)):
+            for pattern in (
+                self.bilinear,
+                self.hadamard_mean,
+                self.project_pair,
+                self.linear_context,
+                self.linear_query,
+                self.gram,
+                self.project,
+            ):
+                fusion = pattern(number)
+                if fusion is not None:
+                    yield fusion
+
+    def only_here(self, value: int) -> bool:
+        return self.uses[value] == 1
+
+    def product(self, value: int, *, alone: bool = True) -> Contract | None:
+        """The node as a product of two that is summed over something, if it is one (read nowhere else)."""
+        node = self.graph.nodes[value]
+        fits = isinstance(node, Contract) and len(node.operands) == 2 and bool(node.summed)
+        return node if fits and isinstance(node, Contract) and (not alone or self.only_here(value)) else None
+
+    def many(self, indices: Sequence[Index]) -> int:
+        return numel(indices, self.graph.known)
+
+    def gram(self, number: int) -> Fusion | None:
+        """g[b,c,d] = Σ_n x[b,n,c] x[b,n,d]: both operands are one value, read with other names for some axes."""
+        node = self.product(number, alone=False)
+        if node is None or node.operands[0].value != node.operands[1].value:
+            return None
+        left, right = node.operands
+        batch, summed = _batch(node), node.summed
+        rows = tuple(i for i in left.indices if i not in right.indices)
+        columns = tuple(i for i in right.indices if i not in left.indices)
+        same = all(a == b or (a in rows and b in columns) for a, b in zip(left.indices, right.indices, strict=True))
+        if not same or not rows or not batch or {*batch, *rows, *columns} != set(node.output) or _repeats(left):
+            return None
+        cost = gram_cost.forward(self.many(batch), self.many(summed), self.many(rows), ITEMSIZE)
+        argument = Argument(left, (batch, summed, rows))
+        return Fusion(
+            "gram", kernels.gram, number, frozenset(), (argument,), (batch, rows, columns), cost, node.coefficient
+        )
+
+    def rows_by_matrix(self, operand: Operand, matrix: Operand, node: Contract) -> tuple[Groups, Groups] | None:
+        """The groups of x[b,n,c] and of w[c,o] or w[b,c,o], if the two operands are those."""
+        batch = tuple(i for i in operand.indices if i.size == BATCH)
+        if len(batch) != 1 or _repeats(operand) or _repeats(matrix):
+            return None
+        shared = [i for i in operand.indices if i in matrix.indices and i in node.output]
+        rows = tuple(i for i in operand.indices if i not in matrix.indices and i not in batch)
+        columns = tuple(i for i in matrix.indices if i not in operand.indices and i not in batch)
+        own = any(i.size == BATCH for i in matrix.indices)
+        if not rows or not columns or set(shared) - set(batch) or {*batch, *rows, *columns} != set(node.output):
+            return None
+        if any(i not in operand.indices or i not in matrix.indices for i in node.summed):
+            return None
+        inner = tuple(i for i in operand.indices if i in node.summed)
+        return (batch, rows, inner), ((batch, inner, columns) if own else (inner, columns))
+
+    def sides(self, node: Contract) -> Iterator[tuple[Operand, Operand]]:
+        yield node.operands[0], node.operands[1]
+        yield node.operands[1], node.operands[0]
+
+    def project(self, number: int) -> Fusion | None:
+        """y[b,n,o] = Σ_c x[b,n,c] (s[b,c] w[c,o]), where the bracket is a step that nothing else reads."""
+        node = self.product(number, alone=False)
+        if node is None:
+            return None
+        for x, matrix in self.sides(node):
+            groups = self.rows_by_matrix(x, matrix, node)
+            scaled = self.graph.nodes[matrix.value]
+            if groups is None or len(groups[1]) != 3 or not self.only_here(matrix.value):
+                continue
+            if not isinstance(scaled, Contract) or len(scaled.operands) != 2 or scaled.summed:
+                continue
+            names = dict(zip(scaled.output, matrix.indices, strict=True))
+            (batch, rows, inner), (_, _, columns) = groups
+            for one, two in self.sides(scaled):
+                s, w = (Operand(o.value, tuple(names[i] for i in o.indices)) for o in (one, two))
+                if set(s.indices) == {*batch, *inner} and set(w.indices) == {*inner, *columns}:
+                    sizes = (self.many(batch), self.many(rows), self.many(inner), self.many(columns), ITEMSIZE)
+                    factor = node.coefficient.times(scaled.coefficient)
+                    arguments = (
+                        Argument(x, groups[0]),
+                        Argument(w, (inner, columns)),
+                        Argument(s, (batch, inner), factor),
+                    )
+                    result = (batch, rows, columns)
+                    absorbed = frozenset({matrix.value})
+                    return Fusion(
+                        "project", kernels.project, number, absorbed, arguments, result, project_cost.project(*sizes)
+                    )
+        return None
+
+    def project_pair(self, number: int) -> Fusion | None:
+        """y[b,n,o] = Σ_c a[b,n,c] m[b,c,o] + Σ_c x[b,n,c] s[b,c,o], the two products read nowhere else."""
+        node = self.graph.nodes[number]
+        if not isinstance(node, Add) or len(node.operands) != 2:
+            return None
+        arguments: list[Argument] = []
+        lengths: list[int] = []
+        results = set()
+        for operand, factor in zip(node.operands, node.coefficients, strict=True):
+            term = self.product(operand.value)
+            if term is None or set(operand.indices) != set(node.output):
+                return None
+            found = None
+            for x, matrix in self.sides(term):
+                found = self.rows_by_matrix(x, matrix, term)
+                if found is not None and self.many(found[0][1]) >= self.many(found[1][-1]):
+                    arguments += [
+                        Argument(x, found[0]),
+                        Argument(matrix, found[1], factor.times(term.coefficient)),
+                    ]
+                    lengths.append(self.many(found[0][2]))
+                    names = dict(zip(term.output, operand.indices, strict=True))
+                    groups = (found[0][0], found[0][1], found[1][-1])
+                    results.add(tuple(tuple(names[i] for i in g) for g in groups))
+                    break
+            else:
+                return None
+        if len(results) != 1:
+            return None
+        (result,) = results
+        sizes = [self.many(g) for g in result]
+        cost = project_cost.project_pair(sizes[0], sizes[1], *lengths, sizes[2], ITEMSIZE)
+        absorbed = frozenset(o.value for o in node.operands)
+        return Fusion("project_pair", kernels.project_pair, number, absorbed, tuple(arguments), result, cost)
+
+    def hadamard_mean(self, number: int) -> Fusion | None:
+        """m[b,d] = Σ_n (Σ_c x[b,n,c] v[c,d]) (Σ_c x[b,n,c] w[c,d]), the two projections read nowhere else."""
+        node = self.product(number, alone=False)
+        if node is None or set(node.operands[0].indices) != set(node.operands[1].indices):
+            return None
+        batch = _batch(node)
+        columns = tuple(i for i in node.operands[0].indices if i not in (*node.summed, *batch))
+        xs: list[Argument] = []
+        matrices: list[Argument] = []
+        factor = node.coefficient
+        for operand in node.operands:
+            term = self.product(operand.value)
+            if term is None or not columns:
+                return None
+            names = dict(zip(term.output, operand.indices, strict=True))
+            for x, matrix in self.sides(term):
+                groups = self.rows_by_matrix(x, matrix, term)
+                if groups is None or len(groups[1]) != 2:
+                    continue
+                if {names[i] for i in groups[1][1]} == set(columns) and {names[i] for i in groups[0][1]} == set(
+                    node.summed
+                ):
+                    xs.append(Argument(x, groups[0]))
+                    ordered = tuple(next(i for i in groups[1][1] if names[i] == c) for c in columns)
+                    matrices.append(Argument(matrix, (groups[1][0], ordered)))
+                    factor = factor.times(term.coefficient)
+                    break
+            else:
+                return None
+        places = {(a.operand.value, tuple(tuple(map(a.operand.indices.index, g)) for g in a.groups)) for a in xs}
+        if len(places) != 1:
+            return None
+        inner = xs[0].groups[2]
+        sizes = (self.many(batch), self.many(node.summed), self.many(inner), self.many(columns), ITEMSIZE)
+        absorbed = frozenset(o.value for o in node.operands)
+        arguments = (xs[0], *matrices)
+        return Fusion(
+            "hadamard_mean", kernels.hadamard_mean, number, absorbed, arguments, (batch, columns),
+            hadamard_cost.forward(*sizes), factor,
+        )  # fmt: skip
+
+    def bilinear(self, number: int) -> Fusion | None:
+        """y[b,i,u,j,v,g,n] = Σ_kl p[b,g,i,k] x[b,k,u,l,v,g,n] q[b,g,l,j]: two products, the first read nowhere else."""
+        node = self.product(number, alone=False)
+        if node is None:
+            return None
+        for middle, second in self.sides(node):
+            first = self.product(middle.value)
+            if first is None:
+                continue
+            names = dict(zip(first.output, middle.indices, strict=True))
+            for p, x in self.sides(first):
+                p, x = (Operand(o.value, tuple(names.get(i, i) for i in o.indices)) for o in (p, x))
+                inner = names.get(first.summed[0], first.summed[0])
+                fusion = self._bilinear(number, node, first, (p, inner), x, (second, node.summed[0]))
+                if fusion is not None:
+                    return fusion
+        return None
+
+    def _bilinear(
+        self, number: int, node: Contract, first: Contract, p: tuple[Operand, Index], x: Operand,
+        q: tuple[Operand, Index],
+    ) -> Fusion | None:  # fmt: skip
+        """The same of two matrices, each with the index over which it is multiplied, in any order of the two."""
+        if len(first.summed) != 1 or len(node.summed) != 1 or len(x.indices) < 4 or x.indices[0].size != BATCH:
+            return None
+        roles: dict[Index, tuple[Operand, Index]] = {}
+        for matrix, inner in (p, q):
+            new = [i for i in matrix.indices if i not in x.indices]
+            if len(matrix.indices) != 4 or _repeats(matrix) or len(new) != 1 or inner not in matrix.indices:
+                return None
+            if new[0].size != inner.size or inner not in x.indices:
+                return None
+            roles[inner] = (matrix, new[0])
+        both = {i for i in x.indices if all(i in matrix.indices for matrix, _ in roles.values())}
+        groups = both - {x.indices[0]}
+        if len(roles) != 2 or len(groups) != 1 or x.indices[0] not in both:
+            return None
+        (g,) = groups
+        k, l = sorted(roles, key=x.indices.index)
+        at_k, at_l, at_g = (x.indices.index(i) for i in (k, l, g))
+        if not (at_k == 1 and at_l < at_g):
+            return None
+        batch, inside_rows, inside_columns = x.indices[:1], x.indices[2:at_l], x.indices[at_l + 1 : at_g]
+        channels = x.indices[at_g + 1 :]
+        (rows, i), (columns, j) = roles[k], roles[l]
+        result = (batch, (i, *inside_rows), (j, *inside_columns), (g, *channels))
+        if {index for group in result for index in group} != set(node.output):
+            return None
+        factor = node.coefficient.times(first.coefficient)
+        arguments = (
+            Argument(x, (batch, (k, *inside_rows), (l, *inside_columns), (g, *channels))),
+            Argument(rows, (batch, (g,), (i,), (k,)), factor),
+            Argument(columns, (batch, (g,), (l,), (j,))),
+        )
+        sides = [self.many(group) for group in result]
+        cost = bilinear_cost.forward(*sides, self.many([g]), self.many([k]), self.many([l]), ITEMSIZE)
+        if self.many([k, l]) > kernels.MOST_BLOCKS:
+            return None
+        return Fusion(
+            "bilinear", kernels.bilinear, number, frozenset(o.value for o in node.operands) - {q[0].value}, arguments,
+            result, cost,
+        )  # fmt: skip
+
+    def softmaxed(self, operand: Operand, over: Sequence[Index]) -> Operand | None:
+        """What a softmax over these indices, read nowhere else, is taken of."""
+        node = self.graph.nodes[operand.value]
+        if not isinstance(node, Apply) or node.function != "softmax" or not self.only_here(operand.value):
+            return None
+        names = dict(zip(node.output, operand.indices, strict=True))
+        (inner,) = node.operands
+        if {names[i] for i in node.over} != set(over) or set(inner.indices) != set(node.output):
+            return None
+        return Operand(inner.value, tuple(names[i] for i in inner.indices))
+
+    def linear_context(self, number: int) -> Fusion | None:
+        """c[b,r,s] = Σ_n softmax[n](k)[b,n,r] v[b,n,s]."""
+        node = self.product(number, alone=False)
+        if node is None or not node.coefficient.is_one:
+            return None
+        for k, v in self.sides(node):
+            key = self.softmaxed(k, node.summed)
+            if key is None or _repeats(v) or _repeats(key):
+                continue
+            shared = tuple(i for i in node.output if i in key.indices and i in v.indices)
+            r = tuple(i for i in key.indices if i not in v.indices)
+            s = tuple(i for i in v.indices if i not in key.indices)
+            positions = node.summed
+            whole = all(set(p) <= set(o.indices) for o in (key, v) for p in (positions, shared))
+            if self.many(positions) <= self.many(r):
+                continue  # the same sum with the parts exchanged: `linear_query`
+            if not whole or not r or not s or len(shared) not in (1, 2) or shared[0].size != BATCH:
+                continue
+            batch, heads = shared[:1], shared[1:]
+            sizes = (self.many(shared), self.many(positions), self.many(r), self.many(s), ITEMSIZE)
+            cost = attention_cost.context(*sizes)
+            arguments = (Argument(key, (batch, heads, positions, r)), Argument(v, (batch, heads, positions, s)))
+            absorbed = frozenset({k.value})
+            return Fusion(
+                "linear_context", kernels.linear_context, number, absorbed, arguments, (batch, heads, r, s), cost
+            )
+        return None
+
+    def linear_query(self, number: int) -> Fusion | None:
+        """y[b,n,s] = Σ_r softmax[r](q)[b,n,r] c[b,r,s]."""
+        node = self.product(number, alone=False)
+        if node is None or not node.coefficient.is_one:
+            return None
+        for q, c in self.sides(node):
+            query = self.softmaxed(q, node.summed)
+            if query is None or _repeats(c) or _repeats(query):
+                continue
+            shared = tuple(i for i in node.output if i in query.indices and i in c.indices)
+            positions = tuple(i for i in query.indices if i not in c.indices)
+            s = tuple(i for i in c.indices if i not in query.indices)
+            r = node.summed
+            whole = all(set(p) <= set(o.indices) for o in (query, c) for p in (r, shared))
+            if self.many(positions) < self.many(r):
+                continue
+            if not whole or not positions or not s or len(shared) not in (1, 2) or shared[0].size != BATCH:
+                continue
+            batch, heads = shared[:1], shared[1:]
+            sizes = (self.many(shared), self.many(positions), self.many(r), self.many(s), ITEMSIZE)
+            arguments = (Argument(query, (batch, heads, positions, r)), Argument(c, (batch, heads, r, s)))
+            return Fusion(
+                "linear_query", kernels.linear_query, number, frozenset({q.value}), arguments,
+                (batch, heads, positions, s), attention_cost.query(*sizes),
+            )  # fmt: skip
+        return None
+
+
+def _batch(node: Contract) -> tuple[Index, ...]:
+    """The shared indices of a product's operands that are kept, the batch among them, if they are only it."""
+    left, right = node.operands
+    return tuple(i for i in node.output if i in left.indices and i in right.indices and i.size == BATCH)
+
+
+def _repeats(operand: Operand) -> bool:
+    return len(set(operand.indices)) < len(operand.indices)
