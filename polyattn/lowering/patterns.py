@@ -213,7 +213,7 @@ class Matcher:
             return None
         (result,) = results
         sizes = [self.many(g) for g in result]
-        cost = project_cost.project_pair(sizes[0], sizes[1], *lengths, sizes[2], ITEMSIZE)
+        cost = project_cost.project_pair(sizes[0], sizes[1], lengths[0], lengths[1], sizes[2], ITEMSIZE)
         absorbed = frozenset(o.value for o in node.operands)
         return Fusion("project_pair", kernels.project_pair, number, absorbed, tuple(arguments), result, cost)
 
@@ -313,7 +313,9 @@ class Matcher:
             Argument(columns, (batch, (g,), (l,), (j,))),
         )
         sides = [self.many(group) for group in result]
-        cost = bilinear_cost.forward(*sides, self.many([g]), self.many([k]), self.many([l]), ITEMSIZE)
+        cost = bilinear_cost.forward(
+            sides[0], sides[1], sides[2], sides[3], self.many([g]), self.many([k]), self.many([l]), ITEMSIZE
+        )
         if self.many([k, l]) > kernels.MOST_BLOCKS:
             return None
         return Fusion(
