@@ -4,7 +4,7 @@ from polyattn.algebra import Spec
 from polyattn.errors import SpecError
 
 
-def axial(axis: str = "height", softmax: bool = False) -> Spec:
+def axial(axis: str = "height", softmax: bool = False, mean: bool = False) -> Spec:
     """Axial attention along one axis: a non-local block on each column ("height") or each row ("width").
 
     Source: Ho et al., Axial Attention in Multidimensional Transformers, 2019; Wang et al., Axial-DeepLab, 2020, without
@@ -16,12 +16,16 @@ def axial(axis: str = "height", softmax: bool = False) -> Spec:
     Args:
         axis: "height" or "width".
         softmax: normalise each position's similarities, as published; not a polynomial.
+        mean: divide the sum over the axis by its length. With softmax it is refused.
 
     Raises:
-        SpecError: another axis.
+        SpecError: another axis, or two normalisations.
     """
     if axis not in ("height", "width"):
         raise SpecError(f"axial attention runs along 'height' or 'width', not {axis!r}")
+    if softmax and mean:
+        raise SpecError("axial attention has softmax or a mean, not both")
+    scale = "" if not mean else "1/H * " if axis == "height" else "1/W * "
     over, at = ("k", "k,j") if axis == "height" else ("l", "i,l")
     similarity = f"query[i,j,r]*key[{at},r]"
     if softmax:
@@ -32,5 +36,5 @@ def axial(axis: str = "height", softmax: bool = False) -> Spec:
         key[i,j,r] = x[i,j,f]*wk[f,r]
         value[i,j,b] = x[i,j,h]*wv[h,b]
         similarity[i,j,{over}] = {similarity}
-        y[i,j,b] = similarity[i,j,{over}]*value[{at},b]
+        y[i,j,b] = {scale}similarity[i,j,{over}]*value[{at},b]
     """)

@@ -3,7 +3,7 @@
 from polyattn.algebra import Spec
 
 
-def cgnl() -> Spec:
+def cgnl(mean: bool = False, grouped: bool = False) -> Spec:
     """Compact generalized NL: `vec(Y) = vec(Θ) (vec(Φ)ᵀ vec(V))` in each of G groups of channels, then `wz`.
 
     Source: Yue et al., Compact Generalized Non-local Network, 2018, section 3, with the dot-product kernel: positions
@@ -13,12 +13,20 @@ def cgnl() -> Spec:
     Prefer it where correlations across channels matter and memory is short: linear in N, G numbers of context. Each
     group's output is Θ times a scalar, so within a group it reweights and does not move features. The published code
     may divide by sqrt(N*M), and has `wz` block-diagonal over the groups.
+
+    Args:
+        mean: divide the context by N*M, the number of its summands.
+        grouped: the published block-diagonal `wz`: each group of channels is made of its own group only.
     """
-    return Spec("""
-        x[N,C]; where D = G*M; where g : G; where m : M
+    over = "1/N/M * " if mean else ""
+    split, output = "", "y[a,b] = theta[a,g,m]*context[g]*wz[(g m),b]"
+    if grouped:
+        split, output = " where C = G*P;", "y[a,(g n)] = theta[a,g,m]*context[g]*wz[g,m,n]"
+    return Spec(f"""
+        x[N,C];{split} where D = G*M; where g : G; where m : M
         theta[a,g,m] = x[a,d]*wt[d,(g m)]
         phi[e,g,m] = x[e,f]*wp[f,(g m)]
         value[e,g,m] = x[e,h]*wg[h,(g m)]
-        context[g] = phi[e,g,m]*value[e,g,m]
-        y[a,b] = theta[a,g,m]*context[g]*wz[(g m),b]
+        context[g] = {over}phi[e,g,m]*value[e,g,m]
+        {output}
     """)

@@ -3,7 +3,7 @@
 from polyattn.algebra import Spec
 
 
-def criss_cross() -> Spec:
+def criss_cross(mean: bool = False) -> Spec:
     """Criss-cross attention: each position attends to its column and its row, a non-local block on each.
 
     Source: Huang et al., CCNet: Criss-Cross Attention for Semantic Segmentation, 2019, Eq. 1 and 2, without softmax.
@@ -13,11 +13,17 @@ def criss_cross() -> Spec:
     softmax over both, and applies the layer twice with the same weights, so that any two positions meet.
 
     Prefer it to `nl` on large maps where similarities are to be explicit: HW (H + W) of them instead of (HW)².
+
+    Args:
+        mean: divide the sum over the column by H and that over the row by W.
     """
-    return Spec("""
+    tall, wide = ("1/H * ", "1/W * ") if mean else ("", "")
+    return Spec(f"""
         x[H,W,C]; where r : R
         query[i,j,r] = x[i,j,d]*wq[d,r]
         key[i,j,r] = x[i,j,f]*wk[f,r]
         value[i,j,b] = x[i,j,h]*wv[h,b]
-        y[i,j,b] = query[i,j,r]*key[k,j,r]*value[k,j,b] + query[i,j,r]*key[i,l,r]*value[i,l,b]
+        column[i,j,k] = query[i,j,r]*key[k,j,r]
+        row[i,j,l] = query[i,j,r]*key[i,l,r]
+        y[i,j,b] = {tall}column[i,j,k]*value[k,j,b] + {wide}row[i,j,l]*value[i,l,b]
     """)

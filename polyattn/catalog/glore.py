@@ -3,7 +3,7 @@
 from polyattn.algebra import Spec
 
 
-def glore() -> Spec:
+def glore(mean: bool = False, relu: bool = False) -> Spec:
     """GloRe: `Y = B ((I - A) (Bᵀ X Wφ) Wg) Wo`, a graph convolution between two projections by one matrix `B = X Wθ`.
 
     Source: Chen et al., Graph-Based Global Reasoning Networks, 2019, section 3: positions to R nodes of V channels,
@@ -11,14 +11,22 @@ def glore() -> Spec:
 
     Prefer it where nodes are to exchange features through a learned graph. It is `nl` with
     `wf = wtheta (I - adj) wthetaᵀ`, as one projection serves both ways, and `wg = wphi wg wo`. The published code may
-    divide the nodes by N; the paper does not, and neither does this: scale `wo` where N varies.
+    divide the nodes by N; the paper does not, and neither does this unless it is asked to.
+
+    Args:
+        mean: whether nodes are means over the positions instead of sums, for maps whose size varies.
+        relu: the published ReLU between the exchange of the nodes and that of their channels. Not a polynomial.
     """
-    return Spec("""
+    over = "1/N * " if mean else ""
+    diffused = "nodes[k,s] - adj[k,l]*nodes[l,s]"
+    if relu:
+        diffused = f"relu({diffused})"
+    return Spec(f"""
         x[N,C]; where k, l : R; where s, t : V
         projection[e,k] = x[e,d]*wtheta[d,k]
         reduced[e,s] = x[e,h]*wphi[h,s]
-        nodes[k,s] = projection[e,k]*reduced[e,s]
-        diffused[k,s] = nodes[k,s] - adj[k,l]*nodes[l,s]
+        nodes[k,s] = {over}projection[e,k]*reduced[e,s]
+        diffused[k,s] = {diffused}
         state[k,t] = diffused[k,s]*wg[s,t]
         y[a,b] = projection[a,k]*state[k,t]*wo[t,b]
     """)

@@ -1,6 +1,7 @@
 """Tensor-based self-attention."""
 
 from polyattn.algebra import Spec
+from polyattn.errors import SpecError
 
 
 def tesa(softmax: bool = False, mean: bool = False) -> Spec:
@@ -17,7 +18,12 @@ def tesa(softmax: bool = False, mean: bool = False) -> Spec:
             cost is then quadratic in HW.
         mean: means instead of the sums over positions, rows and columns, so that each term is divided by HW: the
             dot-product form of Wang et al., Non-local Neural Networks, 2018, which does not grow with the map.
+
+    Raises:
+        SpecError: two normalisations.
     """
+    if softmax and mean:
+        raise SpecError("TESA has softmax or means, not both")
     values = """
         x[H,W,C]; where r : R
         query1[i,j,r] = x[i,j,d]*wq1[d,r]; key1[k,l,r] = x[k,l,f]*wk1[f,r]; value1[k,l,b] = x[k,l,h]*wv1[h,b]

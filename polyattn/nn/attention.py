@@ -24,7 +24,7 @@ class Attention(nn.Module):
     each shape that comes and are kept.
 
     Parameters are drawn from a normal distribution of variance 1 / fan-in, where the fan-in is the product of the
-    sizes of the slots whose index the nearest factor before (or else behind) that shares any also has. Scalar
+    sizes of the slots whose index the factor before (or else behind) that shares most of them also has. Scalar
     parameters start at 1, and a parameter that stands alone in its term (a bias) at 0.
 
     Args:

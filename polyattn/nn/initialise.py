@@ -12,8 +12,8 @@ from polyattn.language.syntax import Access, Bracket, Call, Sum
 def fan_in(spec: Spec, parameter: str, sizes: Mapping[str, int]) -> int | None:
     """The product of the sizes of the parameter's slots whose index its neighbour in the text also has.
 
-    The neighbour is the nearest tensor before it in its product that shares an index with it, or else the nearest
-    behind it; at its first use in the specification. None if it stands alone in its term.
+    The neighbour is the tensor before it in its product that shares most indices with it, the nearest of these, or
+    else the nearest behind it; at its first use in the specification. None if it stands alone in its term.
     """
     for number, definition in enumerate(spec.statements.definitions):
         total = definition.body.argument if isinstance(definition.body, Call) else definition.body
@@ -38,9 +38,12 @@ def _neighbour(total: Sum, parameter: str) -> tuple[Access, frozenset[str] | Non
                 if found is not None:
                     return found
             elif factor.tensor == parameter:
-                others = [_indices(t) for t in (*reversed(tensors[:position]), *tensors[position + 1 :])]
-                sharing = (o for o in others if o & set(factor.indices))
-                return factor, next(sharing, frozenset()) if others else None
+                mine = set(factor.indices)
+                before = [_indices(t) for t in reversed(tensors[:position])]
+                behind = [_indices(t) for t in tensors[position + 1 :]]
+                most = max(before, key=lambda o: len(o & mine), default=frozenset())  # the first, so the nearest
+                sharing = (o for o in (most, *behind) if o & mine)
+                return factor, next(sharing, frozenset()) if before or behind else None
         for factor in term.factors:
             if isinstance(factor, Access) and not factor.slots and factor.tensor == parameter:
                 return factor, None

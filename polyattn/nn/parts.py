@@ -46,7 +46,9 @@ def part(spec: Spec, output: str, *given: str) -> Spec:
         raise SpecError(f"'{output}' does not need {', '.join(idle)}")
     inputs = tuple(Input(name, tuple(spec.sizes.name(atoms) for atoms in spec.shape(name))) for name in given)
     have = spec.statements
-    letters = {s.index: s for s in (*have.index_sizes, *_open_sizes(spec, chosen, given))}
+    used = {i for d in chosen for access in (d.target, *accesses_of(d.body)) for i in access.indices}
+    declared = (s for s in have.index_sizes if s.index in used)
+    letters = {s.index: s for s in (*declared, *_open_sizes(spec, chosen, given))}
     ordered = sorted(letters.values(), key=lambda s: (s.size, s.index))
     return Spec(Statements(inputs, have.splits, tuple(ordered), tuple(chosen)))
 

@@ -115,5 +115,36 @@ CASES: dict[str, Case] = {
         large=lambda: pa.nn.BATBlock(4, block_size=7, groups=2, dim=3, temporal_groups=1, temporal_size=4),
         large_channels=4,
     ),
+    "A2": Case(lambda: pa.nn.A2(4, 2, zero_init=False), 4, large=lambda: pa.nn.A2(2, 1, zero_init=False)),
+    "A2, scaling, 3D": Case(
+        lambda: pa.nn.A2(4, 2, 3, normalisation="scaling", bias=False, zero_init=False, dim=3),
+        4,
+        (2, 2, 3),
+        large=lambda: pa.nn.A2(2, 1, normalisation="scaling", zero_init=False, dim=3),
+    ),
+    "GloRe": Case(lambda: pa.nn.GloRe(4, 1, 3, zero_init=False), 4, large=lambda: pa.nn.GloRe(2, 1, zero_init=False)),
+    "GloRe, sums, 1D": Case(lambda: pa.nn.GloRe(4, 1, 3, mean=False, zero_init=False, dim=1), 4, (7,)),
+    "CGNL": Case(
+        lambda: pa.nn.CGNL(4, 1, 2, zero_init=False),
+        4,
+        large=lambda: pa.nn.CGNL(4, 2, 2, zero_init=False),
+        large_channels=4,
+    ),
+    "CGNL, scaled, 3D": Case(lambda: pa.nn.CGNL(4, 2, 1, scale=True, zero_init=False, dim=3), 4, (2, 2, 3)),
+    "CrissCross": Case(lambda: started(pa.nn.CrissCross(4, 2)), 4, (3, 4)),
+    "CrissCross, scaling": Case(
+        lambda: started(pa.nn.CrissCross(4, 2, 1, normalisation="scaling")),
+        4,
+        (3, 4),
+        large=lambda: started(pa.nn.CrissCross(2, 1, 1, normalisation="scaling")),
+    ),
+    "Axial": Case(lambda: started(pa.nn.Axial(4)), 4, (3, 4)),
+    "Axial, scaling, 3D": Case(lambda: started(pa.nn.Axial(4, normalisation="scaling", dim=3)), 4, (2, 2, 3)),
+    "Axial, 1D": Case(
+        lambda: started(pa.nn.Axial(4, dim=1)),
+        4,
+        (7,),
+        large=lambda: started(pa.nn.Axial(2, normalisation="scaling", dim=1)),
+    ),
 }
 """Add a block here and every fact of test_blocks.py is checked of it."""
