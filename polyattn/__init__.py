@@ -18,6 +18,7 @@ _PUBLIC: dict[str, str | None] = {
     "ProofError": "errors",
     "SizeError": "errors",
     "SpecError": "errors",
+    "WeightsError": "errors",
     "Polynomial": "algebra",
     "Spec": "algebra",
     "apply_interaction": "algebra",
@@ -51,6 +52,7 @@ __all__ = [
     "Spec",
     "SpecError",
     "Verdict",
+    "WeightsError",
     "apply_interaction",
     "catalog",
     "einsum",
@@ -77,6 +79,7 @@ if TYPE_CHECKING:
         ProofError,
         SizeError,
         SpecError,
+        WeightsError,
     )
     from polyattn.lowering import einsum, lower
     from polyattn.planning import Plan, plan

@@ -44,6 +44,10 @@ class MissingPackageError(PolyattnError, ImportError):
     """An optional package is not installed; says which extra of polyattn it comes with."""
 
 
+class WeightsError(PolyattnError, ValueError):
+    """A dictionary of weights is not what a published block has: lists the names and shapes that differ."""
+
+
 class ProofError(PolyattnError, ValueError):
     """A question to the prover makes no sense, or a certificate is not well formed."""
 

@@ -18,6 +18,7 @@ from polyattn.nn.latent_gnn import LatentGNN
 from polyattn.nn.non_local import NonLocal
 from polyattn.nn.poly_nl import PolyNL
 from polyattn.nn.tesa import TESA
+from polyattn.nn.weights import load_weights
 
 __all__ = [
     "A2",
@@ -33,4 +34,5 @@ __all__ = [
     "LatentGNN",
     "NonLocal",
     "PolyNL",
+    "load_weights",
 ]

@@ -86,7 +86,7 @@ class NonLocal(Block):
         self.theta = pointwise(dim, channels, inner, bias=bias) if embeds else None
         self.phi = pointwise(dim, channels, inner, bias=bias) if embeds else None
         self.g = pointwise(dim, channels, inner, bias=bias)
-        self.concat = pointwise(dim, 2 * inner, 1) if similarity == "concatenation" else None
+        self.concat = pointwise(2, 2 * inner, 1) if similarity == "concatenation" else None
         self.out = pointwise(dim, inner, channels, bias=bias)
         self.norm = BATCH_NORMS[dim](channels) if norm else None
         self.zero_init = zero_init
