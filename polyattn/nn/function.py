@@ -18,7 +18,8 @@ class SpecFunction:
 
     Args:
         spec: with any number of inputs.
-        sizes: those that the inputs' shapes do not fix.
+        sizes: those that the inputs' shapes do not fix. Sizes that the specification has not are left out, so that its
+            parts take those of the whole.
         objective: which plan; see `polyattn.plan`. "training" plans the backward pass too where gradients are wanted,
             and is "forward" where they are not.
 
@@ -29,7 +30,7 @@ class SpecFunction:
 
     def __init__(self, spec: Spec, sizes: Mapping[str, int] | None = None, objective: str = "training"):
         self.spec, self.objective = spec, objective
-        self.sizes = tuple((sizes or {}).items())
+        self.sizes = tuple((name, size) for name, size in (sizes or {}).items() if name in spec.sizes.names)
         self.position_sizes = tuple(size for shape in spec.inputs.values() for size in shape)
         self.inputs, self.parameters = tuple(spec.inputs), tuple(spec.parameters)
 
