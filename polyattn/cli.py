@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -146,6 +147,27 @@ def demo(
         typer.echo(f"error: the demo needs {error.name}: pip install 'polyattn[demo]'", err=True)
         raise typer.Exit(2) from None
     raise typer.Exit(0 if run(out, Console(), quick=quick) else 1)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
+@reports_errors
+def bench(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Such as figure2; the rest of the line goes to it.")] = "",
+) -> None:
+    """Run one of the repository's benchmarks, such as figure2 --device cuda; without a name, list them."""
+    folder = Path(__file__).parent.parent / "benchmarks"
+    names = sorted(path.stem for path in folder.glob("[!_]*.py"))
+    if not names:
+        raise PolyattnError("the benchmarks come with the repository, not with the package: run this in a clone of it")
+    if name not in names:
+        asked = f"there is no benchmark {name!r}; " if name and not name.startswith("-") else ""
+        typer.echo(f"{asked}there are {', '.join(names)}", err=bool(asked))
+        raise typer.Exit(2 if asked else 0)
+    script = folder / f"{name}.py"
+    sys.argv = [str(script), *context.args]
+    sys.path.insert(0, str(folder))
+    runpy.run_path(str(script), run_name="__main__")
 
 
 def read_sizes(text: str) -> dict[str, int]:

@@ -1,0 +1,108 @@
+"""Costs against loops that count, and tiles that are chosen by time."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+import torch
+
+from polyattn.kernels import Cost, tuning
+from polyattn.kernels.bilinear import cost as bilinear
+from polyattn.kernels.gram import cost as gram
+from polyattn.kernels.hadamard_mean import cost as hadamard_mean
+from polyattn.kernels.linear_attention import cost as linear_attention
+from polyattn.kernels.project import cost as project
+from polyattn.kernels.tuning import Tile
+
+
+def test_gram_multiplies_only_on_and_above_the_diagonal():
+    count = sum(c <= d for _, _, c, d in product(range(2), range(7), range(5), range(5)))
+    assert gram.forward(2, 7, 5, 4) == Cost(count, 4 * (2 * 7 * 5 + 2 * 5 * 5))
+
+
+def test_projections_cost_a_multiply_accumulate_for_each_entry_of_each_matrix():
+    assert project.project(2, 7, 5, 3, 2) == Cost(2 * 7 * 5 * 3, 2 * (2 * 7 * 5 + 5 * 3 + 2 * 5 + 2 * 7 * 3))
+    pair = project.project_pair(2, 7, 5, 4, 3, 2)
+    assert pair.macs == project.project(2, 7, 5, 3, 2).macs + project.project(2, 7, 4, 3, 2).macs
+
+
+def test_the_two_projections_of_a_hadamard_mean_are_not_in_its_traffic():
+    assert hadamard_mean.forward(1, 1000, 8, 8, 4).bytes == 4 * (1000 * 8 + 2 * 8 * 8 + 8)
+
+
+def test_the_gram_form_of_a_backward_pass_is_the_cheaper_one_of_tall_inputs():
+    tall, direct = hadamard_mean.backward(1, 4096, 64, 64, 2), 6 * 4096 * 64 * 64
+    assert tall.macs < direct
+    assert hadamard_mean.backward(1, 16, 64, 64, 2).macs == 6 * 16 * 64 * 64
+
+
+def test_bilinear_reads_and_writes_its_input_once():
+    cost = bilinear.forward(2, 14, 14, 8, 2, 7, 7, 2)
+    assert cost.bytes == 2 * (2 * 2 * 14 * 14 * 8 + 2 * 2 * 49**2)
+    assert cost.macs == sum(1 for _ in product(range(2), range(14 * 14), range(8))) * 49
+
+
+def test_the_halves_of_linear_attention_add_up():
+    whole = linear_attention.forward(2, 9, 4, 3, 2)
+    assert whole.macs == 2 * (2 * 9 * 4 * 3)
+    assert whole == linear_attention.context(2, 9, 4, 3, 2) + linear_attention.query(2, 9, 4, 3, 2)
+
+
+TILES = (Tile(64, 64, 64), Tile(128, 64, 64), Tile(32, 32, 32))
+
+
+@pytest.fixture
+def timed(monkeypatch, tmp_path):
+    """A device that is none, on which a tile takes as long as it has rows; the tiles that were timed."""
+    runs: list[Tile] = []
+
+    def milliseconds(tile, run):
+        runs.append(tile)
+        run(tile)
+        return float(tile.rows)
+
+    monkeypatch.setenv("POLYATTN_CACHE", str(tmp_path))
+    monkeypatch.setattr(tuning, "_milliseconds", milliseconds)
+    monkeypatch.setattr(tuning, "_device", lambda device: "a device")
+    monkeypatch.setattr(tuning, "_chosen", {})
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    return runs
+
+
+class OnDevice:
+    """As much of a tensor on a GPU as the choice of a tile looks at."""
+
+    device = torch.device("cuda")
+    dtype = torch.bfloat16
+
+
+def choose(problem=(3, 100)):
+    return tuning.best("kernel", problem, OnDevice(), TILES, lambda tile: None)  # pyright: ignore[reportArgumentType]
+
+
+def test_the_fastest_tile_is_chosen_once_for_lengths_of_one_power_of_two(timed):
+    assert choose() == Tile(32, 32, 32)
+    assert choose((4, 128)) == Tile(32, 32, 32)
+    assert timed == list(TILES)
+    choose((4, 129))
+    assert len(timed) == 6
+
+
+def test_a_choice_outlives_the_process(timed, monkeypatch):
+    choose()
+    monkeypatch.setattr(tuning, "_chosen", {})
+    assert choose() == Tile(32, 32, 32)
+    assert len(timed) == 3
+
+
+def test_an_unreadable_cache_is_made_anew(timed):
+    tuning.cache_file().write_text("not json")
+    assert choose() == Tile(32, 32, 32)
+    assert "a device kernel" in tuning.cache_file().read_text()
+
+
+def test_nothing_is_timed_while_a_graph_is_captured(timed, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    assert choose() == TILES[0]
+    assert not timed
