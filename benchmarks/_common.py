@@ -25,11 +25,13 @@ Seconds = dict[str, list[float]]
 """Every single timing by contender, in the order in which they were taken."""
 
 
-def arguments(doc: str | None) -> argparse.Namespace:
-    """`--quick` for a first look, `--out` for a JSON file of everything that was measured."""
+def arguments(doc: str | None, parts: Sequence[str] = ()) -> argparse.Namespace:
+    """`--quick` for a first look, `--out` for a JSON file of everything that was measured, `--part` for one part."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few small cases")
     parser.add_argument("--out", type=Path, help="where to write the results as JSON")
+    if parts:
+        parser.add_argument("--part", choices=parts, default=parts[0], help="what to measure")
     return parser.parse_args()
 
 

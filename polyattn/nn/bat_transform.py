@@ -98,9 +98,8 @@ class BATransform(Block):
         self.conv2 = ConvNormReLU(dim, channels, channels, bias)
 
         self.spec = specification(dim, normalisation) if groups else IDENTITY[dim]
-        extra = {"K": self.predictor_channels}
         self._spatial = {
-            last: SpecFunction(part(specification(dim, normalisation, last), "y", "x", "p", "q"), extra)
+            last: SpecFunction(part(specification(dim, normalisation, last), "y", "x", "p", "q"))
             for last in (False, True)
         }
         self._temporal = {last: SpecFunction(temporal_specification(last)) for last in (False, True)}

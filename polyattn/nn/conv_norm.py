@@ -44,10 +44,17 @@ def kaiming(conv: Convolution) -> None:
 
 def normed(x: Tensor, conv: Convolution, norm: nn.Module | None) -> Tensor:
     """`norm(conv(x))` of a 1x1 convolution, with a batch norm in evaluation folded into it."""
+    weight, bias, rest = affine(conv, norm)
+    y = product(x, weight, bias)
+    return y if rest is None else rest(y)
+
+
+def affine(conv: Convolution, norm: nn.Module | None) -> tuple[Tensor, Tensor | None, nn.Module | None]:
+    """The matrix (outputs, inputs) and the bias of a 1x1 convolution, and the norm that is still to be applied: none
+    where it is a batch norm in evaluation, which is folded in."""
     if isinstance(norm, _BatchNorm) and not norm.training and norm.running_var is not None:
-        return product(x, *folded(conv, norm))
-    y = product(x, conv.weight.flatten(1), conv.bias)
-    return y if norm is None else norm(y)
+        return *folded(conv, norm), None
+    return conv.weight.flatten(1), conv.bias, norm
 
 
 def folded(conv: Convolution, norm: _BatchNorm) -> tuple[Tensor, Tensor]:

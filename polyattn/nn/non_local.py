@@ -9,8 +9,9 @@ from torch.nn import functional as F
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
 from polyattn.nn.block import AXES, BATCH_NORMS, Block, inner_width, matrix, one_of, part_of, pointwise, whole
+from polyattn.nn.conv_norm import affine
 from polyattn.nn.function import SpecFunction
-from polyattn.nn.layouts import channels_first, laid_out_as, positions_first
+from polyattn.nn.layouts import channels_first, is_channels_last, laid_out_as, positions_first
 
 SIMILARITIES = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
 
@@ -109,10 +110,21 @@ class NonLocal(Block):
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, *positions) to the same shape."""
         self.check(x)
-        planned = self.similarity in ("dot_product", "concatenation")
-        rows = self._planned(x) if planned else self._softmax(x)
-        y = laid_out_as(channels_first(rows, x, 1), x)
+        if self.similarity not in ("dot_product", "concatenation"):
+            return x + laid_out_as(self._out(self._softmax(x), x), x)
+        y = laid_out_as(channels_first(self._planned(x), x, 1), x)
         return x + (y if self.norm is None else self.norm(y))
+
+    def _out(self, rows: Tensor, x: Tensor) -> Tensor:
+        """The last convolution and the norm of rows (B, N, inner), as a map in the layout of x."""
+        weight, bias, norm = affine(self.out, self.norm)
+        if is_channels_last(x):
+            y = channels_first(F.linear(rows, weight, bias), x, 1)
+        else:
+            matrices, columns = weight.expand(rows.shape[0], -1, -1), rows.transpose(1, 2)
+            y = torch.bmm(matrices, columns) if bias is None else torch.baddbmm(bias[:, None], matrices, columns)
+            y = y.unflatten(2, x.shape[2:])
+        return y if norm is None else norm(y)
 
     def spec_parameters(self) -> dict[str, Tensor]:
         layers = {"q": self.theta, "k": self.phi, "v": self.g, "o": self.out}
@@ -131,6 +143,7 @@ class NonLocal(Block):
         return self._function(tensors)
 
     def _softmax(self, x: Tensor) -> Tensor:
+        """What the softmax's weights make of the values: (B, N, inner channels)."""
         rows = positions_first(x, 1)
         theta, phi, g = self.theta, self.phi, self.g
         if self.sub_sample > 1:
@@ -146,7 +159,7 @@ class NonLocal(Block):
             query, key, value = _projected(rows, theta, phi, g).split(self.inner_channels, dim=2)
         query, key, value = (t.unflatten(2, (self.heads, -1)).transpose(1, 2) for t in (query, key, value))
         y = F.scaled_dot_product_attention(query, key, value, scale=self.scale)
-        return _projected(y.transpose(1, 2).flatten(2), self.out)
+        return y.transpose(1, 2).flatten(2)
 
     def _fewer(self, x: Tensor) -> Tensor:
         """The max-pooled map as rows (B, M, channels)."""
