@@ -8,10 +8,14 @@ makes monomials with arbitrary names, and everything that compares polynomials.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib.machinery import PathFinder
+from importlib.util import find_spec, module_from_spec
+from typing import Any
 
 from polyattn.algebra.monomial import (
     Factor,
@@ -87,6 +91,20 @@ def canonical_order(term: Monomial, free: Sequence[Index]) -> tuple[tuple[int, .
     order = sorted(range(len(term.factors)), key=lambda k: labels[graph.vertices[(k,)]])
     scopes = [graph.scopes[path] for path in graph.scopes if len(path) <= 1]
     return tuple(order), {index: labels[v] for scope in reversed(scopes) for index, v in scope.items()}
+
+
+@cache
+def _graph_class() -> Any:
+    """igraph's graphs, without its drawing: importing that takes seconds where matplotlib is installed."""
+    package = find_spec("igraph")
+    core = PathFinder.find_spec("igraph._igraph", package.submodule_search_locations) if package else None
+    if core is None or core.loader is None or "igraph" in sys.modules:
+        import igraph
+
+        return igraph.Graph
+    module = module_from_spec(core)
+    core.loader.exec_module(module)
+    return module.GraphBase
 
 
 @lru_cache(maxsize=65536)
@@ -203,10 +221,8 @@ class _Graph:
 
     def canonical_labels(self) -> list[int]:
         """The new number of every vertex; equal graphs up to relabelling meet in equal numbered graphs."""
-        import igraph
-
         palette = {colour: number for number, colour in enumerate(sorted(set(self.colours), key=repr))}
-        graph = igraph.Graph(n=len(self.colours), edges=self.edges)
+        graph = _graph_class()(n=len(self.colours), edges=self.edges)
         order = graph.canonical_permutation(color=[palette[c] for c in self.colours])
         labels = [0] * len(order)
         for new, old in enumerate(order):  # igraph >= 1.0 gives the old vertex at each new place
