@@ -7,10 +7,10 @@ rests on. Exact arithmetic, but for softmax and sigmoid in counterexamples, whic
 `verify` asks the same of a lowered graph: is it its specification, at given sizes?
 """
 
-from polyattn.proving.prove import prove
+from polyattn.proving.prove import ask, prove
 from polyattn.proving.recheck import Recheck, recheck
 from polyattn.proving.verdict import Verdict
 from polyattn.proving.verification import Verification
 from polyattn.proving.verify import verify
 
-__all__ = ["Recheck", "Verdict", "Verification", "prove", "recheck", "verify"]
+__all__ = ["Recheck", "Verdict", "Verification", "ask", "prove", "recheck", "verify"]

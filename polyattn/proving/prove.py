@@ -11,6 +11,7 @@ from polyattn.proving.certificate import certificate
 from polyattn.proving.context import Context
 from polyattn.proving.counterexample import counterexample, satisfiable
 from polyattn.proving.derivation import Derivation, derived
+from polyattn.proving.flat import FlatSum, Functions, Letters, sum_text
 from polyattn.proving.given import (
     MAX_GIVEN,
     Given,
@@ -194,6 +195,27 @@ class Asked:
         """The atomic slots of the tensors that no given equation defines."""
         defined = {g.tensor for g in self.given if isinstance(g, Substitution)}
         return {t: tuple(a for s in slots for a in s) for t, slots in self.context.shapes.items() if t not in defined}
+
+    def forms(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+        """Both sides as expanded text, after all that the given equations do, and the terms that only one has."""
+        left, right = self.attempts()[-1]
+        letters = Letters()
+        functions = Functions(letters, frozenset(left.tensors | right.tensors))
+        lines, terms = {}, {}
+        for derivation in (left, right):
+            total = FlatSum(derivation.side.signature.output, self.output, "", (), [])
+            total.terms = functions.flat(derivation.terms, total.ordered)
+            line, names = letters.line(total)
+            texts = [sum_text([t], [n]) for t, n in zip(total.terms, names, strict=True)]
+            kept = [t for t in derivation.terms if t.coefficient]
+            keys = [(derivation.forms.key(t), t.coefficient) for t in kept]
+            lines[derivation.side.name] = [line]
+            terms[derivation.side.name] = dict(zip(keys, texts, strict=True))
+        only = {
+            side: [text for key, text in terms[side].items() if key not in terms[other]]
+            for side, other in (("left", "right"), ("right", "left"))
+        }
+        return ({"where": functions.texts()} if functions.texts() else {}) | lines, only
 
     def confirmed(self, point):
         splits = [(s.size, self.sizes.atoms(s.size)) for s in self.sizes.splits]

@@ -1,14 +1,51 @@
-"""Hypothesis strategies: specifications from the whole language, sizes for them, and changes to them.
+"""For tests, polyattn's own and yours: an assertion, and hypothesis strategies for specifications.
 
-For polyattn's own tests and for yours; needs `hypothesis`, which nothing else in polyattn imports. Whatever these
-strategies draw is valid by construction: nothing is filtered out.
+`assert_equivalent` needs nothing more. The strategies need `hypothesis`, which nothing else in polyattn imports:
+specifications from the whole language, sizes for them, changes to them, and pairs that are equal or nearly. Whatever
+they draw is valid by construction.
 
 >>> from hypothesis import given
 >>> @given(specification_texts(functions=False, homogeneous=True))
 ... def test_reversing_the_definition_is_refused(text): ...
 """
 
-from polyattn.testing.changes import edited, renamed, respaced
-from polyattn.testing.strategies import size_assignments, specification_texts, specifications
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["edited", "renamed", "respaced", "size_assignments", "specification_texts", "specifications"]
+_MODULES = {
+    "assert_equivalent": "assertions",
+    "edited": "changes",
+    "equivalent_pairs": "pairs",
+    "near_misses": "pairs",
+    "renamed": "changes",
+    "respaced": "changes",
+    "size_assignments": "strategies",
+    "specification_texts": "strategies",
+    "specifications": "strategies",
+}
+
+__all__ = [
+    "assert_equivalent",
+    "edited",
+    "equivalent_pairs",
+    "near_misses",
+    "renamed",
+    "respaced",
+    "size_assignments",
+    "specification_texts",
+    "specifications",
+]
+
+if TYPE_CHECKING:
+    from polyattn.testing.assertions import assert_equivalent
+    from polyattn.testing.changes import edited, renamed, respaced
+    from polyattn.testing.pairs import equivalent_pairs, near_misses
+    from polyattn.testing.strategies import size_assignments, specification_texts, specifications
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'polyattn.testing' has no attribute {name!r}")
+    value = getattr(import_module(f"polyattn.testing.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value

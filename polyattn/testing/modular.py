@@ -1,0 +1,159 @@
+"""An oracle for equality: both texts evaluated modulo a prime, definition by definition, as they are written.
+
+Shares nothing with the algebra and the prover: no expansion, no canonical form, only numpy on the syntax tree. At sizes
+larger than the number of indices of any product, polynomials that differ agree at a random point with a chance of at
+most their degree over the prime. Functions are random-looking polynomial maps that only their name and argument fix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+
+import numpy as np
+
+from polyattn.language import Specification, value_of
+from polyattn.language.syntax import IDENTITY, Access, Bracket, Call, Factor, Number, SizeRef, Sum, Term
+
+PRIME = 2**31 - 1
+Array = np.ndarray
+Values = tuple[Array, tuple[str, ...]]
+"""An array modulo the prime, with one axis for each of these indices."""
+
+
+def agree(left: Specification, right: Specification, sizes: Mapping[str, int], seed: int = 0) -> bool:
+    """Whether two specifications have one value at a random point, the same tensors having the same values in both.
+
+    Args:
+        sizes: a number for every atomic size of both.
+    """
+    first, second = (value(spec, sizes, seed) for spec in (left, right))
+    return first.shape == second.shape and bool(np.all(first == second))
+
+
+def value(spec: Specification, sizes: Mapping[str, int], seed: int = 0) -> Array:
+    """The output modulo the prime, at tensors that only their names, shapes and the seed fix."""
+    tensors: dict[str, Array] = {}
+    for name, shape in {**spec.inputs, **spec.parameters}.items():
+        numbers = tuple(value_of(spec.sizes.atoms(size), sizes) for size in shape)
+        generator = np.random.default_rng([seed, *name.encode()])
+        tensors[name] = generator.integers(0, PRIME, numbers)
+    for definition, letters in zip(spec.statements.definitions, spec.resolved.index_sizes, strict=True):
+        lengths = {i: value_of(atoms, sizes) for i, atoms in letters.items()}
+        tensors[definition.name] = _Evaluation(spec, sizes, tensors, lengths).definition(definition)
+    return tensors[spec.output]
+
+
+class _Evaluation:
+    """The value of one definition."""
+
+    def __init__(
+        self, spec: Specification, sizes: Mapping[str, int], tensors: Mapping[str, Array], lengths: Mapping[str, int]
+    ):
+        self.spec, self.sizes, self.tensors, self.lengths = spec, sizes, tensors, lengths
+
+    def definition(self, definition) -> Array:
+        target, body = definition.target.indices, definition.body
+        if isinstance(body, Call):
+            free = (*(i for i in target if i not in body.over), *body.over)
+            array = self.total(body.argument, free)
+            over = tuple(range(len(free) - len(body.over), len(free)))
+            if body.function == "mean":
+                count = int(np.prod([self.lengths[i] for i in body.over], dtype=np.int64))
+                array = array.sum(axis=over) % PRIME * pow(count, -1, PRIME) % PRIME
+            else:
+                array = _opaque(body.function, array, over)
+            free = free if array.ndim == len(free) else free[: array.ndim]
+        else:
+            free, array = target, self.total(body, target)
+        array = np.transpose(array, [free.index(i) for i in target])
+        return array.reshape([int(np.prod([self.lengths[i] for i in s.indices])) for s in definition.target.slots])
+
+    def total(self, body: Sum, free: tuple[str, ...]) -> Array:
+        """A sum over the given indices; a product is constant along those that it lacks."""
+        result = np.zeros([self.lengths[i] for i in free], dtype=np.int64)
+        for term in body.terms:
+            array, indices = self.term(term, set(free))
+            result = (result + _aligned(array, indices, free)) % PRIME
+        return result
+
+    def term(self, term: Term, free: set[str]) -> Values:
+        """A product, with every index summed that is not free."""
+        number, parts = -1 if term.negative else 1, list[Values]()
+        for factor, divide in zip(term.factors, term.divides, strict=True):
+            if isinstance(factor, Number | SizeRef):
+                scalar = self.scalar(factor)
+                number = number * (pow(scalar, -1, PRIME) if divide else scalar) % PRIME
+        brackets = [f for f in term.factors if isinstance(f, Bracket)]
+        outside = {i for f in term.factors if isinstance(f, Access) for i in f.indices}
+        for factor in term.factors:
+            if isinstance(factor, Access):
+                parts.append(self.access(factor))
+            elif isinstance(factor, Bracket):
+                others = {i for b in brackets if b is not factor for i in _indices(b)}
+                shared = tuple(i for i in _indices(factor) if i in free | outside | others)
+                assert isinstance(factor.body, Sum)
+                parts.append((self.total(factor.body, shared), shared))
+        array, indices = _product(parts, free)
+        return array * number % PRIME, indices
+
+    def scalar(self, factor: Factor) -> int:
+        if isinstance(factor, Number):
+            fraction = Fraction(factor.value)
+            return fraction.numerator * pow(fraction.denominator, -1, PRIME) % PRIME
+        assert isinstance(factor, SizeRef)
+        return value_of(self.spec.sizes.atoms(factor.size), self.sizes) % PRIME
+
+    def access(self, access: Access) -> Values:
+        letters = access.indices
+        if access.tensor == IDENTITY:
+            rows = int(np.prod([self.lengths[i] for i in access.slots[0].indices]))
+            array: Array = np.eye(rows, dtype=np.int64)
+        else:
+            array = self.tensors[access.tensor]
+        array = array.reshape([self.lengths[i] for i in letters])
+        distinct = tuple(dict.fromkeys(letters))
+        numbers = [distinct.index(i) for i in letters]
+        return np.einsum(array, numbers, list(range(len(distinct)))), distinct
+
+
+def _product(parts: list[Values], free: set[str]) -> Values:
+    """Multiply factor by factor; an index is summed as soon as no other factor has it."""
+    array, indices = np.ones((), dtype=np.int64), ()
+    for number, (other, more) in enumerate(parts):
+        together = tuple(dict.fromkeys((*indices, *more)))
+        array = _aligned(array, indices, together) * _aligned(other, more, together) % PRIME
+        later = {i for _, rest in parts[number + 1 :] for i in rest}
+        done = tuple(k for k, i in enumerate(together) if i not in later and i not in free)
+        array, indices = array.sum(axis=done) % PRIME, tuple(i for k, i in enumerate(together) if k not in done)
+    return array, indices
+
+
+def _aligned(array: Array, indices: tuple[str, ...], wanted: tuple[str, ...]) -> Array:
+    """The array with its axes in the wanted order, and axes of length 1 for indices that it lacks."""
+    kept = [i for i in wanted if i in indices]
+    array = np.transpose(array, [indices.index(i) for i in kept])
+    return array.reshape([array.shape[kept.index(i)] if i in indices else 1 for i in wanted])
+
+
+def _indices(factor: Factor) -> tuple[str, ...]:
+    if isinstance(factor, Bracket):
+        assert isinstance(factor.body, Sum)
+        return tuple(dict.fromkeys(i for t in factor.body.terms for f in t.factors for i in _indices(f)))
+    return factor.indices if isinstance(factor, Access) else ()
+
+
+def _power(array: Array, exponent: int) -> Array:
+    result = np.ones_like(array)
+    for _ in range(exponent):
+        result = result * array % PRIME
+    return result
+
+
+def _opaque(function: str, array: Array, over: tuple[int, ...]) -> Array:
+    """A map that does not care for the order along the axes that it runs over, and differs from name to name."""
+    seed = int(np.random.default_rng(list(function.encode())).integers(3, PRIME))
+    whole = _power((array + seed) % PRIME, 5).sum(axis=over, keepdims=True) % PRIME
+    if function == "max":
+        return _power((np.squeeze(whole, axis=over) + 11) % PRIME, 3)
+    return (_power((array + 7 * seed) % PRIME, 7) + _power(whole, 3) * (array + seed)) % PRIME
