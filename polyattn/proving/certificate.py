@@ -247,10 +247,12 @@ class _Proof:
         assert isinstance(left, FunctionFactor)
         assert isinstance(right, FunctionFactor)
         here, there = (*left.free, *left.over), (*right.free, *right.over)
-        if len(there) < len(new.letters) or any(map(is_identity, chain(*(t.factors for t in new.terms)))):
+        if len(there) < len(new.letters):
             raise NoWitnessError
         origin = {there[k]: old.letters.index(here[s]) for k, s in enumerate(slots)}
         letters = [origin[i] for i in new.letters]
+        if letters != sorted(letters) and any(map(is_identity, chain(*(t.factors for t in new.terms)))):
+            raise NoWitnessError  # which of several equal indices stands for all of them depends on their order
         witness = []
         for place, (target, found) in enumerate(terms):
             length = len(new.terms[target].factors)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from itertools import count
 from string import ascii_lowercase
 
 from polyattn.algebra import FunctionFactor, Index, Monomial, TensorFactor
+from polyattn.algebra.canonical import canonical_order, collect_arguments
 from polyattn.language.syntax import IDENTITY
 from polyattn.proving.rewriting import bare, joined, normalised
 
@@ -115,6 +117,13 @@ def product_text(term: Monomial, letters: dict[Index, str]) -> str:
     return "*".join(["/".join([*first, *divide]), *times])
 
 
+def _ranks(factor: FunctionFactor) -> Callable[[Index], int]:
+    """An order of a function's indices that does not depend on how it is written."""
+    alone = Monomial(Fraction(1), (), (factor,))
+    _, labels = canonical_order(collect_arguments(alone, frozenset()), ())
+    return lambda index: labels.get(index, len(labels))
+
+
 @dataclass
 class Functions:
     """The functions of a certificate, as sums of their own; equal texts share one name."""
@@ -132,10 +141,13 @@ class Functions:
     def _factor(self, factor) -> TensorFactor:
         if not isinstance(factor, FunctionFactor):
             return factor
-        slots = factor.free if factor.reduces else (*factor.free, *factor.over)
-        new = FlatSum("", slots, factor.function, factor.over, [])
+        rank = _ranks(factor)
+        free = sorted(factor.free, key=rank)
+        over = sorted(range(len(factor.over)), key=lambda k: rank(factor.over[k]))
+        bound = tuple(factor.over[k] for k in over)
+        new = FlatSum("", (*free, *(() if factor.reduces else bound)), factor.function, bound, [])
         new.terms = self.flat(factor.terms, new.ordered)
-        return TensorFactor(self.add(new), factor.indices)
+        return TensorFactor(self.add(new), (*free, *(factor.at[k] for k in over if factor.at)))
 
     def add(self, new: FlatSum) -> str:
         """The name of a function, which is an old one if there is one of the same text."""

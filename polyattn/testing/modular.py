@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
+from math import prod
 
 import numpy as np
 
+from polyattn.errors import BudgetError
 from polyattn.language import Specification, value_of
 from polyattn.language.syntax import IDENTITY, Access, Bracket, Call, Factor, Number, SizeRef, Sum, Term
 
 PRIME = 2**31 - 1
+MAX_CELLS = 2**21
 Array = np.ndarray
 Values = tuple[Array, tuple[str, ...]]
 """An array modulo the prime, with one axis for each of these indices."""
@@ -26,6 +29,9 @@ def agree(left: Specification, right: Specification, sizes: Mapping[str, int], s
 
     Args:
         sizes: a number for every atomic size of both.
+
+    Raises:
+        BudgetError: an array would have more than 2^21 entries.
     """
     first, second = (value(spec, sizes, seed) for spec in (left, right))
     return first.shape == second.shape and bool(np.all(first == second))
@@ -35,7 +41,9 @@ def value(spec: Specification, sizes: Mapping[str, int], seed: int = 0) -> Array
     """The output modulo the prime, at tensors that only their names, shapes and the seed fix."""
     tensors: dict[str, Array] = {}
     for name, shape in {**spec.inputs, **spec.parameters}.items():
-        numbers = tuple(value_of(spec.sizes.atoms(size), sizes) for size in shape)
+        numbers = tuple(prod(value_of(spec.sizes.atoms(s), sizes) for s in size.split("*")) for size in shape)
+        if prod(numbers) > MAX_CELLS:
+            raise BudgetError(f"'{name}' would have {prod(numbers):,} entries; the limit is {MAX_CELLS:,}")
         generator = np.random.default_rng([seed, *name.encode()])
         tensors[name] = generator.integers(0, PRIME, numbers)
     for definition, letters in zip(spec.statements.definitions, spec.resolved.index_sizes, strict=True):
@@ -71,7 +79,10 @@ class _Evaluation:
 
     def total(self, body: Sum, free: tuple[str, ...]) -> Array:
         """A sum over the given indices; a product is constant along those that it lacks."""
-        result = np.zeros([self.lengths[i] for i in free], dtype=np.int64)
+        shape = [self.lengths[i] for i in free]
+        if (cells := prod(shape)) > MAX_CELLS:
+            raise BudgetError(f"evaluating needs an array of {cells:,} entries; the limit is {MAX_CELLS:,}")
+        result = np.zeros(shape, dtype=np.int64)
         for term in body.terms:
             array, indices = self.term(term, set(free))
             result = (result + _aligned(array, indices, free)) % PRIME
@@ -118,15 +129,31 @@ class _Evaluation:
 
 
 def _product(parts: list[Values], free: set[str]) -> Values:
-    """Multiply factor by factor; an index is summed as soon as no other factor has it."""
-    array, indices = np.ones((), dtype=np.int64), ()
-    for number, (other, more) in enumerate(parts):
-        together = tuple(dict.fromkeys((*indices, *more)))
-        array = _aligned(array, indices, together) * _aligned(other, more, together) % PRIME
-        later = {i for _, rest in parts[number + 1 :] for i in rest}
-        done = tuple(k for k, i in enumerate(together) if i not in later and i not in free)
-        array, indices = array.sum(axis=done) % PRIME, tuple(i for k, i in enumerate(together) if k not in done)
-    return array, indices
+    """The product, with one summed index after the other gone, always the one that leaves the smallest array."""
+    lengths = {i: array.shape[k] for array, indices in parts for k, i in enumerate(indices)}
+
+    def touched(index: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(i for _, indices in parts if index in indices for i in indices))
+
+    while summed := {i for _, indices in parts for i in indices} - free:
+        index = min(sorted(summed), key=lambda i: prod(lengths[k] for k in touched(i)))
+        array, indices = _multiplied([p for p in parts if index in p[1]])
+        rest = [p for p in parts if index not in p[1]]
+        place = indices.index(index)
+        parts = [*rest, (array.sum(axis=place) % PRIME, (*indices[:place], *indices[place + 1 :]))]
+    return _multiplied(parts)
+
+
+def _multiplied(parts: list[Values]) -> Values:
+    """The product of arrays over all their indices."""
+    together = tuple(dict.fromkeys(i for _, indices in parts for i in indices))
+    lengths = {i: array.shape[k] for array, indices in parts for k, i in enumerate(indices)}
+    if (cells := prod(lengths[i] for i in together)) > MAX_CELLS:
+        raise BudgetError(f"evaluating needs an array of {cells:,} entries; the limit is {MAX_CELLS:,}")
+    result = np.ones([1] * len(together), dtype=np.int64)
+    for array, indices in parts:
+        result = result * _aligned(array, indices, together) % PRIME
+    return np.broadcast_to(result, [lengths[i] for i in together]), together
 
 
 def _aligned(array: Array, indices: tuple[str, ...], wanted: tuple[str, ...]) -> Array:

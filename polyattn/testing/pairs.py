@@ -11,7 +11,8 @@ from random import Random
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from polyattn.language import Specification
+from polyattn.errors import BudgetError, SpecError
+from polyattn.language import Specification, value_of
 from polyattn.language.parser import parse
 from polyattn.language.syntax import (
     IDENTITY,
@@ -58,7 +59,10 @@ def near_misses(draw: st.DrawFn, **options) -> tuple[str, str]:
     text = draw(specification_texts(**options))
     other = draw(renamed(draw(edited(text))))
     left, right = Specification(text), Specification(other)
-    assume(not agree(left, right, generic_sizes(left, right)))
+    try:
+        assume(not agree(left, right, generic_sizes(left, right)))
+    except BudgetError:  # too large to decide
+        assume(False)
     return text, other
 
 
@@ -66,7 +70,10 @@ def rewritten(text: str, random: Random, count: int) -> str:
     """The text after some sound rewritings: what cannot be rewritten in the way that was drawn stays as it is."""
     for _ in range(count):
         statements = random.choice(REWRITINGS)(parse(text), random)
-        text = str(Specification(str(statements))) if statements is not None else text
+        try:
+            text = str(Specification(str(statements))) if statements is not None else text
+        except SpecError:  # such as an index whose size only the rest of the product says
+            continue
     return text
 
 
@@ -81,6 +88,8 @@ def generic_sizes(*specs: Specification) -> dict[str, int]:
             indices = {*expansion.output, *term.all_indices()}
             for size, number in Counter(i.size for i in indices).items():
                 sizes[size] = max(sizes.get(size, 0), number + 1)
+    for spec in specs:  # what only one of them splits is as large in the other
+        sizes |= {x.size: value_of(spec.sizes.atoms(x.size), sizes) for x in spec.statements.splits}
     return {size: number for size, number in sizes.items() if not size.isdigit()}
 
 
