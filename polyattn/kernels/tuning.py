@@ -1,7 +1,8 @@
 """Which tile a kernel runs with: the fastest of a few, measured once for each kind of problem, and remembered.
 
 Choices are kept in the process and in `tuning.json` in the folder that POLYATTN_CACHE names (by default
-`~/.cache/polyattn`), by device, Triton's version, kernel and problem. Lengths count by their next power of two.
+`~/.cache/polyattn`), by device, Triton's version, kernel and problem. Lengths count by their next power of two. With
+POLYATTN_TUNING=off nothing is timed, and each kernel runs with its first tile.
 """
 
 from __future__ import annotations
@@ -59,6 +60,10 @@ def best(
     """
     if x.device.type != "cuda":
         return SMALL
+    if x.dtype == torch.float32 and "ieee" in problem:
+        tiles = without_matrix_units(tiles)
+    if os.environ.get("POLYATTN_TUNING") == "off":
+        return tiles[0]
     parts = [str(1 << max(0, p - 1).bit_length()) if type(p) is int else str(p) for p in problem]
     key = " ".join([_device(x.device), kernel, str(x.dtype), *parts])
     if key not in _chosen:
@@ -71,6 +76,12 @@ def best(
             _chosen[key] = min(tiles, key=lambda tile: _milliseconds(tile, run))
             _remember(key, _chosen[key])
     return _chosen[key]
+
+
+def without_matrix_units(tiles: Sequence[Tile]) -> Sequence[Tile]:
+    """Smaller tiles: exact float32 products are unrolled into single instructions, and large ones take minutes."""
+    small = [Tile(min(t.rows, 64), min(t.columns, 64), min(t.inner, 16), 4, min(t.stages, 2)) for t in tiles]
+    return tuple(dict.fromkeys(small))
 
 
 @cache

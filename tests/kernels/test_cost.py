@@ -106,3 +106,15 @@ def test_nothing_is_timed_while_a_graph_is_captured(timed, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     assert choose() == TILES[0]
     assert not timed
+
+
+def test_with_tuning_off_the_first_tile_runs(timed, monkeypatch):
+    monkeypatch.setenv("POLYATTN_TUNING", "off")
+    assert choose() == TILES[0]
+    assert not timed
+
+
+def test_exact_float32_products_get_small_tiles(timed, monkeypatch):
+    monkeypatch.setattr(OnDevice, "dtype", torch.float32)
+    assert max(max(choose((3, 100, "ieee"))[:3]), *(t.rows for t in timed)) <= 64
+    assert choose((3, 100, "tf32")) in TILES
