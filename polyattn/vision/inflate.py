@@ -64,6 +64,7 @@ def inflate(model: Model, temporal: Mapping[str, int] | None = None, inflation: 
 def inflate_weight(weight: Tensor, length: int, inflation: Inflation = "mean") -> Tensor:
     """A 2D kernel (out, in, H, W) as a 3D one (out, in, length, H, W); see `inflate`.
 
+    >>> import torch
     >>> inflate_weight(torch.ones(1, 1, 1, 1), 3, "centre").flatten()
     tensor([0., 1., 0.])
     """
