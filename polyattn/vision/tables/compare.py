@@ -1,0 +1,91 @@
+"""The papers' tables beside what is counted here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cache
+
+from polyattn.vision.tables.count import Count, count
+from polyattn.vision.tables.rows import Row, Table, paper_tables
+
+MILLION, BILLION = 10**6, 10**9
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A row of a paper's table and the same network counted here.
+
+    Attributes:
+        row: of the paper.
+        counted: of the network here; differences where the row has differences.
+    """
+
+    row: Row
+    counted: Count
+
+    @property
+    def params(self) -> Decimal:
+        """Counted millions of parameters, to the printed digit (or to two)."""
+        return _rounded(self.counted.parameters, MILLION, self.row.params)
+
+    @property
+    def params_agree(self) -> bool | None:
+        """Whether the parameters are the printed ones to their last digit; None where none are printed.
+
+        Differences may be off by one digit, as the paper took them from rounded figures.
+        """
+        if self.row.params is None:
+            return None
+        off = abs(self.params - self.row.params)
+        return off <= (_step(self.row.params) if self.row.delta else 0)
+
+    @property
+    def macs_off(self) -> float | None:
+        """By how much the multiply-accumulates counted by the paper's rules are off, relative to the printed ones."""
+        return _relative(self.counted.by_the_papers_rules, self.row.macs)
+
+    @property
+    def macs_here_off(self) -> float | None:
+        """By how much the multiply-accumulates that run here are off, relative to the printed ones."""
+        return _relative(self.counted.macs, self.row.macs)
+
+
+def compare(tables: Iterable[Table] | None = None) -> Iterator[tuple[Table, list[Compared]]]:
+    """Each table with its rows compared, one after the other as they are counted."""
+    for table in paper_tables() if tables is None else tables:
+        yield table, [_compared(table, row) for row in table.rows]
+
+
+def _compared(table: Table, row: Row) -> Compared:
+    counted = _count(row, table.input)
+    if row.delta is not None:
+        base = next(other for other in table.rows if other.label == row.delta)
+        counted = counted.minus(_count(base, table.input))
+    return Compared(row, counted)
+
+
+def _count(row: Row, input: tuple[int, ...] | None) -> Count:
+    return _counted(row.build, repr(dict(row.words)), input)
+
+
+@cache
+def _counted(build: str, words: str, input: tuple[int, ...] | None) -> Count:
+    """Counted once for all tables that have the network."""
+    from ast import literal_eval
+
+    return count(build, literal_eval(words), input)
+
+
+def _rounded(number: int, unit: int, printed: Decimal | None) -> Decimal:
+    return (Decimal(number) / unit).quantize(Decimal("0.01") if printed is None else _step(printed))
+
+
+def _step(printed: Decimal) -> Decimal:
+    """One in the last printed digit."""
+    return Decimal(1).scaleb(int(printed.as_tuple().exponent))
+
+
+def _relative(counted: int | None, printed: Decimal | None) -> float | None:
+    return None if counted is None or printed is None else float(Decimal(counted) / BILLION / printed - 1)
