@@ -136,6 +136,19 @@ def plan(
 
 @app.command()
 @reports_errors
+def tables(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+    paper: Annotated[str | None, typer.Option(help='Only the tables of "bat" or of "poly_nl".')] = None,
+    table: Annotated[str | None, typer.Option(help="Only the table of that number, such as 4 or 3a.")] = None,
+) -> None:
+    """Print the papers' tables of size and cost beside what is counted here; accuracies are quoted as theirs."""
+    from polyattn.vision.tables import print_tables
+
+    print_tables(Console(), as_json=as_json, paper=paper, number=table)
+
+
+@app.command()
+@reports_errors
 def demo(
     out: Annotated[Path, typer.Option(help="The folder for tables and plots.")] = Path("demo-results"),
     quick: Annotated[bool, typer.Option("--quick", help="One seed and one epoch, to see that it works.")] = False,

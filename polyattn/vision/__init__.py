@@ -17,21 +17,28 @@ from polyattn.vision.insert import insert, remove
 from polyattn.vision.named import NAMES
 from polyattn.vision.places import places_of
 from polyattn.vision.resnets import resnet18, resnet34, resnet50, resnet101, resnet152, resnext50_32x4d, seresnet50
+from polyattn.vision.seeing import Norms, bat_map, bat_maps, grad_cam, norms, overlay
 from polyattn.vision.video import c2d_resnet50, c2d_resnet101, i3d_resnet50, i3d_resnet101
 
 __all__ = [
     "NAMES",
     "Cost",
+    "Norms",
+    "bat_map",
+    "bat_maps",
     "c2d_resnet50",
     "c2d_resnet101",
     "cost",
     "face_retinanet_resnet50_fpn",
+    "grad_cam",
     "i3d_resnet50",
     "i3d_resnet101",
     "inflate",
     "insert",
     "load_backbone",
     "mask_rcnn_resnet50_fpn",
+    "norms",
+    "overlay",
     "places_of",
     "remove",
     "resnet18",

@@ -32,6 +32,7 @@ def attend_to(
     dim: int = 2,
     prefix: str = "",
     options: Mapping[str, Any] | None = None,
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> nn.Module:
     """Put attention into a network of the ResNet family, in place.
 
@@ -44,6 +45,7 @@ def attend_to(
         dim: the number of spatial axes.
         prefix: what comes before `layer1` in the names of the network's submodules.
         options: words for the blocks' constructor.
+        presets: words for the constructors of blocks given by name, where the options do not have them.
 
     Raises:
         InsertError: as in `insert`; or options or places that nothing is done with.
@@ -57,13 +59,15 @@ def attend_to(
     if isinstance(attention, Mapping):
         if places is not None:
             raise InsertError("attention by place says the places already: leave places= out")
-        values = {prefix + place: attention_value(value, dim, **options) for place, value in attention.items()}
+        chosen = dict(attention)
     else:
-        if attention == "bat" and name in BOTTLENECKS:
-            options.setdefault("dropout", DROPOUT)
-        value = attention_value(attention, dim, **options)
         wanted = default_layout(attention) if places is None else places
-        values = {prefix + place: value for place in places_of(name, wanted)}
+        chosen = dict.fromkeys(places_of(name, wanted), attention)
+    presets = {"bat": {"dropout": DROPOUT if name in BOTTLENECKS else 0.0}} if presets is None else presets
+    values = {}
+    for place, value in chosen.items():
+        preset = presets.get(value, {}) if isinstance(value, str) else {}
+        values[prefix + place] = attention_value(value, dim, **(dict(preset) | options))
     return insert(model, values, example_input=example_input, sizes=sizes)
 
 
@@ -127,7 +131,7 @@ def resnet50(attention: Value | Mapping[str, Value] | None = None, **words: Any)
         sizes: numbers for the specifications' sizes that nothing else fixes.
         network: further words for torchvision's builder, such as `{"norm_layer": ...}`.
         words: all others go to the block's constructor, such as `groups=4`. Where attention is "bat", `dropout` is 0.2
-            unless given, as in its paper's networks deeper than ResNet-34.
+            unless given, as in its paper's networks deeper than ResNet-34; in ResNet-18 and -34 it is 0.
 
     Returns:
         The network. Its own state-dict keys are torchvision's, the blocks' are `<place>.attention.*`.
@@ -140,12 +144,12 @@ def resnet50(attention: Value | Mapping[str, Value] | None = None, **words: Any)
 
 
 def resnet18(attention: Value | Mapping[str, Value] | None = None, **words: Any) -> nn.Module:
-    """ResNet-18 with attention, built by torchvision; everything else as in `resnet50`, without the dropout."""
+    """ResNet-18 with attention, built by torchvision; everything else as in `resnet50`."""
     return build("resnet18", attention, **words)
 
 
 def resnet34(attention: Value | Mapping[str, Value] | None = None, **words: Any) -> nn.Module:
-    """ResNet-34 with attention, built by torchvision; everything else as in `resnet50`, without the dropout."""
+    """ResNet-34 with attention, built by torchvision; everything else as in `resnet50`."""
     return build("resnet34", attention, **words)
 
 

@@ -16,7 +16,10 @@ from polyattn.errors import InsertError
 from polyattn.vision.inflate import Inflation, inflate
 from polyattn.vision.make import Value
 from polyattn.vision.places import DEPTHS
-from polyattn.vision.resnets import attend_to, build
+from polyattn.vision.resnets import DROPOUT, attend_to, build
+
+TEMPORAL_SIZE = 8
+"""The most blocks along time that the paper has, for long clips (BAT, Table 9)."""
 
 
 def build_video(
@@ -50,7 +53,18 @@ def build_video(
     model.avgpool = nn.Sequential(model.avgpool, nn.Dropout(dropout))
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     clip = model.conv1.weight.new_zeros(1, model.conv1.in_channels, frames, height, width)
-    return attend_to(model, name, attention, places=places, example_input=clip, sizes=sizes, dim=3, options=options)
+    return attend_to(
+        model, name, attention, places=places, example_input=clip, sizes=sizes, dim=3, options=options,
+        presets=_presets(frames, options),
+    )  # fmt: skip
+
+
+def _presets(frames: int, options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The blocks' words in the paper's video networks, which differ from those in its image networks."""
+    bat: dict[str, Any] = {"dropout": DROPOUT, "normalization": "softmax"}
+    if options.get("temporal_groups"):
+        bat["temporal_size"] = min(frames // 2, TEMPORAL_SIZE)
+    return {"bat": bat, "nl": {"sub_sample": 2}}
 
 
 def _classifier(fc: nn.Linear, num_classes: int) -> nn.Linear:
@@ -78,7 +92,9 @@ def c2d_resnet50(attention: Value | Mapping[str, Value] | None = None, **words: 
 
     Args:
         attention: as in `polyattn.vision.resnet50`; blocks are made with dim=3. For "bat", `groups` and
-            `temporal_groups` are the paper's (k_s, k_t).
+            `temporal_groups` are the paper's (k_s, k_t), P and Q are normalised by softmax, and `temporal_size` is the
+            number of frames after the pooling, at most 8, unless given; "nl" pools keys and values over 2 x 2
+            positions. Both as in the authors' code.
         places: as in `polyattn.vision.resnet50`.
         weights, progress: of the 2D ResNet, passed on to torchvision. For weights in a file, see `load_backbone`.
         num_classes: of the classifier, which is drawn anew if the 2D network has another number.

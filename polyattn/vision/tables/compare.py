@@ -42,6 +42,12 @@ class Compared:
         return off <= (_step(self.row.params) if self.row.delta else 0)
 
     @property
+    def macs_agree(self) -> bool | None:
+        """Whether the multiply-accumulates counted by the paper's rules, rounded, are the printed ones."""
+        counted, printed = self.counted.by_the_papers_rules, self.row.macs
+        return None if counted is None or printed is None else _rounded(counted, BILLION, printed) == printed
+
+    @property
     def macs_off(self) -> float | None:
         """By how much the multiply-accumulates counted by the paper's rules are off, relative to the printed ones."""
         return _relative(self.counted.by_the_papers_rules, self.row.macs)
