@@ -61,7 +61,7 @@ def build_video(
 
 def _presets(frames: int, options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The blocks' words in the paper's video networks, which differ from those in its image networks."""
-    bat: dict[str, Any] = {"dropout": DROPOUT, "normalization": "softmax"}
+    bat: dict[str, Any] = {"dropout": DROPOUT, "normalisation": "softmax"}
     if options.get("temporal_groups"):
         bat["temporal_size"] = min(frames // 2, TEMPORAL_SIZE)
     return {"bat": bat, "nl": {"sub_sample": 2}}

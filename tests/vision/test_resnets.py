@@ -51,6 +51,32 @@ def test_state_dicts_and_copies_give_the_same_outputs(images: torch.Tensor):
     assert torch.equal(copy.deepcopy(model)(images), expected)
 
 
+@pytest.mark.parametrize("name", pa.vision.NAMES)
+def test_every_block_trains_in_a_network_and_takes_odd_sizes(name: str, images: torch.Tensor):
+    model = pa.vision.resnet18(name, places="layer3.0", num_classes=3, image_size=64)
+    model(images).sum().backward()
+    attention = inserted(model)["layer3.0"].attention
+    assert any(p.grad is not None and p.grad.ne(0).any() for p in attention.parameters())
+    assert model.eval()(images[..., :61, :53]).isfinite().all()
+    twin = copy.deepcopy(model)
+    twin.load_state_dict(model.state_dict())
+    assert torch.equal(twin(images), model(images))
+
+
+def test_words_of_the_block_reach_it():
+    model = pa.vision.resnet18("bat", groups=2, reduction=4, image_size=64)
+    assert model.layer2[1].attention.transform.groups == 2
+    assert model.layer2[1].attention.inner_channels == 32
+
+
+def test_bat_blocks_drop_out_in_bottleneck_networks_only():
+    with torch.device("meta"):
+        deep, shallow = pa.vision.resnet50("bat", image_size=64), pa.vision.resnet34("bat", image_size=64)
+        chosen = pa.vision.resnet50("bat", dropout=0.5, image_size=64)
+    drops = [model.layer2[1].attention.dropout.p for model in (deep, shallow, chosen)]
+    assert drops == [0.2, 0.0, 0.5]
+
+
 def test_attention_by_place_can_be_mixed():
     model = pa.vision.resnet18({"layer1.0": "nl", "layer2.1": pa.catalog.nl()}, image_size=64)
     assert list(inserted(model)) == ["layer1.0", "layer2.1"]

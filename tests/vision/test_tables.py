@@ -53,23 +53,25 @@ def test_parameters_are_those_counted_in_the_authors_code(name: str, millions: s
 
 
 @pytest.mark.parametrize("name", printed("macs"))
-def test_the_papers_rules_give_its_multiply_accumulates_within_a_fifth_of_a_percent_or_rounding(name: str):
+def test_the_papers_rules_give_its_multiply_accumulates_within_rounding_or_0_3_percent(name: str):
     row = compared()[name]
     assert row.row.macs is not None
     assert row.counted.by_the_papers_rules is not None
     off = abs(row.counted.by_the_papers_rules / 1e9 - float(row.row.macs))
     half_a_digit = 0.5 * 10.0 ** int(row.row.macs.as_tuple().exponent)
-    if row.row.why.startswith("multiply-accumulates:"):
+    if "multiply-accumulates:" in row.row.why:
         assert off < 0.02 * float(row.row.macs)
     else:
         assert off <= max(half_a_digit, 0.003 * float(row.row.macs))
 
 
-@pytest.mark.parametrize("name", [n for n in printed("macs") if "NL" not in n and "+ BAT" not in n])
-def test_what_runs_here_is_within_two_percent_of_what_the_paper_counts(name: str):
-    off = compared()[name].macs_here_off
-    assert off is not None
-    assert abs(off) < 0.031
+def test_what_the_paper_counts_twice_is_the_products_of_the_non_local_block():
+    """One product of 784 x 784 x 256 and its like on Res4, each twice, five blocks: 747 M more than they are."""
+    row = compared()["5 ResNet-50 + NL"].counted
+    assert row.macs is not None
+    assert row.by_the_papers_rules is not None
+    products = 2 * 2 * 784**2 * 256 + 3 * 2 * 196**2 * 512
+    assert 0 < row.by_the_papers_rules - row.macs - products < 0.01e9  # biases and batch norms
 
 
 def test_the_rules_are_those_of_a_hand_counted_network():

@@ -95,6 +95,23 @@ def test_video_networks_take_attention_clips_of_any_length_and_images_of_any_siz
         assert model(torch.zeros(shape)).shape == (shape[0], 4)
 
 
+@pytest.mark.parametrize("name", ["bat", "nl", "poly_nl"])
+def test_blocks_run_in_video_networks(name: str):
+    model = pa.vision.c2d_resnet50(name, num_classes=3, frames=4, image_size=32)
+    assert model(torch.zeros(2, 3, 4, 32, 40)).shape == (2, 3)
+    assert all(module.attention.dim == 3 for module in inserted(model).values())
+
+
+def test_video_blocks_have_the_words_of_the_papers_code():
+    with torch.device("meta"):
+        plain = pa.vision.c2d_resnet50("bat", groups=4, temporal_groups=0, num_classes=200)
+        deep = pa.vision.c2d_resnet50("bat", groups=8, temporal_groups=4, frames=64, image_size=112)
+        nl = pa.vision.c2d_resnet50("nl", image_size=112)
+    assert plain.layer2[1].attention.transform.normalisation == "softmax"
+    assert deep.layer2[1].attention.transform.temporal_size == 8
+    assert nl.layer2[1].attention.sub_sample == 2
+
+
 @pytest.mark.parametrize("build", [pa.vision.c2d_resnet101, pa.vision.i3d_resnet101])
 def test_deep_video_networks_take_attention_in_the_bat_layout(build):
     with torch.device("meta"):

@@ -56,7 +56,7 @@ def count(build: str, words: Mapping[str, Any], input: tuple[int, ...] | None = 
     Count(parameters=11689512, macs=1814073344, by_the_papers_rules=1824519656)
     """
     make = resnet50_bat_full_resolution if build == resnet50_bat_full_resolution.__name__ else getattr(vision, build)
-    with torch.device("meta"), _QuickNorms():
+    with torch.device("meta"), _ShapesOnly():
         model = make(**words)
         parameters = sum(p.numel() for p in model.parameters())
         return Count(parameters, *_run(model, torch.zeros(1, *input))) if input else Count(parameters)
@@ -79,19 +79,29 @@ def _run(model: nn.Module, example: Tensor) -> tuple[int, int | None]:
     numbers: list[int | None] = []
     hooks: dict[nn.Module, Hook] = dict.fromkeys(leaves, lambda m, _, y: numbers.append(operations(m, y)))
     hooks |= dict.fromkeys(blocks, lambda m, _, y: numbers.append(block_operations(m, y.shape)))
-    with FlopCounterMode(display=False) as counter, _QuickNorms():
+    with FlopCounterMode(display=False) as counter, _ShapesOnly():
         run(model, example, hooks=hooks)
     known = [number for number in numbers if number is not None]
     return counter.get_total_flops() // 2, sum(known) if len(known) == len(numbers) else None
 
 
-class _QuickNorms(TorchDispatchMode):
-    """Batch norms give tensors of the right shape at once: their shapes are worked out in Python, at many times the
-    time of all the rest."""
+aten = torch.ops.aten
+IN_PLACE = {aten.normal_.default, aten.uniform_.default, aten.fill_.Scalar, aten.zero_.default, aten.relu_.default,
+            aten.add_.Tensor, aten.copy_.default}  # fmt: skip
+
+
+class _ShapesOnly(TorchDispatchMode):
+    """Batch norms, initial values and additions in place give tensors of the right shape at once.
+
+    Without memory there is nothing else to compute, and torch works these shapes out in Python, operation by operation,
+    which takes several times the time of all the rest.
+    """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten.native_batch_norm.default and args[0].is_meta:
+        if func is aten.native_batch_norm.default and args[0].is_meta:
             return torch.empty_like(args[0]), args[0].new_empty(0), args[0].new_empty(0)
+        if func in IN_PLACE and args[0].is_meta:
+            return args[0]
         return func(*args, **(kwargs or {}))
 
 
