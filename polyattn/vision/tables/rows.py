@@ -67,7 +67,7 @@ def paper_tables() -> tuple[Table, ...]:
     >>> [table.number for table in paper_tables() if table.paper == "poly_nl"]
     ['1', '2', '3a', '3b']
     """
-    facts = tomllib.loads(files(__package__).joinpath("papers.toml").read_text(encoding="utf-8"))
+    facts = tomllib.loads(files("polyattn.vision.tables").joinpath("papers.toml").read_text(encoding="utf-8"))
     return tuple(
         Table(
             paper=table["paper"],
@@ -84,5 +84,8 @@ def paper_tables() -> tuple[Table, ...]:
 
 
 def _row(facts: dict[str, Any]) -> Row:
-    numbers = {name: Decimal(facts[name]) for name in ("params", "macs") if name in facts}
-    return Row(**(facts | numbers | {"accuracy": tuple(facts["accuracy"])}))
+    words: dict[str, Any] = dict(facts, accuracy=tuple(facts["accuracy"]))
+    for name in ("params", "macs"):
+        if name in facts:
+            words[name] = Decimal(facts[name])
+    return Row(**words)
