@@ -23,6 +23,11 @@ NAMES: Mapping[str, str] = {
     "e_nl": "EfficientNL",
     "tesa": "TESA",
     "latent_gnn": "LatentGNN",
+    "a2_net": "A2",
+    "glore": "GloRe",
+    "cgnl": "CGNL",
+    "criss_cross": "CrissCross",
+    "axial": "Axial",
 }
 """The blocks' names and their classes in `polyattn.nn`."""
 
