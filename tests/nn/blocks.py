@@ -11,13 +11,18 @@ import polyattn as pa
 
 @dataclass(frozen=True)
 class Case:
-    """A block at its small size, and how to make it for a million positions (None: it has no such form)."""
+    """A block at its small size, and how to make it for a million positions (None: it has no such form).
+
+    `compiled` is False for a further form of a block whose code a compiler has seen in another: to compile it and run
+    it in onnxruntime takes seconds.
+    """
 
     make: Callable[[], nn.Module]
     channels: int
     positions: tuple[int, ...] = (4, 6)
     large: Callable[[], nn.Module] | None = None
     large_channels: int = 2
+    compiled: bool = True
 
     def image(self, batch: int = 2, **options) -> Tensor:
         return torch.randn(batch, self.channels, *self.positions, **options)
@@ -67,7 +72,7 @@ CASES: dict[str, Case] = {
         lambda: pa.nn.NonLocal(4, similarity="gaussian", sub_sample=2, pool="after", zero_init=False, dim=1), 4, (7,)
     ),
     "PolyNL": Case(lambda: pa.nn.PolyNL(4, beta=0.7), 4, large=lambda: pa.nn.PolyNL(2, beta=0.7)),
-    "PolyNL, reduced, 3D": Case(lambda: pa.nn.PolyNL(4, 2, beta=0.7, dim=3), 4, (2, 2, 3)),
+    "PolyNL, reduced, 3D": Case(lambda: pa.nn.PolyNL(4, 2, beta=0.7, dim=3), 4, (2, 2, 3), compiled=False),
     "EfficientNL": Case(
         lambda: pa.nn.EfficientNL(4, heads=2),
         4,
@@ -78,9 +83,10 @@ CASES: dict[str, Case] = {
         4,
         (7,),
         large=lambda: pa.nn.EfficientNL(2, normalisation="scaling", dim=1),
+        compiled=False,
     ),
     "TESA": Case(lambda: pa.nn.TESA(4, alpha=0.5), 4, large=lambda: pa.nn.TESA(2, alpha=0.5)),
-    "TESA, softmax": Case(lambda: pa.nn.TESA(4, alpha=0.5, normalisation="softmax"), 4, (3, 4)),
+    "TESA, softmax": Case(lambda: pa.nn.TESA(4, alpha=0.5, normalisation="softmax"), 4, (3, 4), compiled=False),
     "LatentGNN": Case(
         lambda: started(pa.nn.LatentGNN(4, [3, 2], 2)),
         4,
@@ -91,6 +97,7 @@ CASES: dict[str, Case] = {
         4,
         (2, 2, 3),
         large=lambda: started(pa.nn.LatentGNN(2, [3], 1, mode="symmetric", dim=3)),
+        compiled=False,
     ),
     "BATransform, without biases": Case(
         lambda: awake(pa.nn.BATransform(4, block_size=2, groups=2, bias=False)),
@@ -121,30 +128,37 @@ CASES: dict[str, Case] = {
         4,
         (2, 2, 3),
         large=lambda: pa.nn.A2(2, 1, normalisation="scaling", zero_init=False, dim=3),
+        compiled=False,
     ),
     "GloRe": Case(lambda: pa.nn.GloRe(4, 1, 3, zero_init=False), 4, large=lambda: pa.nn.GloRe(2, 1, zero_init=False)),
-    "GloRe, sums, 1D": Case(lambda: pa.nn.GloRe(4, 1, 3, mean=False, zero_init=False, dim=1), 4, (7,)),
+    "GloRe, sums, 1D": Case(lambda: pa.nn.GloRe(4, 1, 3, mean=False, zero_init=False, dim=1), 4, (7,), compiled=False),
     "CGNL": Case(
         lambda: pa.nn.CGNL(4, 1, 2, zero_init=False),
         4,
         large=lambda: pa.nn.CGNL(4, 2, 2, zero_init=False),
         large_channels=4,
     ),
-    "CGNL, scaled, 3D": Case(lambda: pa.nn.CGNL(4, 2, 1, scale=True, zero_init=False, dim=3), 4, (2, 2, 3)),
+    "CGNL, scaled, 3D": Case(
+        lambda: pa.nn.CGNL(4, 2, 1, scale=True, zero_init=False, dim=3), 4, (2, 2, 3), compiled=False
+    ),
     "CrissCross": Case(lambda: started(pa.nn.CrissCross(4, 2)), 4, (3, 4)),
     "CrissCross, scaling": Case(
         lambda: started(pa.nn.CrissCross(4, 2, 1, normalisation="scaling")),
         4,
         (3, 4),
         large=lambda: started(pa.nn.CrissCross(2, 1, 1, normalisation="scaling")),
+        compiled=False,
     ),
     "Axial": Case(lambda: started(pa.nn.Axial(4)), 4, (3, 4)),
-    "Axial, scaling, 3D": Case(lambda: started(pa.nn.Axial(4, normalisation="scaling", dim=3)), 4, (2, 2, 3)),
+    "Axial, scaling, 3D": Case(
+        lambda: started(pa.nn.Axial(4, normalisation="scaling", dim=3)), 4, (2, 2, 3), compiled=False
+    ),
     "Axial, 1D": Case(
         lambda: started(pa.nn.Axial(4, dim=1)),
         4,
         (7,),
         large=lambda: started(pa.nn.Axial(2, normalisation="scaling", dim=1)),
+        compiled=False,
     ),
 }
 """Add a block here and every fact of test_blocks.py is checked of it."""

@@ -14,6 +14,9 @@ import polyattn as pa
 from .blocks import CASES
 
 every_block = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+every_compiled_block = pytest.mark.parametrize(
+    "case", [case for case in CASES.values() if case.compiled], ids=[n for n, case in CASES.items() if case.compiled]
+)
 LARGE = {name: case for name, case in CASES.items() if case.large is not None}
 
 
@@ -64,7 +67,7 @@ def test_a_million_large_positions_do_not_overflow_in_half_precision(case, dtype
     assert (y - exact).norm() <= 0.03 * exact.norm()
 
 
-@every_block
+@every_compiled_block
 def test_compiled_in_one_graph_it_has_the_same_values_and_gradients(case):
     module = case.make().eval()
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
@@ -82,7 +85,7 @@ def test_exported_it_has_the_same_values_for_every_batch(case):
         torch.testing.assert_close(program(x), module(x))
 
 
-@every_block
+@every_compiled_block
 def test_onnxruntime_computes_the_same(case):
     module, x = case.make().eval(), case.image()
     with warnings.catch_warnings():
