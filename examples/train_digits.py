@@ -5,7 +5,7 @@ this network sees one mark at most, and what it finds is averaged over the image
 two parts scores (A, A) and (B, B) together exactly as high as (A, B) twice, so no weights of it answer for all kinds:
 its best accuracy is two thirds. A block between the convolutions lets one mark know of the other.
 
-By default a few networks with two seeds; `--full` trains all of them with four, in about ten minutes of one core.
+By default a few networks with two seeds; `--full` trains all of them with four, in about twelve minutes of one core.
 """
 
 from __future__ import annotations
