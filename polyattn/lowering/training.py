@@ -32,7 +32,8 @@ def training_function(
 
         @staticmethod
         def forward(*tensors: Tensor) -> tuple[Tensor, ...]:
-            return forward_graph(None, *tensors)
+            # torch.matmul copies an operand that it would not copy otherwise where the other asks for a gradient.
+            return forward_graph(None, *(t.detach() for t in tensors))
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
@@ -51,7 +52,8 @@ def training_function(
             with torch.autocast(device, enabled=enabled, dtype=dtype):
                 if torch.is_grad_enabled():
                     kept = forward_graph(None, *inputs)[1:]
-                return backward_graph(None, seed, *inputs, *kept)
+                    return backward_graph(None, seed, *inputs, *kept)
+                return backward_graph(None, seed, *(t.detach() for t in (*inputs, *kept)))
 
     def apply(*tensors: Tensor) -> Tensor:
         if forward_ad._current_level >= 0:

@@ -51,6 +51,7 @@ class SpecFunction:
             batch if is_static(batch) else NOMINAL_BATCH,
             self._objective_for(*inputs, *parameters),
             inputs[0].device.type,
+            _lies_channels_first(inputs[0]),
         )
         return getattr(FUNCTIONS, name)(*inputs, *parameters)
 
@@ -59,3 +60,8 @@ class SpecFunction:
         if self.objective == "training" and not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)):
             return "forward"
         return self.objective
+
+
+def _lies_channels_first(x: Tensor) -> bool:
+    """Whether a tensor (B, *positions, C) is a view of one that lies in memory as (B, C, *positions)."""
+    return x.dim() > 2 and x.stride(-1) > x.stride(1)

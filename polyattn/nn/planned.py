@@ -35,6 +35,7 @@ def planned(
     batch: int,
     objective: str,
     device: str,
+    channels_first: bool = False,
 ) -> str:
     """The name in `polyattn.lowering.FUNCTIONS` of the lowered plan for an input shape.
 
@@ -44,11 +45,14 @@ def planned(
         batch: the batch; an empty one is planned as 1.
         objective: "training" gives a function whose gradients the planned backward pass makes.
         device: the type of the device, for the cost model.
+        channels_first: whether the inputs are (B, ..., C) views of tensors that lie in memory as (B, C, ...).
 
     Raises:
         SizeError: the lengths contradict the given sizes.
     """
-    return _planned(spec, sizes, position_sizes, tuple(map(int, lengths)), max(1, int(batch)), objective, device)
+    return _planned(
+        spec, sizes, position_sizes, tuple(map(int, lengths)), max(1, int(batch)), objective, device, channels_first
+    )
 
 
 @cache
@@ -60,6 +64,7 @@ def _planned(
     batch: int,
     objective: str,
     device: str,
+    channels_first: bool,
 ) -> str:
     known = dict(sizes)
     for name, length in zip(position_sizes, lengths, strict=True):
@@ -68,5 +73,5 @@ def _planned(
             raise SizeError(f"size {name} is {number} for this layer, but {length} in the input")
     made = plan(spec, known, objective, batch=batch, device=device if device in DEVICES else "cpu")
     if made.backward is not None:
-        return keep(training_function(made, device=device))
-    return keep(partial(type(lower(made, device=device)).forward, None))
+        return keep(training_function(made, channels_first=channels_first, device=device))
+    return keep(partial(type(lower(made, channels_first=channels_first, device=device)).forward, None))
