@@ -25,14 +25,51 @@ Seconds = dict[str, list[float]]
 """Every single timing by contender, in the order in which they were taken."""
 
 
-def arguments(doc: str | None, parts: Sequence[str] = ()) -> argparse.Namespace:
-    """`--quick` for a first look, `--out` for a JSON file of everything that was measured, `--part` for one part."""
+def arguments(doc: str | None, parts: Sequence[str] = (), *, resumable: bool = False) -> argparse.Namespace:
+    """`--quick` for a first look, `--out` for a JSON file of everything that was measured, `--part` for one part.
+
+    Args:
+        parts: of the benchmark, the first one being the default.
+        resumable: whether `--only` and `--most-minutes` choose a part of the cases, and the runs that `--out` has
+            already are kept.
+    """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few small cases")
     parser.add_argument("--out", type=Path, help="where to write the results as JSON")
     if parts:
         parser.add_argument("--part", choices=parts, default=parts[0], help="what to measure")
+    if resumable:
+        parser.add_argument("--only", default="", help="only cases whose name has this text, such as 'poly_nl forward'")
+        parser.add_argument("--most-minutes", type=float, default=float("inf"), help="stop then; run again to go on")
     return parser.parse_args()
+
+
+def resumed(
+    args: argparse.Namespace,
+    cases: Mapping[str, Callable[[], Mapping[str, Any]]],
+    summary: Callable[[list[dict[str, Any]]], Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """Measure the cases that `--out` does not have yet, writing the file after each, so that a run may be cut short.
+
+    Args:
+        cases: what to measure, by a name that stays the same from run to run.
+        summary: of all runs.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    if args.out is not None and args.out.exists():
+        found = {r["case"]: r for r in json.loads(args.out.read_text())["runs"] if r["case"] in cases}
+    wanted = [name for name in cases if name not in found and args.only in name]
+    end = time.monotonic() + 60 * args.most_minutes
+    for number, name in enumerate(wanted):
+        if time.monotonic() > end:
+            print(f"stopped with {len(wanted) - number} cases to go; the same command goes on")
+            break
+        started = time.monotonic()
+        found[name] = {"case": name, **cases[name]()}
+        print(f"{number + 1}/{len(wanted)}  {name}  {time.monotonic() - started:.1f} s", flush=True)
+        runs = [found[k] for k in cases if k in found]
+        write(args, summary(runs), runs)
+    return [found[k] for k in cases if k in found]
 
 
 def machine() -> dict[str, Any]:

@@ -7,36 +7,35 @@ luckiest of many timings does not count as the fastest.
 from __future__ import annotations
 
 import gc
+from functools import partial
 from typing import Any
 
 import torch
-from _common import arguments, interleaved, medians, ratio, show, sides, sizes_of, tensors_of, write
+from _common import arguments, interleaved, medians, ratio, resumed, show, sides, sizes_of, tensors_of
 from layers_cpu import forward_call, too_much, training_call
 
-from polyattn import catalog, lower, plan
-from polyattn.lowering import training_function
-from polyattn.planning.plan import Plan, _candidates, _with_backward
+from polyattn import catalog, lower
+from polyattn.lowering import calibrated, training_function
+from polyattn.planning import Plan, Question, question, ranked_plans
 
 POINTS = ((196, 512), (784, 256), (3136, 128), (12544, 64))
 BATCHES = (1, 8)
 
 
-def candidates(planned: Plan, training: bool) -> list[Plan]:
+def candidates(asked: Question) -> list[Plan]:
     """The chosen plan first, then every other candidate that may be run."""
-    spec, found = planned.spec, [planned]
-    for strategy, graph in _candidates(spec, dict(planned.graph.sizes)):
-        other = Plan(spec, planned.objective, strategy, graph)
-        if graph != planned.graph and not too_much(other, training):
-            found.append(_with_backward(other) if training else other)
-    return found
+    first, *others = ranked_plans(asked, 1000)
+    training = asked.objective == "training"
+    return [first, *(p for p in others if p.graph != first.graph and not too_much(p, training))]
 
 
 def measure(name: str, positions: int, channels: int, batch: int, training: bool, seconds: float) -> dict[str, Any]:
     spec = catalog.get(name)
     sizes = sizes_of(spec, *sides(positions), channels)
-    planned = plan(spec, {"B": batch, **sizes}, "training" if training else "forward")
+    device = calibrated("cpu")
+    asked = question(spec, {"B": batch, **sizes}, "training" if training else "forward", device=device)
     tensors = tensors_of(spec, sizes, batch)
-    plans = candidates(planned, training)
+    plans = candidates(asked)
     layers = [training_function(p) if training else lower(p) for p in plans]
     with torch.no_grad():
         dy = torch.randn_like(layers[0](*tensors))
@@ -46,6 +45,7 @@ def measure(name: str, positions: int, channels: int, batch: int, training: bool
     }
     first = interleaved(calls, seconds=seconds)
     fastest = min(first, key=medians(first).__getitem__)
+    gc.collect()
     second = interleaved({k: calls[k] for k in {"0": None, fastest: None}}, seconds=seconds, least=11)
     return {
         "layer": name,
@@ -61,26 +61,28 @@ def measure(name: str, positions: int, channels: int, batch: int, training: bool
     }
 
 
-def main() -> None:
-    args = arguments(__doc__)
-    names = ("poly_nl", "e_nl") if args.quick else catalog.names()
-    runs = []
-    for positions, channels in ((784, 64),) if args.quick else POINTS:
-        for batch in (1,) if args.quick else BATCHES:
-            for name in names:
-                for training in (False, True):
-                    runs.append(measure(name, positions, channels, batch, training, 1.0 if args.quick else 3.0))
-                    gc.collect()
-    head = ("layer", "pass", "N", "C", "B", "chosen / fastest", "fastest")
-    show(
-        "the plan's time over the fastest candidate's",
-        head,
-        [[*(r[k] for k in head[:-1]), r["candidates"][r["fastest"]]] for r in runs],
-    )
+def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     close = sum(r["chosen / fastest"] <= 1.1 for r in runs)
-    summary = {"points": len(runs), "within 10 %": close, "share": close / len(runs)}
-    show("summary", list(summary), [list(summary.values())])
-    write(args, summary, runs)
+    return {"points": len(runs), "within 10 %": close, "share": close / len(runs)}
+
+
+def main() -> None:
+    args = arguments(__doc__, resumable=True)
+    names = ("poly_nl", "e_nl") if args.quick else catalog.names()
+    cases = {
+        f"{name} {which} B={batch} N={positions} C={channels}": partial(
+            measure, name, positions, channels, batch, which == "training", 1.0 if args.quick else 2.0
+        )
+        for positions, channels in (((784, 64),) if args.quick else POINTS)
+        for batch in ((1,) if args.quick else BATCHES)
+        for name in names
+        for which in ("forward", "training")
+    }
+    runs = resumed(args, cases, summary)
+    rows = [[r["case"], r["chosen / fastest"], r["candidates"][r["fastest"]]] for r in runs]
+    show("the plan's time over the fastest candidate's", ("case", "chosen / fastest", "fastest"), rows)
+    totals = summary(runs)
+    show("summary", list(totals), [list(totals.values())])
 
 
 if __name__ == "__main__":

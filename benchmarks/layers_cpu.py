@@ -11,10 +11,11 @@ import gc
 import statistics
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from _common import arguments, geometric_mean, interleaved, medians, ratio, show, sides, sizes_of, tensors_of, write
+from _common import arguments, geometric_mean, interleaved, medians, ratio, resumed, show, sides, sizes_of, tensors_of
 from _papers import CHANNELS_FIRST, FORMS, Layer, channels_first, einsum_form
 from torch import Tensor
 
@@ -25,7 +26,7 @@ from polyattn.planning import Leaf, Plan
 POINTS = ((196, 1024), (784, 512), (3136, 256), (12544, 64), (65536, 64))
 BATCHES = (1, 8)
 MOST_BYTES = 4 * 2**30
-MOST_SECONDS = 20.0
+MOST_SECONDS = 5.0
 ASSUMED_RATE = 50e9
 """Multiply-accumulates a second, for saying beforehand what would take too long."""
 
@@ -122,6 +123,7 @@ def measure(name: str, positions: int, channels: int, batch: int, training: bool
     agree(name, calls, left_out, training)
     a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
     seconds = interleaved({**calls, "matmul": lambda: a @ b}, seconds=budget)
+    gc.collect()
     macs = planned.training_macs if training else planned.macs
     rate = 1024**3 / statistics.median(seconds["matmul"])
     return {
@@ -167,22 +169,23 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    args = arguments(__doc__)
+    args = arguments(__doc__, resumable=True)
     warnings.filterwarnings("ignore", category=UserWarning)
     torch.backends.opt_einsum.strategy = "optimal"
     points = ((784, 64), (3136, 32)) if args.quick else POINTS
-    runs = []
-    for positions, channels in points:
-        for batch in (1,) if args.quick else BATCHES:
-            for name in FORMS:
-                for training in (False, True):
-                    runs.append(measure(name, positions, channels, batch, training, 1.0 if args.quick else 4.0))
-                    gc.collect()
-                    print(".", end="", flush=True)
-    print()
-    head = ("layer", "pass", "N", "C", "B", "ms", "paper", "einsum", "compiled", "floor", "strategy")
+    cases = {
+        f"{name} {which} B={batch} N={positions} C={channels}": partial(
+            measure, name, positions, channels, batch, which == "training", 1.0 if args.quick else 3.0
+        )
+        for positions, channels in points
+        for batch in ((1,) if args.quick else BATCHES)
+        for name in FORMS
+        for which in ("forward", "training")
+    }
+    runs = resumed(args, cases, summary)
+    head = ("case", "ms", "paper", "einsum", "compiled", "floor", "strategy")
     rows = [
-        [r["layer"], r["pass"], r["N"], r["C"], r["B"], 1e3 * r["medians"]["planned"]]
+        [r["case"], 1e3 * r["medians"]["planned"]]
         + [r["ratios"].get(k, "-") for k in ("paper", "einsum", "compiled")]
         + [r["floor_share"], r["strategy"]]
         for r in runs
@@ -192,7 +195,6 @@ def main() -> None:
     show(
         "summary", ("what", "points", "mean / median", "least", "count"), [(k, *v.values()) for k, v in totals.items()]
     )
-    write(args, totals, runs)
 
 
 if __name__ == "__main__":

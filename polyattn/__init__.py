@@ -28,9 +28,10 @@ _PUBLIC: dict[str, str | None] = {
     "prove": "proving",
     "verify": "proving",
     "Plan": "planning",
-    "plan": "planning",
+    "calibrate": "lowering",
     "einsum": "lowering",
     "lower": "lowering",
+    "plan": "lowering",
     "catalog": None,
     "nn": None,
     "testing": None,
@@ -54,6 +55,7 @@ __all__ = [
     "Verdict",
     "WeightsError",
     "apply_interaction",
+    "calibrate",
     "catalog",
     "einsum",
     "lower",
@@ -81,8 +83,8 @@ if TYPE_CHECKING:
         SpecError,
         WeightsError,
     )
-    from polyattn.lowering import einsum, lower
-    from polyattn.planning import Plan, plan
+    from polyattn.lowering import calibrate, einsum, lower, plan
+    from polyattn.planning import Plan
     from polyattn.proving import Verdict, prove, verify
 
 

@@ -120,13 +120,16 @@ def check(
 def plan(
     spec: SpecArgument,
     sizes: Annotated[str, typer.Option(help="Such as N=784,C=512, with B for the batch.")],
-    objective: Annotated[str, typer.Option(help='"forward" or "as_written".')] = "forward",
+    objective: Annotated[str, typer.Option(help='"forward", "training" or "as_written".')] = "forward",
     code: Annotated[bool, typer.Option("--code", help="Print the generated torch code as well.")] = False,
+    cost: Annotated[str, typer.Option(help='"roofline", "macs", or "measured" here.')] = "roofline",
+    device: Annotated[str, typer.Option(help='"cpu" or "cuda".')] = "cpu",
+    memory_limit: Annotated[int | None, typer.Option(help="The most bytes of intermediates, in float32.")] = None,
 ) -> None:
     """Print the cheapest order of contraction at given sizes."""
-    from polyattn.planning import plan as make
+    from polyattn.lowering import plan as make
 
-    value = make(read_spec(spec), read_sizes(sizes), objective)
+    value = make(read_spec(spec), read_sizes(sizes), objective, cost=cost, device=device, memory_limit=memory_limit)
     typer.echo(str(value))
     if code:
         from polyattn.lowering import lower
@@ -181,6 +184,24 @@ def bench(
     sys.argv = [str(script), *context.args]
     sys.path.insert(0, str(folder))
     runpy.run_path(str(script), run_name="__main__")
+
+
+@app.command()
+@reports_errors
+def calibrate(
+    device: Annotated[str, typer.Option(help='"cpu" or "cuda".')] = "cpu",
+) -> None:
+    """Measure this machine once, so that plans are chosen for it."""
+    from polyattn.lowering import calibrate as measure
+    from polyattn.lowering.devices import path
+
+    found = measure(device)
+    typer.echo(f"{found.name}")
+    typer.echo(f"  {found.macs_per_second / 1e9:,.1f} billion MACs a second in a large float32 matrix product")
+    typer.echo(f"  {found.bytes_per_second / 1e9:,.1f} GB a second to and from memory")
+    typer.echo(f"  {found.step_seconds * 1e6:,.1f} µs for an operation on almost nothing")
+    typer.echo(f"  half of the rate at a side of {found.tile}")
+    typer.echo(f"kept in {path()}")
 
 
 def read_sizes(text: str) -> dict[str, int]:

@@ -2,21 +2,27 @@
 
 Input: an evaluation graph at given sizes. Output: a graph of plain torch operations (matmul, mul, sum, permute, ...)
 without parameters of its own. What holds afterwards: the graph computes what the plan's nodes say, in any dtype, for
-any batch, and refuses other sizes; its code is readable, and no name of a specification can become code.
+any batch, and refuses other sizes; its code is readable, and no name of a specification can become code. What the
+planner needs to know of this machine, and the timing of candidates on it, are here too, since they need torch.
 """
 
+from polyattn.lowering.devices import calibrate, calibrated
 from polyattn.lowering.einsum import einsum
 from polyattn.lowering.functions import FUNCTIONS, keep
 from polyattn.lowering.lower import argument_names, lower, lower_backward, lower_with_kept
+from polyattn.lowering.planner import plan
 from polyattn.lowering.training import training_function
 
 __all__ = [
     "FUNCTIONS",
     "argument_names",
+    "calibrate",
+    "calibrated",
     "einsum",
     "keep",
     "lower",
     "lower_backward",
     "lower_with_kept",
+    "plan",
     "training_function",
 ]

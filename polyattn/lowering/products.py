@@ -244,6 +244,8 @@ def _tied(first: Product, big: Side, length: Length) -> Iterator[Product]:
     if len(big.memory) < 2 or not first.inner:
         return
     last = big.memory[-1]
+    if last.size == BATCH:
+        return  # its length is whatever comes
     copy = Index(1 + max(i.id for i in (*first.left.memory, *first.right.memory)), last.size)
     way = first if big is first.left else turned(first)
     before = way.left.memory[-2]

@@ -9,12 +9,19 @@ from torch.fx.experimental import symbolic_shapes
 
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
-from polyattn.lowering import keep, lower, training_function
-from polyattn.planning import DEVICES, plan
+from polyattn.lowering import calibrated, keep, lower, plan, training_function
+from polyattn.planning import DEVICES, Plan
 
 NOMINAL_BATCH = 8
 """The batch that a plan is made for where a compiler keeps the batch symbolic. A plan computes every batch, and the
 batch only weighs what is done once against what is done for each sample."""
+
+FEWER = 0.98
+"""The share of autograd's multiply-accumulates from which on a planned backward pass counts as cheaper."""
+CALLS = 3
+"""Calls from Python for each step of a planned backward pass: the operation, and views of its operands."""
+NEGLIGIBLE = 0.05
+"""The share of a layer's time that those calls may take where nothing else is won."""
 
 _has_static_value = getattr(symbolic_shapes, "has_static_value", None)  # not in every torch that is supported
 
@@ -72,6 +79,21 @@ def _planned(
         if number != length:
             raise SizeError(f"size {name} is {number} for this layer, but {length} in the input")
     made = plan(spec, known, objective, batch=batch, device=device if device in DEVICES else "cpu")
-    if made.backward is not None:
+    if backward_pays(made, device if device in DEVICES else "cpu"):
         return keep(training_function(made, channels_first=channels_first, device=device))
     return keep(partial(type(lower(made, channels_first=channels_first, device=device)).forward, None))
+
+
+def backward_pays(made: Plan, device: str) -> bool:
+    """Whether the planned backward pass is worth its steps, each a call from Python, which autograd's are not.
+
+    It is where it takes less arithmetic than autograd's, and where the layer is so large that the steps do not count
+    while less is kept.
+    """
+    if made.backward is None:
+        return False
+    if made.backward_macs <= FEWER * 2 * made.macs:
+        return True
+    model = calibrated(device)
+    seconds = model.seconds(made.graph) + model.seconds(made.backward.graph)
+    return CALLS * model.step_seconds * len(made.backward_steps) <= NEGLIGIBLE * seconds

@@ -6,9 +6,10 @@ polynomial exactly; it never needs more multiply-accumulates than the order that
 """
 
 from polyattn.planning.backward import Backward
+from polyattn.planning.choice import OBJECTIVES, Question, plan, question, ranked_plans
 from polyattn.planning.costs import CPU, DEVICES, Device
 from polyattn.planning.graph import Graph, Step
-from polyattn.planning.plan import OBJECTIVES, Plan, plan
+from polyattn.planning.plan import Plan
 from polyattn.planning.steps import BATCH, Add, Apply, Coefficient, Constant, Contract, Identity, Leaf, Operand
 
 __all__ = [
@@ -28,6 +29,9 @@ __all__ = [
     "Leaf",
     "Operand",
     "Plan",
+    "Question",
     "Step",
     "plan",
+    "question",
+    "ranked_plans",
 ]

@@ -17,7 +17,7 @@ from polyattn.algebra.monomial import size_product
 from polyattn.errors import NotPolynomialError
 from polyattn.planning.builder import Builder
 from polyattn.planning.graph import Graph
-from polyattn.planning.steps import ONE, Add, Apply, Coefficient, Contract, Leaf, Operand, loop_indices
+from polyattn.planning.steps import ONE, Add, Apply, Coefficient, Contract, Leaf, Operand, loop_indices, numel
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,15 @@ class _Reverse:
             value = self.restricted(value, [i for i in value.indices if i not in private])
         total = self.restricted(total, (*mine.indices, *value.indices))
         output = tuple(i for i in mine.indices if i in total.indices or i in value.indices)
-        product = self.builder.contract((total, value), output, node.coefficient)
+        scale = node.coefficient
+        sizes = self.builder.sizes
+        smallest = min(numel(total.indices, sizes), numel(value.indices, sizes), numel(output, sizes))
+        if not scale.is_one and numel(output, sizes) > smallest:
+            if self.builder.numel(total) == smallest:
+                total, scale = self.builder.scaled(total, scale), ONE
+            else:
+                value, scale = self.builder.scaled(value, scale), ONE
+        product = self.builder.contract((total, value), output, scale)
         self.give(mine, product, ONE)
 
     def give_single(self, node: Contract, total: Operand) -> None:

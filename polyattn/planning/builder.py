@@ -104,6 +104,15 @@ class Builder:
         places = _nameless(have)[1]
         return Operand(value, tuple(indices[places[i]] for i in have.output))
 
+    def scaled(self, operand: Operand, scale: Coefficient) -> Operand:
+        """The value times a coefficient, which goes into the product or sum that makes the value, if one does."""
+        node = self.nodes[operand.value]
+        if not isinstance(node, Contract):
+            return self.contract((operand,), operand.indices, scale)
+        made = self.contract(node.operands, node.output, node.coefficient.times(scale))
+        names = dict(zip(node.output, operand.indices, strict=True))
+        return Operand(made.value, tuple(names[i] for i in made.indices))
+
     def sum(self, terms: Sequence[tuple[Operand, Coefficient]], order: Sequence[Index] = ()) -> Operand:
         """The sum of terms, over the union of their indices; terms that share a factor are added up first.
 

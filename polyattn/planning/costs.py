@@ -69,9 +69,10 @@ class Device:
         return max(arithmetic, traffic / self.bytes_per_second) + self.step_seconds
 
 
-CPU = Device("two CPU cores", 75e9, 12e9, 8e-6)
+CPU = Device("two CPU cores", 100e9, 18e9, 6e-6, 16)
 CUDA = Device("one data-centre GPU", 25e12, 3.5e12, 6e-6, 64)
-"""Orders of magnitude, for choosing between plans where nothing was measured."""
+"""For choosing between plans where nothing was measured: `polyattn.calibrate` on two cores of a server's processor,
+rounded, and orders of magnitude for the GPU."""
 
 DEVICES = {"cpu": CPU, "cuda": CUDA}
 

@@ -1,0 +1,133 @@
+"""`plan` as users call it: on this machine's calibration, and with candidates timed where that is asked for."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from polyattn.algebra import Spec
+from polyattn.errors import SizeError
+from polyattn.language import value_of
+from polyattn.lowering.devices import calibrated
+from polyattn.lowering.lower import lower
+from polyattn.lowering.training import training_function
+from polyattn.planning import Device, Plan, Question, question, ranked_plans
+
+COSTS = ("roofline", "macs", "measured")
+WITHIN = 3.0
+"""Candidates that the roofline puts above this many times the best are not timed."""
+TIMED = 8
+"""Candidates that are timed at most."""
+SECONDS = 0.5
+"""About how long all timings of one question may take; three rounds are timed in any case."""
+
+
+def plan(
+    spec: Spec | str,
+    sizes: Mapping[str, int],
+    objective: str = "forward",
+    *,
+    batch: int | None = None,
+    memory_limit: int | None = None,
+    cost: str = "roofline",
+    device: str | Device = "cpu",
+) -> Plan:
+    """The cheapest known way to compute a specification at given sizes.
+
+    The candidates are the definitions as written, the definitions with each product in one of its cheapest orders,
+    and the expanded polynomial with each monomial in one of its cheapest orders. Of those that take no more
+    multiply-accumulates than the text as written, the cheapest in the cost model is chosen.
+
+    Args:
+        spec: a specification or its text.
+        sizes: a number for every size (split sizes through any parts that fix them), and "B" for the batch
+            (default 1).
+        objective: "forward" for one evaluation; "training" for an evaluation and a backward pass, which is planned
+            with it; "as_written" follows the author.
+        batch: the batch, for a specification that has a size B of its own.
+        memory_limit: the most bytes, in float32, that intermediates may take at once, and that may be kept for the
+            planned backward pass; what is too much is computed again.
+        cost: "roofline" (seconds on the device, by its calibration), "macs", or "measured": the candidates that the
+            roofline finds good are timed here, on tensors of the sizes given, and the fastest is chosen.
+        device: "cpu", "cuda", or a `Device`; see `polyattn.calibrate`.
+
+    Raises:
+        SizeError: a size is missing, unknown or contradictory, or an option is unknown.
+        BudgetError: the expansion is too large, or no candidate keeps to the memory limit.
+
+    >>> print(plan("x[N,C]; y[a,b] = x[a,d]*w[d,b]", {"N": 10, "C": 4}).macs)
+    160
+    """
+    if cost not in COSTS:
+        raise SizeError(f"unknown cost {cost!r}; there are {', '.join(COSTS)}")
+    if cost != "measured":
+        device = calibrated(device) if isinstance(device, str) else device
+        asked = question(spec, sizes, objective, batch=batch, memory_limit=memory_limit, cost=cost, device=device)
+        return ranked_plans(asked, 1)[0]
+    if not isinstance(device, str):
+        raise SizeError('cost="measured" times candidates on a device that is here: give "cpu" or "cuda"')
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SizeError('cost="measured" on "cuda" needs a CUDA device, and there is none')
+    model = calibrated(device)
+    asked = question(spec, sizes, objective, batch=batch, memory_limit=memory_limit, device=model)
+    return _fastest(asked, device)
+
+
+@lru_cache(maxsize=1024)
+def _fastest(asked: Question, device: str) -> Plan:
+    plans = ranked_plans(asked, TIMED)
+    best = min(map(asked.price, plans))
+    plans = tuple(p for p in plans if asked.price(p) <= WITHIN * best)
+    if len(plans) == 1:
+        return plans[0]
+    medians = _medians([_call(p, device) for p in plans], device)
+    return plans[medians.index(min(medians))]
+
+
+def _call(plan: Plan, device: str) -> Callable[[], object]:
+    """One evaluation, and for the objective "training" its backward pass, on random tensors."""
+    tensors = _tensors(plan, device)
+    if plan.objective != "training":
+        forward = lower(plan)
+        return lambda: forward(*tensors)
+    wanted = [t.requires_grad_() for t in tensors]
+    layer = lower(plan) if plan.backward is None else training_function(plan)
+    seed = torch.ones_like(layer(*wanted))
+
+    def both() -> object:
+        with torch.enable_grad():
+            return torch.autograd.grad(layer(*wanted), wanted, seed, allow_unused=True)
+
+    return both
+
+
+def _tensors(plan: Plan, device: str) -> list[Tensor]:
+    spec, generator = plan.spec, torch.Generator().manual_seed(0)
+    found = []
+    for tensor in (*spec.inputs, *spec.parameters):
+        shape = [value_of(atoms, plan.sizes) for atoms in spec.shape(tensor)]
+        shape = [plan.batch, *shape] if tensor in spec.inputs else shape
+        found.append(torch.randn(shape, generator=generator).to(device))
+    return found
+
+
+def _medians(calls: list[Callable[[], object]], device: str) -> list[float]:
+    """Median times of calls, one of each in turn."""
+    times: list[list[float]] = [[] for _ in calls]
+    with torch.no_grad():
+        for call in calls:
+            call()
+        end = time.perf_counter() + SECONDS
+        while len(times[0]) < 3 or time.perf_counter() < end:
+            for k, call in enumerate(calls):
+                start = time.perf_counter()
+                call()
+                if device == "cuda":
+                    torch.cuda.synchronize()
+                times[k].append(time.perf_counter() - start)
+    return [statistics.median(t) for t in times]
