@@ -34,6 +34,7 @@ _PUBLIC: dict[str, str | None] = {
     "plan": "lowering",
     "catalog": None,
     "nn": None,
+    "study": None,
     "testing": None,
     "vision": None,
 }
@@ -63,6 +64,7 @@ __all__ = [
     "plan",
     "prove",
     "structure",
+    "study",
     "symmetrise",
     "testing",
     "verify",
@@ -70,7 +72,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from polyattn import catalog, nn, testing, vision
+    from polyattn import catalog, nn, study, testing, vision
     from polyattn.algebra import Polynomial, Spec, apply_interaction, structure, symmetrise
     from polyattn.errors import (
         BudgetError,

@@ -1,0 +1,158 @@
+"""`crossover`: the sizes at which one plan overtakes another, from their symbolic multiply-accumulates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from math import ceil, floor
+from typing import TYPE_CHECKING
+
+from polyattn.errors import SizeError
+from polyattn.planning import Plan
+
+if TYPE_CHECKING:
+    import sympy
+
+FORMULA_DEGREE = 2
+"""Up to this degree in the size that varies, the points are also given as formulas in the other sizes."""
+
+
+@dataclass(frozen=True)
+class Crossover:
+    """Where the cheaper one of two plans changes as one size grows.
+
+    Attributes:
+        size: the one that varies.
+        others: the numbers of the other sizes.
+        names: how the plans are called here.
+        points: positive numbers of the size, in increasing order, at which the costs are equal and the sign of
+            their difference changes.
+        cheaper: the position (0 or 1) of the cheaper plan below the first point, between the points, and above the
+            last; None where both take the same everywhere.
+        formulas: the positive solutions for the size in terms of the others, as sympy expressions; empty where the
+            costs' difference is of a higher degree than two.
+    """
+
+    size: str
+    others: tuple[tuple[str, int], ...]
+    names: tuple[str, str]
+    points: tuple[float, ...]
+    cheaper: tuple[int | None, ...]
+    formulas: tuple[sympy.Expr, ...]
+
+    def cheaper_at(self, number: float) -> int | None:
+        """The position of the cheaper plan at a size; None where both take the same."""
+        if number in self.points:
+            return None
+        return self.cheaper[sum(p < number for p in self.points)]
+
+    def __str__(self) -> str:
+        at = ", ".join(f"{name}={number}" for name, number in self.others)
+        if self.cheaper == (None,):
+            return f"{self.names[0]} and {self.names[1]} take the same at every {self.size}, for {at}"
+        lines, start = [], 1
+        for k, which in enumerate(self.cheaper):
+            assert which is not None
+            end = ceil(self.points[k]) - 1 if k < len(self.points) else None
+            if end is None or end >= start:
+                span = f"{self.size} = {start} to {end}" if end is not None else f"{self.size} = {start} on"
+                lines.append(f"{self.names[which]} takes less for {span}")
+                start = start if end is None else floor(self.points[k]) + 1
+        lines = lines or [f"{self.names[0]} and {self.names[1]} take the same at {self.size} = 1"]
+        text = "; ".join(lines) + f" (multiply-accumulates, {at})"
+        return text + "".join(f"\n{self.size} = {formula}" for formula in self.formulas)
+
+
+def crossover(first: Plan, second: Plan, size: str) -> Crossover:
+    """Where one plan overtakes another in multiply-accumulates as one size grows and the others stay.
+
+    Plans for the objective "training" are compared with their backward passes. A size that is split, such as
+    `C = G*M`, cannot vary by itself: name the part that does.
+
+    Args:
+        first, second: plans for the same numbers of the sizes that both have, but for `size`.
+        size: which one varies; "B" is the batch.
+
+    Raises:
+        SizeError: neither plan has the size, it is split, or the plans are made for different sizes or objectives.
+
+    >>> from polyattn import plan
+    >>> gram = plan("x[N,C]; s[d,f] = x[e,d]*x[e,f]; y[a,b] = x[a,d]*s[d,b]", {"N": 9, "C": 8}, "as_written")
+    >>> maps = plan("x[N,C]; s[a,e] = x[a,d]*x[e,d]; y[a,b] = s[a,e]*x[e,b]", {"N": 9, "C": 8}, "as_written")
+    >>> print(crossover(maps, gram, "N"))
+    as written (1) takes less for N = 1 to 7; as written (2) takes less for N = 9 on (multiply-accumulates, B=1, C=8)
+    N = C
+    """
+    import sympy
+
+    others = _common_sizes(first, second, size)
+    symbol = sympy.Symbol(size, positive=True, integer=True)
+    training = first.objective == "training"
+    costs = [p.training_complexity if training else p.complexity for p in (first, second)]
+    if not any(symbol in c.free_symbols for c in costs):
+        raise SizeError(f"no cost depends on size {size}")
+    names = (first.strategy, second.strategy)
+    if names[0] == names[1]:
+        names = f"{names[0]} (1)", f"{names[1]} (2)"
+    difference = sympy.factor_terms(sympy.expand(costs[0] - costs[1]))
+    numbers = {sympy.Symbol(name, positive=True, integer=True): value for name, value in others.items()}
+    varying = sympy.Dummy(size)
+    polynomial = sympy.Poly(sympy.expand(difference.subs({**numbers, symbol: varying})), varying, domain="QQ")
+    pairs = tuple(sorted(others.items()))
+    if polynomial.is_zero:
+        return Crossover(size, pairs, names, (), (None,), ())
+    points, cheaper = _signs(polynomial)
+    return Crossover(size, pairs, names, points, cheaper, _formulas(difference, symbol) if points else ())
+
+
+def _common_sizes(first: Plan, second: Plan, size: str) -> dict[str, int]:
+    """The numbers of all sizes but the one that varies, and parts of it."""
+    if (first.objective == "training") != (second.objective == "training"):
+        raise SizeError("one of the plans is for training and the other is not: compare plans of one objective")
+    found: dict[str, int] = {}
+    for plan in (first, second):
+        if any(split.size == size for split in plan.spec.sizes.splits):
+            raise SizeError(f"size {size} is split in this specification: name the part of it that varies")
+        if size != "B" and size not in plan.sizes and all(size not in p.sizes for p in (first, second)):
+            raise SizeError(f"there is no size {size!r} in either plan; they have B, {', '.join(sorted(plan.sizes))}")
+        whole = {split.size for split in plan.spec.sizes.splits if size in plan.spec.sizes.atoms(split.size)}
+        for name, number in {"B": plan.batch, **plan.sizes}.items():
+            if name != size and name not in whole and found.setdefault(name, number) != number:
+                raise SizeError(
+                    f"the plans are for different sizes: {name} is {found[name]} in one and {number} in the other"
+                )
+    return found
+
+
+def _signs(polynomial: sympy.Poly) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    """The positive roots at which a polynomial changes its sign, and which plan is cheaper around them."""
+    roots = sorted({r for r in polynomial.real_roots() if r > 0}, key=float)
+    ends = [0.0, *map(float, roots)]
+    probes = [(a + b) / 2 for a, b in pairwise(ends)] + [2 * ends[-1] + 1]
+    positions = [1 if polynomial.eval(p) > 0 else 0 for p in map(_exact, probes)]
+    points, cheaper = [], [positions[0]]
+    for root, position in zip(roots, positions[1:], strict=True):
+        if position != cheaper[-1]:
+            points.append(float(root))
+            cheaper.append(position)
+    return tuple(points), tuple(cheaper)
+
+
+def _exact(number: float) -> sympy.Rational:
+    import sympy
+
+    return sympy.Rational(*number.as_integer_ratio())
+
+
+def _formulas(difference: sympy.Expr, symbol: sympy.Symbol) -> tuple[sympy.Expr, ...]:
+    import sympy
+
+    # The least power of the size divides all of it and has no positive root.
+    polynomial = sympy.Poly(sympy.expand(difference), symbol)
+    (least,) = min(polynomial.monoms())
+    reduced = sympy.Poly(sympy.expand(difference / symbol**least), symbol)
+    if not 0 < reduced.degree() <= FORMULA_DEGREE:
+        return ()
+    free = sympy.Dummy("t")
+    solutions = sympy.solve(reduced.as_expr().subs(symbol, free), free)
+    return tuple(sympy.simplify(s) for s in solutions if s.is_positive is not False)

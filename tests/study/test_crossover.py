@@ -1,0 +1,109 @@
+"""Facts of crossovers: which plan is cheaper on either side of every point, and the complexities of the papers."""
+
+import pytest
+import sympy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from polyattn import SizeError, Spec, catalog, plan
+from polyattn.planning import question, ranked_plans
+from polyattn.study import crossover
+
+
+def symbols(names: str) -> list[sympy.Symbol]:
+    return [sympy.Symbol(n, positive=True, integer=True) for n in names.split()]
+
+
+def candidates(name: str, sizes: dict[str, int], objective: str = "forward"):
+    return ranked_plans(question(catalog.get(name), sizes, objective), 20)
+
+
+@pytest.mark.parametrize("objective", ["forward", "training"])
+def test_gram_form_overtakes_hadamard_form_where_positions_outnumber_channels(objective: str):
+    spec = catalog.poly_nl()
+    hadamard = plan(spec, {"N": 4, "C": 64}, objective)
+    gram = plan(spec, {"N": 40_000, "C": 64}, objective)
+    found = crossover(hadamard, plan(spec, {"N": 40_000, "C": 64}, objective), "N")
+    assert found.cheaper == (0, 1)
+    (point,) = found.points
+    for n in range(1, 400, 7):
+        costs = [
+            (p.training_complexity if objective == "training" else p.complexity).subs(
+                dict(zip(symbols("B N C"), (1, n, 64), strict=True))
+            )
+            for p in (hadamard, gram)
+        ]
+        assert found.cheaper_at(n) == (None if costs[0] == costs[1] else int(int(costs[0]) > int(costs[1]))), (n, costs)
+    assert 16 < point < 400
+
+
+@settings(max_examples=25)
+@given(st.data())
+def test_the_cheaper_plan_is_the_one_with_fewer_multiply_accumulates(data: st.DataObject):
+    name = data.draw(st.sampled_from(["poly_nl", "nl", "e_nl", "latent_gnn", "cgnl"]))
+    sizes = {"N": 50, "C": 12, "R": 5, "V": 3, "G": 3, "M": 4}
+    spec = catalog.get(name)
+    plans = candidates(name, {n: sizes[n] for n in spec.sizes.names if n in sizes})
+    first, second = (data.draw(st.sampled_from(plans)) for _ in range(2))
+    size = data.draw(st.sampled_from([n for n in ("N", "C", "R", "B") if n == "B" or n in spec.sizes.names]))
+    if any(s.size == size for s in spec.sizes.splits):
+        return
+    found = crossover(first, second, size)
+    for n in data.draw(st.lists(st.integers(1, 5000), min_size=5, max_size=5)):
+        values = {**dict(found.others), size: n}
+        a, b = (p.complexity.subs({s: values[s.name] for s in p.complexity.free_symbols}) for p in (first, second))
+        assert found.cheaper_at(n) == (None if a == b else int(int(b) < int(a)))
+
+
+def test_formulas_say_where_in_terms_of_the_other_sizes():
+    maps = plan("x[N,C]; s[a,e] = x[a,d]*x[e,d]; y[a,b] = s[a,e]*x[e,b]", {"N": 9, "C": 8}, "as_written")
+    gram = plan("x[N,C]; s[d,f] = x[e,d]*x[e,f]; y[a,b] = x[a,d]*s[d,b]", {"N": 9, "C": 8}, "as_written")
+    assert crossover(maps, gram, "N").formulas == tuple(symbols("C"))
+    assert crossover(maps, maps, "N").cheaper == (None,)
+    assert "take the same at every N" in str(crossover(maps, maps, "N"))
+
+
+def test_what_cannot_be_compared_is_refused():
+    spec, sizes = catalog.nl(), {"N": 9, "C": 8}
+    made = plan(spec, sizes)
+    with pytest.raises(SizeError, match="C is 8 in one and 4 in the other"):
+        crossover(made, plan(spec, {"N": 9, "C": 4}), "N")
+    with pytest.raises(SizeError, match="for training"):
+        crossover(made, plan(spec, sizes, "training"), "N")
+    with pytest.raises(SizeError, match="there is no size 'Q'"):
+        crossover(made, made, "Q")
+    grouped = plan(catalog.cgnl(), {"N": 9, "C": 8, "G": 2, "D": 4})
+    with pytest.raises(SizeError, match="is split"):
+        crossover(grouped, grouped, "D")
+
+
+def test_the_non_local_block_costs_what_table_1_of_bat_says():
+    spec = Spec(
+        "x[N,C]; where C = 2*R; where r, s : R; theta[a,r] = x[a,d]*wt[d,r]; phi[e,r] = x[e,d]*wp[d,r];"
+        "g[e,s] = x[e,d]*wg[d,s]; f[a,e] = theta[a,r]*phi[e,r]; y[a,s] = f[a,e]*g[e,s]; z[a,b] = y[a,s]*wz[s,b]"
+    )
+    made = plan(spec, {"N": 36, "C": 8}, "as_written")
+    b, n, r = symbols("B N R")
+    c = 2 * r
+    assert sympy.expand(made.complexity - b * (2 * c**2 * n + c * n**2)) == 0
+    assert all(set(shape) == {"C", "R"} for shape in spec.parameters.values())
+    assert len(spec.parameters) * 4 * 8 == 2 * 8**2
+
+
+def test_bat_block_costs_what_table_1_of_bat_says():
+    """P and Q are copied to full size as in the paper's Figure 3: free there, one product for each entry here."""
+    spec = Spec(
+        "x[H,W,C]; where C = 2*D; where D = G*M; where H = S*U; where W = S*V; where m : K; where e : D;"
+        "z[i,j,e] = x[i,j,c]*w1[c,e];"
+        "row[i,m] = 1/U/W * z[(i u),j,e]*wf[e,m]; col[j,m] = 1/V/H * z[i,(j v),e]*wf[e,m];"
+        "p[g,i,k] = row[t,m]*wp[g,i,k,t,m]; q[g,l,j] = col[t,m]*wq[g,l,j,t,m];"
+        "full[g,(i u),(k o)] = p[g,i,k]*I[u,o]; wide[g,(l v),(j o)] = q[g,l,j]*I[v,o];"
+        "t[i,j,(g n)] = full[g,i,k]*z[k,l,(g n)]*wide[g,l,j];"
+        "v[i,j,e] = t[i,j,d]*w2[d,e]; y[i,j,b] = v[i,j,e]*w3[e,b]"
+    )
+    made = plan(spec, {"H": 28, "W": 14, "C": 16, "G": 2, "S": 7, "K": 2}, "as_written")
+    b, d, h, w, k, g, s = symbols("B D H W K G S")
+    c = 2 * d
+    table = sympy.Rational(5, 4) * c**2 * h * w + c * h * w * (h + w) / 2 + c * k * h * w / 2 + 2 * k * g * s**3
+    copies = g * (h**2 + w**2)
+    assert sympy.expand(made.complexity - b * (table + copies)) == 0
