@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyattn import Spec, catalog, plan
+from polyattn import Spec, catalog, lower, plan
 from polyattn.lowering import emit
 from polyattn.lowering.lower import _lower, _lower_backward
 from polyattn.lowering.products import ways
@@ -35,8 +35,8 @@ def check(spec: Spec, sizes: dict[str, int], turn: int, channels_first: bool, us
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(emit, "choose", forced(turn, used))
         kept = () if made.backward is None else made.backward.kept
-        forward = _lower.__wrapped__(made, channels_first, kept)[0]
-        backward = None if made.backward is None else _lower_backward.__wrapped__(made, channels_first)
+        forward = _lower.__wrapped__(made, channels_first, "off", "cpu", kept)[0]
+        backward = None if made.backward is None else _lower_backward.__wrapped__(made, channels_first, "off", "cpu")
     y, *values = forward(*tensors)
     expected = torch.from_numpy(reference(spec, made.sizes, tensors, 2))
     torch.testing.assert_close(y.detach(), expected, rtol=1e-9, atol=1e-9)
@@ -78,7 +78,7 @@ def test_a_channels_first_map_is_not_copied(name: str):
     made = plan(spec, {n: known[n] for n in spec.sizes.names}, batch=2)
     x, *weights = (t.detach().float() for t in arguments(spec, made.sizes, 2))
     x = x.mT.contiguous().mT
-    graph = _lower(made, True)[0]
+    graph = lower(made, channels_first=True)
     with torch.profiler.profile(record_shapes=True) as profile:
         graph(x, *weights)
     copied = [e.input_shapes for e in profile.events() if e.name == "aten::copy_"]
