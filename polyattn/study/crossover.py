@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil, floor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from polyattn.errors import SizeError
 from polyattn.planning import Plan
@@ -126,22 +126,25 @@ def _common_sizes(first: Plan, second: Plan, size: str) -> dict[str, int]:
 
 def _signs(polynomial: sympy.Poly) -> tuple[tuple[float, ...], tuple[int, ...]]:
     """The positive roots at which a polynomial changes its sign, and which plan is cheaper around them."""
-    roots = sorted({r for r in polynomial.real_roots() if r > 0}, key=float)
-    ends = [0.0, *map(float, roots)]
+    found: Any = polynomial.real_roots()
+    roots = sorted({float(r) for r in found if r > 0})
+    ends = [0.0, *roots]
     probes = [(a + b) / 2 for a, b in pairwise(ends)] + [2 * ends[-1] + 1]
-    positions = [1 if polynomial.eval(p) > 0 else 0 for p in map(_exact, probes)]
+    values: list[Any] = [polynomial.eval(_exact(p)) for p in probes]
+    positions = [1 if v > 0 else 0 for v in values]
     points, cheaper = [], [positions[0]]
     for root, position in zip(roots, positions[1:], strict=True):
         if position != cheaper[-1]:
-            points.append(float(root))
+            points.append(root)
             cheaper.append(position)
     return tuple(points), tuple(cheaper)
 
 
-def _exact(number: float) -> sympy.Rational:
+def _exact(number: float) -> sympy.Expr:
     import sympy
 
-    return sympy.Rational(*number.as_integer_ratio())
+    above, below = number.as_integer_ratio()
+    return sympy.Integer(above) / below
 
 
 def _formulas(difference: sympy.Expr, symbol: sympy.Symbol) -> tuple[sympy.Expr, ...]:
