@@ -2,21 +2,27 @@
 
     PAIRS=10000 python benchmarks/proving.py --out benchmarks/results/proving.json
 
+The file is written after every 50 pairs; the same command goes on where it was stopped, and MINUTES=10 stops it.
+
 A wrong yes is an "equal" where the values differ; a wrong no is a "different" where they agree. The values come from
 `polyattn.testing.modular`, which evaluates the texts as they are written, at sizes larger than the number of indices.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-import statistics
 import time
 import warnings
 from collections import Counter
 from itertools import combinations
+from pathlib import Path
+from random import Random
+from typing import Any
 
 from _common import arguments, show, write
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import HealthCheck, given, settings
 
 import polyattn as pa
 from polyattn.testing import equivalent_pairs, near_misses
@@ -25,32 +31,28 @@ from polyattn.testing.pairs import generic_sizes
 from proofs.__main__ import theorems
 
 OPTIONS = {"max_indices": 5, "max_monomials": 5}
+EFFORT = 2000
+"""Monomials that the search for a counterexample may evaluate for one pair; the default is 60,000."""
+CHUNK = 50
+COUNTED = ("equal", "different", "undecided", "refused", "too large")
+BYTES = 4096
+STRATEGIES = {"equivalent": equivalent_pairs(**OPTIONS), "near miss": near_misses(**OPTIONS)}
 
 
-def judged_pairs(strategy, count: int, number: int) -> tuple[list[dict], int]:
-    """What became of different pairs that the strategy draws, and how many were too large to be evaluated."""
-    found: dict[tuple[str, str], dict | None] = {}
+def drawn(kind: str, number: int) -> tuple[str, str] | None:
+    """The pair that the strategy makes of the bytes of this number; None if it makes none of them."""
+    found: list[tuple[str, str]] = []
 
-    @settings(
-        max_examples=count,
-        deadline=None,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(strategy)
+    @settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))  # type: ignore[arg-type]
+    @given(STRATEGIES[kind])
     def collect(pair):
-        if pair not in found and sum(r is not None for r in found.values()) < count:
-            found[pair] = judged(pair)
+        found.append(pair)
 
-    for k in range(20):
-        if sum(r is not None for r in found.values()) < count:
-            seed(number + k)(collect)()
-    kept = [run for run in found.values() if run is not None]
-    return kept, len(found) - len(kept)
+    collect.hypothesis.fuzz_one_input(Random(f"{kind} {number}").randbytes(BYTES))  # type: ignore[attr-defined]
+    return found[0] if found else None
 
 
-def judged(pair: tuple[str, str]) -> dict | None:
+def judged(pair: tuple[str, str]) -> dict[str, Any] | None:
     """The prover's answer and the oracle's; None if the oracle's arrays would be too large."""
     left, right = map(pa.Spec, pair)
     try:
@@ -58,10 +60,57 @@ def judged(pair: tuple[str, str]) -> dict | None:
     except pa.BudgetError:
         return None
     start = time.perf_counter()
-    status = pa.prove(left, right).status
+    try:
+        status = pa.prove(left, right, effort=EFFORT).status
+    except pa.ProofError as error:  # such as an edit that changes the output's shape
+        print(pair, error, flush=True)
+        status = "refused"
     seconds = time.perf_counter() - start
     wrong = (status == "equal" and not same) or (status == "different" and same)
-    return {"status": status, "agree": same, "wrong": wrong, "seconds": seconds} | ({"pair": pair} if wrong else {})
+    return {"status": status, "agree": same, "wrong": wrong, "seconds": seconds}
+
+
+def chunk(kind: str, first: int, seen: set[str]) -> dict[str, Any]:
+    """The answers to the next pairs that were not seen before."""
+    answers, spent, digests, wrong, large, number = Counter[str](), [], [], [], 0, first
+    while len(spent) < CHUNK:
+        pair, number = drawn(kind, number), number + 1
+        digest = hashlib.sha256("|".join(pair).encode()).hexdigest()[:10] if pair else ""
+        if pair is None or digest in seen:
+            continue
+        seen.add(digest)
+        digests.append(digest)
+        run = judged(pair)
+        if run is None:
+            large += 1
+            continue
+        answers[run["status"]] += 1
+        answers["the oracle agrees"] += run["agree"]
+        spent.append(1000 * run["seconds"])
+        wrong += [{"pair": pair, **run}] if run["wrong"] else []
+    return {
+        "kind": kind, "first": first, "next": number, "pairs": len(spent), **answers, "too large": large,
+        "ms": round(sum(spent), 1), "worst ms": round(max(spent), 1), "wrong": wrong, "digests": " ".join(digests),
+    }  # fmt: skip
+
+
+def earlier(path: Path | None) -> list[dict[str, Any]]:
+    """The chunks that are in the file."""
+    runs = json.loads(path.read_text())["runs"] if path is not None and path.exists() else []
+    return [run for run in runs if run.get("kind") in STRATEGIES]
+
+
+def table(chunks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each kind of pairs."""
+    rows = []
+    for kind in STRATEGIES:
+        mine = [c for c in chunks if c["kind"] == kind]
+        total = {k: sum(c.get(k, 0) for c in mine) for k in ("pairs", *COUNTED)}
+        wrong = sum(len(c["wrong"]) for c in mine)
+        spent = sum(c["ms"] for c in mine) / max(1, total["pairs"])
+        worst = max((c["worst ms"] for c in mine), default=0.0)
+        rows.append({"kind": kind, **total, "wrong": wrong, "mean ms": round(spent, 1), "worst ms": worst})
+    return rows
 
 
 def graph(edges: list[tuple[int, int]]) -> str:
@@ -106,32 +155,33 @@ def seconds_of(left: str, right: str, given=()) -> tuple[float, str]:
 def main() -> None:
     args = arguments(__doc__)
     warnings.simplefilter("ignore")
-    count = 100 if args.quick else int(os.environ.get("PAIRS", "10000")) // 2
+    end = time.monotonic() + 60 * float(os.environ.get("MINUTES", "inf"))
+    count = 100 if args.quick else int(os.environ.get("PAIRS", "10000"))
     seconds_of("x[N]; y[a] = x[a]", "x[N]; y[b] = x[b]")
     graphs = {name: seconds_of(text, shuffled(text)) for name, text in symmetric_graphs().items()}
     show("Products of 12 factors", ["graph", "s", "answer"], [(n, s, a) for n, (s, a) in graphs.items()])
     claims = {c.name: seconds_of(c.left, c.right, c.given) for t in theorems().values() for c in t.claims}
     slow = sorted(claims.items(), key=lambda item: -item[1][0])
     show("The slowest identities", ["claim", "s", "answer"], [(n, s, a) for n, (s, a) in slow[:8]])
-    runs, large = {}, {}
-    for name, strategy in (("equivalent", equivalent_pairs(**OPTIONS)), ("near miss", near_misses(**OPTIONS))):
-        runs[name], large[name] = judged_pairs(strategy, count, 1)
-    rows = []
-    for name, found in runs.items():
-        answers = Counter(run["status"] for run in found)
-        wrong = sum(run["wrong"] for run in found)
-        spent = [run["seconds"] for run in found]
-        rows.append((name, len(found), *(answers[s] for s in ("equal", "different", "undecided")), wrong,
-                     1000 * statistics.median(spent), 1000 * max(spent)))  # fmt: skip
-    head = ["pairs", "number", "equal", "different", "undecided", "wrong", "median ms", "worst ms"]
-    show("Generated pairs", head, rows)
-    summary = {"pairs": [dict(zip(head, row, strict=True)) for row in rows]}
-    summary |= {"redrawn, too large to evaluate": large}
-    summary |= {"slowest identity in s": slow[0][1][0], "identities": len(claims)}
-    summary |= {"slowest product of 12 factors in s": max(s for s, _ in graphs.values())}
-    wrong = [run for found in runs.values() for run in found if run["wrong"]]
-    timings = [{"name": n, "seconds": s, "status": a} for n, (s, a) in {**graphs, **claims}.items()]
-    write(args, summary, [*timings, *wrong])
+    timings = [{"name": n, "seconds": round(s, 5), "status": a} for n, (s, a) in {**graphs, **claims}.items()]
+    chunks = earlier(args.out)
+    seen = {digest for c in chunks for digest in c["digests"].split()}
+
+    def save() -> None:
+        summary = {"effort": EFFORT, "generated": table(chunks), "identities": len(claims)}
+        summary |= {"slowest identity in s": slow[0][1][0]}
+        summary |= {"slowest product of 12 factors in s": max(s for s, _ in graphs.values())}
+        write(args, summary, [*timings, *chunks])
+
+    save()
+    while (done := sum(c["pairs"] for c in chunks)) < count and time.monotonic() < end:
+        kind = min(STRATEGIES, key=lambda k: sum(c["pairs"] for c in chunks if c["kind"] == k))
+        first = max((c["next"] for c in chunks if c["kind"] == kind), default=0)
+        chunks.append(chunk(kind, first, seen))
+        print(done + CHUNK, kind, chunks[-1]["wrong"] or "", flush=True)
+        save()
+    rows = table(chunks)
+    show("Generated pairs", list(rows[0]), [tuple(row.values()) for row in rows])
 
 
 if __name__ == "__main__":

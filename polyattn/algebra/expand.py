@@ -23,6 +23,7 @@ from polyattn.algebra.monomial import (
     contract_identities,
     multiply_powers,
     size_product,
+    writable,
 )
 from polyattn.errors import BudgetError
 from polyattn.language import Specification
@@ -153,14 +154,15 @@ class _Expander:
     ) -> tuple[Monomial, ...]:
         """The monomials of a sum; `also` are summed indices that count even where a term lacks them."""
         terms: list[Monomial] = []
-        for number, above, below, accesses in text_products(total):
-            coefficient, powers = self._coefficient(number, above, below)
+        for share, above, below, accesses in text_products(total):
+            coefficient, powers = self._coefficient(share, above, below)
             written = [i for a in accesses for name in a.indices for i in letters[name]]
             summed = [i for i in dict.fromkeys((*written, *also)) if i not in free]
             for factors, scale, more in self._products(accesses, letters):
                 have = {i for f in factors for i in f.indices}
                 lost, lost_powers = size_product(i.size for i in summed if i not in have)
-                term = Monomial(coefficient * scale * lost, multiply_powers(powers, (*more, *lost_powers)), factors)
+                number = writable(coefficient * scale * lost)
+                term = Monomial(number, multiply_powers(powers, (*more, *lost_powers)), factors)
                 terms.append(contract_identities(term, free))
                 if len(terms) > MAX_MONOMIALS:
                     raise BudgetError(f"the expansion has more than {MAX_MONOMIALS} monomials")

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
+from polyattn.errors import BudgetError
+from polyattn.language.parser import MAX_NUMBER
 from polyattn.language.syntax import FUNCTIONS_REDUCING, IDENTITY
 
 
@@ -185,3 +187,10 @@ def _depends(factor: Factor, names: set[str]) -> bool:
     if isinstance(factor, TensorFactor):
         return factor.tensor in names
     return any(_depends(f, names) for term in factor.terms for f in term.factors)
+
+
+def writable(coefficient: Fraction) -> Fraction:
+    """The coefficient itself; BudgetError if it has more digits than a text may have, so that no text could say it."""
+    if max(abs(coefficient.numerator), coefficient.denominator) >= 10**MAX_NUMBER:
+        raise BudgetError(f"a coefficient has more than {MAX_NUMBER} digits; no text of the language could say it")
+    return coefficient

@@ -38,7 +38,7 @@ from polyattn.language.syntax import (
 
 MAX_LENGTH = 20_000
 MAX_DEPTH = 40
-MAX_NUMBER = 18
+MAX_NUMBER = 300
 MAX_SLOTS = 32
 
 OPENING = {"LPAR": ("RPAR", ")"), "LSQB": ("RSQB", "]")}

@@ -20,6 +20,7 @@ from torch import fx
 from polyattn.algebra import Index
 from polyattn.lowering.patterns import Fusion
 from polyattn.lowering.products import Indices, Product, Side, choose, plain, turned
+from polyattn.lowering.shapes import as_float
 from polyattn.planning import (
     BATCH,
     Add,
@@ -97,7 +98,7 @@ class Emitter:
     def fused(self, number: int, node: Node, fusion: Fusion) -> fx.Node:
         """A call of a kernel, whose result lies in memory in the order of its axes or as its first argument does."""
         arguments = [self.scaled(self.grouped(a.operand, a.groups), a.coefficient) for a in fusion.arguments]
-        options = {} if fusion.scale is None else {"scale": float(fusion.scale.value(self.source.known))}
+        options = {} if fusion.scale is None else {"scale": as_float(fusion.scale.value(self.source.known))}
         value = self.call(fusion.function, *arguments, **options)
         for axis in range(len(fusion.result) - 1, -1, -1):
             value = self.ungrouped(value, axis, fusion.result[axis])
@@ -185,7 +186,7 @@ class Emitter:
         order = tuple(names[i] for i in way.order)
         a, b = self.faces(way)
         alpha = inner.coefficient.value(self.source.known)
-        value = self.call(torch.baddbmm, self.permuted(total, node.output, order), a, b, beta=1, alpha=float(alpha))
+        value = self.call(torch.baddbmm, self.permuted(total, node.output, order), a, b, beta=1, alpha=as_float(alpha))
         value.meta["coefficient"] = alpha
         self.memory[number] = order
         return self.permuted(value, order, node.output)
@@ -271,7 +272,7 @@ class Emitter:
         if last:
             a, b = self.method("flatten", a, 0, last), self.method("flatten", b, 0, last)
         zero = self.method("new_zeros", a, ())
-        value = self.call(torch.baddbmm, zero, a, b, beta=0, alpha=float(alpha))
+        value = self.call(torch.baddbmm, zero, a, b, beta=0, alpha=as_float(alpha))
         value.meta["coefficient"] = alpha
         return self.ungrouped(value, 0, shared)
 
@@ -322,7 +323,7 @@ class Emitter:
             return value
         if factor == -1:
             return self.call(torch.neg, value)
-        node = self.call(torch.mul, value, float(factor))
+        node = self.call(torch.mul, value, as_float(factor))
         node.meta["coefficient"] = factor
         return node
 
@@ -367,7 +368,7 @@ class Emitter:
             elif factor == -1:
                 total = self.call(torch.sub, total, value)
             else:
-                total = self.call(torch.add, total, value, alpha=float(factor))
+                total = self.call(torch.add, total, value, alpha=as_float(factor))
                 total.meta["coefficient"] = factor
         assert total is not None
         for operand in node.operands:

@@ -1,6 +1,9 @@
-"""The one run-time check of a lowered graph: a graph is made for given sizes and refuses others."""
+"""What a lowered graph refuses: other sizes than it was made for, and coefficients that no float holds."""
 
 from __future__ import annotations
+
+from fractions import Fraction
+from math import log10
 
 from torch import Tensor
 
@@ -14,3 +17,15 @@ def expect_shape(tensor: Tensor, name: str, shape: tuple[int, ...], batched: boo
         wanted = ", ".join(["B", *map(str, shape)] if batched else map(str, shape))
         raise SizeError(f"'{name}' has shape {tuple(tensor.shape)}, but this graph was planned for ({wanted})")
     return tensor
+
+
+def as_float(coefficient: Fraction) -> float:
+    """The nearest float64; SizeError for a coefficient that is too large for one, or so small that it would be zero."""
+    try:
+        value = float(coefficient)
+        if value or not coefficient:
+            return value
+    except OverflowError:
+        pass
+    magnitude = (abs(coefficient.numerator).bit_length() - coefficient.denominator.bit_length()) * log10(2)
+    raise SizeError(f"a coefficient of about 10^{magnitude:.0f} cannot be held by a float64: scale the specification")

@@ -22,7 +22,7 @@ from polyattn.proving.given import (
     resolved,
     size_equations,
 )
-from polyattn.proving.search import Difference, search
+from polyattn.proving.search import MAX_WORK, Difference, search
 from polyattn.proving.sides import Question, Side, common_sides, read_questions
 from polyattn.proving.sizes import CommonSizes
 from polyattn.proving.symmetric import slot_kinds
@@ -32,7 +32,7 @@ from polyattn.proving.witness import Forms, NoWitnessError
 MAX_GIVEN_LENGTH = 4000
 
 
-def prove(left: Question, right: Question, given: str | Sequence[str] = ()) -> Verdict:
+def prove(left: Question, right: Question, given: str | Sequence[str] = (), *, effort: int = MAX_WORK) -> Verdict:
     """Whether two specifications are the same function of their tensors, at every size.
 
     Two polynomials are equal at every size exactly if their monomials are, up to renaming of summed indices; functions
@@ -48,6 +48,8 @@ def prove(left: Question, right: Question, given: str | Sequence[str] = ()) -> V
             a symmetry, "adj[k,l] = adj[l,k]";
             a product that is equal to fewer factors, "u[i,k]*u[j,k] = I[i,j]", where indices that the right lacks
             are summed, or "p[i,k] summed over k is 1", which says what is summed.
+        effort: how many monomials the search for a counterexample evaluates at most. With less of it more is
+            "undecided" and counterexamples are larger; "equal" and "different" stay as certain.
 
     Returns:
         The verdict; true only for "equal".
@@ -66,7 +68,9 @@ def prove(left: Question, right: Question, given: str | Sequence[str] = ()) -> V
     >>> verdict.status, bool(verdict)
     ('equal', True)
     """
-    return ask(left, right, given).verdict()
+    if not isinstance(effort, int) or isinstance(effort, bool) or effort < 0:
+        raise ProofError(f"the effort is a number of monomials, 0 or more, not {effort!r}")
+    return ask(left, right, given).verdict(effort)
 
 
 def ask(left: Question, right: Question, given: str | Sequence[str] = ()) -> Asked:
@@ -82,12 +86,15 @@ def ask(left: Question, right: Question, given: str | Sequence[str] = ()) -> Ask
 
 
 def _given_texts(given: str | Sequence[str]) -> tuple[str, ...]:
-    texts = (given,) if isinstance(given, str) else tuple(dict.fromkeys(given))
+    if not isinstance(given, str | Sequence):
+        raise ProofError(f"given is a text or a list of texts, not {type(given).__name__}")
+    texts = (given,) if isinstance(given, str) else tuple(given)
     for text in texts:
         if not isinstance(text, str):
             raise ProofError(f"a given equation is text, not {type(text).__name__}")
         if len(text) > MAX_GIVEN_LENGTH:
             raise ProofError(f"a given equation has {len(text):,} characters; the limit is {MAX_GIVEN_LENGTH:,}")
+    texts = tuple(dict.fromkeys(texts))
     if len(texts) > MAX_GIVEN:
         raise ProofError(f"{len(texts)} equations are given; the limit is {MAX_GIVEN}")
     return texts
@@ -126,12 +133,12 @@ class Asked:
         self.groups, self.symmetric = slot_kinds(g for g in given if isinstance(g, Symmetry))
         self.output = sides[0].output
 
-    def verdict(self) -> Verdict:
+    def verdict(self, effort: int = MAX_WORK) -> Verdict:
         attempts = self.attempts()
         for left, right in attempts:
             if left.proves_equal(right):
                 return self.equal(left, right)
-        return self.search(*attempts[-1])
+        return self.search(*attempts[-1], effort)
 
     def attempts(self) -> list[tuple[Derivation, Derivation]]:
         """Without the given equations first, so that a proof uses none that it does not need."""
@@ -174,7 +181,7 @@ class Asked:
         except (BudgetError, KeyError):
             return True
 
-    def search(self, left: Derivation, right: Derivation) -> Verdict:
+    def search(self, left: Derivation, right: Derivation, effort: int) -> Verdict:
         """A difference after all that the given equations do, and the counterexample that shows it."""
         mine, theirs = collect(left.terms, self.output), collect(right.terms, self.output)
         common = set(mine) & set(theirs)
@@ -186,7 +193,7 @@ class Asked:
             tuple(g for g in self.given if isinstance(g, Symmetry)),
             tuple(g for g in self.given if isinstance(g, Rule)),
         )
-        point, reason = search(difference, self.confirmed)
+        point, reason = search(difference, self.confirmed, effort)
         if point is None:
             return self.answer("undecided", reason)
         return self.answer("different", "the two sides disagree at a point", counterexample=point)

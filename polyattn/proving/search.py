@@ -31,7 +31,7 @@ MAX_TRIED_FUNCTIONS = 40
 """The same where functions are evaluated: two forms of one function may differ, and the search for nothing is long."""
 
 MAX_WORK = 60_000
-"""How many monomials are evaluated in all."""
+"""How many monomials are evaluated in all, unless the caller says otherwise."""
 
 MARGIN = 1e-6
 """The relative difference that counts where functions are evaluated in float64."""
@@ -73,20 +73,23 @@ class Difference:
         return any(isinstance(f, FunctionFactor) for t in (*self.left, *self.right) for f in t.factors)
 
 
-def search(difference: Difference, confirm: Callable[[Point], T | None]) -> tuple[T | None, str]:
+def search(
+    difference: Difference, confirm: Callable[[Point], T | None], effort: int = MAX_WORK
+) -> tuple[T | None, str]:
     """A point at which the two sides differ, as small as can be found, or None and how far the search went.
 
     Args:
         confirm: what is made of a point, or None if the sides agree there in exact arithmetic.
+        effort: how many monomials are evaluated at most.
     """
-    hunt = _Hunt(difference)
+    hunt = _Hunt(difference, effort)
     try:
         for sizes in hunt.assignments():
             point = hunt.at(sizes)
             if point is not None and (confirmed := confirm(point)) is not None:
                 return confirmed, ""
     except _OutOfBudgetError:
-        found = f"the budget of {MAX_WORK:,} evaluated monomials is used up, at sizes up to {hunt.reached()}"
+        found = f"the budget of {effort:,} evaluated monomials is used up, at sizes up to {hunt.reached()}"
     else:
         found = f"no difference was found at {hunt.tried} assignments of sizes, up to {hunt.reached()}"
     return None, f"the forms differ, but {found}{difference.explanation}"
@@ -97,8 +100,8 @@ class _OutOfBudgetError(Exception):
 
 
 class _Hunt:
-    def __init__(self, difference: Difference):
-        self.difference = difference
+    def __init__(self, difference: Difference, effort: int):
+        self.difference, self.effort = difference, effort
         self.random = Random(0)
         self.work = self.tried = 0
         self.largest: dict[str, int] = {}
@@ -180,7 +183,7 @@ class _Trial:
     def differs(self, values: Sequence[int]) -> bool:
         hunt, arithmetic = self.hunt, self.hunt.arithmetic
         hunt.work += len(hunt.difference.left) + len(hunt.difference.right)
-        if hunt.work > MAX_WORK:
+        if hunt.work > hunt.effort:
             raise _OutOfBudgetError
         fixed = {t: _converted(array, arithmetic) for t, array in self.fixed.items()}
         point = Point(self.sizes, {**filled(self.shapes, self.unknown, values, arithmetic), **fixed})
@@ -219,8 +222,11 @@ class _Trial:
             for new in (0, 1):
                 for group in groups:
                     changed = [new if k in group and _simpler(new, v) else v for k, v in enumerate(values)]
-                    if changed != values and self.differs(changed):
-                        values = changed
+                    try:
+                        if changed != values and self.differs(changed):
+                            values = changed
+                    except _OutOfBudgetError:  # larger than it need be, but found
+                        return values
             if values == before:
                 break
         return values

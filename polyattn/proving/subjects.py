@@ -11,7 +11,7 @@ import numpy as np
 from torch import fx
 
 from polyattn.algebra import Spec
-from polyattn.errors import BudgetError, NotPolynomialError, ProofError
+from polyattn.errors import BudgetError, NotPolynomialError, ProofError, SizeError
 from polyattn.language import value_of
 from polyattn.lowering import lower, lower_backward
 from polyattn.lowering.lower import lower_with_kept
@@ -43,6 +43,8 @@ class Subject:
     @classmethod
     def of(cls, subject: Any, sizes: Mapping[str, int] | None, objective: str, derivative: bool) -> Subject:
         """Raises ProofError for what is no subject, SizeError for sizes that are missing."""
+        if sizes is not None and not isinstance(sizes, Mapping):
+            raise SizeError(f"sizes is a mapping of names to numbers, not {type(sizes).__name__}")
         if isinstance(subject, fx.GraphModule):
             made = subject.meta.get("plan")
             if not isinstance(made, Plan):

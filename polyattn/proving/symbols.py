@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from math import prod
 
 import numpy as np
 
@@ -37,6 +38,8 @@ class Ring:
 
     def symbols(self, name: str, shape: Sequence[int]) -> np.ndarray:
         """An array of symbols that are called after their place, such as w1[0,2]."""
+        if prod(shape) > self.budget:
+            raise BudgetError(f"'{name}' would be {prod(shape):,} symbols; the budget is {self.budget:,}")
         array = np.empty(tuple(shape), dtype=object)
         for place in np.ndindex(*array.shape):
             array[place] = self.symbol(f"{name}[{','.join(map(str, place))}]" if place else name)
