@@ -8,19 +8,19 @@ product fits. A product that is added to another value and used nowhere else is 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import fx
 
 from polyattn.algebra import Index
 from polyattn.lowering.patterns import Fusion
-from polyattn.lowering.products import Indices, Product, Side, choose, plain, turned
+from polyattn.lowering.products import Indices, Product, choose, plain, turned
 from polyattn.lowering.shapes import as_float
+from polyattn.lowering.writer import Writer, has_batch
 from polyattn.planning import (
     BATCH,
     Add,
@@ -28,7 +28,6 @@ from polyattn.planning import (
     Coefficient,
     Constant,
     Contract,
-    Graph,
     Identity,
     Leaf,
     Operand,
@@ -40,7 +39,7 @@ L1_EPSILON = 1e-12
 
 
 @dataclass
-class Emitter:
+class Emitter(Writer):
     """Writes an evaluation graph's nodes into an fx graph, keeping for each the fx node of its value.
 
     Attributes:
@@ -53,12 +52,6 @@ class Emitter:
         fusions: the kernels that take the place of nodes, by the node whose value each makes.
     """
 
-    source: Graph
-    names: Sequence[str]
-    graph: fx.Graph
-    values: dict[int, fx.Node] = field(default_factory=dict)
-    memory: dict[int, Indices] = field(default_factory=dict)
-    reference: fx.Node | None = None
     ranks: Mapping[str, int] = field(default_factory=dict)
     fusions: Mapping[int, Fusion] = field(default_factory=dict)
 
@@ -108,24 +101,6 @@ class Emitter:
             self.memory[number] = first
         return self.permuted(value, order, node.output)
 
-    def call(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> fx.Node:
-        return self.graph.call_function(target, args, kwargs)
-
-    def method(self, target: str, *args: Any, **kwargs: Any) -> fx.Node:
-        return self.graph.call_method(target, args, kwargs)
-
-    def size(self, index: Index) -> int:
-        """The index's length; -1 for the batch, which is whatever comes."""
-        return -1 if index.size == BATCH else numel([index], self.source.known)
-
-    def length(self, index: Index) -> int:
-        return numel([index], self.source.known)
-
-    def side(self, operand: Operand) -> Side:
-        """An operand with the order in which it lies in memory."""
-        names = dict(zip(self.source.nodes[operand.value].output, operand.indices, strict=True))
-        return Side(operand, tuple(names[i] for i in self.memory[operand.value]))
-
     @cached_property
     def seen_whole(self) -> set[int]:
         """Values that are asked for, or read by other operations than matrix products: their order in memory counts."""
@@ -134,7 +109,7 @@ class Emitter:
 
     def layout(self, node: Node) -> Indices:
         """How a value should lie in memory: activations as the inputs do, others in the order of their axes."""
-        if not _has_batch(node.output) or any(i.size not in self.ranks for i in node.output):
+        if not has_batch(node.output) or any(i.size not in self.ranks for i in node.output):
             return node.output
         return tuple(sorted(node.output, key=lambda i: self.ranks[i.size]))
 
@@ -227,23 +202,6 @@ class Emitter:
         names = {way.tied[0]: way.tied[1]} if way.tied is not None else {}
         return left, self.grouped(Operand(right.value, tuple(names.get(i, i) for i in right.indices)), groups)
 
-    def identity_among(self, axes: Sequence[Index], pair: tuple[Index, Index]) -> fx.Node:
-        """The identity over a pair of axes, of length 1 along those that follow the first of them."""
-        value = self.method("to", self.call(torch.eye, self.size(pair[0])), self.reference)
-        first, second = sorted(axes.index(i) for i in pair)
-        for k in range(first + 1, len(axes)):
-            if k != second:
-                value = self.method("unsqueeze", value, k - first)
-        return value
-
-    def spread(self, operand: Operand, axes: Sequence[Index]) -> fx.Node:
-        """The operand with these axes, of length 1 where it lacks them."""
-        value = self.permuted(self.values[operand.value], operand.indices, [i for i in axes if i in operand.indices])
-        for k, index in enumerate(axes):
-            if index not in operand.indices:
-                value = self.method("unsqueeze", value, k)
-        return value
-
     def matmul(self, way: Product, coefficient: Coefficient) -> fx.Node:
         """The product, its axes in the way's order."""
         a, b = self.faces(way)
@@ -286,47 +244,6 @@ class Emitter:
         self.memory[number] = tuple(i for i in order if i not in inner)
         return self.permuted(total, [i for i in order if i not in inner], node.output)
 
-    def summed(
-        self,
-        value: fx.Node,
-        indices: Sequence[Index],
-        memory: Sequence[Index],
-        over: Sequence[Index],
-        coefficient: Coefficient,
-    ) -> fx.Node:
-        """The sum over some of a value's indices times a coefficient; a mean where that is one over their length.
-
-        Indices that do not lie together in memory are summed one piece after the other, the largest first: torch
-        takes several times as long for all of them at once.
-        """
-        factor = coefficient.value(self.source.known)
-        is_mean = factor == Fraction(1, numel(over, self.source.known)) and factor != 1 and not _has_batch(over)
-        left = list(indices)
-        for piece in self.pieces(memory, over):
-            value = self.method("mean" if is_mean else "sum", value, tuple(sorted(left.index(i) for i in piece)))
-            left = [i for i in left if i not in piece]
-        return value if is_mean else self.scaled(value, coefficient)
-
-    def pieces(self, memory: Sequence[Index], over: Sequence[Index]) -> list[list[Index]]:
-        """Indices in groups that lie together in memory, those of length 1 anywhere."""
-        found: list[list[Index]] = [[]]
-        for index in memory:
-            if index in over:
-                found[-1].append(index)
-            elif self.length(index) > 1 or index.size == BATCH:
-                found.append([])
-        return sorted(filter(None, found), key=lambda piece: -numel(piece, self.source.known))
-
-    def scaled(self, value: fx.Node, coefficient: Coefficient) -> fx.Node:
-        factor = coefficient.value(self.source.known)
-        if factor == 1:
-            return value
-        if factor == -1:
-            return self.call(torch.neg, value)
-        node = self.call(torch.mul, value, as_float(factor))
-        node.meta["coefficient"] = factor
-        return node
-
     def reduce(self, number: int, node: Contract) -> fx.Node:
         """A node with one operand: the diagonals of repeated indices, sums, the order of the axes, the scale."""
         (operand,) = node.operands
@@ -339,16 +256,6 @@ class Emitter:
         else:
             value = self.scaled(value, node.coefficient)
         return self.permuted(value, [i for i in indices if i not in over], node.output)
-
-    def diagonal(self, value: fx.Node, operand: Operand) -> tuple[fx.Node, tuple[Index, ...]]:
-        indices = list(operand.indices)
-        for index in dict.fromkeys(operand.indices):
-            while indices.count(index) > 1:
-                first = indices.index(index)
-                second = indices.index(index, first + 1)
-                value = self.call(torch.diagonal, value, 0, first, second)
-                indices = [i for k, i in enumerate(indices) if k not in (first, second)] + [index]
-        return value, tuple(indices)
 
     def add(self, number: int, node: Add) -> fx.Node:
         """The smaller terms first, so that what is broadcast is added up before it is."""
@@ -408,45 +315,3 @@ class Emitter:
         moved = self.method("permute", value, *order)
         flat = self.call(torch.softmax, self.method("flatten", moved, rank - len(axes), rank - 1), -1)
         return self.method("permute", self.method("view_as", flat, moved), *(order.index(k) for k in range(rank)))
-
-    def permuted(self, value: fx.Node, have: Sequence[Index], want: Sequence[Index]) -> fx.Node:
-        """The value with its axes, now `have`, in the order `want`."""
-        order = [list(have).index(i) for i in want]
-        return value if order == list(range(len(order))) else self.method("permute", value, *order)
-
-    def aligned(self, operand: Operand, output: Sequence[Index]) -> fx.Node:
-        """The operand with its axes in the order of `output`, of length 1 where it lacks an index.
-
-        Leading axes that it lacks are left out: broadcasting adds them.
-        """
-        have = [i for i in output if i in operand.indices]
-        value = self.permuted(self.values[operand.value], operand.indices, have)
-        first = next((k for k, i in enumerate(output) if i in have), len(output))
-        for k, index in enumerate(output):
-            if k > first and index not in have:
-                value = self.method("unsqueeze", value, k - first)
-        return value
-
-    def grouped(self, operand: Operand, groups: Sequence[Sequence[Index]]) -> fx.Node:
-        """The operand with one axis for each group of indices, of length 1 where it lacks them."""
-        return self.flattened(self.spread(operand, [i for group in groups for i in group]), groups)
-
-    def flattened(self, value: fx.Node, groups: Sequence[Sequence[Index]]) -> fx.Node:
-        """Each group of a value's axes as one axis, of length 1 where the group is empty."""
-        for k, group in enumerate(groups):
-            if len(group) > 1:
-                value = self.method("flatten", value, k, k + len(group) - 1)
-            elif not group:
-                value = self.method("unsqueeze", value, k)
-        return value
-
-    def ungrouped(self, value: fx.Node, axis: int, group: Sequence[Index]) -> fx.Node:
-        if len(group) == 1:
-            return value
-        if not group:
-            return self.method("squeeze", value, axis)
-        return self.method("unflatten", value, axis, tuple(map(self.size, group)))
-
-
-def _has_batch(indices: Sequence[Index]) -> bool:
-    return any(i.size == BATCH for i in indices)
