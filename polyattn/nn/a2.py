@@ -34,6 +34,7 @@ class A2(Block):
     Raises:
         SizeError: a wrong number; at call time, an input of another shape or dtype.
 
+    >>> import torch
     >>> A2(8)(torch.zeros(2, 8, 5, 7)).shape
     torch.Size([2, 8, 5, 7])
     """

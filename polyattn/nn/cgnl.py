@@ -35,6 +35,7 @@ class CGNL(Block):
         SizeError: a wrong number, such as groups that do not divide the channels; at call time, an input of another
             shape or dtype.
 
+    >>> import torch
     >>> CGNL(8, groups=2)(torch.zeros(2, 8, 5, 7)).shape
     torch.Size([2, 8, 5, 7])
     """

@@ -38,6 +38,7 @@ class EfficientNL(Block):
         SizeError: a wrong number, such as heads that do not divide the channels; at call time, an input of another
             shape or dtype.
 
+    >>> import torch
     >>> block = EfficientNL(8, heads=2)
     >>> block(torch.zeros(2, 8, 5, 7)).shape
     torch.Size([2, 8, 5, 7])

@@ -5,6 +5,7 @@ specifications from the whole language, sizes for them, changes to them, and pai
 they draw is valid by construction.
 
 >>> from hypothesis import given
+>>> from polyattn.testing import specification_texts
 >>> @given(specification_texts(functions=False, homogeneous=True))
 ... def test_reversing_the_definition_is_refused(text): ...
 """
