@@ -63,9 +63,11 @@ def test_the_tensor_of_poly_nl_is_eq_7_entry_by_entry_in_the_order_of_the_text()
 def test_every_catalogue_entry_is_a_special_case_of_eq_4(name):
     spec, sizes = small(name)
     x, p = parts(spec, sizes)
-    w = spec.interaction_tensor(sizes, p)
-    assert w.ndim == x.ndim * 4
-    assert agree(apply_interaction(w, x), spec.evaluate({"x": x, **p}, sizes))
+    degrees = spec.polynomial().degrees
+    tensors = [spec.interaction_tensor(sizes, p, degree=degree) for degree in degrees]
+    assert [w.ndim for w in tensors] == [x.ndim * (degree + 1) for degree in degrees]
+    assert degrees[-1] == 3
+    assert agree(sum(apply_interaction(w, x) for w in tensors), spec.evaluate({"x": x, **p}, sizes))
 
 
 @pytest.mark.parametrize("name", ["nl", "poly_nl", "latent_gnn"])

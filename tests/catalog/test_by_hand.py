@@ -67,6 +67,59 @@ def cgnl(x, wt, wp, wg, wz):
     return inner @ wz
 
 
+def cp_nl(x, wq, wk, wv, wo):
+    """Rank by rank: a sum over r of outer products."""
+    y = np.zeros_like(x)
+    for r in range(SIZES["R"]):
+        y += np.outer(x @ wq[:, r], wo[r]) * np.dot(x @ wk[:, r], x @ wv[:, r]) / len(x)
+    return y
+
+
+def at_nl_positions(x, core):
+    """`y[a,b] = 1/N Σ x[a,d] x[e,f] x[e,h] core[d,f,h,b]`, by loops over positions."""
+    y = np.zeros_like(x)
+    for a in range(len(x)):
+        for e in range(len(x)):
+            y[a] += np.tensordot(np.tensordot(np.outer(x[a], x[e])[..., None] * x[e], core, 3), np.eye(len(y[a])), 1)
+    return y / len(x)
+
+
+def tucker_nl(x, wq, wk, wv, core, wo):
+    for w in (wq.T, wk.T, wv.T, wo):  # each product takes the first mode and puts the new one last
+        core = np.tensordot(core, w, (0, 0))
+    return at_nl_positions(x, core)
+
+
+def tt_nl(x, wq, wk, wv, wo):
+    return at_nl_positions(x, np.tensordot(np.tensordot(np.tensordot(wq, wk, 1), wv, 1), wo, 1))
+
+
+def block_term_nl(x, wq, wk, wv, wo):
+    """One non-local block for each term, with a similarity and a value of low rank."""
+    return sum((x @ q @ k.T @ x.T) @ (x @ v @ o) for q, k, v, o in zip(wq, wk, wv, wo, strict=True)) / len(x)
+
+
+def pi_net_ccp(x, u1, u2, u3, wo):
+    """Each output as the paper's recursion, position by position."""
+    y = []
+    for z in x:
+        h = u1.T @ z
+        for u in (u2, u3):
+            h = (u.T @ z) * h + h
+        y.append(wo.T @ h)
+    return np.array(y)
+
+
+def pi_net_ncp(x, wo, **w):
+    y = []
+    for z in x:
+        h = (w["u1"].T @ z) * (w["wb1"].T @ w["b1"])
+        for n in "23":
+            h = (w[f"u{n}"].T @ z) * (w[f"ws{n}"].T @ h + w[f"wb{n}"].T @ w[f"b{n}"])
+        y.append(wo.T @ h)
+    return np.array(y)
+
+
 def attend(query, keys, values, normalise=lambda a: a):
     return normalise(np.array([query @ key for key in keys])) @ values
 

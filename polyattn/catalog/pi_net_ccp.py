@@ -1,0 +1,33 @@
+"""Π-net with coupled CP decomposition."""
+
+from polyattn.algebra import Spec
+from polyattn.errors import SpecError
+
+
+def pi_net_ccp(degree: int = 3, rank: int | None = None, *, bias: bool = False, whole: bool = False) -> Spec:
+    """Π-net, coupled CP: `h_1 = U_1ᵀz`, `h_n = (U_nᵀz) ⊙ h_{n-1} + h_{n-1}`, `y = C h_D + β`.
+
+    Source: Chrysos et al., Π-nets: Deep Polynomial Neural Networks, 2020, model CCP. All orders up to the degree, the
+    factors of the lower ones being those of the highest: order k is the sum, over the choices of k - 1 of U_2 ... U_D,
+    of a CP term with U_1.
+
+    Prefer it to `cp_nl` where lower orders matter: D matrices hold all of them. By default z is the channels of one
+    position, so that positions do not meet; `pi_net_ncp` shares less between orders.
+
+    Args:
+        degree: D, the number of steps of the recursion.
+        rank: R as a number; without it R is a size to be given later.
+        bias: with β, the term of order 0.
+        whole: z is the whole map, as published; parameters then have the sizes of positions too.
+
+    Raises:
+        SpecError: the degree is no whole number from 1 on.
+    """
+    if isinstance(degree, bool) or not isinstance(degree, int) or degree < 1:
+        raise SpecError(f"the degree of a Π-net is a whole number from 1 on, not {degree!r}")
+    z, u, at, out = ("x[e,d]", "[e,d,r]", "[r]", "[r,a,b]") if whole else ("x[a,d]", "[d,r]", "[a,r]", "[r,b]")
+    lines = [f"h1{at} = {z}*u1{u}"]
+    lines += [f"h{n}{at} = {z}*u{n}{u}*h{n - 1}{at} + h{n - 1}{at}" for n in range(2, degree + 1)]
+    beta = "" if not bias else " + bo[a,b]" if whole else " + bo[b]"
+    lines.append(f"y[a,b] = h{degree}{at}*wo{out}{beta}")
+    return Spec("\n".join([f"x[N,C]; where r : {rank or 'R'}", *lines]))

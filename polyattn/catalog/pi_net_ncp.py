@@ -1,0 +1,35 @@
+"""Π-net with nested coupled CP decomposition."""
+
+from polyattn.algebra import Spec
+from polyattn.errors import SpecError
+
+
+def pi_net_ncp(degree: int = 3, rank: int | None = None, *, bias: bool = False, whole: bool = False) -> Spec:
+    """Π-net, nested coupled CP: `h_n = (A_nᵀz) ⊙ (S_nᵀh_{n-1} + B_nᵀb_n)` with `h_0 = 0`, `y = C h_D + β`.
+
+    Source: Chrysos et al., Π-nets: Deep Polynomial Neural Networks, 2020, model NCP. Order k is the product of the last
+    k of the A_nᵀz, chained by the S_n and begun by one b_n: each order has its own start, and shares the rest.
+
+    Prefer it to `pi_net_ccp` where the orders are to differ more than a shared start allows, at one R x R matrix a
+    step more. By default z is the channels of one position, so that positions do not meet.
+
+    Args:
+        degree: D, the number of steps of the recursion.
+        rank: R as a number; without it R is a size to be given later. The b_n have as many entries.
+        bias: with β, the term of order 0.
+        whole: z is the whole map, as published; parameters then have the sizes of positions too.
+
+    Raises:
+        SpecError: the degree is no whole number from 1 on.
+    """
+    if isinstance(degree, bool) or not isinstance(degree, int) or degree < 1:
+        raise SpecError(f"the degree of a Π-net is a whole number from 1 on, not {degree!r}")
+    z, u, at, out = ("x[e,d]", "[e,d,r]", "[r]", "[r,a,b]") if whole else ("x[a,d]", "[d,r]", "[a,r]", "[r,b]")
+    before = at.replace("r", "s")
+    lines = [f"h1{at} = {z}*u1{u}*wb1[t,r]*b1[t]"]
+    lines += [
+        f"h{n}{at} = {z}*u{n}{u}*(h{n - 1}{before}*ws{n}[s,r] + wb{n}[t,r]*b{n}[t])" for n in range(2, degree + 1)
+    ]
+    beta = "" if not bias else " + bo[a,b]" if whole else " + bo[b]"
+    lines.append(f"y[a,b] = h{degree}{at}*wo{out}{beta}")
+    return Spec("\n".join([f"x[N,C]; where r, s, t : {rank or 'R'}", *lines]))

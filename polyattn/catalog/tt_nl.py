@@ -1,0 +1,30 @@
+"""NL's positions with a channel core in tensor-train form."""
+
+from polyattn.algebra import Spec
+
+
+def tt_nl(ranks: tuple[int, int, int] | None = None, *, mean: bool = True, bias: bool = False) -> Spec:
+    """Tensor-train core: `T[b,d,f,h] = Σ wq[d,r] wk[r,f,s] wv[s,h,t] wo[t,b]` at NL's positions.
+
+    Source: Oseledets, Tensor-Train Decomposition, 2011, put into Poly-NL, Eq. 5, with the modes in the order query,
+    key, value, output. `nl` is the member with the ranks (C, 1, C), `e_nl` that with (R, 1, V): the rank in the middle
+    says how much more than a product of a similarity and a value the core is.
+
+    Prefer it where a trained core is near `nl`'s and a little beyond; at a middle rank of 1 it costs what `e_nl` does.
+
+    Args:
+        ranks: (query-key, key-value, value-output) as numbers; without them the sizes R, K, V are to be given later.
+        mean: divide the sum over positions by N.
+        bias: query, key, value and output with biases: all orders up to the third (Poly-NL, Eq. 3).
+    """
+    r, s, t = ranks or ("R", "K", "V")
+    b = [f" + {text}" if bias else "" for text in ("bq[r]", "bk[r,s]", "bv[s,t]", "bo[b]")]
+    scale = "1/N * " if mean else ""
+    return Spec(f"""
+        x[N,C]; where r : {r}; where s : {s}; where t : {t}
+        query[a,r] = x[a,d]*wq[d,r]{b[0]}
+        key[e,r,s] = x[e,f]*wk[r,f,s]{b[1]}
+        value[e,s,t] = x[e,h]*wv[s,h,t]{b[2]}
+        context[r,t] = {scale}key[e,r,s]*value[e,s,t]
+        y[a,b] = query[a,r]*context[r,t]*wo[t,b]{b[3]}
+    """)
