@@ -16,9 +16,9 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: test demo lint types imports unit doctest examples format clean
+.PHONY: test demo lint types imports unit doctest docs examples format clean
 
-test: lint types imports unit doctest examples
+test: lint types imports unit doctest docs examples
 	$(call step,everything passed)
 
 demo: $(READY)
@@ -46,6 +46,12 @@ doctest: $(READY)
 	$(call step,pytest: examples in docstrings)
 	@$(BIN)/python -m pytest --doctest-modules polyattn
 
+docs: $(READY)
+	$(call step,mkdocs: the site)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(call step,pytest: code blocks of README and docs)
+	@$(BIN)/python -m pytest README.md CONTRIBUTING.md docs -n $(JOBS) --dist loadfile
+
 examples: $(READY)
 	@set -e; for example in examples/*.py; do \
 		printf '\n==> %s\n' "$$example"; \
@@ -61,9 +67,9 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "polyattn needs Python 3.11 or newer: make PYTHON=...")'
 	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@$(BIN)/uv pip install --python $(BIN)/python --editable '.[demo,dev]'
+	@$(BIN)/uv pip install --python $(BIN)/python --editable '.[demo,dev,docs]'
 	@touch $@
 
 clean:
-	rm -rf .venv .hypothesis .import_linter_cache .pytest_cache .ruff_cache build dist demo-results
+	rm -rf .venv .hypothesis .import_linter_cache .pytest_cache .ruff_cache build dist demo-results site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
