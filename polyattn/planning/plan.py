@@ -14,6 +14,8 @@ from polyattn.planning.steps import BATCH, Node, Operand
 if TYPE_CHECKING:
     import sympy
 
+    from polyattn.language import SizeTable
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -91,24 +93,14 @@ class Plan:
     @cached_property
     def complexity(self) -> sympy.Expr:
         """The forward multiply-accumulates as a sympy expression in the sizes, with B for the batch."""
-        return self._in_whole_sizes(self.graph.complexity)
+        return in_whole_sizes(self.graph.complexity, self.spec.sizes)
 
     @cached_property
     def training_complexity(self) -> sympy.Expr:
         """The multiply-accumulates of a forward and a backward pass, in the sizes."""
         if self.backward is None:
             return 3 * self.complexity
-        return self._in_whole_sizes(self.graph.complexity + self.backward.graph.complexity)
-
-    def _in_whole_sizes(self, expression: sympy.Expr) -> sympy.Expr:
-        """Products of all parts of a split size written as that size, where they occur together."""
-        import sympy
-
-        result = sympy.expand(expression)
-        for split in self.spec.sizes.splits:
-            parts = sympy.Mul(*(symbol(a) for a in self.spec.sizes.atoms(split.size)))
-            result = sympy.Add(*(_replace_product(t, parts, symbol(split.size)) for t in sympy.Add.make_args(result)))
-        return sympy.expand(result)
+        return in_whole_sizes(self.graph.complexity + self.backward.graph.complexity, self.spec.sizes)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -160,6 +152,17 @@ class Plan:
                 f" = {self.training_complexity}",
             ]
         return "\n".join(lines)
+
+
+def in_whole_sizes(expression: sympy.Expr, sizes: SizeTable) -> sympy.Expr:
+    """Products of all parts of a split size written as that size, where they occur together."""
+    import sympy
+
+    result = sympy.expand(expression)
+    for split in sizes.splits:
+        parts = sympy.Mul(*(symbol(a) for a in sizes.atoms(split.size)))
+        result = sympy.Add(*(_replace_product(t, parts, symbol(split.size)) for t in sympy.Add.make_args(result)))
+    return sympy.expand(result)
 
 
 def _replace_product(term: sympy.Expr, parts: sympy.Expr, whole: sympy.Expr) -> sympy.Expr:

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from polyattn.optional import need
 from polyattn.vision.make import Value
-from polyattn.vision.optional import need
 from polyattn.vision.resnets import attend_to
 
 FACE_STRIDES = (4, 8, 16, 32, 64, 128)

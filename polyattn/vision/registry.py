@@ -18,9 +18,9 @@ from typing import Any
 
 from torch import nn
 
+from polyattn.optional import need
 from polyattn.vision import detection, resnets, video
 from polyattn.vision.named import NAMES, block_words
-from polyattn.vision.optional import need
 from polyattn.vision.places import DEPTHS
 from polyattn.vision.resnets import attend_to, blank_image
 

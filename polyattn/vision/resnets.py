@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from polyattn.errors import InsertError
+from polyattn.optional import need
 from polyattn.vision.insert import insert
 from polyattn.vision.make import Value
 from polyattn.vision.named import attention_value
-from polyattn.vision.optional import need
 from polyattn.vision.places import places_of
 
 BOTTLENECKS = frozenset({"resnet50", "resnet101", "resnet152", "resnext50_32x4d", "seresnet50"})

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from polyattn.errors import InsertError
-from polyattn.vision.optional import need
+from polyattn.optional import need
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

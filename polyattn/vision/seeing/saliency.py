@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from polyattn.errors import InsertError
-from polyattn.vision.optional import need
+from polyattn.optional import need
 
 
 def grad_cam(

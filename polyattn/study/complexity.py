@@ -1,0 +1,138 @@
+"""`complexity`: layers studied over sweeps of their sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from polyattn import catalog
+from polyattn.algebra import Spec
+from polyattn.errors import SizeError
+from polyattn.lowering import calibrated
+from polyattn.planning import Device, Plan
+from polyattn.study.orders import ORDERS, ordered_plan
+from polyattn.study.sizes import points
+from polyattn.study.study import Case, Study
+from polyattn.study.timing import medians
+
+Specs = Spec | str | Sequence[Spec | str] | Mapping[str, Spec | str]
+OBJECTIVES = ("forward", "training")
+
+
+def complexity(
+    specs: Specs,
+    objective: str = "forward",
+    *,
+    orders: Sequence[str] = ORDERS,
+    cost: str = "roofline",
+    device: str | Device = "cpu",
+    measure: bool = False,
+    seconds: float = 0.5,
+    **sizes: int | str | Iterable[int],
+) -> Study:
+    """What layers cost, counted from their plans at every point of a sweep of sizes.
+
+    Args:
+        specs: a specification, its text or a name of the catalogue; several; or several by name.
+        objective: "forward" for one evaluation, "training" for an evaluation and a backward pass.
+        orders: which orders of contraction to compare: "as written", "opt_einsum", "planned".
+        cost, device: what the planner minimises, and the device whose roofline predicts times; see `polyattn.plan`.
+        measure: whether to time every plan as well; runs of all layers and orders at one point are interleaved.
+        seconds: about how long the timings of one point may take.
+        sizes: a whole number, several (a sweep), "196:65536" (by doubling), or a product of others as in `R="C/8"`;
+            B is the batch, 1 if it is not given. A size that a layer does not have makes no difference to it.
+
+    Returns:
+        The study: `.table()`, `.plot()`, `.formulas`.
+
+    Raises:
+        SizeError: a size is missing, contradictory or of no layer; an option is unknown.
+        SpecError: a text is no specification.
+
+    >>> study = complexity("poly_nl", N=[64, 4096], C=64, orders=["as written", "planned"])
+    >>> [(case.order, dict(case.point)["N"], case.macs) for case in study.cases]
+    [('as written', 64, 794624), ('planned', 64, 790528), ('as written', 4096, 50855936), ('planned', 4096, 33824768)]
+    >>> study.formulas["poly_nl"][0].macs
+    3*B*C**2*N + 2*B*C*N
+    """
+    if objective not in OBJECTIVES:
+        raise SizeError(f"unknown objective {objective!r}; a study has {' or '.join(OBJECTIVES)}")
+    for order in orders:
+        if order not in ORDERS:
+            raise SizeError(f"unknown order {order!r}; there are {', '.join(ORDERS)}")
+    layers = named(specs)
+    _check_names(layers, sizes)
+    _check_device(measure, device)
+    places, varied = points(sizes)
+    model = calibrated(device) if isinstance(device, str) else device
+    cases: list[Case] = []
+    for point in places:
+        here = [
+            _case(name, spec, order, point, objective, cost, model) for name, spec in layers.items() for order in orders
+        ]
+        if measure:
+            assert isinstance(device, str)
+            times = medians([c.plan for c in here], objective, device, seconds)
+            here = [replace(c, measured_seconds=t) for c, t in zip(here, times, strict=True)]
+        cases += here
+    return Study(objective, tuple(layers.items()), varied, tuple(cases), model)
+
+
+def named(specs: Specs) -> dict[str, Spec]:
+    """The specifications by name: of the catalogue where they are its entries, else by their output."""
+    if isinstance(specs, Mapping):
+        return {str(name): _spec(spec) for name, spec in specs.items()}
+    several = [specs] if isinstance(specs, str | Spec) else list(specs)
+    found: dict[str, Spec] = {}
+    known = {catalog.get(name): name for name in catalog.names()}
+    for spec in map(_spec, several):
+        name = known.get(spec) or f"layer {len(found) + 1}"
+        if name in found and found[name] == spec:
+            continue
+        found[name] = spec
+    if not found:
+        raise SizeError("a study needs a specification at least")
+    return found
+
+
+def _spec(spec: Spec | str) -> Spec:
+    if isinstance(spec, str):
+        return Spec(spec) if "[" in spec else catalog.get(spec)
+    return spec
+
+
+def _check_names(layers: Mapping[str, Spec], sizes: Mapping[str, Any]) -> None:
+    known = dict.fromkeys(n for spec in layers.values() for n in spec.sizes.names)
+    used = {n for value in sizes.values() if isinstance(value, str) for n in known if n in value}
+    for name in sizes:
+        if name != "B" and name not in known and name not in used:
+            raise SizeError(f"no layer has a size {name!r}; the sizes are B, {', '.join(known)}")
+
+
+def _check_device(measure: bool, device: str | Device) -> None:
+    if measure and not isinstance(device, str):
+        raise SizeError('measure=True times plans on a device that is here: give "cpu" or "cuda"')
+    if measure and device == "cuda" and not torch.cuda.is_available():
+        raise SizeError('measure=True on "cuda" needs a CUDA device, and there is none')
+
+
+def _case(
+    name: str, spec: Spec, order: str, point: Mapping[str, int], objective: str, cost: str, device: Device
+) -> Case:
+    given = {n: number for n, number in point.items() if n == "B" or n in spec.sizes.names}
+    try:
+        plan = ordered_plan(spec, order, given, objective, cost=cost, device=device)
+    except SizeError as error:
+        raise SizeError(f"{name}: {error}") from None
+    return Case(name, order, tuple(point.items()), plan, objective, _predicted(plan, objective, device))
+
+
+def _predicted(plan: Plan, objective: str, device: Device) -> float:
+    """By the roofline; autograd's backward pass is two products for each one of the forward pass."""
+    forward = device.seconds(plan.graph)
+    if objective != "training":
+        return forward
+    return forward + (2 * forward if plan.backward is None else device.seconds(plan.backward.graph))

@@ -1,0 +1,96 @@
+"""`Formulas`: what one plan takes, as sympy expressions in the sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from polyattn.language import SizeTable
+from polyattn.planning import Plan
+from polyattn.planning.graph import ITEMSIZE
+from polyattn.planning.plan import in_whole_sizes
+from polyattn.study.counts import Counts, Terms, counts, expression
+
+if TYPE_CHECKING:
+    import sympy
+
+
+@dataclass(frozen=True)
+class Formulas:
+    """What one plan takes, for any sizes, with B for the batch. Bytes are those of float32.
+
+    Attributes:
+        layer: the name of the specification in the study.
+        order: "as written", "opt_einsum" or "planned".
+        strategy: what the plan says of itself.
+        macs: multiply-accumulates; with those of the backward pass for the objective "training".
+        traffic_bytes: bytes that all steps read and write.
+        peak_bytes: the most bytes of intermediates at once: a `Max` over steps where no step is the worst everywhere.
+        kept_bytes: bytes kept for the backward pass; 0 for the objective "forward".
+        parameters: how many numbers are learnt.
+        leading: the part of `macs` that grows fastest in each size.
+        points: the sizes of the study at which this plan is the one.
+    """
+
+    layer: str
+    order: str
+    strategy: str
+    macs: sympy.Expr
+    traffic_bytes: sympy.Expr
+    peak_bytes: sympy.Expr
+    kept_bytes: sympy.Expr
+    parameters: sympy.Expr
+    leading: dict[str, sympy.Expr]
+    points: tuple[tuple[tuple[str, int], ...], ...]
+
+    @property
+    def flops_per_byte(self) -> sympy.Expr:
+        """The arithmetic intensity: two floating-point operations for each multiply-accumulate, over the traffic."""
+        return 2 * self.macs / self.traffic_bytes
+
+    def __str__(self) -> str:
+        lines = [f"{self.layer}, {self.order}" + (f" ({self.strategy})" if self.strategy != self.order else "")]
+        lines += [f"  MACs         {self.macs}"]
+        lines += [f"    in {size:<9} {expression}" for size, expression in self.leading.items()]
+        lines += [f"  bytes moved  {self.traffic_bytes}", f"  peak bytes   {self.peak_bytes}"]
+        lines += [f"  kept bytes   {self.kept_bytes}", f"  parameters   {self.parameters}"]
+        return "\n".join(lines)
+
+
+def formulas(
+    layer: str, order: str, plan: Plan, objective: str, points: tuple[tuple[tuple[str, int], ...], ...]
+) -> Formulas:
+    """The formulas of a plan."""
+    macs, traffic, peak, kept, parameters = _expressions(counts(plan, objective), plan.spec.sizes)
+    return Formulas(layer, order, plan.strategy, macs, traffic, peak, kept, parameters, leading(macs), points)
+
+
+def leading(expression: sympy.Expr) -> dict[str, sympy.Expr]:
+    """For each size, the terms of the highest power of it, in the order of the sizes' names."""
+    import sympy
+
+    terms = sympy.Add.make_args(sympy.expand(expression))
+    found = {}
+    for size in sorted(expression.free_symbols, key=str):
+        powers = [t.as_powers_dict()[size] for t in terms]
+        found[str(size)] = sympy.Add(*(t for t, p in zip(terms, powers, strict=True) if p == max(powers)))
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _expressions(found: Counts, sizes: SizeTable) -> tuple[sympy.Expr, ...]:
+    import sympy
+
+    def whole(terms: Terms) -> sympy.Expr:
+        return in_whole_sizes(expression(terms), sizes)
+
+    peaks = [ITEMSIZE * whole(t) for t in found.alive]
+    peak = sympy.Max(*peaks, evaluate=False) if len(peaks) > 1 else (peaks or [sympy.Integer(0)])[0]
+    return (
+        whole(found.macs),
+        sympy.expand(ITEMSIZE * whole(found.entries)),
+        peak,
+        sympy.expand(ITEMSIZE * whole(found.kept)),
+        whole(found.parameters),
+    )

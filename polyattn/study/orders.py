@@ -1,0 +1,92 @@
+"""The orders of contraction that are compared: the author's, opt_einsum's, and the planner's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+import opt_einsum
+
+from polyattn.algebra import Index, Spec
+from polyattn.errors import SizeError
+from polyattn.lowering import plan
+from polyattn.planning import Device, Graph, Plan, question
+from polyattn.planning.builder import Builder, Pairs
+from polyattn.planning.expanded import contract_monomials
+from polyattn.planning.steps import Constant, Identity, Leaf, Node, length
+from polyattn.planning.written import follow_definitions
+
+ORDERS = ("as written", "opt_einsum", "planned")
+OPTIMAL_UP_TO = 8
+"""Factors up to which opt_einsum searches all trees; beyond, it chooses its method itself."""
+
+
+def ordered_plan(
+    spec: Spec, order: str, sizes: Mapping[str, int], objective: str, *, cost: str, device: str | Device
+) -> Plan:
+    """The plan of a specification in one of `ORDERS`.
+
+    "as written" follows the author's definitions. "opt_einsum" takes the expanded polynomial, one call of opt_einsum
+    for each product, nothing shared between equal steps; where functions are applied, its definitions, one call each.
+    "planned" is `polyattn.plan`. Of the first two, autograd makes the backward pass.
+
+    Raises:
+        SizeError: there is no such order, or what `polyattn.plan` raises.
+    """
+    if order == "planned":
+        return plan(spec, sizes, objective, cost=cost, device=device)
+    written = plan(spec, sizes, "as_written")
+    if order == "as written":
+        return written
+    if order != "opt_einsum":
+        raise SizeError(f"unknown order {order!r}; there are {', '.join(ORDERS)}")
+    known = dict(question(spec, sizes).sizes)
+    builder = _Unshared(known, factor_sums=False)
+    chosen = _Order(tuple(sorted(known.items())))
+    if spec.is_polynomial:
+        output = contract_monomials(spec.polynomial(), builder, chosen)
+    else:
+        output = follow_definitions(spec, builder, chosen)
+    return Plan(spec, "as_written", "opt_einsum", Graph.of(builder.nodes, [output], known))
+
+
+class _Unshared(Builder):
+    """A builder that makes equal steps again, as separate calls do; leaves are tensors that are there."""
+
+    def add(self, node: Node) -> int:
+        if isinstance(node, Leaf | Identity | Constant):
+            return super().add(node)
+        self.nodes.append(node)
+        return len(self.nodes) - 1
+
+
+class _Order:
+    def __init__(self, sizes: tuple[tuple[str, int], ...]):
+        self.sizes = sizes
+
+    def __call__(self, indices: Sequence[tuple[Index, ...]], keep: frozenset[Index]) -> Pairs:
+        return _pairs(tuple(indices), keep, self.sizes)
+
+
+@lru_cache(maxsize=4096)
+def _pairs(
+    indices: tuple[tuple[Index, ...], ...], keep: frozenset[Index], sizes: tuple[tuple[str, int], ...]
+) -> tuple[tuple[int, int], ...]:
+    """The path that opt_einsum finds, contractions of several operands taken two at a time."""
+    known = dict(sizes)
+    letters = {i: opt_einsum.get_symbol(k) for k, i in enumerate(dict.fromkeys(i for o in indices for i in o))}
+    texts = ["".join(letters[i] for i in labels) for labels in indices]
+    shapes = [tuple(length(i, known) for i in labels) for labels in indices]
+    output = "".join(letters[i] for i in letters if i in keep)
+    method = "optimal" if len(indices) <= OPTIMAL_UP_TO else "auto"
+    path, _ = opt_einsum.contract_path(f"{','.join(texts)}->{output}", *shapes, shapes=True, optimize=method)
+    pairs: list[tuple[int, int]] = []
+    count = len(indices)
+    for contraction in path:
+        places = sorted(contraction)
+        while len(places) > 1:
+            i, j = places[:2]
+            pairs.append((i, j))
+            count -= 1
+            places = sorted([*(p - (p > i) - (p > j) for p in places[2:]), count - 1])
+    return tuple(pairs)

@@ -1,0 +1,14 @@
+"""Pictures of layers: each function makes one matplotlib figure that nothing has shown or saved.
+
+Colours are told apart by people who see few, and every distinction is made by a line's style, a marker or a hatch as
+well, so that a print in grey reads the same. `save` writes a figure as svg, pdf or png.
+"""
+
+from polyattn.study.pictures.curves import cost_curves
+from polyattn.study.pictures.network import tensor_network
+from polyattn.study.pictures.roofline import roofline
+from polyattn.study.pictures.saving import save, svg
+from polyattn.study.pictures.sparsity import sparsity
+from polyattn.study.pictures.tree import contraction_tree
+
+__all__ = ["contraction_tree", "cost_curves", "roofline", "save", "sparsity", "svg", "tensor_network"]

@@ -1,0 +1,122 @@
+"""Cost curves: one size along the axis, a curve for each layer and order, crossovers marked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from polyattn.errors import SizeError
+from polyattn.study.pictures.style import COLOURS, INK, LINES, MARKERS, compact, figure, plain
+from polyattn.study.study import QUANTITIES, Case, Study
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+ROOM = 9
+"""Panels at most: one for each combination of the sizes that vary besides the axis."""
+
+
+def cost_curves(
+    study: Study, quantity: str = "macs", *, over: str | None = None, orders: Sequence[str] | None = None
+) -> Figure:
+    """What layers cost against one size, on logarithmic axes; rings mark where curves cross.
+
+    Args:
+        study: with one size that varies at least.
+        quantity: one of `QUANTITIES`, such as "macs", "peak_bytes" or "measured_seconds" (predicted ones are then
+            drawn beside them, thin).
+        over: the size along the axis; the one with the most values if it is not given. Each combination of the others
+            that vary is a panel.
+        orders: which orders to draw; all for one layer, else the planned one.
+
+    Returns:
+        The figure. A layer is a colour and a marker, an order a style of line.
+
+    Raises:
+        SizeError: no size varies, the quantity or order is unknown, or there are more than nine panels.
+        MissingPackageError: matplotlib is not installed.
+    """
+    over = _axis(study, over)
+    orders = _orders(study, quantity, orders)
+    panels = _panels(study, over)
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    made = figure(2.2 + 4.4 * columns, 0.9 + 3.2 * rows)
+    grid = made.subplots(rows, columns, squeeze=False, sharey=True)
+    for axes, (title, cases) in zip(grid.flat, panels.items(), strict=False):
+        _panel(axes, study, cases, over, quantity, orders)
+        axes.set_title(title, fontsize=9, loc="left")
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    grid[0][0].set_ylabel(QUANTITIES[quantity])
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    made.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=8, handlelength=3.6)
+    return made
+
+
+def _axis(study: Study, over: str | None) -> str:
+    if not study.varied:
+        raise SizeError("no size varies in this study: give one several values, such as N=[196, 784, 3136]")
+    if over is None:
+        return max(study.varied, key=lambda n: len({dict(c.point)[n] for c in study.cases}))
+    if over not in study.varied:
+        raise SizeError(f"size {over!r} does not vary in this study; those that do are {', '.join(study.varied)}")
+    return over
+
+
+def _orders(study: Study, quantity: str, orders: Sequence[str] | None) -> tuple[str, ...]:
+    if quantity not in QUANTITIES:
+        raise SizeError(f"unknown quantity {quantity!r}; there are {', '.join(QUANTITIES)}")
+    if quantity == "measured_seconds" and not study.measured:
+        raise SizeError("nothing was measured in this study: make it with measure=True")
+    if orders is None:
+        return study.orders if len(study.layers) == 1 or "planned" not in study.orders else ("planned",)
+    for order in orders:
+        if order not in study.orders:
+            raise SizeError(f"the study has no order {order!r}; it has {', '.join(study.orders)}")
+    return tuple(orders)
+
+
+def _panels(study: Study, over: str) -> dict[str, list[Case]]:
+    others = [n for n in study.varied if n != over]
+    found: dict[str, list[Case]] = {}
+    for case in study.cases:
+        point = dict(case.point)
+        found.setdefault(", ".join(f"{n} = {point[n]:,}" for n in others), []).append(case)
+    if len(found) > ROOM:
+        raise SizeError(f"{', '.join(others)} have {len(found)} combinations, and a figure has room for {ROOM}")
+    return found
+
+
+def _panel(axes: Axes, study: Study, cases: list[Case], over: str, quantity: str, orders: Sequence[str]) -> None:
+    from polyattn.study.pictures.crossings import crossings
+
+    curves: list[list[Case]] = []
+    for k, (layer, _) in enumerate(study.layers):
+        for order in orders:
+            mine = sorted((c for c in cases if (c.layer, c.order) == (layer, order)), key=lambda c: dict(c.point)[over])
+            curves.append(mine)
+            xs = [dict(c.point)[over] for c in mine]
+            line = LINES[study.orders.index(order) if len(study.layers) == 1 else k % len(LINES)]
+            mark = study.orders.index(order) + k if len(study.layers) == 1 else k
+            style = {"color": COLOURS[mark % len(COLOURS)], "marker": MARKERS[mark % len(MARKERS)], "linestyle": line}
+            label = plain(order if len(study.layers) == 1 else layer if len(orders) == 1 else f"{layer}, {order}")
+            axes.plot(xs, [getattr(c, quantity) for c in mine], **style, markersize=5, linewidth=1.8, label=label)
+            if quantity == "measured_seconds":
+                predicted = [c.predicted_seconds for c in mine]
+                axes.plot(xs, predicted, **style, markersize=0, linewidth=0.7, label=f"{label}, predicted")
+    axes.set(xscale="log", yscale="log", xlabel=over)
+    axes.grid(which="major", color="#dddddd", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    for crossing in crossings(curves, over, quantity):
+        axes.plot(crossing.x, crossing.y, marker="o", markersize=11, fillstyle="none", color=INK, linestyle="none")
+        if crossing.lowest:
+            axes.annotate(
+                f"{over} = {compact(crossing.x)}",
+                (crossing.x, crossing.y),
+                textcoords="offset points",
+                xytext=(8, -13),
+                fontsize=8,
+                color=INK,
+            )

@@ -1,0 +1,152 @@
+"""A specification's products as networks: tensors, dots and free ends as vertices, indices as edges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from polyattn.algebra import Spec
+from polyattn.errors import BudgetError
+from polyattn.language.syntax import IDENTITY, Access, Bracket, Call, Definition, Number, SizeRef, Sum, Term
+
+MOST_PANELS = 24
+
+
+@dataclass(frozen=True)
+class Vertex:
+    """A tensor, a dot where an index meets itself, or the loose end of a free index.
+
+    Attributes:
+        kind: "input", "parameter", "value" (a function's result), "dot" or "free".
+        label: the tensor's name; the index of a free end.
+    """
+
+    kind: str
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Edge:
+    """An index between two vertices, or several in parallel.
+
+    Attributes:
+        ends: positions of the vertices.
+        index: its letter; nothing for the further edges of a dot.
+        size: the name of its size.
+    """
+
+    ends: tuple[int, int]
+    index: str
+    size: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One product as a network.
+
+    Attributes:
+        title: the coefficient, or the definition that it belongs to.
+    """
+
+    title: str
+    vertices: tuple[Vertex, ...]
+    edges: tuple[Edge, ...]
+
+
+def panels(spec: Spec) -> tuple[Panel, ...]:
+    """A panel for each product, brackets multiplied out and intermediates put in.
+
+    The author's letters are kept where the text is one such sum already. A function is a tensor of its own, and each
+    product of its argument a panel.
+
+    Raises:
+        BudgetError: there are more than 24 products, or the expansion is too large.
+    """
+    written = spec.statements.definitions
+    flat = len(written) == 1 and not isinstance(written[0].body, Call) and not any(_brackets(written[0].body))
+    shown = spec if flat else spec.expanded()
+    definitions = shown.statements.definitions
+    count = sum(len(_sum(d).terms) for d in definitions)
+    if count > MOST_PANELS:
+        raise BudgetError(f"there are {count} products, and a picture has room for {MOST_PANELS} panels")
+    last = len(definitions) - 1
+    return tuple(
+        _panel(shown, number, definition, term, position)
+        for number, definition in sorted(enumerate(definitions), key=lambda d: d[0] != last)
+        for position, term in enumerate(_sum(definition).terms)
+    )
+
+
+def _sum(definition: Definition) -> Sum:
+    return definition.body.argument if isinstance(definition.body, Call) else definition.body
+
+
+def _brackets(total: Sum) -> Iterator[bool]:
+    return (isinstance(f, Bracket) for term in total.terms for f in term.factors)
+
+
+def _panel(spec: Spec, number: int, definition: Definition, term: Term, position: int) -> Panel:
+    sizes = {i: spec.sizes.name(atoms) for i, atoms in spec.resolved.index_sizes[number].items()}
+    made = _Network(sizes, spec)
+    for factor in term.factors:
+        if isinstance(factor, Access):
+            made.access(factor)
+    over = definition.body.over if isinstance(definition.body, Call) else ()
+    made.join(tuple(dict.fromkeys((*definition.target.indices, *over))))
+    return Panel(_title(spec, definition, term, position), tuple(made.vertices), tuple(made.edges))
+
+
+def _title(spec: Spec, definition: Definition, term: Term, position: int) -> str:
+    scale = ""
+    for factor, divide in zip(term.factors, term.divides, strict=True):
+        if isinstance(factor, Number | SizeRef):
+            text = str(factor) if isinstance(factor, Number) else factor.size
+            scale = (scale or ("1" if divide else "")) + (("/" if divide else "·" if scale else "") + text)
+    sign = "− " if term.negative else "+ " if position else ""
+    if isinstance(definition.body, Call):
+        over = f"[{','.join(definition.body.over)}]" if definition.body.over else ""
+        head = f"{definition.name} = {definition.body.function}{over} of " if not position else ""
+    else:
+        head = f"{definition.name} = " if not position else ""
+    return f"{head}{sign}{scale + ' ×' if scale and scale != '1' else ''}".strip()
+
+
+@dataclass
+class _Network:
+    sizes: Mapping[str, str]
+    spec: Spec
+    vertices: list[Vertex] = field(default_factory=list)
+    edges: list[Edge] = field(default_factory=list)
+    ends: dict[str, list[int]] = field(default_factory=dict)
+
+    def add(self, kind: str, label: str = "") -> int:
+        self.vertices.append(Vertex(kind, label))
+        return len(self.vertices) - 1
+
+    def access(self, access: Access) -> None:
+        if access.tensor == IDENTITY:
+            half = len(access.indices) // 2
+            for pair in zip(access.indices[:half], access.indices[half:], strict=True):
+                dot = self.add("dot")
+                for index in pair:
+                    self.ends.setdefault(index, []).append(dot)
+            return
+        known = {"input": self.spec.inputs, "parameter": self.spec.parameters}
+        kind = next((k for k, names in known.items() if access.tensor in names), "value")
+        vertex = self.add(kind, access.tensor)
+        for index in access.indices:
+            self.ends.setdefault(index, []).append(vertex)
+
+    def join(self, free: tuple[str, ...]) -> None:
+        """Edges for all indices: two ends face each other; one, several, or twice the same meet in a dot."""
+        for index in dict.fromkeys((*self.ends, *free)):
+            ends = list(self.ends.get(index, ()))
+            if index in free:
+                ends.append(self.add("free", index))
+            size = self.sizes.get(index, "")
+            if len(ends) == 2 and ends[0] != ends[1]:
+                self.edges.append(Edge((ends[0], ends[1]), index, size))
+                continue
+            dot = self.add("dot")
+            for k, end in enumerate(ends):
+                self.edges.append(Edge((end, dot), "" if k else index, size))

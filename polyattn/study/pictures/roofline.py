@@ -1,0 +1,73 @@
+"""The roofline: what a device can do at each arithmetic intensity, with layers on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from polyattn.study.pictures.style import COLOURS, INK, MARKERS, QUIET, compact, figure, plain
+from polyattn.study.study import Case, Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def roofline(study: Study, *, orders: Sequence[str] | None = None) -> Figure:
+    """Each layer of a study by its FLOPs a byte and its FLOPs a second, under the roof of the study's device.
+
+    Times are the measured ones where the study has them, and else those that the roofline itself predicts, which sees
+    each step by itself, short matrices at a lower rate. Points of one layer and order are joined along the sweep; a
+    layer is a colour and a marker, filled where the order is the planned one. One multiply-accumulate is two FLOPs.
+
+    Raises:
+        SizeError: the study has no such order.
+        MissingPackageError: matplotlib is not installed.
+    """
+    from polyattn.study.pictures.curves import _orders
+
+    orders = _orders(study, "measured_seconds" if study.measured else "predicted_seconds", orders)
+    device = study.device
+    made = figure(7.2, 4.4)
+    axes = made.subplots()
+    cases = [c for c in study.cases if c.order in orders and c.macs]
+    ridge = 2 * device.macs_per_second / device.bytes_per_second
+    low = min([ridge / 8, *(c.flops_per_byte / 2 for c in cases)])
+    high = max([ridge * 8, *(c.flops_per_byte * 2 for c in cases)])
+    roof = [(x, min(2 * device.macs_per_second, x * device.bytes_per_second)) for x in (low, ridge, high)]
+    axes.plot(*zip(*roof, strict=True), color=INK, linewidth=2.2)
+    axes.annotate(
+        f"{compact(2 * device.macs_per_second)}FLOP/s",
+        roof[2],
+        textcoords="offset points",
+        xytext=(0, 5),
+        ha="right",
+        fontsize=8,
+    )
+    axes.annotate(
+        f"{compact(device.bytes_per_second)}B/s", roof[0], textcoords="offset points", xytext=(2, 12), fontsize=8
+    )
+    for k, (layer, _) in enumerate(study.layers):
+        for order in orders:
+            mine = [c for c in cases if (c.layer, c.order) == (layer, order)]
+            filled = order == "planned"
+            axes.plot(
+                [c.flops_per_byte for c in mine],
+                [_rate(c) for c in mine],
+                color=COLOURS[k % len(COLOURS)],
+                marker=MARKERS[k % len(MARKERS)],
+                fillstyle="full" if filled else "none",
+                linestyle="-" if filled else ":",
+                linewidth=0.9,
+                label=plain(layer if len(orders) == 1 else f"{layer}, {order}"),
+            )
+    kind = "measured" if study.measured else "predicted"
+    axes.set(xscale="log", yscale="log", xlabel="FLOPs per byte moved (float32)", ylabel=f"FLOPs per second, {kind}")
+    axes.set_title(plain(device.name), fontsize=9, loc="left", color=QUIET)
+    axes.grid(which="major", color="#dddddd", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    made.legend(loc="outside right upper", frameon=False, fontsize=8, handlelength=3)
+    return made
+
+
+def _rate(case: Case) -> float:
+    return 2 * case.macs / (case.measured_seconds or case.predicted_seconds)

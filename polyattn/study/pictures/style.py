@@ -1,0 +1,43 @@
+"""What all pictures share: colours that most people tell apart, line styles, markers, and text that is only text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from polyattn.optional import need
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK = "#1b1b1b"
+PAPER = "white"
+QUIET = "#6b6b6b"
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#8c6d31")
+"""After Okabe and Ito's palette for colour-blind readers, ordered so that neighbours differ in lightness too."""
+
+LINES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+
+def figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+    """
+    need("matplotlib", "study")
+    return need("matplotlib.figure", "study").Figure(figsize=(width, height), layout="constrained", facecolor=PAPER)
+
+
+def plain(text: str) -> str:
+    """Text that matplotlib shows as it is: a dollar sign would start a formula."""
+    return text.replace("$", r"\$")
+
+
+def compact(number: float) -> str:
+    """A count in three digits at most, with the prefix of its thousands: 1.64 G."""
+    for factor, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= factor * 0.9995:
+            return f"{number / factor:.3g} {prefix}"
+    return f"{number:.3g}"

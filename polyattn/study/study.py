@@ -1,0 +1,163 @@
+"""`Study`: what layers cost over sweeps of their sizes, as a table, as curves and as formulas."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from polyattn.algebra import Spec
+from polyattn.optional import need
+from polyattn.planning import BATCH, Device, Plan
+from polyattn.planning.graph import ITEMSIZE
+from polyattn.study.counts import Counts, counts, value
+from polyattn.study.formulas import Formulas, formulas
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+QUANTITIES = {
+    "macs": "multiply-accumulates",
+    "traffic_bytes": "bytes moved, float32",
+    "peak_bytes": "peak bytes of intermediates, float32",
+    "kept_bytes": "bytes kept for the backward pass, float32",
+    "parameters": "parameters",
+    "flops_per_byte": "FLOPs per byte moved",
+    "predicted_seconds": "predicted time, s",
+    "measured_seconds": "measured time, s",
+}
+"""What a study counts, with how an axis is called."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One layer in one order at one point of the sweep.
+
+    Attributes:
+        layer: the name of the specification.
+        order: "as written", "opt_einsum" or "planned".
+        point: the sizes that the study was asked for, as pairs in the order given.
+        plan: how it is computed there.
+        objective: "forward", or "training" for a forward and a backward pass.
+        predicted_seconds: by the roofline of the study's device.
+        measured_seconds: the median of interleaved runs; None where nothing was measured.
+    """
+
+    layer: str
+    order: str
+    point: tuple[tuple[str, int], ...]
+    plan: Plan
+    objective: str
+    predicted_seconds: float
+    measured_seconds: float | None = None
+
+    @cached_property
+    def counts(self) -> Counts:
+        return counts(self.plan, self.objective)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """All sizes of the layer with those that the study was asked for; B is the batch."""
+        return {"B": self.plan.batch, **dict(self.point), **self.plan.sizes}
+
+    @cached_property
+    def _known(self) -> dict[str, int]:
+        return {BATCH: self.plan.batch, **self.plan.sizes}
+
+    @property
+    def macs(self) -> int:
+        return value(self.counts.macs, self._known)
+
+    @property
+    def traffic_bytes(self) -> int:
+        return ITEMSIZE * value(self.counts.entries, self._known)
+
+    @property
+    def peak_bytes(self) -> int:
+        return ITEMSIZE * self.counts.peak(self._known)
+
+    @property
+    def kept_bytes(self) -> int:
+        return ITEMSIZE * value(self.counts.kept, self._known)
+
+    @property
+    def parameters(self) -> int:
+        return value(self.counts.parameters, self._known)
+
+    @property
+    def flops_per_byte(self) -> float:
+        """Arithmetic intensity; 0 for a layer that moves nothing."""
+        return 2 * self.macs / self.traffic_bytes if self.traffic_bytes else 0.0
+
+
+@dataclass(frozen=True)
+class Study:
+    """What layers cost over sweeps of their sizes.
+
+    Attributes:
+        objective: "forward" or "training".
+        layers: the specifications by name, as pairs.
+        varied: the sizes that vary, in the order in which they were given.
+        cases: every layer in every order at every point.
+        device: the one whose roofline predicts the times.
+    """
+
+    objective: str
+    layers: tuple[tuple[str, Spec], ...]
+    varied: tuple[str, ...]
+    cases: tuple[Case, ...]
+    device: Device
+
+    @property
+    def measured(self) -> bool:
+        """Whether times were measured."""
+        return any(c.measured_seconds is not None for c in self.cases)
+
+    @property
+    def orders(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(c.order for c in self.cases))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dictionary for each case: layer, order, strategy, the point's sizes, then what it takes."""
+        names = [q for q in QUANTITIES if q != "measured_seconds" or self.measured]
+        return [
+            {"layer": c.layer, "order": c.order, "strategy": c.plan.strategy, **dict(c.point)}
+            | {name: getattr(c, name) for name in names}
+            for c in self.cases
+        ]
+
+    def table(self) -> pandas.DataFrame:
+        """The rows as a pandas table.
+
+        Raises:
+            MissingPackageError: pandas is not installed.
+        """
+        return need("pandas", "study").DataFrame(self.rows())
+
+    @cached_property
+    def formulas(self) -> dict[str, tuple[Formulas, ...]]:
+        """For each layer, the formulas of its plans: one for each order and each plan that was chosen somewhere."""
+        found: dict[str, tuple[Formulas, ...]] = {}
+        for name, _ in self.layers:
+            alike: dict[tuple[str, Counts], list[Case]] = {}
+            for case in self.cases:
+                if case.layer == name:
+                    alike.setdefault((case.order, case.counts), []).append(case)
+            found[name] = tuple(
+                formulas(name, order, cases[0].plan, self.objective, tuple(c.point for c in cases))
+                for (order, _), cases in alike.items()
+            )
+        return found
+
+    def plot(self, quantity: str = "macs", *, orders: Sequence[str] | None = None) -> Figure:
+        """The curves of `polyattn.study.pictures.cost_curves`."""
+        from polyattn.study.pictures import cost_curves
+
+        return cost_curves(self, quantity, orders=orders)
+
+    def __str__(self) -> str:
+        from polyattn.study.printing import text
+
+        return text(self)

@@ -1,0 +1,65 @@
+"""Measured times of plans: medians of runs in turn, so that what slows the machine slows all of them."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from polyattn.language import value_of
+from polyattn.lowering import lower, training_function
+from polyattn.planning import Plan
+
+LEAST_ROUNDS, MOST_ROUNDS = 5, 200
+
+
+def medians(plans: Sequence[Plan], objective: str, device: str, seconds: float) -> list[float]:
+    """Median seconds of each plan on random float32 tensors, one run of each in turn.
+
+    Args:
+        plans: for sizes that may differ.
+        objective: "training" times a backward pass as well.
+        device: "cpu" or "cuda".
+        seconds: about how long all of it may take; five rounds are made in any case.
+    """
+    calls = [_call(p, objective, device) for p in plans]
+    times: list[list[float]] = [[] for _ in calls]
+    for call in calls:
+        call()
+    end = time.perf_counter() + seconds
+    while len(times[0]) < LEAST_ROUNDS or (time.perf_counter() < end and len(times[0]) < MOST_ROUNDS):
+        shift = len(times[0]) % len(calls)
+        for k in (*range(shift, len(calls)), *range(shift)):
+            _wait(device)
+            start = time.perf_counter()
+            calls[k]()
+            _wait(device)
+            times[k].append(time.perf_counter() - start)
+    return [statistics.median(t) for t in times]
+
+
+def _call(plan: Plan, objective: str, device: str) -> Callable[[], object]:
+    generator, tensors = torch.Generator().manual_seed(0), []
+    for tensor in (*plan.spec.inputs, *plan.spec.parameters):
+        shape = [value_of(atoms, plan.sizes) for atoms in plan.spec.shape(tensor)]
+        shape = [plan.batch, *shape] if tensor in plan.spec.inputs else shape
+        tensors.append(torch.randn(shape, generator=generator).to(device))
+    if objective != "training":
+        forward = lower(plan, device=device)
+
+        def evaluate() -> object:
+            with torch.no_grad():
+                return forward(*tensors)
+
+        return evaluate
+    wanted = [t.requires_grad_() for t in tensors]
+    layer = lower(plan, device=device) if plan.backward is None else training_function(plan, device=device)
+    seed = torch.ones_like(layer(*wanted))
+    return lambda: torch.autograd.grad(layer(*wanted), wanted, seed, allow_unused=True)
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
