@@ -10,7 +10,7 @@ a sum is a tensor with a line in `functions`, `f1[n,n1] = softmax[n1](x[n,c]*x[n
         place for its right side, behind the others; what it sums, `summed`, occurs nowhere else.
     {"add": 3, "to": 1, "in": "left", "factors": [0, 2, 1]}  Term 3 is term 1 with another number, which is added to it.
     {"same": "f2", "as": "f1", "letters": [1, 0], "terms": [[0, [1, 0]]]}  The functions are one, and f1 comes in place
-        of f2: its indices are these of f2, and term k of f2 is this term of f1.
+        of f2: its indices are these of f2, term k of f2 is this term of f1. With "in", "term" and "factor": only there.
 `factors` has the place in the first term of each factor of the second; indices have to correspond one to one, free ones
 as the outputs do. Steps lead to `results`, whose terms correspond one to one as `pairs` says. The claim: at any sizes
 the two are equal for all tensors that satisfy the given equations. Whether they are expanded rightly is not checked.
@@ -69,8 +69,7 @@ def match(term, target, order, fixed):
     for (name, indices), (other, places) in zip((term.factors[k] for k in order), target.factors, strict=True):
         need(name == other, f"{name} is not {other}")
         for i, j in zip(indices, places, strict=True):
-            one_to_one = i[1] == j[1] and forward.setdefault(i, j) == j and back.setdefault(j, i) == i
-            need(one_to_one, "indices do not correspond")
+            need(i[1] == j[1] and forward.setdefault(i, j) == j and back.setdefault(j, i) == i, "indices do not agree")
     return forward
 
 
@@ -183,7 +182,7 @@ class Proof:
     def step(self, step, rules):
         """Do a step; returns the number of the given equation that it used."""
         if "same" in step:
-            return self.same(*fields(step, "s:same s:as l:letters l:terms"))
+            return self.same(*fields(step, "s:same s:as l:letters l:terms" + " s:in i:term i:factor" * ("in" in step)))
         total = self.sums[step["in"]]
         if "add" in step:
             add, to, _, order = fields(step, "i:add i:to s:in l:factors")
@@ -192,10 +191,9 @@ class Proof:
             total.terms[to] = new._replace(number=old.number + new.number)
             total.terms[:] = [term for k, term in enumerate(total.terms) if k != add and term.number]
             return self.effort(len(total.terms), old.number + new.number)
-        use, _, place, chosen = fields(step, "i:use s:in i:term l:factors")
-        need(0 <= use < len(rules) and 0 <= place < len(total.terms), "there is no such place")
-        made = self.use(*rules[use], total.terms[place], chosen, total.letters)
-        total.terms[place : place + 1] = [term for term in made if term.number]
+        use, _, at, them = fields(step, "i:use s:in i:term l:factors")
+        need(0 <= use < len(rules) and 0 <= at < len(total.terms), "there is no such place")
+        total.terms[at : at + 1] = [t for t in self.use(*rules[use], total.terms[at], them, total.letters) if t.number]
         return use
 
     def use(self, left, over, at, products, term, chosen, free):
@@ -213,7 +211,7 @@ class Proof:
             together = {s: term.powers.get(s, 0) + powers[s] for s in {*term.powers, *powers}}
             yield self.term(term.number * number, together, made, inside(term.factors) - gone, free)
 
-    def same(self, name, other, letters, terms):
+    def same(self, name, other, letters, terms, *place):
         f, g = self.sums[name], self.sums[other]
         self.used.add((other,))
         need(name != other and f.function and f.function == g.function, "these are no two functions of one kind")
@@ -221,11 +219,14 @@ class Proof:
         need({i for i in fixed if fixed[i] in g.over} == f.over, "they run over other indices")
         need(all({*f.letters} & inside(t.factors) <= {*fixed} for t in f.terms), "an index is lost")
         bijection(f, g, terms, fixed)
-        del self.sums[name]
-        for total in self.sums.values():
+        need(not place or self.sums[place[0]].terms[place[1]].factors[place[2]][0] == name, "it is not there")
+        for where, total in self.sums.items():
             for k, (number, powers, factors) in enumerate(total.terms):
-                new = [(other, [at[s] for s in letters[: len(g.slots)]]) if n == name else (n, at) for n, at in factors]
-                total.terms[k] = self.term(number, powers, new, inside(factors), total.letters)
+                for j, (tensor, at) in enumerate(factors := [*factors]):
+                    if tensor == name and place in ((), (where, k, j)):
+                        factors[j] = other, [at[s] for s in letters[: len(g.slots)]]
+                total.terms[k] = self.term(number, powers, factors, inside(total.terms[k].factors), total.letters)
+        self.sums = {key: total for key, total in self.sums.items() if place or key != name}
 
 
 def check(text):

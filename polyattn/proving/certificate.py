@@ -16,6 +16,7 @@ from typing import Any
 from polyattn.algebra import FunctionFactor, Index, Monomial, TensorFactor
 from polyattn.errors import BudgetError
 from polyattn.proving.derivation import Derivation
+from polyattn.proving.exchanges import slot_kinds
 from polyattn.proving.flat import FlatSum, Functions, Letters, is_identity, sum_text
 from polyattn.proving.given import Given, Rule, Substitution, Symmetry, tensors_of
 from polyattn.proving.rewriting import Use, applied, first_use
@@ -59,6 +60,8 @@ class _Proof:
         self.start = [t for side in (self.left, self.right) for t in side.terms]
         self.settled: dict[Any, str] = {}
         self.replaced: dict[str, str] = {}
+        self.copies: list[FlatSum] = []
+        self.kinds: dict[str, tuple[int, ...]] = {}  # of the slots of functions that are symmetric in some
 
     def side(self, derivation: Derivation) -> FlatSum:
         made = FlatSum(derivation.side.signature.output, self.forms.free, "", (), [])
@@ -79,11 +82,12 @@ class _Proof:
         texts = [self.letters.line(side)[0] for side in (self.left, self.right)]
         self.rewrite(self.left)
         self.rewrite(self.right)
-        done: set[str] = set()
-        while todo := [name for name in self.functions.sums if name not in done]:  # definitions may bring in more
-            self.start += self.functions.sums[todo[0]].terms
-            self.rewrite(self.functions.sums[todo[0]])
-            done.add(todo[0])
+        done = 0
+        while done < len(self.functions.sums):  # definitions may bring in more
+            total = list(self.functions.sums.values())[done]
+            self.start += total.terms
+            self.rewrite(total)
+            done += 1
         for name in list(self.functions.sums):
             self.settle(name)
         for side in (self.left, self.right):
@@ -104,7 +108,7 @@ class _Proof:
 
     def shapes(self) -> dict[str, list[str]]:
         """The sizes of the slots of every tensor that occurs, functions and outputs too."""
-        sums = [self.left, self.right, *self.functions.sums.values()]
+        sums = [self.left, self.right, *self.functions.sums.values(), *self.copies]
         found = {total.name: [i.size for i in total.slots] for total in sums}
         rules = [equation.rule for equation in self.equations.values()]
         for term in chain(self.start, *((r.left, *r.right) for r in rules)):
@@ -175,7 +179,7 @@ class _Proof:
         return self.forms_of(free).key(moved(term, free))
 
     def forms_of(self, free: Sequence[Index]) -> Forms:
-        return Forms(tuple(free), self.forms.groups)
+        return Forms(tuple(free), {**self.forms.groups, **self.kinds})
 
     def aligned(self, total: FlatSum, place: int, target: Monomial) -> list[int]:
         """Where a term of the sum has each factor of an equal one, once symmetries have put its slots in order."""
@@ -189,6 +193,9 @@ class _Proof:
         for k, entry in enumerate(found):
             if isinstance(entry, list):
                 tensor = total.terms[place].factors[order[k]].tensor  # type: ignore[union-attr]
+                if tensor in self.functions.sums:
+                    self.exchange(total, place, order[k], tuple(entry[1]))
+                    continue
                 for symmetry in self.symmetries(tensor, tuple(entry[1])):
                     self.use(total, symmetry, place, (order[k],))
                     order = [p - (p > order[k]) for p in order]
@@ -212,6 +219,31 @@ class _Proof:
                     queue.append(new)
         return found[order]
 
+    def exchange(self, total: FlatSum, place: int, position: int, order: tuple[int, ...]) -> None:
+        """Put slot `order[k]` of a symmetric function at place k, by a copy that is equal to it in this order."""
+        factors = [f for f in total.terms[place].factors if isinstance(f, TensorFactor)]
+        name, indices = factors[position].tensor, factors[position].indices
+        function = self.functions.sums[name]
+        copied = self.functions.copied(function)
+        self.copies.append(copied)
+        here = {"in": self.called(total), "term": place, "factor": position}
+        plain = [[k, list(range(len(t.factors)))] for k, t in enumerate(function.terms)]
+        own = list(range(len(function.letters)))
+        self.step(**{"same": name, "as": copied.name, "letters": own, "terms": plain}, **here)
+        letters = [*order, *range(len(order), len(function.letters))]
+        back = {function.letters[k]: letter for k, letter in zip(letters, function.letters, strict=True)}
+        forms = self.forms_of(function.letters)
+        targets = {forms.key(moved(t, function.letters)): k for k, t in enumerate(function.terms)}
+        witness = []
+        for k, term in enumerate(function.terms):
+            at = moved(term.renamed(back), function.letters)
+            target = function.terms[targets[forms.key(at)]]
+            found = entries(at, moved(target, function.letters), forms)
+            witness.append([targets[forms.key(at)], self.straight(copied, k, found, len(target.factors))])
+        self.step(**{"same": copied.name, "as": name, "letters": letters, "terms": witness})
+        factors[position] = TensorFactor(name, _moved(indices, order))
+        total.terms[place] = total.with_factors(total.terms[place], factors)
+
     def settle(self, name: str) -> None:
         """Replace a function by the first one that is equal to it, those inside it first."""
         total = self.functions.sums[name]
@@ -228,8 +260,12 @@ class _Proof:
             slots = tuple(i for i in total.slots if i in free)
             self.settled[key] = self.functions.add(FlatSum("", slots, total.function, total.over, list(total.terms)))
         other = self.settled.setdefault(key, name)
+        first = self.functions.sums[other]
+        kinds = slot_kinds(first, lambda term: self.key(term, first.letters))
+        if len(set(kinds)) < len(kinds):
+            self.kinds[other] = kinds
         if other != name:
-            self.replace(total, self.functions.sums[other])
+            self.replace(total, first)
 
     def standing_alone(self, total: FlatSum) -> Monomial:
         """The function as the only factor of a term."""

@@ -6,7 +6,7 @@ size is a product is as many slots. A letter has one size in all of a certificat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import count
@@ -132,6 +132,7 @@ class Functions:
     taken: frozenset[str]
     sums: dict[str, FlatSum] = field(default_factory=dict)
     lines: dict[str, str] = field(default_factory=dict)
+    copies: dict[str, str] = field(default_factory=dict)  # the line of each
 
     def flat(self, terms: Iterable[Monomial], tidy: Callable[[Monomial], Monomial]) -> list[Monomial]:
         """Terms with a tensor for each function."""
@@ -153,13 +154,20 @@ class Functions:
         """The name of a function, which is an old one if there is one of the same text."""
         text, _ = self.letters.line(new)
         if text not in self.lines:
-            new.name = next(n for n in self._names() if n not in self.taken and n not in self.sums)
+            new.name = self.fresh()
             self.lines[text] = new.name
             self.sums[new.name] = new
         return self.lines[text]
 
-    def _names(self) -> Iterator[str]:
-        return (f"f{k}" for k in count(len(self.sums) + 1))
+    def copied(self, function: FlatSum) -> FlatSum:
+        """A function of another name that is the same as this one is by now; its line comes behind all others."""
+        copy = FlatSum(self.fresh(), function.slots, function.function, function.over, list(function.terms))
+        self.copies[copy.name] = self.letters.line(copy)[0]
+        return copy
+
+    def fresh(self) -> str:
+        have = {*self.taken, *self.sums, *self.copies}
+        return next(n for k in count(len(self.sums) + len(self.copies) + 1) if (n := f"f{k}") not in have)
 
     def texts(self) -> list[str]:
-        return [name + text for text, name in self.lines.items()]
+        return [*(name + text for text, name in self.lines.items()), *self.copies.values()]
