@@ -16,6 +16,7 @@ _PUBLIC: dict[str, str | None] = {
     "NotPolynomialError": "errors",
     "PolyattnError": "errors",
     "ProofError": "errors",
+    "ShardingError": "errors",
     "SizeError": "errors",
     "SpecError": "errors",
     "WeightsError": "errors",
@@ -34,6 +35,7 @@ _PUBLIC: dict[str, str | None] = {
     "plan": "lowering",
     "catalog": None,
     "nn": None,
+    "parallel": None,
     "study": None,
     "testing": None,
     "vision": None,
@@ -50,6 +52,7 @@ __all__ = [
     "PolyattnError",
     "Polynomial",
     "ProofError",
+    "ShardingError",
     "SizeError",
     "Spec",
     "SpecError",
@@ -61,6 +64,7 @@ __all__ = [
     "einsum",
     "lower",
     "nn",
+    "parallel",
     "plan",
     "prove",
     "structure",
@@ -72,7 +76,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from polyattn import catalog, nn, study, testing, vision
+    from polyattn import catalog, nn, parallel, study, testing, vision
     from polyattn.algebra import Polynomial, Spec, apply_interaction, structure, symmetrise
     from polyattn.errors import (
         BudgetError,
@@ -81,6 +85,7 @@ if TYPE_CHECKING:
         NotPolynomialError,
         PolyattnError,
         ProofError,
+        ShardingError,
         SizeError,
         SpecError,
         WeightsError,

@@ -36,6 +36,10 @@ class NotPolynomialError(PolyattnError, ValueError):
     """The operation needs a polynomial, and the specification applies functions (or has several degrees)."""
 
 
+class ShardingError(PolyattnError, ValueError):
+    """A layer cannot be computed on pieces of its positions; names the step and why."""
+
+
 class InsertError(PolyattnError, ValueError):
     """Attention cannot be put after a submodule of a network, or taken out; the network is as it was."""
 

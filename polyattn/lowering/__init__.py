@@ -11,6 +11,7 @@ from polyattn.lowering.einsum import einsum
 from polyattn.lowering.functions import FUNCTIONS, keep
 from polyattn.lowering.lower import argument_names, lower, lower_backward, lower_with_kept
 from polyattn.lowering.planner import plan
+from polyattn.lowering.sharded import lower_sharded
 from polyattn.lowering.training import training_function
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "keep",
     "lower",
     "lower_backward",
+    "lower_sharded",
     "lower_with_kept",
     "plan",
     "training_function",

@@ -75,7 +75,7 @@ class A2(Block):
         self.check(x)
         features, gather, distribute = (layer(x).flatten(2) for layer in (self.phi, self.theta, self.rho))
         if self.normalisation == "softmax":
-            gather, distribute = softmax(gather, 2), softmax(distribute, 1)
+            gather, distribute = self.positions.softmax(gather, 2), softmax(distribute, 1)
         tensors = {"features": features, "gather": gather, "distribute": distribute}
         rows = {name: positions_first(tensor, 1) for name, tensor in tensors.items()}
         y = self._attended({**rows, "wo": matrix(self.extend)})

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
+from polyattn.nn.exchange import WHOLE, Exchange
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -22,6 +23,8 @@ class Block(nn.Module):
     """
 
     spec: Spec
+    positions: Exchange = WHOLE
+    """How reductions over positions are made; see `polyattn.nn.exchange`."""
 
     def __init__(self, channels: int, dim: int, dims: tuple[int, ...] = (1, 2, 3)):
         super().__init__()

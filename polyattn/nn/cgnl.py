@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
-
 from torch import Tensor, nn
 
 from polyattn import catalog
@@ -74,6 +72,6 @@ class CGNL(Block):
         """(B, channels, *spatial) to the same shape."""
         self.check(x)
         y = self._attended({"x": positions_first(x, 1), **self.spec_parameters()})
-        summands = prod(x.shape[2:]) * self.group_width
+        summands = self.positions.count(x) * self.group_width
         y = y.to(self.gn.weight.dtype) * (summands**0.5 if self.scale else summands)
         return x + self.gn(channels_first(y, x, 1))

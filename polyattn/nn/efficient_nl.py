@@ -85,7 +85,7 @@ class EfficientNL(Block):
         self.check(x)
         query, key, value = (self._heads(projection(x)) for projection in (self.queries, self.keys, self.values))
         if self.normalisation == "softmax":
-            query, key = softmax(query, 2), softmax(key, 3)
+            query, key = softmax(query, 2), self.positions.softmax(key, 3)
         query, key, value = (t.movedim(3, 1) for t in (query, key, value))
         y = self._attended({"query": query, "key": key, "value": value})
         return x + self.reprojection(channels_first(y.flatten(2), x, 1))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from polyattn import catalog
 from polyattn.errors import SizeError
 from polyattn.nn.block import BATCH_NORMS, Block, inner_width, matrix, one_of, pointwise, softmax, unit, whole
+from polyattn.nn.exchange import WHOLE, Exchange
 from polyattn.nn.function import SpecFunction
 from polyattn.nn.layouts import channels_first, positions_first
 from polyattn.nn.parts import part
@@ -87,7 +87,7 @@ class LatentGNN(Block):
         convolution, norm = self.up_channel
         y = convolution(y)
         if self.mode == "symmetric" and self.kernels[0].GraphConvWeight is None:
-            y = _summed(y, norm)
+            y = _summed(y, norm, self.positions)
         y = norm(y)
         return x + y * self.gamma if self.residual else y
 
@@ -98,6 +98,7 @@ class _Kernel(nn.Module):
     psi: nn.Sequential
     psi_v2l: nn.Sequential
     psi_l2v: nn.Sequential
+    positions: Exchange = WHOLE
 
     def __init__(self, dim: int, channels: int, nodes: int, mode: str, graph_conv: bool, objective: str):
         super().__init__()
@@ -115,7 +116,7 @@ class _Kernel(nn.Module):
     def forward(self, value: Tensor, back: Tensor) -> Tensor:
         """(B, inner, *spatial) twice to the same."""
         if self.mode == "asymmetric":
-            phi = unit(self.psi_v2l(value).flatten(2), 2)
+            phi = self.positions.unit(self.psi_v2l(value).flatten(2), 2)
             psi = unit(self.psi_l2v(back).flatten(2), 1)
         else:
             phi = psi = unit(self.psi(value).flatten(2), 1)
@@ -128,14 +129,14 @@ class _Kernel(nn.Module):
             return y
         convolution, norm, relu = self.GraphConvWeight
         y = convolution(y)
-        return relu(norm(_summed(y, norm) if self.mode == "symmetric" else y))
+        return relu(norm(_summed(y, norm, self.positions) if self.mode == "symmetric" else y))
 
 
-def _summed(mean: Tensor, norm: nn.Module) -> Tensor:
+def _summed(mean: Tensor, norm: nn.Module, positions: Exchange) -> Tensor:
     """N times the mean, in the precision of the batch norm that follows."""
     weight = norm.weight
     assert isinstance(weight, Tensor)
-    return mean.to(weight.dtype) * prod(mean.shape[2:])
+    return mean.to(weight.dtype) * positions.count(mean)
 
 
 def _projection(dim: int, inner: int, outer: int, *then: nn.Module) -> nn.Sequential:

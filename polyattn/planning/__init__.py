@@ -10,6 +10,7 @@ from polyattn.planning.choice import OBJECTIVES, Question, plan, question, ranke
 from polyattn.planning.costs import CPU, DEVICES, Device
 from polyattn.planning.graph import Graph, Step
 from polyattn.planning.plan import Plan
+from polyattn.planning.sharding import Link, Sharded, shard
 from polyattn.planning.steps import BATCH, Add, Apply, Coefficient, Constant, Contract, Identity, Leaf, Operand
 
 __all__ = [
@@ -27,11 +28,14 @@ __all__ = [
     "Graph",
     "Identity",
     "Leaf",
+    "Link",
     "Operand",
     "Plan",
     "Question",
+    "Sharded",
     "Step",
     "plan",
     "question",
     "ranked_plans",
+    "shard",
 ]

@@ -1,0 +1,150 @@
+"""`lower_sharded`: a sharded graph as a `torch.fx.GraphModule` that meets the other pieces through an `exchange`.
+
+The module's first argument is an object with the methods `sum(value)`, `max(value)`, `softmax(value, axes)` and
+`normalize(value, axes)`, each over all pieces (see `polyattn.nn.exchange.Exchange`); the rest is as in `lower`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import fx, nn
+
+from polyattn.algebra import Index
+from polyattn.language import Atoms
+from polyattn.lowering.emit import Emitter
+from polyattn.lowering.lower import argument_names, placeholder
+from polyattn.lowering.shapes import expect_shape
+from polyattn.planning import BATCH, Apply, Coefficient, Leaf, Plan, Sharded
+from polyattn.planning.sharding import ALL_REDUCE, SLICE
+from polyattn.planning.steps import numel
+
+
+@dataclass
+class ShardedEmitter(Emitter):
+    """Writes a sharded graph's nodes.
+
+    Attributes:
+        exchange: the placeholder of the object through which pieces meet.
+        local: the name of the size of a piece.
+        piece: the piece's first position and its length, which may be 0.
+    """
+
+    exchange: fx.Node | None = None
+    local: str = ""
+    piece: tuple[int, int] = (0, 0)
+
+    def size(self, index: Index) -> int:
+        return self.piece[1] if index.size == self.local else super().size(index)
+
+    def ungrouped(self, value: fx.Node, axis: int, group: Sequence[Index]) -> fx.Node:
+        """As for whole positions, with the batch's own length where an empty piece would leave it open."""
+        if len(group) > 1 and not all(map(self.size, group)):
+            lengths = (self.method("size", self.reference, 0) if i.size == BATCH else self.size(i) for i in group)
+            return self.method("unflatten", value, axis, tuple(lengths))
+        return super().ungrouped(value, axis, group)
+
+    def apply(self, node: Apply) -> fx.Node:
+        (operand,) = node.operands
+        value = self.values[operand.value]
+        if node.function == ALL_REDUCE:
+            return self.method("sum", self.exchange, value)
+        if node.function == SLICE:
+            return self.call(torch.narrow, value, operand.indices.index(node.over[0]), *self.piece)
+        if not any(i.size == self.local for i in node.over):
+            return super().apply(node)
+        axes = tuple(operand.indices.index(i) for i in node.over)
+        return self.method({"max": "amax"}.get(node.function, node.function), self.exchange, value, axes)
+
+    def summed(
+        self,
+        value: fx.Node,
+        indices: Sequence[Index],
+        memory: Sequence[Index],
+        over: Sequence[Index],
+        coefficient: Coefficient,
+    ) -> fx.Node:
+        """As for whole positions, but never a mean: that of no positions would be no number."""
+        if not any(i.size == self.local for i in over):
+            return super().summed(value, indices, memory, over, coefficient)
+        left = list(indices)
+        for group in self.pieces(memory, over):
+            value = self.method("sum", value, tuple(sorted(left.index(i) for i in group)))
+            left = [i for i in left if i not in group]
+        return self.scaled(value, coefficient)
+
+
+def lower_sharded(plan: Plan, sharded: Sharded, piece: tuple[int, int], *, channels_first: bool) -> fx.GraphModule:
+    """A sharded graph of a plan as torch operations on one piece.
+
+    Args:
+        plan: the plan at the sizes of the whole, for the names and shapes of its tensors.
+        sharded: its graph on pieces.
+        piece: the first position of this piece, and how many it has.
+        channels_first: how the inputs lie in memory; see `lower`.
+    """
+    arguments = argument_names(plan)
+    graph, spec = sharded.graph, plan.spec
+    names = graph.names((*spec.inputs, *spec.parameters))
+    emitter = ShardedEmitter(graph, names, fx.Graph(), local=sharded.local, piece=piece)
+    own = "exchange"
+    while own in {*arguments.values(), *names}:
+        own += "_"
+    emitter.exchange = placeholder(emitter.graph, own)
+    values: dict[str, fx.Node] = {}
+    whole = graph.known
+    mine = whole | {sharded.size: piece[1]}
+    used = {node.tensor for node in graph.nodes if isinstance(node, Leaf)}
+    orders: dict[str, tuple[int, ...]] = {}
+    placeholders = {tensor: placeholder(emitter.graph, name) for tensor, name in arguments.items()}
+    for tensor, given in placeholders.items():
+        batched, slots = tensor in spec.inputs, spec.shape(tensor)
+        if not batched and tensor not in used:
+            continue
+        known = mine if batched else whole
+        shape = tuple(numel([Index(0, a) for a in atoms], known) for atoms in slots)
+        checked = emitter.call(expect_shape, given, tensor, shape, batched)
+        values[tensor] = _split(emitter, checked, slots, batched, known)
+        if batched:
+            emitter.reference = emitter.reference or checked
+            count, last = sum(map(len, slots)), len(slots[-1]) if slots else 0
+            axes = range(1, count + 1)
+            orders[tensor] = (0, *axes[count - last :], *axes[: count - last]) if channels_first else (0, *axes)
+    emitter.ranks = _ranks(plan, sharded, orders)
+    emitter.run(values, orders)
+    (output,) = graph.outputs
+    emitter.graph.output(_joined(emitter, emitter.values[output.value], spec.shape(spec.output), True))
+    emitter.graph.lint()
+    return fx.GraphModule(nn.Module(), emitter.graph, class_name="LoweredPiece")
+
+
+def _split(
+    emitter: ShardedEmitter, value: fx.Node, slots: Sequence[Atoms], batched: bool, known: dict[str, int]
+) -> fx.Node:
+    """The value with one axis per atomic size instead of one per slot."""
+    for k in range(len(slots) - 1, -1, -1):
+        if len(slots[k]) > 1:
+            lengths = tuple(numel([Index(0, a)], known) for a in slots[k])
+            value = emitter.method("unflatten", value, k + int(batched), lengths)
+    return value
+
+
+def _joined(emitter: ShardedEmitter, value: fx.Node, slots: Sequence[Atoms], batched: bool) -> fx.Node:
+    for k, atoms in enumerate(slots):
+        if len(atoms) > 1:
+            start = k + int(batched)
+            value = emitter.method("flatten", value, start, start + len(atoms) - 1)
+    return value
+
+
+def _ranks(plan: Plan, sharded: Sharded, orders: dict[str, tuple[int, ...]]) -> dict[str, int]:
+    """The place of each size in the memory of the first input that has it."""
+    found: dict[str, int] = {BATCH: -1}
+    for tensor, order in orders.items():
+        sizes = [BATCH, *(a for slot in plan.spec.shape(tensor) for a in slot)]
+        for axis in order:
+            name = sharded.local if sizes[axis] == sharded.size else sizes[axis]
+            found.setdefault(name, len(found))
+    return found

@@ -1,0 +1,111 @@
+"""`Exchange`: how the pieces of a feature map meet, where a layer reduces over positions.
+
+Blocks reduce over positions through an exchange and nowhere else, so one and the same forward pass runs on a whole map
+(`Exchange`: there is one piece), on pieces that lie on different devices (`polyattn.parallel`), and on pieces that
+come one after the other (`polyattn.nn.chunked`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+L1_EPSILON = 1e-12
+NARROW = (torch.float16, torch.bfloat16)
+
+
+class Exchange:
+    """One piece, which is the whole map."""
+
+    def count(self, x: Tensor) -> int:
+        """The positions of the whole map that x (B, C, *spatial) is a piece of."""
+        return prod(x.shape[2:])
+
+    def softmax(self, x: Tensor, axis: int) -> Tensor:
+        """The softmax along an axis of positions, of 16-bit numbers in 32 bits."""
+        return torch.softmax(x, axis, dtype=torch.float32 if x.dtype in NARROW else None)
+
+    def unit(self, x: Tensor, axis: int) -> Tensor:
+        """x divided by its Euclidean norm along an axis of positions, or 0 where x is; 16 bits are squared in 32."""
+        return nn.functional.normalize(x.float() if x.dtype in NARROW else x, dim=axis).to(x.dtype)
+
+
+class Pieces(Exchange):
+    """Pieces that meet in two ways, which subclasses define: by sums and by maxima of values of one shape.
+
+    Attributes:
+        axis: the axis of the map (B, C, *spatial) that is cut.
+        counts: how many rows along it each piece has.
+        rank: which piece this is.
+        rest: positions of one row.
+        counting: whether this pass counts for running statistics.
+        device: the type of the device that plans are made for; None for the tensors' own.
+    """
+
+    def __init__(self, axis: int):
+        self.axis, self.rank, self.rest, self.counting = axis, 0, 1, True
+        self.counts: tuple[int, ...] = ()
+        self.device: str | None = None
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum over all pieces, differentiable: every piece gets it, and its gradient is the sum of theirs."""
+        raise NotImplementedError
+
+    def maximum(self, value: Tensor) -> Tensor:
+        """The elementwise maximum over all pieces, without a gradient."""
+        raise NotImplementedError
+
+    def count(self, x: Tensor) -> int:
+        """The positions of the whole map that x (B, C, *spatial) is a piece of."""
+        return sum(self.counts) * self.rest
+
+    def softmax(self, x: Tensor, axes: int | Sequence[int]) -> Tensor:
+        """The softmax over axes that are cut: the maximum of all pieces first, then the sum. 16 bits are summed in 32.
+
+        Two reductions forward, the sum again backward.
+        """
+        axes = _tuple(axes)
+        wide = x.float() if x.dtype in NARROW else x
+        top = self.maximum(_largest(wide.detach(), axes))
+        powers = torch.exp(wide - top)
+        return (powers / self.sum(powers.sum(axes, keepdim=True))).to(x.dtype)
+
+    def normalize(self, x: Tensor, axes: int | Sequence[int]) -> Tensor:
+        """x divided by the sum of its absolute values over axes that are cut."""
+        return x / self.sum(x.abs().sum(_tuple(axes), keepdim=True)).clamp_min(L1_EPSILON)
+
+    def unit(self, x: Tensor, axes: int | Sequence[int]) -> Tensor:
+        """x divided by its Euclidean norm along axes that are cut, or 0 where x is; 16 bits are squared in 32."""
+        wide = x.float() if x.dtype in NARROW else x
+        squares = self.sum(wide.square().sum(_tuple(axes), keepdim=True))
+        return (wide / squares.clamp_min(L1_EPSILON**2).sqrt()).to(x.dtype)
+
+    def amax(self, x: Tensor, axes: int | Sequence[int]) -> Tensor:
+        """The maximum over axes that are cut. Where a gradient is wanted, equal maxima share it."""
+        axes = _tuple(axes)
+        top = self.maximum(_largest(x.detach(), axes))
+        if torch.is_grad_enabled() and x.requires_grad:
+            mine = x.detach() == top
+            many = self.sum(mine.sum(axes, keepdim=True).to(x.dtype))
+            share = self.sum(torch.where(mine, x, 0).sum(axes, keepdim=True)) / many
+            top = top + (share - share.detach())
+        return top.squeeze(axes)
+
+
+def _tuple(axes: int | Sequence[int]) -> tuple[int, ...]:
+    return (axes,) if isinstance(axes, int) else tuple(axes)
+
+
+def _largest(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """The maximum over axes, which stay with length 1; of nothing, minus infinity."""
+    if all(x.shape[axis] for axis in axes):
+        return x.amax(axes, keepdim=True)
+    shape = [1 if axis in axes else length for axis, length in enumerate(x.shape)]
+    return x.new_full(shape, -torch.inf)
+
+
+WHOLE = Exchange()
+"""There is one piece."""

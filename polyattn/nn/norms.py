@@ -1,0 +1,90 @@
+"""Batch and group norms whose statistics are those of all pieces of a map."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from polyattn.nn.exchange import NARROW, Pieces
+
+
+class PieceBatchNorm(_BatchNorm):
+    """Batch norm of a piece (B, C, *spatial) with the mean and variance of the whole map, which every piece keeps."""
+
+    exchange: Pieces
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        pass
+
+    def forward(self, input: Tensor) -> Tensor:
+        own = self.running_mean is not None
+        if not self.training and own:
+            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        wide = input.float() if input.dtype in NARROW else input
+        axes = (0, *range(2, input.dim()))
+        number = input.shape[0] * self.exchange.count(input)
+        if number < 2:
+            raise ValueError("batch norm in training needs more than one position")
+        mean = self.exchange.sum(wide.sum(axes)) / number
+        centred = wide - _along_channels(mean, input)
+        variance = self.exchange.sum(centred.square().sum(axes)) / number
+        if self.training and own and self.exchange.counting:
+            self._keep(mean.detach(), variance.detach() * (number / (number - 1)))
+        scale = (variance + self.eps).rsqrt()
+        scale = scale if self.weight is None else scale * self.weight
+        y = centred * _along_channels(scale, input)
+        return (y if self.bias is None else y + _along_channels(self.bias, input)).to(input.dtype)
+
+    def _keep(self, mean: Tensor, variance: Tensor) -> None:
+        """Update the running statistics, as torch's batch norm."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        with torch.no_grad():
+            self.num_batches_tracked.add_(1)
+            share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+            self.running_var.lerp_(variance.to(self.running_var.dtype), share)
+
+
+class PieceGroupNorm(nn.GroupNorm):
+    """Group norm of a piece (B, C, *spatial) with the mean and variance of the whole map."""
+
+    exchange: Pieces
+
+    def forward(self, input: Tensor) -> Tensor:
+        wide = input.float() if input.dtype in NARROW else input
+        x = wide.flatten(2).unflatten(1, (self.num_groups, -1))
+        number = x.shape[2] * self.exchange.count(input)
+        mean = self.exchange.sum(x.sum((2, 3), keepdim=True)) / number
+        centred = x - mean
+        variance = self.exchange.sum(centred.square().sum((2, 3), keepdim=True)) / number
+        y = (centred * (variance + self.eps).rsqrt()).flatten(1, 2).unflatten(2, input.shape[2:])
+        if self.affine:
+            y = y * _along_channels(self.weight, input) + _along_channels(self.bias, input)
+        return y.to(input.dtype)
+
+
+def _along_channels(values: Tensor, x: Tensor) -> Tensor:
+    return values.view(-1, *(1,) * (x.dim() - 2))
+
+
+class PieceConvolution(nn.Module):
+    """A 1x1 convolution that also takes maps without positions, which torch's does not."""
+
+    in_channels: int
+    out_channels: int
+    groups: int
+    weight: Tensor
+    bias: Tensor | None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.numel():
+            convolve = (F.conv1d, F.conv2d, F.conv3d)[x.dim() - 3]
+            return convolve(x, self.weight, self.bias, groups=self.groups)
+        rows = x.movedim(1, -1).unflatten(-1, (self.groups, 1, -1))
+        weight = self.weight.flatten(1).unflatten(0, (self.groups, -1)).transpose(1, 2)
+        y = torch.matmul(rows, weight).flatten(-3)
+        return (y if self.bias is None else y + self.bias).movedim(-1, 1)

@@ -1,0 +1,153 @@
+"""`piecewise`: a module's twin that computes on a piece of the positions, with the module's own parameters."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from polyattn.errors import ShardingError
+from polyattn.nn.a2 import A2
+from polyattn.nn.attention import Attention
+from polyattn.nn.axial import Axial
+from polyattn.nn.bat_block import BATBlock
+from polyattn.nn.bat_transform import BATransform
+from polyattn.nn.block import Block
+from polyattn.nn.cgnl import CGNL
+from polyattn.nn.criss_cross import CrissCross
+from polyattn.nn.efficient_nl import EfficientNL
+from polyattn.nn.exchange import Pieces
+from polyattn.nn.function import SpecFunction
+from polyattn.nn.glore import GloRe
+from polyattn.nn.latent_gnn import LatentGNN, _Kernel
+from polyattn.nn.non_local import NonLocal
+from polyattn.nn.norms import PieceBatchNorm, PieceConvolution, PieceGroupNorm
+from polyattn.nn.pieces import PieceFunction
+from polyattn.planning import Link
+
+POINTWISE = (nn.Identity, nn.ReLU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Sequential, nn.ModuleList, nn.ModuleDict)
+FLAT = (EfficientNL, A2, CGNL, GloRe, LatentGNN, _Kernel, NonLocal)
+"""Blocks whose specifications have all positions in one axis N."""
+
+
+def piecewise(module: nn.Module, exchange: Pieces, link: Link | None = None) -> nn.Module:
+    """A twin of a module for pieces of maps (B, C, *spatial) that are cut along `exchange.axis`.
+
+    It shares nothing that changes: its parameters and buffers are to be given by `torch.func.functional_call`.
+
+    Raises:
+        ShardingError: a layer in it has no such form; says which and why.
+    """
+    return _twin(module, exchange, link or Link(), "")
+
+
+def _twin(module: nn.Module, exchange: Pieces, link: Link, name: str) -> nn.Module:
+    twin = copy.copy(module)
+    state = twin.__dict__
+    for held in ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks"):
+        state[held] = copy.copy(state[held])
+    if isinstance(module, _BatchNorm):
+        twin.__class__ = PieceBatchNorm
+        state["exchange"] = exchange
+    elif isinstance(module, nn.GroupNorm):
+        twin.__class__ = PieceGroupNorm
+        state["exchange"] = exchange
+    elif isinstance(module, _ConvNd):
+        if set(module.kernel_size) | set(module.stride) != {1} or any(p not in (0, "valid") for p in module.padding):
+            raise _refusal(module, name, "a convolution of more than one position needs its neighbours' rows")
+        twin.__class__ = PieceConvolution
+    elif isinstance(module, Attention):
+        _attention(module, state, exchange, link, name)
+    elif isinstance(module, Block | _Kernel):
+        _block(module, twin, exchange, link, name)
+    elif not isinstance(module, POINTWISE) and type(module).__module__ != "polyattn.nn.conv_norm":
+        raise _refusal(module, name, "what it does to positions is not known here")
+    for child, part in module._modules.items():
+        if part is not None:
+            state["_modules"][child] = _twin(part, exchange, link, f"{name}.{child}".lstrip("."))
+    return twin
+
+
+def _attention(module: Attention, state: dict[str, Any], exchange: Pieces, link: Link, name: str) -> None:
+    sizes, flat = module.position_sizes, len(module.position_sizes) == 1
+    size = sizes[0] if flat else _at(sizes, exchange, module, name)
+    atoms = module.spec.sizes.atoms(size)
+    if size.isdigit() or len(atoms) > 1:
+        raise _refusal(module, name, f"its positions {size} are {'a fixed number' if size.isdigit() else 'split'}")
+    if flat and exchange.axis > 2 and any(size in atoms for p in module.spec.parameters for atoms in _atoms(module, p)):
+        raise _refusal(module, name, f"a parameter has an axis of its positions {size}, so cut along the first axis")
+    state["_function"] = PieceFunction(module._function, exchange, size, flat, link)
+    state["_check"] = _unchecked
+
+
+def _atoms(module: Attention, parameter: str) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(atoms) for atoms in module.spec.shape(parameter))
+
+
+def _block(module: nn.Module, twin: nn.Module, exchange: Pieces, link: Link, name: str) -> None:
+    state = twin.__dict__
+    reason = _reason(module, exchange)
+    if reason:
+        raise _refusal(module, name, reason)
+    flat = isinstance(module, FLAT)
+    size = "N" if flat else _at(("H", "W"), exchange, module, name)
+    if isinstance(module, Axial):
+        twin.__class__, size = AxialPiece, "W"
+    for attribute, value in list(state.items()):
+        if isinstance(value, SpecFunction) and any(size == s for s in value.position_sizes):
+            made = PieceFunction(value, exchange, size, flat, link)
+            state["_cut_lines" if isinstance(module, Axial) else attribute] = made
+    state["positions"], state["check"] = exchange, _unchecked
+
+
+class AxialPiece(Axial):
+    """Axial attention on a piece: lines that are cut meet through the exchange, others are whole."""
+
+    _cut_lines: PieceFunction
+    positions: Pieces
+
+    def _along(self, x: Tensor, axis: int, layers: nn.ModuleDict) -> Tensor:
+        if axis != self.positions.axis and not x.numel():
+            return layers["value"](x)  # nothing to attend to, and nothing that would
+        whole = self._lines
+        try:
+            if axis == self.positions.axis:
+                self.__dict__["_lines"] = self._cut_lines
+            return super()._along(x, axis, layers)
+        finally:
+            self.__dict__["_lines"] = whole
+
+
+def _reason(module: nn.Module, exchange: Pieces) -> str:
+    """Why a block cannot be cut."""
+    if isinstance(module, NonLocal):
+        if module.similarity != "dot_product":
+            return f"its similarities ({module.similarity}) compare every position with every other"
+        if module.sub_sample > 1:
+            return "its pooling windows lie across the cuts"
+    if isinstance(module, CrissCross | Axial) and module.normalisation == "softmax":
+        return "its softmax compares a position with others along the axis that is cut; with 'scaling' it can be cut"
+    if isinstance(module, BATransform | BATBlock):
+        return "its matrices mix rows with rows and columns with columns"
+    if not isinstance(module, (*FLAT, CrissCross, Axial)):
+        return "it has no form for pieces"
+    return ""
+
+
+def _at(sizes: tuple[str, ...], exchange: Pieces, module: nn.Module, name: str) -> str:
+    axis = exchange.axis - 2
+    if not 0 <= axis < len(sizes):
+        raise _refusal(module, name, f"its positions have {len(sizes)} axes, and axis {exchange.axis} is none of them")
+    return sizes[axis]
+
+
+def _unchecked(x: Tensor) -> None:
+    """A piece may be empty; the whole is checked before it is cut."""
+
+
+def _refusal(module: nn.Module, name: str, reason: str) -> ShardingError:
+    where = f" ('{name}')" if name else ""
+    return ShardingError(f"{type(module).__name__}{where} cannot be cut along its positions: {reason}")

@@ -1,0 +1,12 @@
+"""Stage 6, parallel: layers whose positions are spread over devices, on `torch.distributed`.
+
+Input: a module of `polyattn.nn` and a device mesh. Output: the same function of a map of which each process has its own
+rows, forward and backward. What holds afterwards: the result is that of one device up to rounding, and what crosses
+between devices does not grow with the number of positions.
+"""
+
+from polyattn.parallel.communication import Communication, Traffic, communication
+from polyattn.parallel.sharded import ShardedPositions, shard_positions
+from polyattn.planning import Link
+
+__all__ = ["Communication", "Link", "ShardedPositions", "Traffic", "communication", "shard_positions"]

@@ -1,0 +1,77 @@
+"""`Collectives`: pieces on the devices of a mesh, which meet by functional collectives of `torch.distributed`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed._functional_collectives as functional
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+
+from polyattn.nn.exchange import Pieces
+
+
+class Collectives(Pieces):
+    """One piece on each device of a mesh with one axis.
+
+    The collectives are functional, so `torch.compile` and `CommDebugMode` see them.
+    """
+
+    def __init__(self, mesh: DeviceMesh, axis: int):
+        super().__init__(axis)
+        self.mesh = mesh
+        self.rank = mesh.get_local_rank()
+
+    def sum(self, value: Tensor) -> Tensor:
+        return AllReduce.apply(value, self.mesh)
+
+    def maximum(self, value: Tensor) -> Tensor:
+        return reduced(value, "max", self.mesh)
+
+
+class AllReduce(torch.autograd.Function):
+    """The sum over devices; the gradient of each summand is the sum of the devices' gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, mesh: DeviceMesh) -> Tensor:
+        ctx.mesh = mesh
+        return reduced(value, "sum", mesh)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return AllReduce.apply(gradients[0], ctx.mesh), None
+
+
+class Replicate(torch.autograd.Function):
+    """Parameters as they are; each device's gradients are added up, all of one dtype in one collective."""
+
+    @staticmethod
+    def forward(ctx: Any, mesh: DeviceMesh, *parameters: Tensor) -> tuple[Tensor, ...]:
+        ctx.mesh = mesh
+        return tuple(p.view_as(p) for p in parameters)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        found: list[Tensor | None] = [None] * len(gradients)
+        wanted = [k for k in range(len(gradients)) if ctx.needs_input_grad[1 + k]]
+        for dtype in dict.fromkeys(gradients[k].dtype for k in wanted):
+            some = [k for k in wanted if gradients[k].dtype == dtype]
+            flat = torch.cat([gradients[k].reshape(-1) for k in some])
+            parts = AllReduce.apply(flat, ctx.mesh).split([gradients[k].numel() for k in some])
+            for k, part in zip(some, parts, strict=True):
+                found[k] = part.view(gradients[k].shape)
+        return None, *found
+
+
+def reduced(value: Tensor, operation: str, mesh: DeviceMesh) -> Tensor:
+    """The sum or maximum over the devices of a mesh."""
+    made = functional.all_reduce(value.contiguous(), operation, (mesh, 0))
+    return functional.wait_tensor(made)
+
+
+def agreed_counts(own: int, mesh: DeviceMesh) -> tuple[int, ...]:
+    """How many rows each device has: one all-gather of a number."""
+    mine = torch.tensor([own], dtype=torch.int64, device=mesh.device_type)
+    every = functional.wait_tensor(functional.all_gather_tensor(mine, 0, (mesh, 0)))
+    return tuple(int(n) for n in every.tolist())

@@ -1,0 +1,210 @@
+"""`communication`: what a layer whose positions are spread over devices exchanges, counted before anything is sent.
+
+The layer's form for pieces runs on meta tensors, and an exchange that sends nothing counts what it is asked to reduce.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from polyattn.errors import SizeError
+from polyattn.nn.attention import Attention
+from polyattn.nn.block import Block
+from polyattn.nn.exchange import Pieces
+from polyattn.nn.piecewise import piecewise
+from polyattn.planning import Link
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What one layer reduces over the devices in one call.
+
+    Attributes:
+        layer: its name in the module; empty for the module itself.
+        forward, backward: bytes of the values that are reduced, those of one device.
+        forward_reductions, backward_reductions: in so many all-reduces.
+    """
+
+    layer: str
+    forward: int = 0
+    backward: int = 0
+    forward_reductions: int = 0
+    backward_reductions: int = 0
+
+    def plus(self, payload: int, backward: bool) -> Traffic:
+        """One reduction more, and its gradient's."""
+        return Traffic(
+            self.layer,
+            self.forward + payload,
+            self.backward + payload * backward,
+            self.forward_reductions + 1,
+            self.backward_reductions + backward,
+        )
+
+
+@dataclass(frozen=True)
+class Communication:
+    """What one call exchanges.
+
+    Attributes:
+        layers: by layer, without the gradients of parameters.
+        parameters: bytes of the gradients of parameters, which are reduced once at the end of the backward pass.
+        devices: so many pieces.
+        map_bytes: of the whole map. Gathering it would send the other devices' share of that to each.
+    """
+
+    layers: tuple[Traffic, ...]
+    parameters: int
+    devices: int
+    map_bytes: int
+
+    @property
+    def forward(self) -> int:
+        """Bytes that are reduced over the devices in the forward pass."""
+        return sum(t.forward for t in self.layers)
+
+    @property
+    def backward(self) -> int:
+        """Bytes that are reduced over the devices in the backward pass, gradients of parameters included."""
+        return sum(t.backward for t in self.layers) + self.parameters
+
+    @property
+    def sent(self) -> float:
+        """Bytes that each device sends in both passes, by all-reduces on a ring: 2 (P - 1) / P of what is reduced."""
+        return 2 * (self.devices - 1) / self.devices * (self.forward + self.backward)
+
+    @property
+    def gathering(self) -> float:
+        """Bytes that each device would send if the map were gathered instead, forward only."""
+        return (self.devices - 1) / self.devices * self.map_bytes
+
+    def seconds(self, link: Link) -> float:
+        """The time of all reductions on a ring, one after the other."""
+        messages = sum(t.forward_reductions + t.backward_reductions for t in self.layers) + bool(self.parameters)
+        return link.seconds(self.forward + self.backward, self.devices, messages)
+
+    def __str__(self) -> str:
+        rows = [
+            f"{t.layer or '(the layer)'}: {t.forward:,} bytes forward, {t.backward:,} backward" for t in self.layers
+        ]
+        return "\n".join(
+            (
+                *rows,
+                f"gradients of parameters: {self.parameters:,} bytes",
+                f"reduced over {self.devices} devices: {self.forward:,} bytes forward, {self.backward:,} backward",
+                f"each device sends {self.sent:,.0f} bytes; gathering the map would send {self.gathering:,.0f}",
+            )
+        )
+
+
+def communication(
+    module: nn.Module,
+    shape: Sequence[int],
+    devices: int,
+    *,
+    dim: int = 2,
+    link: Link | None = None,
+    device: str = "cpu",
+    training: bool = True,
+    input_gradient: bool = True,
+    reduce_gradients: bool = True,
+) -> Communication:
+    """What a layer exchanges in one call on maps of a shape that are spread over devices; nothing is sent or computed.
+
+    Args:
+        module: as for `shard_positions`.
+        shape: of the whole map, (B, C, *spatial).
+        devices: so many pieces, as even as can be.
+        dim: the axis that is spread.
+        link: what connects the devices, for the choice of the order of contraction.
+        device: the type of the devices, for the same.
+        training: whether a backward pass follows.
+        input_gradient: whether the input's gradient is wanted.
+        reduce_gradients: whether the gradients of parameters are added up.
+
+    Raises:
+        ShardingError: the layer cannot be cut.
+    """
+    if len(shape) <= dim or not all(shape[1:]):
+        raise SizeError(f"the shape of the whole map must be (B, C, *spatial) with an axis {dim}, not {tuple(shape)}")
+    exchange = _Counter(dim)
+    twin = piecewise(module, exchange, link)
+    exchange.counts = even_counts(shape[dim], devices)
+    exchange.rest = prod(n for axis, n in enumerate(shape[2:], 2) if axis != dim)
+    exchange.device = device
+    _named_layers(twin, exchange)
+    named = dict(module.named_parameters())
+    state = {name: _meta(p, training and p.requires_grad) for name, p in named.items()}
+    state |= {name: _meta(b, False) for name, b in module.named_buffers()}
+    dtype = next((p.dtype for p in named.values() if p.is_floating_point()), torch.float32)
+    piece = [*shape[:dim], exchange.counts[0], *shape[dim + 1 :]]
+    x = torch.empty(piece, dtype=dtype, device="meta", requires_grad=training and input_gradient)
+    with torch.set_grad_enabled(training):
+        functional_call(twin, state, (x,))
+    wanted = [p for p in named.values() if p.requires_grad] if training and reduce_gradients else []
+    gradients = sum(p.numel() * p.element_size() for p in wanted)
+    return Communication(
+        tuple(exchange.layers.values()), gradients, devices, prod(shape) * torch.empty(0, dtype=dtype).element_size()
+    )
+
+
+def even_counts(length: int, pieces: int) -> tuple[int, ...]:
+    """How many rows each piece has, as `torch.chunk` and DTensor cut them: the last ones may be shorter, or empty.
+
+    >>> even_counts(7, 4)
+    (2, 2, 2, 1)
+    """
+    each = -(-length // pieces)
+    return tuple(min(each, max(0, length - piece * each)) for piece in range(pieces))
+
+
+@dataclass(eq=False)
+class _Counter(Pieces):
+    """Counts what it is asked to reduce, by layer."""
+
+    axis: int
+    layers: dict[str, Traffic] = field(default_factory=dict)
+    where: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__(self.axis)
+        self.counting = False
+
+    def sum(self, value: Tensor) -> Tensor:
+        self._count(value, torch.is_grad_enabled() and value.requires_grad)
+        return value
+
+    def maximum(self, value: Tensor) -> Tensor:
+        self._count(value, False)
+        return value.detach()
+
+    def _count(self, value: Tensor, backward: bool) -> None:
+        name = self.where[0] if self.where else ""
+        payload = value.numel() * value.element_size()
+        self.layers[name] = self.layers.get(name, Traffic(name)).plus(payload, backward)
+
+
+def _named_layers(twin: nn.Module, exchange: _Counter) -> None:
+    """Tell the counter which layer runs."""
+
+    def enter(name: str) -> Any:
+        return lambda *_: exchange.where.append(name)
+
+    def leave(*_: Any) -> None:
+        exchange.where.pop()
+
+    for name, module in twin.named_modules():
+        if isinstance(module, Attention | Block) or "exchange" in module.__dict__:
+            module.register_forward_pre_hook(enter(name))
+            module.register_forward_hook(leave)
+
+
+def _meta(tensor: Tensor, gradient: bool) -> Tensor:
+    return torch.empty_like(tensor, device="meta").requires_grad_(gradient)

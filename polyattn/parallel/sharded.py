@@ -1,0 +1,162 @@
+"""`shard_positions`: a layer whose feature map is spread over devices by its positions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Shard
+from torch.func import functional_call
+
+from polyattn.errors import ShardingError, SizeError
+from polyattn.nn.piecewise import piecewise
+from polyattn.parallel.collectives import Collectives, Replicate, agreed_counts
+from polyattn.parallel.communication import Communication, communication, even_counts
+from polyattn.planning import Link
+
+
+def shard_positions(
+    module: nn.Module,
+    mesh: DeviceMesh,
+    *,
+    dim: int = 2,
+    counts: Sequence[int] | None = None,
+    link: Link | None = None,
+    reduce_gradients: bool = True,
+) -> ShardedPositions:
+    """A layer that computes on maps whose positions are spread over a device mesh.
+
+    Each process passes its own rows along `dim` and gets their rows of the result; pieces may differ in length, and be
+    empty. The layer's plan says which steps sum over positions, and exactly there the devices' sums are added up, so
+    what crosses does not grow with the map: C numbers a sample for Poly-NL, R x S for E-NL. The order of contraction is
+    chosen with what it exchanges.
+
+    Args:
+        module: an `Attention`, a block of `polyattn.nn` without similarities of positions, or an `nn.Sequential` of
+            such, of 1x1 convolutions, norms and activations. Its parameters are shared, not copied, and are the same
+            on all devices.
+        mesh: with one axis (of a larger mesh, `mesh["name"]`).
+        dim: the axis of (B, C, *spatial) that is spread.
+        counts: how many rows each process has, if that is known. Otherwise they are agreed on at each call, by one
+            all-gather of a number. Settable later as the attribute `counts`. Not needed for a `DTensor`.
+        link: what connects the devices, for the choice of the order of contraction.
+        reduce_gradients: whether gradients of parameters are added up over the mesh. Without it each device has a
+            summand of them, to be added up by a data-parallel wrapper over a larger mesh (DDP, FSDP2), which then has
+            to sum, not to average, over this axis.
+
+    Returns:
+        A module that takes and returns local tensors, or `DTensor`s with `Shard(dim)`.
+
+    Raises:
+        ShardingError: the layer needs positions of several devices at once; says which layer and why. For an
+            `Attention`, whose plan depends on the sizes, at the first call.
+    """
+    return ShardedPositions(module, mesh, dim, counts, link or Link(), reduce_gradients)
+
+
+class ShardedPositions(nn.Module):
+    """What `shard_positions` returns.
+
+    Attributes:
+        module: the layer as it was.
+        counts: how many rows each process has, or None where that is agreed on at each call.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        mesh: DeviceMesh,
+        dim: int,
+        counts: Sequence[int] | None,
+        link: Link,
+        reduce_gradients: bool,
+    ):
+        super().__init__()
+        if mesh.ndim != 1:
+            raise ShardingError(f"the mesh must have one axis, not {mesh.ndim}: take one, as in mesh['name']")
+        if isinstance(dim, bool) or not isinstance(dim, int) or dim < 2:
+            raise ShardingError(f"dim must be an axis of positions of (B, C, *spatial), 2 or more, not {dim!r}")
+        self.module, self.mesh, self.dim, self.link = module, mesh, dim, link
+        self.reduce_gradients = reduce_gradients
+        self.counts = None if counts is None else tuple(counts)
+        self._last: tuple[int, ...] | None = None
+        self._exchange = Collectives(mesh, dim)
+        self._twins = (piecewise(module, self._exchange, link),)  # in a tuple: no submodule, it owns nothing
+
+    def forward(self, x: Tensor) -> Tensor:
+        """This process's rows (B, C, *spatial) to the same, or such a DTensor to the same."""
+        if isinstance(x, DTensor):
+            counts = self._placed(x)
+            y = self._local(x.to_local(), counts)
+            return DTensor.from_local(y, x.device_mesh, x.placements, run_check=False, shape=x.shape, stride=x.stride())
+        return self._local(x, self.counts)
+
+    def _local(self, x: Tensor, counts: tuple[int, ...] | None) -> Tensor:
+        own = x.shape[self.dim] if x.dim() > self.dim else 0
+        if counts is None:
+            counts = agreed_counts(own, self.mesh)
+        self._check(x, own, counts)
+        self._last = (*x.shape[: self.dim], sum(counts), *x.shape[self.dim + 1 :])
+        exchange = self._exchange
+        exchange.counts = counts
+        exchange.rest = prod([n for axis, n in enumerate(x.shape[2:], 2) if axis != self.dim])
+        (twin,) = self._twins
+        if not torch.compiler.is_compiling():
+            for mine, theirs in zip(twin.modules(), self.module.modules(), strict=True):
+                mine.training = theirs.training
+        return functional_call(twin, {**self._parameters_here(), **dict(self.module.named_buffers())}, (x,))
+
+    def communication(self, shape: Sequence[int] | None = None) -> Communication:
+        """What one call exchanges on maps of a shape, layer by layer, forward and backward, counted without sending.
+
+        Args:
+            shape: of the whole map, (B, C, *spatial); by default that of the last call.
+        """
+        if shape is None:
+            if self._last is None:
+                raise SizeError("communication() needs the shape of the whole map before the first call")
+            shape = self._last
+        return communication(
+            self.module,
+            tuple(shape),
+            self.mesh.size(),
+            dim=self.dim,
+            link=self.link,
+            device=self.mesh.device_type,
+            reduce_gradients=self.reduce_gradients,
+        )
+
+    def _parameters_here(self) -> dict[str, Tensor]:
+        named = dict(self.module.named_parameters())
+        if not (self.reduce_gradients and named and torch.is_grad_enabled()):
+            return dict(named)
+        return dict(zip(named, Replicate.apply(self.mesh, *named.values()), strict=True))
+
+    def _check(self, x: Tensor, own: int, counts: tuple[int, ...]) -> None:
+        if x.dim() <= self.dim:
+            raise SizeError(f"the map is spread along axis {self.dim}, but its piece has the shape {tuple(x.shape)}")
+        if len(counts) != self.mesh.size():
+            raise SizeError(f"counts has {len(counts)} numbers for {self.mesh.size()} processes")
+        if counts[self._exchange.rank] != own:
+            raise SizeError(
+                f"process {self._exchange.rank} has {own} rows along axis {self.dim}, but counts = {counts} says"
+                f" {counts[self._exchange.rank]}"
+            )
+        if not sum(counts) or not all([n for axis, n in enumerate(x.shape) if axis > 1 and axis != self.dim]):
+            raise SizeError(f"the map has no positions: a piece has the shape {tuple(x.shape)}")
+        if not x.is_floating_point():
+            raise SizeError(f"the input must be of a floating dtype, not {x.dtype}")
+
+    def _placed(self, x: DTensor) -> tuple[int, ...]:
+        """The rows of each process, as DTensor spreads them."""
+        if x.device_mesh != self.mesh or tuple(x.placements) != (Shard(self.dim),):
+            raise ShardingError(
+                f"the DTensor must lie on the layer's mesh with placement Shard({self.dim}), not {x.placements}"
+            )
+        return even_counts(x.shape[self.dim], self.mesh.size())
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}, mesh={self.mesh.size()} devices, counts={self.counts}"

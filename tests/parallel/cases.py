@@ -1,0 +1,73 @@
+"""Layers that can be spread over positions, with weights for which every parameter matters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+import polyattn as pa
+
+SHAPE = (2, 8, 7, 5)
+INNER = {"R": 3, "V": 4, "D": 4, "G": 2, "J": 2, "S": 2, "K": 3, "M": 2}
+
+
+def of(name: str, **options: object) -> Callable[[], nn.Module]:
+    """`Attention` of a catalogue entry."""
+
+    def make() -> nn.Module:
+        spec = pa.catalog.get(name, **options)
+        own = {s: n for s, n in INNER.items() if s in spec.sizes.names}
+        if name == "ba_transform":
+            own = {"H": 7, "W": 5, "G": 2, "K": 3}
+        return pa.nn.Attention(spec, 8, sizes=own, beta=0.7)
+
+    return make
+
+
+LAYERS: dict[str, Callable[[], nn.Module]] = {
+    "nl": of("nl"),
+    "poly_nl": of("poly_nl"),
+    "poly_nl reduced": of("poly_nl", reduced=True),
+    "e_nl": of("e_nl"),
+    "e_nl softmax": of("e_nl", softmax=True),
+    "a2_net": of("a2_net"),
+    "a2_net softmax": of("a2_net", softmax=True),
+    "latent_gnn": of("latent_gnn"),
+    "glore": of("glore"),
+    "glore relu": of("glore", relu=True),
+    "cgnl": of("cgnl", mean=True),
+    "criss_cross": of("criss_cross", mean=True),
+    "axial height": of("axial", axis="height", mean=True),
+    "axial width": of("axial", axis="width", softmax=True),
+    "ba_transform": of("ba_transform"),
+    "PolyNL": lambda: pa.nn.PolyNL(8, 2, beta=0.5),
+    "EfficientNL": lambda: pa.nn.EfficientNL(8, heads=2),
+    "A2": lambda: pa.nn.A2(8, zero_init=False),
+    "CGNL": lambda: pa.nn.CGNL(8, groups=2, zero_init=False),
+    "GloRe": lambda: pa.nn.GloRe(8, zero_init=False),
+    "LatentGNN": lambda: pa.nn.LatentGNN(8, [5, 3]),
+    "LatentGNN symmetric": lambda: pa.nn.LatentGNN(8, [5], mode="symmetric", graph_conv=True),
+    "NonLocal": lambda: pa.nn.NonLocal(8, similarity="dot_product", zero_init=False),
+    "CrissCross": lambda: pa.nn.CrissCross(8, 4, normalisation="scaling"),
+    "Axial": lambda: pa.nn.Axial(8, 4, normalisation="scaling"),
+    "a small network": lambda: nn.Sequential(
+        nn.Conv2d(8, 6, 1), nn.BatchNorm2d(6), nn.ReLU(), pa.nn.PolyNL(6, beta=0.5), pa.nn.EfficientNL(6)
+    ),
+}
+
+TRAINED_NORM = ("A2", "GloRe", "LatentGNN", "LatentGNN symmetric", "NonLocal", "a small network")
+"""Layers with a batch norm, whose statistics are those of all pieces."""
+
+
+def made(name: str, dtype: torch.dtype) -> nn.Module:
+    """The layer with seeded weights; scalars that start at 0 do not."""
+    torch.manual_seed(1)
+    layer = LAYERS[name]()
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            if not parameter.any():
+                parameter.copy_(0.5 + 0.5 * torch.rand(parameter.shape, generator=generator))
+    return layer.to(dtype)

@@ -1,0 +1,44 @@
+"""Layers whose positions are spread over 2, 3 and 4 processes, uneven and empty pieces among them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from tests.parallel.cases import LAYERS
+
+TOLERANCE = {"torch.float32": 1e-6, "torch.float64": 1e-12}
+
+
+@cache
+def world(size: int) -> dict:
+    """What a world of so many processes measured; it is started once."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder, "rows.json")
+        command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("world.py")), str(size), str(file)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+        assert done.returncode == 0, done.stderr[-4000:]
+        return json.loads(file.read_text())
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_a_layer_on_pieces_is_the_layer_and_sends_what_its_plan_says(size: int):
+    rows = world(size)["every_layer"]
+    assert {row["layer"] for row in rows} == set(LAYERS)
+    wrong = [
+        row
+        for row in rows
+        if not max(row["forward"], row["backward"], row["statistics"]) <= TOLERANCE[row["dtype"]]
+        or row["sent"] != row["planned"]
+    ]
+    assert not wrong
+    assert all(min(row["sent"]) > 0 for row in rows if row["layer"] != "axial width")
+    for part in ("columns", "agreed", "distributed_tensors", "compiled"):
+        for row in world(size)[part]:
+            assert max(v for k, v in row.items() if k in ("error", "forward", "backward")) <= 1e-12, (part, row)

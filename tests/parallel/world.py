@@ -1,0 +1,201 @@
+"""A world of gloo processes: runs all cases in it, once, and writes what it measured as JSON.
+
+    python world.py PROCESSES FILE [PART ...]
+
+Everything is imported before the processes are forked, so they start at once.
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import json
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor, Shard
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import polyattn as pa
+import polyattn.parallel
+from tests.parallel.cases import LAYERS, SHAPE, made
+
+CUTS = {
+    2: [((5, 2), torch.float32), ((0, 7), torch.float64)],
+    3: [((3, 0, 4), torch.float32)],
+    4: [((2, 0, 4, 1), torch.float32)],
+}
+
+
+class Sent(TorchDispatchMode):
+    """Counts the bytes that are really given to all-reduces."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(func)
+        if "c10d" in name and "wait_tensor" not in name and "_wrap_" not in name:
+            assert "all_reduce" in name, name
+            self.bytes += args[0].numel() * args[0].element_size()
+        return func(*args, **(kwargs or {}))
+
+
+def worst(value: float) -> float:
+    """The largest of all processes' values; not a number counts as infinite."""
+    found = torch.tensor(value, dtype=torch.float64).nan_to_num(torch.inf)
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return float(found)
+
+
+def apart(mine: Tensor, theirs: Tensor, scale: float) -> float:
+    return float((mine - theirs).abs().max()) / scale if mine.numel() else 0.0
+
+
+def compared(layer: nn.Module, counts: tuple[int, ...], mesh: DeviceMesh, dim: int = 2) -> dict[str, Any]:
+    """A layer on pieces beside itself on the whole, forward, backward and in its running statistics."""
+    dtype = next(layer.parameters()).dtype
+    generator = torch.Generator().manual_seed(3)
+    shape = list(SHAPE)
+    shape[dim] = sum(counts)
+    x, seed = (torch.randn(shape, generator=generator, dtype=dtype) for _ in range(2))
+    channels = getattr(layer, "channels", 8)
+    x = x[:, :channels].clone()
+    alone, spread = copy.deepcopy(layer), copy.deepcopy(layer)
+    whole = x.clone().requires_grad_()
+    wanted = alone(whole)
+    seed = seed[:, : wanted.shape[1]]
+    wanted.backward(seed)
+    rank = mesh.get_local_rank()
+    piece = (dim, sum(counts[:rank]), counts[rank])
+    own = x.narrow(*piece).clone().requires_grad_()
+    sharded = pa.parallel.shard_positions(spread, mesh, dim=dim, counts=counts)
+    with Sent() as forward:
+        y = sharded(own)
+    with Sent() as backward:
+        y.backward(seed.narrow(*piece))
+    gradients = [(p.grad, q.grad) for p, q in zip(spread.parameters(), alone.parameters(), strict=True)]
+    assert all(g is not None for pair in gradients for g in pair)
+    largest = max(float(g.abs().max()) for g in (whole.grad, *(q for _, q in gradients)))
+    wrong = [apart(own.grad, whole.grad.narrow(*piece), largest), *(apart(p, q, largest) for p, q in gradients)]
+    statistics = [apart(a, b, 1.0) for a, b in zip(spread.buffers(), alone.buffers(), strict=True)]
+    planned = sharded.communication()
+    return {
+        "forward": worst(apart(y, wanted.narrow(*piece), float(wanted.abs().max()))),
+        "backward": worst(max(wrong)),
+        "statistics": worst(max(statistics, default=0.0)),
+        "sent": [forward.bytes, backward.bytes],
+        "planned": [planned.forward, planned.backward],
+    }
+
+
+def every_layer(mesh: DeviceMesh) -> Iterator[dict[str, Any]]:
+    for name in LAYERS:
+        for cut, dtype in CUTS[mesh.size()]:
+            row = compared(made(name, dtype), cut, mesh)
+            yield {"layer": name, "cut": cut, "dtype": str(dtype), **row}
+
+
+def columns(mesh: DeviceMesh) -> Iterator[dict[str, Any]]:
+    """Cut along the second axis of positions."""
+    counts = {2: (1, 4), 3: (2, 0, 3), 4: (1, 1, 1, 2)}[mesh.size()]
+    for name in ("poly_nl", "e_nl softmax", "axial width", "axial height", "CrissCross", "EfficientNL"):
+        if name != "axial width":
+            yield {"layer": name, **compared(made(name, torch.float64), counts, mesh, dim=3)}
+
+
+def agreed(mesh: DeviceMesh) -> Iterator[dict[str, Any]]:
+    """Counts that nobody passed; an input without a gradient; no gradient at all."""
+    layer, rank = made("poly_nl", torch.float64), mesh.get_local_rank()
+    x = torch.randn(1, 8, 3 * mesh.size() - 1, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    sharded = pa.parallel.shard_positions(layer, mesh)
+    start = 0 if rank == 0 else 3 * rank - 1
+    own = x[:, :, start : 3 * rank + 2]
+    with torch.no_grad():
+        yield {"error": worst(apart(sharded(own), layer(x)[:, :, start : 3 * rank + 2], 1.0))}
+    whole = torch.autograd.grad(layer(x).square().sum(), tuple(layer.parameters()))
+    mine = torch.autograd.grad(sharded(own).square().sum(), tuple(layer.parameters()))
+    yield {"error": worst(max(apart(a, b, float(b.abs().max())) for a, b in zip(mine, whole, strict=True)))}
+
+
+def distributed_tensors(mesh: DeviceMesh) -> Iterator[dict[str, Any]]:
+    """DTensors in and out, of a length that the devices do not divide."""
+    layer = made("e_nl softmax", torch.float64)
+    x = torch.randn(2, 8, 5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+    whole = x.clone().requires_grad_()
+    layer(whole).square().sum().backward()
+    spread = dist.tensor.distribute_tensor(x, mesh, [Shard(2)]).requires_grad_()
+    y = pa.parallel.shard_positions(layer, mesh)(spread)
+    assert isinstance(y, DTensor)
+    assert y.shape == x.shape
+    (y * y).sum().backward()
+    yield {
+        "error": worst(max(apart(y.full_tensor(), layer(x), 1.0), apart(spread.grad.full_tensor(), whole.grad, 1.0)))
+    }
+
+
+def compiled(mesh: DeviceMesh) -> Iterator[dict[str, Any]]:
+    if mesh.size() > 2:
+        return
+    layer, counts = made("e_nl softmax", torch.float64), (3, 1)
+    x = torch.randn(1, 8, 4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+    rank = mesh.get_local_rank()
+    own = x[:, :, 3 * rank : 3 + rank].clone().requires_grad_()
+    whole = x.clone().requires_grad_()
+    layer(whole).square().sum().backward()
+    sharded = pa.parallel.shard_positions(layer, mesh, counts=counts)
+    y = torch.compile(sharded, fullgraph=True, backend="aot_eager")(own)
+    y.square().sum().backward()
+    errors = (
+        apart(y, layer(x)[:, :, 3 * rank : 3 + rank], 1.0),
+        apart(own.grad, whole.grad[:, :, 3 * rank : 3 + rank], 1.0),
+    )
+    yield {"error": worst(max(errors))}
+
+
+PARTS: tuple[Callable[[DeviceMesh], Iterator[dict[str, Any]]], ...] = (
+    every_layer,
+    columns,
+    agreed,
+    distributed_tensors,
+    compiled,
+)
+
+
+def process(rank: int, size: int, meeting: str, file: str, parts: Sequence[str]) -> None:
+    torch.set_num_threads(1)
+    limit = datetime.timedelta(seconds=120)
+    dist.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=size, timeout=limit)
+    mesh = init_device_mesh("cpu", (size,))
+    try:
+        rows: dict[str, list[dict[str, Any]]] = {}
+        for part in PARTS:
+            if not parts or part.__name__ in parts:
+                rows[part.__name__] = list(part(mesh))
+        if rank == 0:
+            Path(file).write_text(json.dumps(rows))
+    except Exception:
+        traceback.print_exc()
+        os._exit(1)  # the others wait for this process, and are ended with it
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        size = int(sys.argv[1])
+        given = (size, f"{folder}/meeting", sys.argv[2], sys.argv[3:])
+        mp.start_processes(process, given, nprocs=size, start_method="fork")
