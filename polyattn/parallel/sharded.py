@@ -102,7 +102,7 @@ class ShardedPositions(nn.Module):
         self._last = (*x.shape[: self.dim], sum(counts), *x.shape[self.dim + 1 :])
         exchange = self._exchange
         exchange.counts = counts
-        exchange.rest = prod([n for axis, n in enumerate(x.shape[2:], 2) if axis != self.dim])
+        exchange.rest = self._rest(x)
         (twin,) = self._twins
         if not torch.compiler.is_compiling():
             for mine, theirs in zip(twin.modules(), self.module.modules(), strict=True):
@@ -135,6 +135,10 @@ class ShardedPositions(nn.Module):
             return dict(named)
         return dict(zip(named, Replicate.apply(self.mesh, *named.values()), strict=True))
 
+    def _rest(self, x: Tensor) -> int:
+        """Positions of one row."""
+        return prod([n for axis, n in enumerate(x.shape[2:], 2) if axis != self.dim])
+
     def _check(self, x: Tensor, own: int, counts: tuple[int, ...]) -> None:
         if x.dim() <= self.dim:
             raise SizeError(f"the map is spread along axis {self.dim}, but its piece has the shape {tuple(x.shape)}")
@@ -145,7 +149,7 @@ class ShardedPositions(nn.Module):
                 f"process {self._exchange.rank} has {own} rows along axis {self.dim}, but counts = {counts} says"
                 f" {counts[self._exchange.rank]}"
             )
-        if not sum(counts) or not all([n for axis, n in enumerate(x.shape) if axis > 1 and axis != self.dim]):
+        if not sum(counts) or not self._rest(x):
             raise SizeError(f"the map has no positions: a piece has the shape {tuple(x.shape)}")
         if not x.is_floating_point():
             raise SizeError(f"the input must be of a floating dtype, not {x.dtype}")
