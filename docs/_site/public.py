@@ -28,7 +28,7 @@ def entries(package: str) -> list[str]:
 
 
 def _again(folder: Path, name: str) -> str:
-    """`.name` where a module has the name of what it holds: it is defined there, or in the module `op` of that folder."""
+    """`.name` where a module has the name of what it holds; a folder of that name has it in its module `op`."""
     if (folder / f"{name}.py").exists():
         return f".{name}"
     if (folder / name / "__init__.py").exists():

@@ -17,7 +17,7 @@ PACKAGES = [name for name in pa.__all__ if pa._PUBLIC[name] is None]
 
 
 def test_every_public_name_of_polyattn_is_on_an_api_page():
-    assert ENTRIES >= {f"polyattn.{name}" for name in pa.__all__ if name not in PACKAGES}
+    assert {f"polyattn.{name}" for name in pa.__all__ if name not in PACKAGES} <= ENTRIES
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -30,7 +30,7 @@ def test_a_public_package_has_an_api_page_of_all_its_names_and_each_has_a_docstr
 
 
 def test_the_catalogues_page_has_every_entry():
-    assert ENTRIES >= {f"polyattn.catalog.{name}.{name}" for name in pa.catalog.names()}
+    assert {f"polyattn.catalog.{name}.{name}" for name in pa.catalog.names()} <= ENTRIES
 
 
 def test_every_entry_is_a_name_that_exists():
