@@ -112,7 +112,7 @@ def compare(shown: str, printed: str) -> None:
 
 
 def text_of(text: str) -> str:
-    return "\n".join(line.rstrip() for line in text.strip("\n").splitlines()) + "\n"
+    return "\n".join(line.rstrip() for line in text.rstrip().lstrip("\n").splitlines()) + "\n"
 
 
 def begin(namespace: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """mkdocs hook: `<!-- public names of polyattn.study -->` on a page becomes an entry for each name of its `__all__`.
 
-So a name that becomes public is on its page. A function in a module of its own name is entered by its full path.
+So a name that becomes public is on its page. A function in a module of its own name is entered by its full path, and a
+package among the names by its own names.
 """
 
 from __future__ import annotations
@@ -22,15 +23,20 @@ def entries(package: str) -> list[str]:
     folder = ROOT.joinpath(*package.split("."))
     for node in ast.parse((folder / "__init__.py").read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
-            names = sorted(ast.literal_eval(node.value), key=str.lower)
-            return [f"{package}.{name}" + _again(folder, name) for name in names]
+            assert isinstance(node.value, ast.List)
+            names = [e.value for e in node.value.elts if isinstance(e, ast.Constant)]
+            if len(names) < len(node.value.elts):  # what is unpacked there is the list of the folder's modules
+                names += [path.stem for path in folder.glob("[a-z]*.py")]
+            return [path for name in sorted(names, key=str.lower) for path in _paths(folder, package, name)]
     raise ValueError(f"{package} has no __all__")
 
 
-def _again(folder: Path, name: str) -> str:
-    """`.name` where a module has the name of what it holds; a folder of that name has it in its module `op`."""
+def _paths(folder: Path, package: str, name: str) -> list[str]:
+    inner = folder / name
     if (folder / f"{name}.py").exists():
-        return f".{name}"
-    if (folder / name / "__init__.py").exists():
-        return f".op.{name}" if (folder / name / "op.py").exists() else f".{name}"
-    return ""
+        return [f"{package}.{name}.{name}"]
+    if (inner / "op.py").exists():
+        return [f"{package}.{name}.op.{name}"]
+    if (inner / "__init__.py").exists():
+        return entries(f"{package}.{name}")
+    return [f"{package}.{name}"]
