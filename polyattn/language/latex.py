@@ -52,29 +52,34 @@ def latex(statements: Statements) -> str:
 
 def name_latex(name: str) -> str:
     """A tensor's name: `w1` as w with a superscript, `alpha` as the Greek letter, `wq` as w with a superscript."""
-    bare = name.rstrip("_")
-    word = bare.rstrip("0123456789")
-    digits = bare[len(word) :]
-    if word in GREEK:
-        base, mark = rf"\{word}", digits
-    elif len(word) == 1:
-        base, mark = word, digits
-    elif word[0] in "wW" and len(word) <= 4:
-        base, mark = word[0], word[1:] + digits
-    else:
-        escaped = word.replace("_", r"\_")
-        base, mark = rf"\mathrm{{{escaped}}}", digits
+    word, mark = split_name(name)
+    base = rf"\{word}" if word in GREEK else word if len(word) == 1 else rf"\mathrm{{{word}}}".replace("_", r"\_")
     mark = mark.replace("_", r"\_")
     return f"{base}^{{({mark})}}" if mark.isdigit() else f"{base}^{{\\mathrm{{{mark}}}}}" if mark else base
 
 
 def index_latex(name: str) -> str:
     """An index or a size: `i1` as i with a subscript, `alpha` as the Greek letter, `a_` with a prime."""
+    word, digits, primes = split_index(name)
+    base = rf"\{word}" if word in GREEK else word if len(word) == 1 else rf"\mathrm{{{word}}}".replace("_", r"\_")
+    return base + (f"_{{{digits}}}" if digits else "") + "'" * primes
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """A tensor's name as its letter or word and its mark: `wq1` as w and q1, `alpha2` as alpha and 2."""
     bare = name.rstrip("_")
     word = bare.rstrip("0123456789")
-    base = rf"\{word}" if word in GREEK else word if len(word) == 1 else rf"\mathrm{{{word}}}".replace("_", r"\_")
     digits = bare[len(word) :]
-    return base + (f"_{{{digits}}}" if digits else "") + "'" * (len(name) - len(bare))
+    if word not in GREEK and word[0] in "wW" and 1 < len(word) <= 4:
+        return word[0], word[1:] + digits
+    return word, digits
+
+
+def split_index(name: str) -> tuple[str, str, int]:
+    """An index or a size as its word, its digits, and how many primes (underscores at the end) it has."""
+    bare = name.rstrip("_")
+    word = bare.rstrip("0123456789")
+    return word, bare[len(word) :], len(name) - len(bare)
 
 
 def _access(access: Access) -> str:
@@ -123,7 +128,7 @@ def _term(term: Term, free: set[str]) -> str:
             numbers[divide].append(index_latex(factor.size))
         else:
             factors.append(factor)
-    summed = _summed_here(factors, free)
+    summed = summed_here(factors, free)
     texts = [
         rf"\left({_sum(f.body, free | set(summed))}\right)" if isinstance(f, Bracket) else _access(f) for f in factors
     ]
@@ -134,7 +139,7 @@ def _term(term: Term, free: set[str]) -> str:
     return " ".join(part for part in (scale, sigma, *texts) if part)
 
 
-def _summed_here(factors: list[Access | Bracket], free: set[str]) -> list[str]:
+def summed_here(factors: list[Access | Bracket], free: set[str]) -> list[str]:
     """The indices whose sum stands before this product: what only one bracket has is summed inside it."""
     counts = Counter(i for f in factors if isinstance(f, Bracket) for i in set(_indices(f)))
     counts.update({i: 2 for f in factors if isinstance(f, Access) for i in f.indices})

@@ -9,6 +9,7 @@ from typing import Self
 from polyattn.errors import SpecError
 from polyattn.language.einsum import einsum_text
 from polyattn.language.latex import latex
+from polyattn.language.mathml import mathml
 from polyattn.language.parser import parse
 from polyattn.language.resolve import Resolved, accesses_of, resolve
 from polyattn.language.sizes import Atoms, SizeTable
@@ -65,6 +66,10 @@ class Specification:
     def latex(self) -> str:
         """The definitions as one LaTeX `aligned` block."""
         return latex(self.statements)
+
+    def mathml(self) -> str:
+        """The definitions as one MathML `math` element, which browsers typeset."""
+        return mathml(self.statements)
 
     @property
     def sizes(self) -> SizeTable:
