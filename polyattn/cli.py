@@ -6,6 +6,7 @@ import runpy
 import sys
 from collections.abc import Callable
 from functools import wraps
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,6 +57,17 @@ def read_spec(source: str) -> Spec:
     if path.suffix or "/" in source:
         raise SpecError(f"there is no file {source!r}")
     return catalog.get(source)
+
+
+def name_specs(sources: list[str]) -> dict[str, Spec]:
+    """The specifications that arguments mean, by what they are called: catalogue names, names of files, "own"."""
+    found: dict[str, Spec] = {}
+    for source in sources:
+        spec = read_spec(source)
+        stem = source if source in catalog.names() else "own" if "[" in source else Path(source).stem
+        name = next(n for k in count(1) if (n := stem if k == 1 else f"{stem} {k}") not in found)
+        found[name] = spec
+    return found
 
 
 @app.command()
@@ -148,6 +160,28 @@ def tables(
     from polyattn.vision.tables import print_tables
 
     print_tables(Console(), as_json=as_json, paper=paper, number=table)
+
+
+@app.command()
+@reports_errors
+def report(
+    specs: Annotated[list[str], typer.Argument(metavar="SPEC...", help="Catalogue names, equation texts, or files.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),
+    sizes: Annotated[str, typer.Option(help="Such as N=784,C=512, with B for the batch.")] = "",
+    given: Annotated[
+        list[str] | None, typer.Option(help='For the proofs, such as "wf[d,f] = wq[d,r]*wk[f,r]".')
+    ] = None,
+    measurements: Annotated[list[Path] | None, typer.Option(help="A benchmark's JSON file; repeatable.")] = None,
+    measure: Annotated[bool, typer.Option("--measure", help="Time the author's and the planned orders here.")] = False,
+    title: Annotated[str, typer.Option(help="Of the page.")] = "",
+) -> None:
+    """Write one self-contained page: equations, diagrams, proofs, plans, code, and curves with sliders."""
+    from polyattn.study.report import read_measurements, write_report
+
+    tables = [read_measurements(path) for path in measurements or []]
+    named = name_specs(specs)
+    write_report(out, named, read_sizes(sizes), given=given or [], measurements=tables, measured=measure, title=title)
+    typer.echo(f"{out}: {', '.join(named)} ({out.stat().st_size:,} bytes)")
 
 
 @app.command()

@@ -1,0 +1,124 @@
+"""The page: sections put into templates, with its style and script inside it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from polyattn.algebra import Spec
+from polyattn.errors import MissingPackageError, PolyattnError, SizeError
+from polyattn.study.report.comparison import compare
+from polyattn.study.report.measurements import Measurements, measure
+from polyattn.study.report.section import OBJECTIVES, Section, section
+
+if TYPE_CHECKING:
+    import jinja2
+
+
+def report(
+    specs: Mapping[str, Spec],
+    sizes: Mapping[str, int] | None = None,
+    *,
+    given: Sequence[str] = (),
+    measurements: Sequence[Measurements] = (),
+    measured: bool = False,
+    title: str = "",
+) -> str:
+    """One self-contained HTML page about some specifications: equations, proofs, plans, code and curves.
+
+    The page asks for nothing over the network. Its sliders compute costs from the symbolic formulas, exactly.
+
+    Args:
+        specs: specifications by the names that the page calls them.
+        sizes: numbers to plan for and to begin with, with B for the batch; the usual ones where none are given.
+        given: equations that the proofs take for granted; see `polyattn.prove`.
+        measurements: tables to show.
+        measured: whether to time the author's and the planned order here, too.
+        title: of the page.
+
+    Raises:
+        SizeError: the sizes contradict each other, or no specification has one of them.
+        MissingPackageError: the extra `report` is not installed.
+    """
+    if not specs:
+        raise PolyattnError("a report needs one specification at least")
+    sizes = dict(sizes or {})
+    check_known(specs, sizes)
+    environment()
+    sections = []
+    for number, (name, spec) in enumerate(specs.items()):
+        others = [compare(spec, other, value, given) for other, value in specs.items() if other != name]
+        sections.append(section(name, spec, sizes, number=number, comparisons=others))
+    if measured:
+        orders = {s.name: [("as written", s.orders["forward"][0].plan), ("planned", s.plan)] for s in sections}
+        measurements = [*measurements, measure(orders)]
+    return render("page.html", sections=sections, measurements=measurements, title=title or "Attention layers compared")
+
+
+def write_report(path: Path, specs: Mapping[str, Spec], sizes: Mapping[str, int] | None = None, **options: Any) -> None:
+    """Write the page that `report` makes of the same arguments.
+
+    Raises:
+        PolyattnError: the file cannot be written; said before the page is made.
+    """
+    if not path.parent.is_dir() or path.is_dir():
+        raise PolyattnError(f"the report cannot be written to {str(path)!r}: there is no such folder, or it is one")
+    page = report(specs, sizes, **options)
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise PolyattnError(f"the report cannot be written to {str(path)!r}: {error.strerror}") from None
+
+
+def check_known(specs: Mapping[str, Spec], sizes: Mapping[str, int]) -> None:
+    """Raises SizeError for a size that no specification has."""
+    known = {"B", *(n for spec in specs.values() for n in spec.sizes.names)}
+    if unknown := [n for n in sizes if n not in known]:
+        raise SizeError(f"no specification has a size {unknown[0]!r}; they have {', '.join(sorted(known))}")
+
+
+@cache
+def environment() -> jinja2.Environment:
+    """The templates, which escape whatever is put into them."""
+    try:
+        import jinja2
+    except ModuleNotFoundError:
+        raise MissingPackageError("pages are made with jinja2: pip install 'polyattn[report]'") from None
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("polyattn.study.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["shape"] = lambda shape: "×".join(map(str, shape)) or "scalar"
+    made.filters["grouped"] = lambda number: f"{number:,}"
+    return made
+
+
+def render(template: str, **values: Any) -> str:
+    """A template of this folder with values, which are escaped."""
+    from polyattn import __version__
+
+    style, script = asset("page.css"), asset("page.js")
+    policy = (
+        f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+    common = {"style": style, "script": script, "policy": policy, "objectives": OBJECTIVES, "version": __version__}
+    return environment().get_template(template).render(**common, **values)
+
+
+@cache
+def asset(name: str) -> str:
+    """The text of a style sheet or a script of this folder."""
+    return files("polyattn.study.report").joinpath("static", name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

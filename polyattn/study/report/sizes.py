@@ -1,0 +1,104 @@
+"""Which sizes of a specification a page lets vary, how the others follow from them, and numbers to begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+from polyattn.algebra import Spec
+from polyattn.errors import SizeError
+
+BATCH = "B"
+USUAL = {"B": 8, "N": 784, "C": 256, "H": 28, "W": 28, "T": 8, "G": 4, "K": 4, "S": 7, "R": 64, "V": 64, "D": 64}
+"""Numbers for the catalogue's sizes where none are given; the fourth stage of a ResNet on images of 224 x 224."""
+OTHERWISE = (16, 8, 7, 4, 3, 2, 1)
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A size that follows from others: the product of `above`, divided by the product of `below`."""
+
+    size: str
+    above: tuple[str, ...]
+    below: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Freedom:
+    """The sizes of a specification.
+
+    Attributes:
+        free: those that may be chosen, the batch first.
+        derived: those that follow, each after what it needs.
+    """
+
+    free: tuple[str, ...]
+    derived: tuple[Derived, ...]
+
+
+def freedom(spec: Spec) -> Freedom:
+    """The free and the derived sizes. Of `C = G*M`, C and G are free and M = C/G follows; a split whose every part is
+    in other splits too follows from its parts.
+
+    >>> freedom(Spec("x[N,C]; where C = G*M; y[a,(g m)] = x[a,(g m)]"))
+    Freedom(free=('B', 'N', 'C', 'G'), derived=(Derived(size='M', above=('C',), below=('G',)),))
+    """
+    table = spec.sizes
+    atoms = {split.size: table.atoms(split.size) for split in table.splits}
+    quotients, products = [], []
+    for size, parts in atoms.items():
+        elsewhere = {a for other, found in atoms.items() if other != size for a in found}
+        own = [a for a in parts if not a.isdigit() and parts.count(a) == 1 and a not in elsewhere]
+        if own:
+            rest = list(parts)
+            rest.remove(own[-1])
+            quotients.append(Derived(own[-1], (size,), tuple(rest)))
+        else:
+            products.append(Derived(size, parts))
+    derived = (*quotients, *products)
+    names = (BATCH, *table.names)
+    follows = {d.size for d in derived}
+    return Freedom(tuple(dict.fromkeys(n for n in names if n not in follows)), derived)
+
+
+def start(spec: Spec, given: Mapping[str, int]) -> dict[str, int]:
+    """A number for every size: as given, else the usual one, else one that divides what it has to.
+
+    Args:
+        given: sizes by name, with B for the batch; names that the specification lacks are passed over.
+
+    Raises:
+        SizeError: the given sizes contradict each other, or leave no whole number for another; or the specification
+            has a size B of its own, which a formula could not tell from the batch.
+    """
+    if BATCH in spec.sizes.names:
+        raise SizeError("B is the batch in a report's formulas: give size B of this specification another name")
+    batch = given.get(BATCH, USUAL[BATCH])
+    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+        raise SizeError(f"the batch must be a positive whole number, not {batch!r}")
+    known = {name: number for name, number in given.items() if name in spec.sizes.names}
+    for name in freedom(spec).free[1:]:
+        if name in spec.sizes.solve(known):
+            continue
+        for number in (USUAL.get(name, OTHERWISE[0]), *OTHERWISE):
+            try:
+                spec.sizes.solve(known | {name: number})
+            except SizeError:
+                continue
+            known[name] = number
+            break
+        else:
+            raise SizeError(f"no number for size {name} was found that goes with the others: give one")
+    return {BATCH: batch, **spec.sizes.solve(known, spec.sizes.names)}
+
+
+def follow(here: Freedom, free: Mapping[str, int]) -> dict[str, int] | None:
+    """All sizes for numbers of the free ones; None where a quotient is not whole. What the page does by itself."""
+    known = dict(free)
+    for d in here.derived:
+        above, below = (prod(int(a) if a.isdigit() else known[a] for a in side) for side in (d.above, d.below))
+        if above % below:
+            return None
+        known[d.size] = above // below
+    return known
