@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from polyattn.errors import BudgetError, MissingPackageError
+from polyattn.study import pictures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -14,43 +17,50 @@ if TYPE_CHECKING:
 SVG = "http://www.w3.org/2000/svg"
 LINK = "{http://www.w3.org/1999/xlink}href"
 _KEPT = {"svg", "g", "path", "text", "tspan", "defs", "use", "clipPath", "rect", "circle", "line", "polygon"}
-_INK = {"#000000": "currentColor", "#ffffff": "var(--paper)", "black": "currentColor", "white": "var(--paper)"}
-"""Black and white follow the page, which is dark at night."""
+_INKS = {"#1b1b1b": "currentColor", "#000000": "currentColor", "#ffffff": "var(--paper)", "#eeeeee": "var(--panel)"}
+_INKS |= {"#6b6b6b": "var(--soft)", "white": "var(--paper)", "black": "currentColor"}
+"""Ink, paper and greys follow the page, which is dark at night; colours are seen on both."""
 
 
-def svg(figure: Figure, prefix: str, label: str) -> str:
-    """A figure as one `svg` element.
+@dataclass(frozen=True)
+class Picture:
+    """A drawing as an SVG element, or why there is none."""
+
+    svg: str = ""
+    missing: str = ""
+
+
+def picture(draw: Callable[[], Figure], prefix: str, label: str, *, themed: bool = True) -> Picture:
+    """What a function of `polyattn.study.pictures` draws.
 
     Args:
-        figure: it is closed afterwards.
-        prefix: put before every id, so that several figures can stand in one page.
+        prefix: put before every id, so that several drawings can stand in one page.
         label: what a reader who does not see it is told.
+        themed: whether ink and paper follow the page; else it stays on white.
     """
-    import matplotlib
-    from matplotlib import pyplot
-
-    text = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix, "font.family": "sans-serif"}):
-        figure.savefig(text, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
-    pyplot.close(figure)
-    return standalone(text.getvalue(), prefix, label)
+    try:
+        text = pictures.svg(draw(), outlines=False)
+    except (BudgetError, MissingPackageError) as error:
+        return Picture(missing=str(error))
+    return Picture(standalone(text, prefix, label, themed=themed))
 
 
-def standalone(text: str, prefix: str, label: str) -> str:
+def standalone(text: str, prefix: str, label: str, *, themed: bool = True) -> str:
     """The SVG text of a drawing as an element of a page under a strict content security policy."""
     root = ET.fromstring(text)
     for element in list(root.iter()):
         for child in [c for c in element if _name(c) not in _KEPT]:
             element.remove(child)
         element.tag = _name(element)
-        element.attrib = dict(_attributes(element, prefix))
+        element.attrib = dict(_attributes(element, prefix, _INKS if themed else {}))
         if element.tag not in ("text", "tspan"):
             element.text = None
         element.tail = None if element.tag != "tspan" else element.tail
-    width, height = root.attrib.pop("width", ""), root.attrib.pop("height", "")
-    if "viewBox" not in root.attrib:
-        root.set("viewBox", f"0 0 {float(width.rstrip('pt'))} {float(height.rstrip('pt'))}")
-    root.attrib |= {"role": "img", "aria-label": label, "class": "picture"}
+    for name in ("width", "height"):
+        points = root.attrib.pop(name, "")
+        if not themed:
+            root.set(name, points)  # its own size, to be scrolled
+    root.attrib |= {"role": "img", "aria-label": label, "class": "picture" if themed else "picture plain"}
     return ET.tostring(root, encoding="unicode", short_empty_elements=False)
 
 
@@ -58,7 +68,7 @@ def _name(element: ET.Element) -> str:
     return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
 
 
-def _attributes(element: ET.Element, prefix: str) -> Iterator[tuple[str, str]]:
+def _attributes(element: ET.Element, prefix: str, inks: dict[str, str]) -> Iterator[tuple[str, str]]:
     found = {name: value for name, value in element.attrib.items() if name != "style"}
     for part in element.get("style", "").split(";"):
         name, colon, value = part.partition(":")
@@ -73,7 +83,7 @@ def _attributes(element: ET.Element, prefix: str) -> Iterator[tuple[str, str]]:
                 yield name, f"#{prefix}-{value[1:]}"
         elif not name.startswith(("on", "{", "xml")):
             value = re.sub(r"url\(#([^)]*)\)", rf"url(#{prefix}-\1)", value)
-            yield name, _INK.get(value, value)
+            yield name, inks.get(value, value)
 
 
 def _font(value: str) -> dict[str, str]:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polyattn.algebra import Spec
-from polyattn.errors import MissingPackageError, PolyattnError, SizeError
+from polyattn.errors import PolyattnError, SizeError
+from polyattn.optional import need
 from polyattn.study.report.comparison import compare
 from polyattn.study.report.measurements import Measurements, measure
-from polyattn.study.report.section import OBJECTIVES, Section, section
+from polyattn.study.report.section import OBJECTIVES, section
 
 if TYPE_CHECKING:
     import jinja2
@@ -85,10 +86,7 @@ def check_known(specs: Mapping[str, Spec], sizes: Mapping[str, int]) -> None:
 @cache
 def environment() -> jinja2.Environment:
     """The templates, which escape whatever is put into them."""
-    try:
-        import jinja2
-    except ModuleNotFoundError:
-        raise MissingPackageError("pages are made with jinja2: pip install 'polyattn[report]'") from None
+    jinja2 = need("jinja2", "report")
     made = jinja2.Environment(
         loader=jinja2.PackageLoader("polyattn.study.report"),
         autoescape=True,

@@ -5,27 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from polyattn.algebra import Spec
 from polyattn.errors import BudgetError, NotPolynomialError
 from polyattn.lowering import lower, plan
 from polyattn.planning import Plan
+from polyattn.study.pictures import contraction_tree, tensor_network
 from polyattn.study.report.candidates import Candidate, candidates
 from polyattn.study.report.comparison import Comparison
+from polyattn.study.report.figures import Picture, picture
 from polyattn.study.report.sizes import Freedom, freedom, start
 
 OBJECTIVES = {"forward": "one evaluation", "training": "an evaluation and its backward pass"}
 LARGEST_EXPANSION = 40
 """Polynomials of more terms are counted and not printed."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A drawing as an SVG element, or why there is none."""
-
-    svg: str = ""
-    missing: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,15 +105,7 @@ def section(
         chosen,
         lower(chosen).code.strip(),
         {objective: candidates(spec, numbers, objective) for objective in OBJECTIVES},
-        _network(spec, f"network{number}", name),
-        _tree(chosen, f"tree{number}", name),
+        picture(partial(tensor_network, spec), f"network{number}", f"The tensor network of {name}"),
+        picture(partial(contraction_tree, chosen), f"tree{number}", f"The plan of {name} as a tree", themed=False),
         tuple(comparisons),
     )
-
-
-def _network(spec: Spec, prefix: str, name: str) -> Picture:
-    return Picture(missing="pictures come with polyattn[study]")
-
-
-def _tree(plan: Plan, prefix: str, name: str) -> Picture:
-    return Picture(missing="pictures come with polyattn[study]")

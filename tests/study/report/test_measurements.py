@@ -31,7 +31,7 @@ def test_what_holds_no_rows_is_refused(tmp_path, text):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(pa.PolyattnError, match="none.json"):
+    with pytest.raises(pa.PolyattnError, match=r"none\.json"):
         read_measurements(tmp_path / "none.json")
 
 
