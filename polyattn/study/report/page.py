@@ -6,6 +6,7 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,14 +102,12 @@ def environment() -> jinja2.Environment:
 
 def render(template: str, **values: Any) -> str:
     """A template of this folder with values, which are escaped."""
-    from polyattn import __version__
-
     style, script = asset("page.css"), asset("page.js")
     policy = (
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
-    common = {"style": style, "script": script, "policy": policy, "objectives": OBJECTIVES, "version": __version__}
+    common = {"style": style, "script": script, "policy": policy, "objectives": OBJECTIVES, "version": version("polyattn")}
     return environment().get_template(template).render(**common, **values)
 
 
