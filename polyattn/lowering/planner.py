@@ -16,9 +16,9 @@ from polyattn.language import value_of
 from polyattn.lowering.devices import calibrated
 from polyattn.lowering.lower import lower
 from polyattn.lowering.training import training_function
-from polyattn.planning import Device, Plan, Question, question, ranked_plans
+from polyattn.planning import Device, Plan, Question, costs, question, ranked_plans
 
-COSTS = ("roofline", "macs", "measured")
+COSTS = (*costs.COSTS, "measured")
 WITHIN = 3.0
 """Candidates that the roofline puts above this many times the best are not timed."""
 TIMED = 8

@@ -6,7 +6,7 @@ polynomial exactly; it never needs more multiply-accumulates than the order that
 """
 
 from polyattn.planning.backward import Backward
-from polyattn.planning.choice import OBJECTIVES, Question, plan, question, ranked_plans
+from polyattn.planning.choice import OBJECTIVES, Question, question, ranked_plans
 from polyattn.planning.costs import CPU, DEVICES, Device
 from polyattn.planning.graph import Graph, Step
 from polyattn.planning.plan import Plan
@@ -34,7 +34,6 @@ __all__ = [
     "Question",
     "Sharded",
     "Step",
-    "plan",
     "question",
     "ranked_plans",
     "shard",

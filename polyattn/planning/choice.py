@@ -1,4 +1,4 @@
-"""`plan`: the choice among candidates, for the objective, the cost model and the memory that is given."""
+"""The choice among candidates, for the objective, the cost model and the memory that is given."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CHEAP_SHARE = 0.02
 
 @dataclass(frozen=True)
 class Question:
-    """All that a plan depends on; see `plan` for the meaning.
+    """All that a plan depends on; see `polyattn.plan` for the meaning.
 
     Attributes:
         sizes: the number of every size, the batch included, as sorted pairs.
@@ -51,42 +51,6 @@ class Question:
         return cost(plan.graph) + (2 * cost(plan.graph) if plan.backward is None else cost(plan.backward.graph))
 
 
-def plan(
-    spec: Spec | str,
-    sizes: Mapping[str, int],
-    objective: str = "forward",
-    *,
-    batch: int | None = None,
-    memory_limit: int | None = None,
-    cost: str = "roofline",
-    device: str | Device = "cpu",
-) -> Plan:
-    """The cheapest known way to compute a specification at given sizes.
-
-    The candidates are the definitions as written, the definitions with each product in one of its cheapest orders,
-    and the expanded polynomial with each monomial in one of its cheapest orders. Of those that take no more
-    multiply-accumulates than the text as written, the cheapest in the cost model is chosen.
-
-    Args:
-        spec: a specification or its text.
-        sizes: a number for every size (split sizes through any parts that fix them), and "B" for the batch
-            (default 1).
-        objective: "forward" for one evaluation; "training" for an evaluation and a backward pass, which is planned
-            with it; "as_written" follows the author.
-        batch: the batch, for a specification that has a size B of its own.
-        memory_limit: the most bytes, in float32, that intermediates may take at once, and that may be kept for the
-            planned backward pass; what is too much is computed again.
-        cost: "roofline" (seconds on the device) or "macs".
-        device: "cpu", "cuda", or a `Device`.
-
-    Raises:
-        SizeError: a size is missing, unknown or contradictory, or an option is unknown.
-        BudgetError: the expansion is too large, or no candidate keeps to the memory limit.
-    """
-    asked = question(spec, sizes, objective, batch=batch, memory_limit=memory_limit, cost=cost, device=device)
-    return ranked_plans(asked, 1)[0]
-
-
 def question(
     spec: Spec | str,
     sizes: Mapping[str, int],
@@ -97,7 +61,11 @@ def question(
     cost: str = "roofline",
     device: str | Device = "cpu",
 ) -> Question:
-    """The arguments of `plan`, checked."""
+    """The arguments of `polyattn.plan`, checked.
+
+    Raises:
+        SizeError: a size is missing, unknown or contradictory, or an option is unknown.
+    """
     spec = Spec(spec) if isinstance(spec, str) else spec
     for word, value, known in (("objective", objective, OBJECTIVES), ("cost", cost, COSTS)):
         if value not in known:

@@ -19,8 +19,7 @@ from torch import Tensor
 
 from polyattn.errors import NotPolynomialError, ProofError
 from polyattn.language import value_of
-from polyattn.lowering import lower
-from polyattn.planning import plan
+from polyattn.lowering import lower, plan
 from polyattn.proving.evaluation import EXACT
 from polyattn.proving.modular import DEFAULT_BUDGET, definition
 from polyattn.proving.rounding import Analysis, Rounded
