@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from polyattn import Spec, __version__
+from polyattn.lowering.devices import processor
 
 Seconds = dict[str, list[float]]
 """Every single timing by contender, in the order in which they were taken."""
@@ -73,9 +74,12 @@ def resumed(
 
 
 def machine() -> dict[str, Any]:
-    """What a reader needs to know of the machine, and nothing that names it."""
+    """What a reader needs to know of the machine, and nothing that names it.
+
+    The processor's model comes with the widest vector instructions that torch uses on it.
+    """
     return {
-        "processor": _processor(),
+        "processor": f"{processor()}, {torch.backends.cpu.get_cpu_capability()}",
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
@@ -83,13 +87,6 @@ def machine() -> dict[str, Any]:
         "polyattn": __version__,
         "date": date.today().isoformat(),
     }
-
-
-def _processor() -> str:
-    """The processor's model, with the widest vector instructions that torch uses on it."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{models[0] if models else platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def write(args: argparse.Namespace, summary: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> None:

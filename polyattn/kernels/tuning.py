@@ -1,7 +1,7 @@
 """Which tile a kernel runs with: the fastest of a few, measured once for each kind of problem, and remembered.
 
-Choices are kept in the process and in `tuning.json` in the folder that POLYATTN_CACHE names (by default
-`~/.cache/polyattn`), by device, Triton's version, kernel and problem. Lengths count by their next power of two. With
+Choices are kept in the process and in `tuning.json` in the folder that POLYATTN_CACHE names (by default the user's
+cache folder), by device, Triton's version, kernel and problem. Lengths count by their next power of two. With
 POLYATTN_TUNING=off nothing is timed, and each kernel runs with its first tile.
 """
 
@@ -42,6 +42,8 @@ class Tile(NamedTuple):
 
 SMALL = Tile(16, 16, 16)
 """The least that a matrix product takes: for the interpreter, so that small tests have several tiles."""
+
+FILE = "tuning.json"
 
 _chosen: dict[str, Tile] = {}
 
@@ -106,8 +108,10 @@ def _milliseconds(tile: Tile, run: Callable[[Tile], object]) -> float:
 
 def cache_file() -> Path:
     """Where choices are kept between processes."""
-    folder = os.environ.get("POLYATTN_CACHE") or "~/.cache/polyattn"
-    return Path(folder).expanduser() / "tuning.json"
+    import platformdirs
+
+    folder = os.environ.get("POLYATTN_CACHE")
+    return (Path(folder).expanduser() if folder else platformdirs.user_cache_path("polyattn", appauthor=False)) / FILE
 
 
 def _remembered() -> dict[str, list[int]]:

@@ -6,21 +6,25 @@ any batch, and refuses other sizes; its code is readable, and no name of a speci
 planner needs to know of this machine, and the timing of candidates on it, are here too, since they need torch.
 """
 
-from polyattn.lowering.devices import calibrate, calibrated
+from polyattn.lowering.devices import calibrate, calibrated, kind
 from polyattn.lowering.einsum import einsum
 from polyattn.lowering.functions import FUNCTIONS, keep
 from polyattn.lowering.lower import argument_names, lower, lower_backward, lower_with_kept
+from polyattn.lowering.module import as_function
 from polyattn.lowering.planner import plan
 from polyattn.lowering.sharded import lower_sharded
-from polyattn.lowering.training import training_function
+from polyattn.lowering.training import differentiable, training_function
 
 __all__ = [
     "FUNCTIONS",
     "argument_names",
+    "as_function",
     "calibrate",
     "calibrated",
+    "differentiable",
     "einsum",
     "keep",
+    "kind",
     "lower",
     "lower_backward",
     "lower_sharded",

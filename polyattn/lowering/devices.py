@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,6 +27,11 @@ SIDE = {"cpu": 1536, "cuda": 8192}
 """Of the large matrix product; the copy is of as many entries as a few such matrices."""
 SHORT = (8, 16, 32, 64)
 """Sides at which the fall of the rate is measured."""
+
+
+def kind(device: str) -> str:
+    """The device that plans are made for where tensors are on a torch device of this type: "cpu" if it is unknown."""
+    return device if device in DEVICES else "cpu"
 
 
 def calibrated(device: str = "cpu") -> Device:
@@ -89,11 +93,9 @@ def path() -> Path:
     given = os.environ.get("POLYATTN_DEVICES")
     if given:
         return Path(given)
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "polyattn" / "devices.json"
+    import platformdirs
+
+    return platformdirs.user_cache_path("polyattn", appauthor=False) / "devices.json"
 
 
 @cache
@@ -116,11 +118,12 @@ def _key(device: str) -> str:
     """What a calibration holds for: the device's model, and for a processor the number of threads."""
     if device == "cuda":
         return torch.cuda.get_device_name()
-    return f"{_processor()}, {torch.get_num_threads()} threads"
+    return f"{processor()}, {torch.get_num_threads()} threads"
 
 
 @cache
-def _processor() -> str:
+def processor() -> str:
+    """The processor's model, in words."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.processor() or platform.machine()

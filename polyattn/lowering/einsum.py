@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from operator import index
 
 import torch
@@ -13,9 +13,11 @@ from torch import Tensor, fx, nn
 
 from polyattn.algebra import Index
 from polyattn.errors import SizeError, SpecError
+from polyattn.lowering.devices import calibrated, kind
 from polyattn.lowering.emit import Emitter
 from polyattn.lowering.functions import FUNCTIONS, keep
-from polyattn.planning import CPU, Graph, Leaf
+from polyattn.lowering.module import LoweredGraph, as_function
+from polyattn.planning import CPU, Device, Graph, Leaf
 from polyattn.planning.builder import Builder
 from polyattn.planning.steps import ONE
 from polyattn.planning.trees import KEPT, ranked_orders
@@ -49,30 +51,34 @@ def einsum(equation: str, *operands: Tensor) -> Tensor:
         raise SpecError("einsum needs at least one operand")
     first = tuple(next(k for k, other in enumerate(operands) if other is o) for o in operands)
     # index(): a length that a compiler keeps symbolic becomes the number that the plan is made for.
-    name = planned_einsum(equation, tuple(tuple(index(n) for n in o.shape) for o in operands), first)
+    shapes = tuple(tuple(index(n) for n in o.shape) for o in operands)
+    name = planned_einsum(equation, shapes, first, operands[0].device.type)
     distinct = [o for k, o in enumerate(operands) if first[k] == k]
     return getattr(FUNCTIONS, name)(*distinct)
 
 
 @torch.compiler.assume_constant_result
-def planned_einsum(equation: str, shapes: tuple[tuple[int, ...], ...], first: tuple[int, ...]) -> str:
+def planned_einsum(equation: str, shapes: tuple[tuple[int, ...], ...], first: tuple[int, ...], device: str) -> str:
     """The name in `FUNCTIONS` of the function that computes an einsum of the distinct tensors among its operands.
 
     Args:
         shapes: of the operands.
         first: for each operand the position of the first one that is the same tensor.
+        device: the type of the device, for the cost model.
     """
-    return _planned_einsum(equation, tuple(tuple(map(int, s)) for s in shapes), first)
+    return _planned_einsum(equation, tuple(tuple(map(int, s)) for s in shapes), first, calibrated(kind(device)))
 
 
 @lru_cache(maxsize=4096)
-def _planned_einsum(equation: str, shapes: tuple[tuple[int, ...], ...], first: tuple[int, ...]) -> str:
-    return keep(partial(type(einsum_graph(equation, shapes, first)).forward, None))
+def _planned_einsum(equation: str, shapes: tuple[tuple[int, ...], ...], first: tuple[int, ...], device: Device) -> str:
+    return keep(as_function(einsum_graph(equation, shapes, first, device)))
 
 
-def einsum_graph(equation: str, shapes: Sequence[tuple[int, ...]], first: Sequence[int]) -> fx.GraphModule:
-    """The lowered graph of an einsum, with one argument for each distinct tensor."""
-    best = einsum_plan(equation, shapes, first)
+def einsum_graph(
+    equation: str, shapes: Sequence[tuple[int, ...]], first: Sequence[int], device: Device = CPU
+) -> fx.GraphModule:
+    """The lowered graph of an einsum, with one argument for each distinct tensor; see `einsum_plan`."""
+    best = einsum_plan(equation, shapes, first, device)
     emitter = Emitter(best, best.names(), fx.Graph())
     values = {}
     for tensor in (f"a{k}" for k in dict.fromkeys(first)):
@@ -82,19 +88,20 @@ def einsum_graph(equation: str, shapes: Sequence[tuple[int, ...]], first: Sequen
     emitter.run({n.tensor: _squeezed(emitter, n.tensor, values) for n in best.nodes if isinstance(n, Leaf)})
     emitter.graph.output(emitter.values[best.outputs[0].value])
     emitter.graph.lint()
-    return fx.GraphModule(nn.Module(), emitter.graph, class_name="Einsum")
+    return LoweredGraph(nn.Module(), emitter.graph, class_name="Einsum")
 
 
-def einsum_plan(equation: str, shapes: Sequence[tuple[int, ...]], first: Sequence[int]) -> Graph:
+def einsum_plan(equation: str, shapes: Sequence[tuple[int, ...]], first: Sequence[int], device: Device = CPU) -> Graph:
     """The evaluation graph of an einsum: of its cheapest orders by themselves, the one that shares best.
 
     Args:
         shapes: of the operands.
         first: for each operand the position of the first one that is the same tensor.
+        device: for the cost model.
     """
     terms, output = parse_einsum(equation, [len(s) for s in shapes])
     lengths = _lengths(terms, shapes, equation)
-    return min((_graph(terms, output, shapes, first, lengths, rank) for rank in range(KEPT)), key=CPU.seconds)
+    return min((_graph(terms, output, shapes, first, lengths, rank) for rank in range(KEPT)), key=device.seconds)
 
 
 def parse_einsum(equation: str, ranks: Sequence[int]) -> tuple[list[Labels], Labels]:

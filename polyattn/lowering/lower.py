@@ -15,6 +15,7 @@ from polyattn.errors import SizeError
 from polyattn.language import Atoms, value_of
 from polyattn.lowering.emit import Emitter
 from polyattn.lowering.matching import Kernels, as_choice, fusions
+from polyattn.lowering.module import LoweredGraph
 from polyattn.lowering.shapes import expect_shape
 from polyattn.planning import BATCH, Graph, Leaf, Plan
 
@@ -45,12 +46,13 @@ def lower(
         device: the type of the device that the graph will run on.
 
     Returns:
-        A module without parameters of its own. `print(module.code)` is readable torch.
+        A module without parameters of its own, which can be copied and pickled. `print(module.code)` is readable
+        torch.
 
     Raises:
         SizeError: the plan is none, or there is no kernel of such a name.
     """
-    return _lower(_checked(plan), channels_first, as_choice(kernels), device)[0]
+    return _lower(_checked(plan), channels_first, as_choice(kernels, device))[0]
 
 
 def lower_with_kept(
@@ -59,7 +61,7 @@ def lower_with_kept(
     """The forward pass of a training plan, returning the output and then the values kept for the backward pass."""
     backward = _checked(plan).backward
     assert backward is not None, "the plan has no planned backward pass"
-    return _lower(plan, channels_first, as_choice(kernels), device, backward.kept)[0]
+    return _lower(plan, channels_first, as_choice(kernels, device), backward.kept)[0]
 
 
 def lower_backward(
@@ -76,7 +78,7 @@ def lower_backward(
     """
     if _checked(plan).backward is None:
         raise SizeError("this plan has no planned backward pass: plan with objective='training', without functions")
-    return _lower_backward(plan, channels_first, as_choice(kernels), device)
+    return _lower_backward(plan, channels_first, as_choice(kernels, device))
 
 
 def _checked(plan: Plan) -> Plan:
@@ -87,12 +89,12 @@ def _checked(plan: Plan) -> Plan:
 
 @lru_cache(maxsize=1024)
 def _lower(
-    plan: Plan, channels_first: bool, kernels: Kernels, device: str, kept: tuple[int, ...] | None = None
+    plan: Plan, channels_first: bool, kernels: Kernels, kept: tuple[int, ...] | None = None
 ) -> tuple[fx.GraphModule, Orders]:
     """The forward pass, with how the kept values lie in memory, by name; the graph returns them if they are given."""
     arguments = argument_names(plan)
     orders = _orders(plan, channels_first)
-    chosen = fusions(plan.graph, frozenset(kept or ()), kernels, device)
+    chosen = fusions(plan.graph, frozenset(kept or ()), kernels)
     emitter = Emitter(plan.graph, plan.names, fx.Graph(), ranks=_ranks(plan, orders), fusions=chosen)
     placeholders = {tensor: placeholder(emitter.graph, arguments[tensor]) for tensor in arguments}
     emitter.run(_leaves(emitter, plan, placeholders, plan.graph), orders)
@@ -103,12 +105,12 @@ def _lower(
 
 
 @lru_cache(maxsize=1024)
-def _lower_backward(plan: Plan, channels_first: bool, kernels: Kernels, device: str) -> fx.GraphModule:
+def _lower_backward(plan: Plan, channels_first: bool, kernels: Kernels) -> fx.GraphModule:
     backward = plan.backward
     assert backward is not None
     arguments = argument_names(plan)
     orders = _orders(plan, channels_first)
-    chosen = fusions(backward.graph, frozenset(), kernels, device)
+    chosen = fusions(backward.graph, frozenset(), kernels)
     emitter = Emitter(backward.graph, plan.backward_names, fx.Graph(), ranks=_ranks(plan, orders), fusions=chosen)
     seed = placeholder(emitter.graph, plan.seed)
     placeholders = {tensor: placeholder(emitter.graph, arguments[tensor]) for tensor in arguments}
@@ -116,7 +118,7 @@ def _lower_backward(plan: Plan, channels_first: bool, kernels: Kernels, device: 
     values = kept | _leaves(emitter, plan, placeholders, backward.graph, check=False)
     values[plan.seed] = _split(emitter, seed, plan.spec.shape(plan.spec.output), True)
     emitter.reference = emitter.reference or seed
-    orders |= _lower(plan, channels_first, kernels, device, backward.kept)[1]
+    orders |= _lower(plan, channels_first, kernels, backward.kept)[1]
     emitter.run(values, orders)
     gradients = {
         tensor: _joined(emitter, emitter.values[o.value], plan.spec.shape(tensor), tensor in plan.spec.inputs)
@@ -161,7 +163,7 @@ def _places(axes: Sequence[Index], order: Sequence[Index]) -> tuple[int, ...]:
 
 def _module(emitter: Emitter, plan: Plan, name: str) -> fx.GraphModule:
     emitter.graph.lint()
-    module = fx.GraphModule(nn.Module(), emitter.graph, class_name=name)
+    module = LoweredGraph(nn.Module(), emitter.graph, class_name=name)
     module.meta["plan"] = plan
     return module
 

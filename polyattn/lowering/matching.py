@@ -5,16 +5,17 @@ Where the choice is "auto", a kernel is taken where the roofline says that it is
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 from polyattn.errors import SizeError
 from polyattn.kernels.runtime import has_triton
+from polyattn.lowering.devices import calibrated
 from polyattn.lowering.patterns import Fusion, Matcher
-from polyattn.planning import DEVICES, Graph
+from polyattn.planning import Device, Graph
 
-Kernels = str | tuple[str, ...]
-"""Which kernels to lower with: "auto", "off", or names."""
+Kernels = tuple[str, ...] | Device
+"""Which kernels to lower with: those of these names wherever they apply, or any that pays on the device."""
 
 NAMES = ("bilinear", "gram", "hadamard_mean", "linear_context", "linear_query", "project", "project_pair")
 
@@ -23,28 +24,21 @@ LEAST_GAIN = 1.05
 
 
 @lru_cache(maxsize=1024)
-def fusions(graph: Graph, needed: frozenset[int], chosen: Kernels, device: str) -> dict[int, Fusion]:
+def fusions(graph: Graph, needed: frozenset[int], chosen: Kernels) -> dict[int, Fusion]:
     """The kernels that a graph is lowered with, by the node whose value each makes.
 
     Args:
         graph: an evaluation graph.
         needed: values that are asked for besides its outputs; no kernel makes them unnecessary.
-        chosen: "auto", "off", or names of kernels, which are then taken wherever they apply.
-        device: the type of the device; "auto" takes kernels on "cuda" only.
-
-    Raises:
-        SizeError: there is no such kernel.
+        chosen: names of kernels, or the device on which they have to pay.
     """
-    names = checked(chosen)
-    if names is None and (device != "cuda" or not has_triton()):
+    if chosen == ():
         return {}
     taken: dict[int, Fusion] = {}
     gone: set[int] = set()
     candidates = list(Matcher(graph, needed).found())
     for fusion in sorted(candidates, key=lambda f: (-len(f.absorbed), f.value)):
-        if names is not None and fusion.kernel not in names:
-            continue
-        if names is None and not pays(fusion, graph, device):
+        if not (pays(fusion, graph, chosen) if isinstance(chosen, Device) else fusion.kernel in chosen):
             continue
         if {fusion.value, *fusion.absorbed} & gone or fusion.absorbed & set(taken):
             continue
@@ -53,37 +47,29 @@ def fusions(graph: Graph, needed: frozenset[int], chosen: Kernels, device: str) 
     return taken
 
 
-def pays(fusion: Fusion, graph: Graph, device: str) -> bool:
+def pays(fusion: Fusion, graph: Graph, device: Device) -> bool:
     """Whether the roofline's time of a kernel is less than that of the steps in its place."""
-    model = DEVICES[device]
-    replaced = sum(model.step(graph, graph.nodes[k]) for k in (fusion.value, *fusion.absorbed))
-    mine = fusion.cost.seconds(model.macs_per_second, model.bytes_per_second) + model.step_seconds
+    replaced = sum(device.step(graph, graph.nodes[k]) for k in (fusion.value, *fusion.absorbed))
+    mine = fusion.cost.seconds(device.macs_per_second, device.bytes_per_second) + device.step_seconds
     return replaced >= LEAST_GAIN * mine
 
 
-def checked(chosen: Kernels) -> Collection[str] | None:
-    """The names of kernels that are asked for; None where the cost model decides.
+def as_choice(kernels: str | Sequence[str], device: str) -> Kernels:
+    """The choice as a value that caches can keep.
+
+    Args:
+        kernels: "auto", "off", a name or names.
+        device: the type of the device; "auto" takes kernels on "cuda" with Triton only, by its calibration.
 
     Raises:
         SizeError: there is no such kernel.
     """
-    if chosen == "auto":
-        return None
-    names = () if chosen == "off" else chosen
-    if isinstance(names, str):
-        names = (names,)
+    if kernels == "auto":
+        return calibrated(device) if device == "cuda" and has_triton() else ()
+    if kernels == "off":
+        return ()
+    names = (kernels,) if isinstance(kernels, str) else tuple(kernels)
     for name in names:
         if name not in NAMES:
             raise SizeError(f"there is no kernel {name!r}; there are {', '.join(NAMES)}, and 'auto' and 'off'")
     return names
-
-
-def as_choice(kernels: str | Sequence[str]) -> Kernels:
-    """The choice as a value that caches can keep.
-
-    Raises:
-        SizeError: there is no such kernel.
-    """
-    choice = kernels if isinstance(kernels, str) else tuple(kernels)
-    checked(choice)
-    return choice

@@ -6,6 +6,8 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +17,7 @@ from polyattn.errors import SizeError
 from polyattn.language import value_of
 from polyattn.lowering.devices import calibrated
 from polyattn.lowering.lower import lower
-from polyattn.lowering.training import training_function
+from polyattn.lowering.training import differentiable
 from polyattn.planning import Device, Plan, Question, costs, question, ranked_plans
 
 COSTS = (*costs.COSTS, "measured")
@@ -66,9 +68,13 @@ def plan(
     if cost not in COSTS:
         raise SizeError(f"unknown cost {cost!r}; there are {', '.join(COSTS)}")
     if cost != "measured":
-        device = calibrated(device) if isinstance(device, str) else device
-        asked = question(spec, sizes, objective, batch=batch, memory_limit=memory_limit, cost=cost, device=device)
-        return ranked_plans(asked, 1)[0]
+        model = calibrated(device) if isinstance(device, str) else device
+        try:
+            numbers = chain.from_iterable(sorted(dict(sizes).items()))
+            return _plan(spec, objective, batch, memory_limit, cost, model, *numbers)
+        except TypeError:  # something that is no number, which `question` names
+            asked = question(spec, sizes, objective, batch=batch, memory_limit=memory_limit, cost=cost, device=model)
+            return ranked_plans(asked, 1)[0]
     if not isinstance(device, str):
         raise SizeError('cost="measured" times candidates on a device that is here: give "cpu" or "cuda"')
     if device == "cuda" and not torch.cuda.is_available():
@@ -76,6 +82,22 @@ def plan(
     model = calibrated(device)
     asked = question(spec, sizes, objective, batch=batch, memory_limit=memory_limit, device=model)
     return _fastest(asked, device)
+
+
+@lru_cache(maxsize=4096, typed=True)  # typed: True is no size
+def _plan(
+    spec: Spec | str,
+    objective: str,
+    batch: int | None,
+    memory_limit: int | None,
+    cost: str,
+    device: Device,
+    *sizes: str | int,
+) -> Plan:
+    """`plan` by its arguments alone; the sizes are names and numbers in turn."""
+    known: Mapping[str, Any] = dict(zip(sizes[::2], sizes[1::2], strict=True))  # pyright: ignore[reportAssignmentType]
+    asked = question(spec, known, objective, batch=batch, memory_limit=memory_limit, cost=cost, device=device)
+    return ranked_plans(asked, 1)[0]
 
 
 @lru_cache(maxsize=1024)
@@ -90,13 +112,13 @@ def _fastest(asked: Question, device: str) -> Plan:
 
 
 def _call(plan: Plan, device: str) -> Callable[[], object]:
-    """One evaluation, and for the objective "training" its backward pass, on random tensors."""
+    """One evaluation, and for the objective "training" its backward pass, as layers run them, on random tensors."""
     tensors = _tensors(plan, device)
     if plan.objective != "training":
-        forward = lower(plan)
+        forward = lower(plan, device=device)
         return lambda: forward(*tensors)
     wanted = [t.requires_grad_() for t in tensors]
-    layer = lower(plan) if plan.backward is None else training_function(plan)
+    layer = differentiable(plan, device=device)
     seed = torch.ones_like(layer(*wanted))
 
     def both() -> object:

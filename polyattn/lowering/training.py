@@ -14,8 +14,45 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from polyattn.lowering.lower import lower_backward, lower_with_kept
-from polyattn.planning import Plan
+from polyattn.lowering.devices import calibrated, kind
+from polyattn.lowering.lower import lower, lower_backward, lower_with_kept
+from polyattn.lowering.module import as_function
+from polyattn.planning import Device, Plan
+
+FEWER = 0.98
+"""The share of autograd's multiply-accumulates from which on a planned backward pass counts as cheaper."""
+CALLS = 3
+"""Calls from Python for each step of a planned backward pass: the operation, and views of its operands."""
+NEGLIGIBLE = 0.05
+"""The share of a layer's time that those calls may take where nothing else is won."""
+
+
+def differentiable(
+    plan: Plan, *, channels_first: bool = False, kernels: str | Sequence[str] = "auto", device: str = "cpu"
+) -> Callable[..., Tensor]:
+    """`f(*inputs, *parameters)` as layers run it: with the planned backward pass where it pays, else with autograd's.
+
+    Args:
+        plan: for any objective.
+        channels_first, kernels, device: see `lower`.
+    """
+    if backward_pays(plan, calibrated(kind(device))):
+        return training_function(plan, channels_first=channels_first, kernels=kernels, device=device)
+    return as_function(lower(plan, channels_first=channels_first, kernels=kernels, device=device))
+
+
+def backward_pays(plan: Plan, device: Device) -> bool:
+    """Whether the planned backward pass is worth its steps, each a call from Python, which autograd's are not.
+
+    It is where it takes less arithmetic than autograd's, and where the layer is so large that the steps do not count
+    while less is kept.
+    """
+    if plan.backward is None:
+        return False
+    if plan.backward_macs <= FEWER * 2 * plan.macs:
+        return True
+    seconds = device.seconds(plan.graph) + device.seconds(plan.backward.graph)
+    return CALLS * device.step_seconds * len(plan.backward_steps) <= NEGLIGIBLE * seconds
 
 
 def training_function(

@@ -70,9 +70,10 @@ class Attention(nn.Module):
         self.channel_size, self.position_sizes = layout(self.spec)
         self.sizes = given_sizes(self.spec, channels, sizes)
         known = parameter_sizes(self.spec, self.sizes)
-        for name in self.spec.parameters:
+        self._attributes = tuple((name, _attribute(name)) for name in self.spec.parameters)
+        for name, attribute in self._attributes:
             shape = [value_of(atoms, known) for atoms in self.spec.shape(name)]
-            self.register_parameter(_attribute(name), nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
+            self.register_parameter(attribute, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
         self.alpha = nn.Parameter(torch.empty((), device=device, dtype=dtype)) if residual else None
         self.beta = nn.Parameter(torch.empty((), device=device, dtype=dtype)) if residual else None
         self._initial = (alpha, beta)
@@ -99,13 +100,16 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, *spatial) to the same shape."""
         y = self.attend(x)
-        return y if self.alpha is None or self.beta is None else self.alpha * x + self.beta * y
+        alpha, beta = self.alpha, self.beta
+        return y if alpha is None or beta is None else alpha * x + beta * y
 
     def attend(self, x: Tensor) -> Tensor:
         """What the specification says of the input, without the residual."""
         self._check(x)
         axes = len(self.position_sizes)
-        y = self._function({self._input: positions_first(x, axes), **dict(self._parameters_of_spec())})
+        tensors = {name: getattr(self, attribute) for name, attribute in self._attributes}
+        tensors[self._input] = positions_first(x, axes)
+        y = self._function(tensors)
         return channels_first(y, x, axes)
 
     def extra_repr(self) -> str:
@@ -113,7 +117,7 @@ class Attention(nn.Module):
         return f"{definitions}; channels={self.channels}, sizes={self.sizes}"
 
     def _parameters_of_spec(self) -> list[tuple[str, nn.Parameter]]:
-        return [(name, getattr(self, _attribute(name))) for name in self.spec.parameters]
+        return [(name, getattr(self, attribute)) for name, attribute in self._attributes]
 
     def _check(self, x: Tensor) -> None:
         positions = len(self.position_sizes)
@@ -138,6 +142,6 @@ def _attribute(name: str) -> str:
 
 ATTRIBUTES = {
     *("alpha", "beta", "spec", "channels", "sizes", "objective", "channel_size", "position_sizes", "training"),
-    *("_input", "_function", "_initial"),
+    *("_attributes", "_input", "_function", "_initial"),
 }
 """What `Attention` has besides its class's attributes."""

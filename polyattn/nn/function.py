@@ -64,5 +64,8 @@ class SpecFunction:
 
 def _lies_channels_first(x: Tensor) -> bool:
     """Whether a tensor (B, *positions, C) is a view of one that lies in memory as (B, C, *positions)."""
+    first = False
     # A compiler with symbolic strides decides at `if`, where it would otherwise pass a symbol on.
-    return True if x.dim() > 2 and x.stride(-1) > x.stride(1) else False  # noqa: SIM210
+    if x.dim() > 2 and x.stride(-1) > x.stride(1):
+        first = True
+    return first

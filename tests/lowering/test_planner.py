@@ -1,11 +1,15 @@
 """Facts of plans on this machine: calibrations are kept and checked, and measured plans are the fastest timed."""
 
 import json
+from importlib import import_module
 
 import pytest
+import torch
 
 from polyattn import PolyattnError, SizeError, calibrate, catalog, plan
-from polyattn.lowering import calibrated, devices, planner
+from polyattn.lowering import calibrated, devices, planner, training
+from polyattn.lowering.einsum import einsum_graph
+from polyattn.lowering.matching import as_choice
 from polyattn.planning import DEVICES, Device, question, ranked_plans
 
 SIZES = {"B": 2, "N": 60, "C": 8}
@@ -75,3 +79,35 @@ def test_measuring_needs_a_device_that_is_here():
         plan(catalog.nl(), SIZES, cost="measured", device=DEVICES["cpu"])
     with pytest.raises(SizeError, match="unknown device 'abacus'"):
         calibrate("abacus")
+
+
+def test_candidates_are_timed_as_layers_run_them_on_their_device(monkeypatch):
+    """Where autograd's backward pass is taken, its graph is timed, lowered for the device that was asked about."""
+    made = []
+
+    def recorded(plan, **options):
+        made.append((plan.objective, options))
+        return training.differentiable(plan, **options)
+
+    monkeypatch.setattr(planner, "SECONDS", 0.01)
+    monkeypatch.setattr(planner, "differentiable", recorded)
+    plan(catalog.nl(), SIZES | {"N": 63}, "training", cost="measured")
+    assert len(made) > 1
+    assert all(entry == ("training", {"device": "cpu"}) for entry in made)
+
+
+def test_kernels_and_einsums_follow_a_new_calibration(file, monkeypatch):
+    """No calibration of an earlier time stays in a cache."""
+    einsum = import_module("polyattn.lowering.einsum")
+    before = calibrated("cpu")
+    monkeypatch.setattr("polyattn.lowering.matching.has_triton", lambda: True)
+    monkeypatch.setattr("polyattn.lowering.matching.calibrated", lambda device: DEVICES["cpu"])
+    assert as_choice("auto", "cuda") == DEVICES["cpu"] != DEVICES["cuda"]
+    asked = []
+    monkeypatch.setattr(einsum, "einsum_graph", lambda *a: asked.append(a[-1]) or einsum_graph(*a))
+    a, b = torch.ones(3, 5), torch.ones(5, 7)
+    for _ in range(2):
+        einsum.einsum("ij,jk->ik", a, b)
+    found = calibrate("cpu", seconds=0.05)
+    einsum.einsum("ij,jk->ik", a, b)
+    assert asked == [before, found]

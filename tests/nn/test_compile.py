@@ -26,7 +26,7 @@ def value_and_gradients(module, x, leaves):
 
 
 @pytest.mark.parametrize("name", catalog.names())
-def test_compiled_in_one_graph_a_layer_has_the_same_values_and_gradients(name):
+def test_compiled_in_one_graph_a_layer_has_the_same_values_and_gradients(name, planned_backward):
     module, x = layer(name), image(name).requires_grad_()
     leaves = (x, *module.parameters())
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")

@@ -18,6 +18,11 @@ TYPED = """
 """A specification that is in no catalogue."""
 
 
+@pytest.fixture(autouse=True)
+def _planned_backward(planned_backward):
+    """At these sizes autograd's backward pass would be the cheaper one."""
+
+
 def function_of(module):
     """The layer as a function of its input and all its parameters, and the parameters."""
     names, parameters = zip(*module.named_parameters(), strict=True)

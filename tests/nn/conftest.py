@@ -1,0 +1,15 @@
+"""What tests of several files ask for."""
+
+import pytest
+
+from polyattn.lowering import training
+from polyattn.nn import planned
+
+
+@pytest.fixture
+def planned_backward(monkeypatch):
+    """Layers run their planned backward pass, however small they are."""
+    planned._planned.cache_clear()
+    monkeypatch.setattr(training, "backward_pays", lambda plan, device: plan.backward is not None)
+    yield
+    planned._planned.cache_clear()
