@@ -151,6 +151,41 @@ def plan(
 
 @app.command()
 @reports_errors
+def study(
+    specs: Annotated[list[str], typer.Argument(metavar="SPEC...", help="Catalogue names, equation texts, or files.")],
+    sizes: Annotated[str, typer.Option(help="Such as N=196:65536,C=64,R=C/8: a range doubles; B is the batch.")],
+    objective: Annotated[str, typer.Option(help='"forward" or "training".')] = "forward",
+    quantity: Annotated[str, typer.Option(help="What the figure shows, such as macs or peak_bytes.")] = "macs",
+    measure: Annotated[bool, typer.Option("--measure", help="Time every plan here as well.")] = False,
+    formulas: Annotated[bool, typer.Option("--formulas", help="Print the formulas in the sizes as well.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A figure (.svg, .png, .pdf) or a table (.csv) of it all.")
+    ] = None,
+) -> None:
+    """Print what layers cost over sweeps of their sizes, in the author's order, opt_einsum's and the planner's."""
+    from polyattn.study import complexity, pictures
+
+    if out is not None and out.suffix != ".csv":
+        pictures.check_path(out)
+    layers = {
+        Path(s).stem if Path(s).is_file() else s if "[" not in s else f"layer {k}": s for k, s in enumerate(specs, 1)
+    }
+    wanted = {name: read_spec(source) for name, source in layers.items()}
+    found = complexity(wanted, objective, measure=measure, **read_sweep(sizes))
+    typer.echo(str(found))
+    if formulas:
+        typer.echo("\n" + "\n\n".join(str(f) for several in found.formulas.values() for f in several))
+    if out is not None and out.suffix == ".csv":
+        try:
+            found.table().to_csv(out, index=False)
+        except OSError as error:
+            raise PolyattnError(f"the table cannot be written to {str(out)!r}: {error.strerror}") from None
+    elif out is not None:
+        pictures.save(found.plot(quantity), out)
+
+
+@app.command()
+@reports_errors
 def tables(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
     paper: Annotated[str | None, typer.Option(help='Only the tables of "bat" or of "poly_nl".')] = None,
@@ -248,6 +283,19 @@ def read_sizes(text: str) -> dict[str, int]:
         if name in sizes:
             raise SizeError(f"size {name} is given twice")
         sizes[name] = int(number)
+    return sizes
+
+
+def read_sweep(text: str) -> dict[str, str]:
+    """Sizes that may be ranges or products of others, as text, such as "N=196:65536,C=64,R=C/8"."""
+    sizes: dict[str, str] = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        name, equals, value = (p.strip() for p in part.partition("="))
+        if not equals or not name or not value:
+            raise SizeError(f"sizes are written as N=196:65536,C=64; {part!r} is not")
+        if name in sizes:
+            raise SizeError(f"size {name} is given twice")
+        sizes[name] = value
     return sizes
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
+from html import escape
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from polyattn.algebra.monomial import (
     map_tensors,
     size_product,
 )
+from polyattn.display import block
 from polyattn.errors import NotPolynomialError, SizeError, SpecError
 from polyattn.language import Atoms, SizeTable
 from polyattn.language.syntax import IDENTITY, Split
@@ -118,6 +120,10 @@ class Polynomial:
 
     def _repr_latex_(self) -> str:
         return f"$\\displaystyle {self.latex()}$"
+
+    def _repr_html_(self) -> str:
+        """The sum typeset, where the notebook has MathJax, above its text."""
+        return escape(self._repr_latex_()) + block(str(self))
 
     def latex(self) -> str:
         """The expanded sum as LaTeX."""

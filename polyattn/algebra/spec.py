@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from polyattn.algebra.evaluate import evaluate
@@ -11,6 +12,7 @@ from polyattn.algebra.expand import Expansion, expand
 from polyattn.algebra.polynomial import Polynomial, Signature
 from polyattn.algebra.printing import statements_of
 from polyattn.algebra.tensor import interaction_entries, interaction_tensor
+from polyattn.display import block, note, svg
 from polyattn.language import Specification
 
 if TYPE_CHECKING:
@@ -31,6 +33,15 @@ class Spec(Specification):
     Raises:
         SpecError: the text is wrong; the message shows the line with a caret under the place.
     """
+
+    def _repr_html_(self) -> str:
+        """The equations typeset, where the notebook has MathJax, above the text and the parameters."""
+        parameters = ", ".join(f"{n}[{', '.join(s)}]" if s else n for n, s in self.parameters.items()) or "none"
+        return f"{escape(self._repr_latex_())}{block(str(self))}{note(f'parameters: {parameters}')}"
+
+    def _repr_svg_(self) -> str | None:
+        """The tensor-network diagram; None where matplotlib is not installed or there is no room for it."""
+        return svg(self)
 
     @classmethod
     def of(cls, polynomial: Polynomial) -> Spec:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from polyattn import display
 from polyattn.algebra import Spec
 from polyattn.planning.backward import Backward
 from polyattn.planning.graph import Graph, Step, symbol, table
@@ -134,6 +135,20 @@ class Plan:
             return ()
         return self._lowered(self.backward.graph.steps(self.backward_names))
 
+    def _repr_html_(self) -> str:
+        head, *_ = str(self).splitlines()
+        parts = [display.heading(head), _html(self.steps, self.macs)]
+        parts.append(display.note(f"{self.macs:,} MACs = {self.complexity}; peak {self.peak_bytes:,} bytes in float32"))
+        if self.backward is not None:
+            total = f"{self.backward_macs:,} MACs, {self.kept_bytes:,} bytes kept for it"
+            backward = _html(self.backward_steps, self.backward_macs) + display.note(total)
+            parts.append(display.folded(f"backward pass, from {self.seed}", backward))
+        return "".join(parts)
+
+    def _repr_svg_(self) -> str | None:
+        """The contraction tree; None where matplotlib is not installed."""
+        return display.svg(self)
+
     def __str__(self) -> str:
         sizes = " ".join(f"{name}={number}" for name, number in sorted(self.sizes.items()))
         lines = [
@@ -152,6 +167,15 @@ class Plan:
                 f" = {self.training_complexity}",
             ]
         return "\n".join(lines)
+
+
+def _html(steps: tuple[Step, ...], macs: int) -> str:
+    rows = [
+        (s.name, s.operation, s.equation, "x".join(map(str, s.shape)) or "scalar", f"{s.macs:,}", s.complexity)
+        + ((f"{100 * s.macs / macs:.1f} %",) if macs else ("",))
+        for s in steps
+    ]
+    return display.table(("step", "operation", "equation", "shape", "MACs", "in sizes", "of all"), rows, right=(4, 6))
 
 
 def in_whole_sizes(expression: sympy.Expr, sizes: SizeTable) -> sympy.Expr:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, Self, get_args
 
+from polyattn import display
 from polyattn.errors import ProofError
 
 Status = Literal["equal", "different", "undecided"]
@@ -42,6 +43,11 @@ class Verdict:
         from polyattn.proving.printing import verdict_text
 
         return verdict_text(self)
+
+    def _repr_html_(self) -> str:
+        sides = display.table(("left", "right"), [(self.left, self.right)])
+        head, _, rest = str(self).partition("\n")
+        return display.heading(head) + display.block(rest) + display.folded("the two texts", sides)
 
     def to_json(self, indent: int | None = None) -> str:
         """The verdict as JSON text; `Verdict.from_json` reads it back."""

@@ -84,6 +84,8 @@ def _counts(spec: Spec, forward: _Nodes, backward: _Nodes | None, kept: tuple[in
         kept = _kept_by_autograd(forward)
         macs, entries = _times(macs, 3), _times(entries, 3)
     alive = _alive(forward, kept)
+    if training and backward is None:
+        alive += _alive_in_autograd(forward, kept)
     if training:
         held = _total(_numel(forward.nodes[k].output) for k in kept)
     if training and backward is not None:
@@ -144,6 +146,40 @@ def _alive(graph: _Nodes, kept: Iterable[int]) -> list[Counter[tuple[str, ...]]]
             here[_numel(loop_indices(node))] += 1
         found.append(here)
         for v in {o.value for o in node.operands if last[o.value] == k and not isinstance(nodes[o.value], Leaf)}:
+            alive[_numel(nodes[v].output)] -= 1
+    return found
+
+
+def _alive_in_autograd(graph: _Nodes, kept: Iterable[int]) -> list[Counter[tuple[str, ...]]]:
+    """During autograd's backward pass: what is still kept, with the gradients that wait; those of leaves stay.
+
+    A value that several steps read has its gradients added up one by one, each beside the sum so far.
+    """
+    nodes, stays = graph.nodes, set(kept)
+    first: dict[int, int] = {}
+    for k, node in enumerate(nodes):
+        for operand in node.operands:
+            first.setdefault(operand.value, k)
+    alive = _total(_numel(nodes[k].output) for k in stays)
+    waiting = set(graph.outputs)
+    alive.update(_numel(nodes[k].output) for k in waiting)
+    found = [alive.copy()]
+    for k in range(len(nodes) - 1, -1, -1):
+        if k not in waiting or not nodes[k].operands:
+            continue
+        for operand in nodes[k].operands:
+            if isinstance(nodes[operand.value], Constant | Identity):
+                continue
+            size = _numel(nodes[operand.value].output)
+            here = alive.copy()
+            here[size] += 1
+            found.append(here)
+            if operand.value not in waiting:
+                waiting.add(operand.value)
+                alive[size] += 1
+        alive[_numel(nodes[k].output)] -= 1
+        for v in {v for v in stays if first.get(v, v) == k}:
+            stays.remove(v)
             alive[_numel(nodes[v].output)] -= 1
     return found
 

@@ -49,6 +49,19 @@ class Formulas:
         """The arithmetic intensity: two floating-point operations for each multiply-accumulate, over the traffic."""
         return 2 * self.macs / self.traffic_bytes
 
+    def _repr_latex_(self) -> str:
+        import sympy
+
+        rows = {
+            "MACs": self.macs,
+            "bytes moved": self.traffic_bytes,
+            "peak bytes": self.peak_bytes,
+            "kept bytes": self.kept_bytes,
+            "parameters": self.parameters,
+        }
+        lines = [rf"\text{{{name}}} &= {sympy.latex(expression)}" for name, expression in rows.items()]
+        return r"$\displaystyle \begin{aligned} " + r" \\ ".join(lines) + r" \end{aligned}$"
+
     def __str__(self) -> str:
         lines = [f"{self.layer}, {self.order}" + (f" ({self.strategy})" if self.strategy != self.order else "")]
         lines += [f"  MACs         {self.macs}"]

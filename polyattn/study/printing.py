@@ -42,7 +42,11 @@ def text(study: Study) -> str:
         for r in rows
     ]
     lines.insert(1, "  ".join("-" * w for w in widths))
-    fixed = dict(study.cases[0].point)
-    at = ", ".join(f"{n}={v}" for n, v in fixed.items() if len({dict(c.point)[n] for c in study.cases}) == 1)
-    title = "one forward and backward pass" if study.objective == "training" else "one forward pass"
-    return "\n".join([title + (f", {at}" if at else ""), *lines])
+    return "\n".join([title(study), *lines])
+
+
+def title(study: Study) -> str:
+    """What was counted, and the sizes that do not vary."""
+    at = ", ".join(f"{n}={v}" for n, v in study.cases[0].point if n not in study.varied)
+    what = "one forward and backward pass" if study.objective == "training" else "one forward pass"
+    return what + (f", {at}" if at else "")

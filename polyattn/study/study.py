@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from polyattn import display
 from polyattn.algebra import Spec
 from polyattn.optional import need
 from polyattn.planning import BATCH, Device, Plan
 from polyattn.planning.graph import ITEMSIZE
 from polyattn.study.counts import Counts, counts, value
 from polyattn.study.formulas import Formulas, formulas
+from polyattn.study.printing import cells, text, title
 
 if TYPE_CHECKING:
     import pandas
@@ -157,7 +159,13 @@ class Study:
 
         return cost_curves(self, quantity, orders=orders)
 
-    def __str__(self) -> str:
-        from polyattn.study.printing import text
+    def _repr_html_(self) -> str:
+        head, *rows = cells(self)
+        return display.note(title(self)) + display.table(head, rows, right=range(2, len(head)))
 
+    def _repr_svg_(self) -> str | None:
+        """The curves of multiply-accumulates; None where matplotlib is not installed or no size varies."""
+        return display.svg(self)
+
+    def __str__(self) -> str:
         return text(self)

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from polyattn.errors import SizeError
-from polyattn.study.pictures.style import COLOURS, INK, LINES, MARKERS, compact, figure, plain
+from polyattn.study.pictures.style import COLOURS, INK, LINES, MARKERS, figure, plain
 from polyattn.study.study import QUANTITIES, Case, Study
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+FEW = 3
+"""Crossings up to which all are labelled; of more only those where the cheapest layer changes."""
 ROOM = 9
 """Panels at most: one for each combination of the sizes that vary besides the axis."""
 
@@ -21,6 +23,9 @@ def cost_curves(
     study: Study, quantity: str = "macs", *, over: str | None = None, orders: Sequence[str] | None = None
 ) -> Figure:
     """What layers cost against one size, on logarithmic axes; rings mark where curves cross.
+
+    The curves are straight between the study's points, and so are the crossings read off them: `crossover` has those of
+    two plans exactly.
 
     Args:
         study: with one size that varies at least.
@@ -109,11 +114,12 @@ def _panel(axes: Axes, study: Study, cases: list[Case], over: str, quantity: str
     axes.set(xscale="log", yscale="log", xlabel=over)
     axes.grid(which="major", color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    for crossing in crossings(curves, over, quantity):
+    found = crossings(curves, over, quantity)
+    for crossing in found:
         axes.plot(crossing.x, crossing.y, marker="o", markersize=11, fillstyle="none", color=INK, linestyle="none")
-        if crossing.lowest:
+        if crossing.lowest or len(found) <= FEW:
             axes.annotate(
-                f"{over} = {compact(crossing.x)}",
+                f"{over} = {round(crossing.x):,}",
                 (crossing.x, crossing.y),
                 textcoords="offset points",
                 xytext=(8, -13),

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 Places = NDArray[np.float64]
 
-STARTS = 60
+STARTS = 48
+ENOUGH = 8
+"""Layouts without a fault after which no more are tried."""
 CLEAR = 0.42
 """Edge lengths that a vertex should be away from others' edges."""
 
@@ -45,16 +47,26 @@ def _connected(count: int, edges: Sequence[tuple[int, int]]) -> Places:
     if count == 1:
         return np.zeros((1, 2))
     graph = igraph.Graph(count, sorted({(min(e), max(e)) for e in edges})).simplify()
-    best, least = np.zeros((count, 2)), float("inf")
+    best, least, good = np.zeros((count, 2)), float("inf"), 0
     for start in range(STARTS):
         draw = random.Random(start)
         seed = [(draw.uniform(-1, 1), draw.uniform(-1, 1)) for _ in range(count)]
         here = np.array(graph.layout_kamada_kawai(seed=seed, maxiter=60 * count).coords)
-        here = _flat(here)
-        badness = _badness(here, graph.get_edgelist())
+        here = _scaled(_flat(here), graph.get_edgelist())
+        faults = _faults(here, graph.get_edgelist())
+        good += faults == 0
+        badness = faults + 0.05 * float(np.ptp(here[:, 1]))
         if badness < least - 1e-9:
             best, least = here, badness
+        if good == ENOUGH:
+            break
     return best
+
+
+def _scaled(here: Places, edges: Sequence[tuple[int, int]]) -> Places:
+    """Edges as long as 1 on average."""
+    lengths = [hypot(*(here[a] - here[b])) for a, b in edges]
+    return here / max(float(np.mean(lengths)), 1e-9)
 
 
 def _flat(here: Places) -> Places:
@@ -66,7 +78,8 @@ def _flat(here: Places) -> Places:
     return turned * np.where(turned[np.abs(turned).argmax(axis=0), [0, 1]] < 0, -1, 1)
 
 
-def _badness(here: Places, edges: Sequence[tuple[int, int]]) -> float:
+def _faults(here: Places, edges: Sequence[tuple[int, int]]) -> float:
+    """Crossings, vertices near others' edges, vertices near each other."""
     total = 0.0
     for (a, b), (c, d) in combinations(edges, 2):
         if len({a, b, c, d}) == 4 and _cross(here[a], here[b], here[c], here[d]):
@@ -77,7 +90,7 @@ def _badness(here: Places, edges: Sequence[tuple[int, int]]) -> float:
                 total += 4 * max(0.0, CLEAR - _distance(here[v], here[a], here[b]))
     for a, b in combinations(range(len(here)), 2):
         total += 6 * max(0.0, 0.8 - hypot(*(here[a] - here[b])))
-    return total + 0.05 * float(np.ptp(here[:, 1]))
+    return total
 
 
 def _cross(a: Places, b: Places, c: Places, d: Places) -> bool:

@@ -21,8 +21,15 @@ if TYPE_CHECKING:
 Looks = Mapping[str, tuple[str, Any]]
 """The colour and the style of the lines of each size."""
 
-COLUMNS = 3
-INCH = 0.92
+LETTER: dict[str, Any] = {
+    "color": INK,
+    "bbox": {"boxstyle": "round,pad=0.18", "facecolor": PAPER, "edgecolor": "none"},
+}
+"""Of an index, over its line."""
+
+COLUMNS, WIDEST = 3, 17
+"""Panels side by side, and inches, at most."""
+INCH = 1.0
 """Inches for the length of an edge."""
 MARGIN = 0.75
 
@@ -43,13 +50,14 @@ def tensor_network(spec: Spec | str) -> Figure:
     spec = Spec(spec) if isinstance(spec, str) else spec
     shown = panels(spec)
     spots = [places(len(p.vertices), [e.ends for e in p.edges]) for p in shown]
-    width = max([1.4, *(float(np.ptp(s[:, 0])) for s in spots if len(s))]) + 2 * MARGIN
-    height = max([1.0, *(float(np.ptp(s[:, 1])) for s in spots if len(s))]) + 2 * MARGIN
-    columns = min(COLUMNS, len(shown))
+    width = max([2.8, *(float(np.ptp(s[:, 0])) for s in spots if len(s))]) + 2 * MARGIN
+    height = max([0.3, *(float(np.ptp(s[:, 1])) for s in spots if len(s))]) + 2 * MARGIN
+    columns = max(1, min(COLUMNS, len(shown), int(WIDEST / (width * INCH))))
     rows = -(-len(shown) // columns)
     made = figure(columns * width * INCH, rows * height * INCH + 0.55)
     grid = made.subplots(rows, columns, squeeze=False)
-    sizes = dict.fromkeys(e.size for p in shown for e in p.edges)
+    used = {e.size for p in shown for e in p.edges}
+    sizes = [*(s for s in spec.sizes.names if s in used), *sorted(used.difference(spec.sizes.names))]
     looks = {s: (COLOURS[k % len(COLOURS)], LINES[k % len(LINES)]) for k, s in enumerate(sizes)}
     for axes, panel, here in zip(grid.flat, shown, spots, strict=False):
         _draw(axes, panel, here, looks)
@@ -69,7 +77,7 @@ def _draw(axes: Axes, panel: Panel, here: Places, looks: Looks) -> None:
     drawn: Counter[frozenset[int]] = Counter()
     for edge in panel.edges:
         pair = frozenset(edge.ends)
-        bend = 0.0 if alike[pair] == 1 else 0.5 * (drawn[pair] - (alike[pair] - 1) / 2)
+        bend = 0.0 if alike[pair] == 1 else 0.9 * (drawn[pair] - (alike[pair] - 1) / 2)
         drawn[pair] += 1
         a, b = sorted(edge.ends)
         _edge(axes, here[a], here[b], bend, edge.index if _labelled(panel, edge.ends) else "", looks[edge.size])
@@ -77,7 +85,7 @@ def _draw(axes: Axes, panel: Panel, here: Places, looks: Looks) -> None:
         if vertex.kind == "dot":
             axes.plot(x, y, marker="o", markersize=6, color=INK, zorder=4)
         elif vertex.kind == "free":
-            axes.text(x, y, vertex.label, ha="center", va="center", fontsize=10, style="italic", zorder=5, color=INK)
+            axes.text(x, y, vertex.label, ha="center", va="center", fontsize=10, style="italic", zorder=5, **LETTER)
         else:
             axes.text(x, y, vertex.label, ha="center", va="center", fontsize=9, zorder=5, **_look(vertex.kind))
 
@@ -117,9 +125,8 @@ def _edge(axes: Axes, a: Places, b: Places, bend: float, label: str, look: tuple
             va="center",
             fontsize=9,
             style="italic",
-            color=INK,
             zorder=3,
-            bbox={"boxstyle": "round,pad=0.12", "facecolor": PAPER, "edgecolor": "none"},
+            **LETTER,
         )
 
 
@@ -128,12 +135,13 @@ def _legend(made: Figure, looks: Looks, shown: tuple[Panel, ...]) -> None:
     handles = [line([], [], color=c, linestyle=s, linewidth=1.8, label=plain(n)) for n, (c, s) in looks.items() if n]
     inputs = dict.fromkeys(v.label for p in shown for v in p.vertices if v.kind == "input")
     handles += [
-        line([], [], marker="o", markersize=8, color=INK, linestyle="none", label=f"{n}, one tensor") for n in inputs
+        line([], [], marker="o", markersize=8, color=INK, linestyle="none", label=f"{n}, the same tensor everywhere")
+        for n in inputs
     ]
     made.legend(
         handles=handles,
         loc="outside lower center",
-        ncols=min(8, len(handles) or 1),
+        ncols=max(1, min(len(handles), int(made.get_size_inches()[0] / 0.95))),
         frameon=False,
         fontsize=8,
         labelcolor=QUIET,

@@ -45,7 +45,7 @@ class Panel:
     """One product as a network.
 
     Attributes:
-        title: the coefficient, or the definition that it belongs to.
+        title: the definition that it belongs to, its sign, its coefficient and its scalar parameters.
     """
 
     title: str
@@ -89,7 +89,7 @@ def _panel(spec: Spec, number: int, definition: Definition, term: Term, position
     sizes = {i: spec.sizes.name(atoms) for i, atoms in spec.resolved.index_sizes[number].items()}
     made = _Network(sizes, spec)
     for factor in term.factors:
-        if isinstance(factor, Access):
+        if isinstance(factor, Access) and factor.indices:
             made.access(factor)
     over = definition.body.over if isinstance(definition.body, Call) else ()
     made.join(tuple(dict.fromkeys((*definition.target.indices, *over))))
@@ -99,8 +99,12 @@ def _panel(spec: Spec, number: int, definition: Definition, term: Term, position
 def _title(spec: Spec, definition: Definition, term: Term, position: int) -> str:
     scale = ""
     for factor, divide in zip(term.factors, term.divides, strict=True):
+        text = ""
         if isinstance(factor, Number | SizeRef):
             text = str(factor) if isinstance(factor, Number) else factor.size
+        elif isinstance(factor, Access) and not factor.indices:
+            text = factor.tensor
+        if text:
             scale = (scale or ("1" if divide else "")) + (("/" if divide else "·" if scale else "") + text)
     sign = "− " if term.negative else "+ " if position else ""
     if isinstance(definition.body, Call):

@@ -31,7 +31,7 @@ def roofline(study: Study, *, orders: Sequence[str] | None = None) -> Figure:
     axes = made.subplots()
     cases = [c for c in study.cases if c.order in orders and c.macs]
     ridge = 2 * device.macs_per_second / device.bytes_per_second
-    low = min([ridge / 8, *(c.flops_per_byte / 2 for c in cases)])
+    low = min([ridge / 16, *(c.flops_per_byte / 2 for c in cases)])
     high = max([ridge * 8, *(c.flops_per_byte * 2 for c in cases)])
     roof = [(x, min(2 * device.macs_per_second, x * device.bytes_per_second)) for x in (low, ridge, high)]
     axes.plot(*zip(*roof, strict=True), color=INK, linewidth=2.2)
@@ -44,7 +44,7 @@ def roofline(study: Study, *, orders: Sequence[str] | None = None) -> Figure:
         fontsize=8,
     )
     axes.annotate(
-        f"{compact(device.bytes_per_second)}B/s", roof[0], textcoords="offset points", xytext=(2, 12), fontsize=8
+        f"{compact(device.bytes_per_second)}B/s", roof[0], textcoords="offset points", xytext=(14, 0), fontsize=8
     )
     for k, (layer, _) in enumerate(study.layers):
         for order in orders:

@@ -31,15 +31,25 @@ def svg(figure: Figure, *, outlines: bool = True) -> str:
     return out.getvalue()[out.getvalue().index("<svg") :]
 
 
+def check_path(path: str | Path) -> Path:
+    """The path, if a figure can have such a name.
+
+    Raises:
+        PolyattnError: its suffix is another than .svg, .pdf or .png.
+    """
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise PolyattnError(f"a figure is saved as {', '.join(SUFFIXES)}, not as {path.name!r}")
+    return path
+
+
 def save(figure: Figure, path: str | Path) -> Path:
     """Write a figure as .svg, .pdf or .png, the same bytes for the same figure.
 
     Raises:
         PolyattnError: another suffix, or the file cannot be written.
     """
-    path = Path(path)
-    if path.suffix not in SUFFIXES:
-        raise PolyattnError(f"a figure is saved as {', '.join(SUFFIXES)}, not as {path.name!r}")
+    path = check_path(path)
     matplotlib = need("matplotlib", "study")
     metadata = {".svg": {"Date": None}, ".png": {}, ".pdf": {"CreationDate": None}}[path.suffix]
     out = BytesIO()

@@ -40,4 +40,4 @@ def compact(number: float) -> str:
     for factor, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= factor * 0.9995:
             return f"{number / factor:.3g} {prefix}"
-    return f"{number:.3g}"
+    return f"{number:.3g} "

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from polyattn.errors import SizeError
-from polyattn.optional import need
-from polyattn.planning import BATCH, Contract, Graph, Leaf, Plan
+from polyattn.planning import BATCH, Contract, Graph, Identity, Leaf, Plan, Step
 from polyattn.planning.steps import Node
 from polyattn.study.pictures.style import INK, PAPER, QUIET, compact, figure, plain
 
@@ -17,10 +17,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PASSES = ("forward", "backward")
+ACROSS, DOWN = 2.1, 1.25
+"""Inches between neighbours, and between a step and those below it."""
 
 
 def contraction_tree(plan: Plan, which: str = "forward") -> Figure:
     """A plan's steps from the tensors at the top to the output below, each with its equation and its cost.
+
+    Tensors are drawn at each step that reads them: inputs, and other values of the batch, as filled circles, parameters
+    as boxes.
 
     The darker a step, the more of all multiply-accumulates it takes. A step that several others read is drawn once,
     with a thick frame; a product of a value with itself whose result is symmetric, as a Gram matrix is, has a dashed
@@ -37,7 +42,7 @@ def contraction_tree(plan: Plan, which: str = "forward") -> Figure:
         raise SizeError(f"unknown pass {which!r}; there are {' and '.join(PASSES)}")
     if which == "backward" and plan.backward is None:
         raise SizeError("this plan has no planned backward pass: plan with objective='training', without functions")
-    graph = plan.graph if which == "forward" or plan.backward is None else plan.backward.graph
+    graph = plan.backward.graph if which == "backward" and plan.backward is not None else plan.graph
     names, steps = (plan.names, plan.steps) if which == "forward" else (plan.backward_names, plan.backward_steps)
     return _drawn(graph, names, {s.name: s for s in steps}, which)
 
@@ -55,74 +60,111 @@ def is_symmetric(node: Node) -> bool:
     return bool(moved) and all(swap[i] in node.output for i in moved)
 
 
-def _places(graph: Graph) -> np.ndarray:
-    import igraph
+@dataclass
+class _Tree:
+    """The picture's vertices: each step once, and a leaf for each access of a tensor.
 
-    edges = [(o.value, k) for k, n in enumerate(graph.nodes) for o in n.operands]
-    tree = igraph.Graph(len(graph.nodes), sorted(set(edges)), directed=True)
-    return np.array(tree.layout_sugiyama(hgap=1, vgap=1, maxiter=500).coords)[: len(graph.nodes)]
+    Attributes:
+        nodes: the graph's node of each vertex; None for a bend of a long edge.
+        layers: how far each is from the result at the bottom.
+        edges: between neighbouring layers, the upper vertex first.
+    """
+
+    nodes: list[int | None]
+    layers: list[int]
+    edges: list[tuple[int, int]]
+
+    @classmethod
+    def of(cls, graph: Graph) -> _Tree:
+        depth = [0] * len(graph.nodes)
+        for k in range(len(graph.nodes) - 1, -1, -1):
+            for operand in graph.nodes[k].operands:
+                depth[operand.value] = max(depth[operand.value], depth[k] + 1)
+        made = cls([], [], [])
+        steps = {k: made.add(k, depth[k]) for k, node in enumerate(graph.nodes) if node.operands}
+        for k, node in enumerate(graph.nodes):
+            seen: set[int] = set()
+            for operand in node.operands:
+                v = operand.value
+                if not graph.nodes[v].operands:
+                    made.edges.append((made.add(v, depth[k] + 1), steps[k]))
+                elif v not in seen:
+                    made.join(steps[v], steps[k])
+                seen.add(v)
+        for operand in graph.outputs:
+            if operand.value not in steps:
+                steps[operand.value] = made.add(operand.value, 0)
+        return made
+
+    def add(self, node: int | None, layer: int) -> int:
+        self.nodes.append(node)
+        self.layers.append(layer)
+        return len(self.nodes) - 1
+
+    def join(self, upper: int, lower: int) -> None:
+        """An edge, with a bend in every layer that it passes."""
+        for layer in range(self.layers[upper] - 1, self.layers[lower], -1):
+            bend = self.add(None, layer)
+            self.edges.append((upper, bend))
+            upper = bend
+        self.edges.append((upper, lower))
+
+    def places(self) -> np.ndarray:
+        """Coordinates in inches, by Sugiyama's method."""
+        import igraph
+
+        top = max(self.layers, default=0)
+        graph = igraph.Graph(len(self.nodes), self.edges, directed=True)
+        found = graph.layout_sugiyama(layers=[top - n for n in self.layers], hgap=1, vgap=1, maxiter=1000)
+        return np.array(found.coords).reshape(-1, 2)[: len(self.nodes)] * np.array([ACROSS, -DOWN])
 
 
-def _drawn(graph: Graph, names: tuple[str, ...], steps: dict, which: str) -> Figure:
-    here = _places(graph)
-    here = here * np.array([2.9, -1.25])
-    span = np.ptp(here, axis=0) if len(here) else np.zeros(2)
-    made = figure(float(span[0]) + 3.4, float(span[1]) + 1.6)
-    axes = made.subplots()
-    used = Counter(o.value for n in graph.nodes for o in dict.fromkeys(n.operands))
-    for k, node in enumerate(graph.nodes):
-        for operand in dict.fromkeys(o.value for o in node.operands):
-            axes.annotate(
-                "",
-                here[k],
-                here[operand],
-                arrowprops={"arrowstyle": "-|>", "color": QUIET, "shrinkA": 16, "shrinkB": 26},
-            )
-    for k, node in enumerate(graph.nodes):
-        x, y = here[k]
-        if isinstance(node, Leaf) or names[k] not in steps:
-            filled = isinstance(node, Leaf) and any(i.size == BATCH for i in node.output)
-            look = {
-                "boxstyle": "circle,pad=0.4" if filled else "square,pad=0.4",
-                "facecolor": INK if filled else "#eeeeee",
-            }
-            axes.text(
-                x,
-                y,
-                plain(names[k]),
-                ha="center",
-                va="center",
-                fontsize=9,
-                color=PAPER if filled else INK,
-                bbox={**look, "edgecolor": INK},
-            )
-            continue
-        step = steps[names[k]]
-        share = step.macs / graph.macs if graph.macs else 0
-        cost = f"{compact(step.macs)}MACs, {100 * share:.3g} %" if step.macs else step.operation
-        marks = [m for m, there in (("symmetric", is_symmetric(node)), (f"read {used[k]} times", used[k] > 1)) if there]
-        label = "\n".join([f"{step.name}{step.equation}", cost, *marks])
-        frame = {"linestyle": "--" if is_symmetric(node) else "-", "linewidth": 2.6 if used[k] > 1 else 1.0}
-        axes.text(
-            x,
-            y,
-            plain(label),
-            ha="center",
-            va="center",
-            fontsize=7.5,
-            color=INK,
-            zorder=4,
-            bbox={
-                "boxstyle": "round,pad=0.5",
-                "facecolor": (1 - 0.45 * share, 1 - 0.25 * share, 1.0),
-                "edgecolor": INK,
-                **frame,
-            },
-        )
+def _drawn(graph: Graph, names: tuple[str, ...], steps: dict[str, Step], which: str) -> Figure:
+    tree = _Tree.of(graph)
+    here = tree.places()
     low, high = (here.min(axis=0), here.max(axis=0)) if len(here) else (np.zeros(2), np.zeros(2))
-    axes.set_xlim(low[0] - 1.6, high[0] + 1.6)
-    axes.set_ylim(low[1] - 0.7, high[1] + 0.7)
+    width, height = high - low + np.array([2.3, 1.1])
+    made = figure(max(4.0, float(width)), float(height) + 0.5)
+    axes = made.subplots()
+    used = Counter(v for n in graph.nodes for v in {o.value for o in n.operands})
+    for a, b in tree.edges:
+        axes.plot(*zip(here[a], here[b], strict=True), color=QUIET, linewidth=1.3, zorder=1)
+    for v, (x, y) in zip(tree.nodes, here, strict=True):
+        if v is None:
+            continue
+        text, look = _step(graph, v, steps[names[v]], used[v]) if names[v] in steps else _leaf(graph, v, names[v])
+        axes.text(x, y, plain(text), ha="center", va="center", zorder=3, **look)
+    axes.set_xlim(low[0] - 1.15, high[0] + 1.15)
+    axes.set_ylim(low[1] - 0.55, high[1] + 0.55)
     axes.set_axis_off()
     axes.set_title(plain(f"{which}: {compact(graph.macs)}MACs"), fontsize=9, loc="left")
-    need("matplotlib", "study")
     return made
+
+
+def _leaf(graph: Graph, v: int, name: str) -> tuple[str, dict[str, Any]]:
+    node = graph.nodes[v]
+    if not isinstance(node, Leaf):
+        name = "I" if isinstance(node, Identity) else "1"
+    filled = isinstance(node, Leaf) and any(i.size == BATCH for i in node.output)
+    shape, face = ("circle,pad=0.4", INK) if filled else ("square,pad=0.4", "#eeeeee")
+    box = {"boxstyle": shape, "facecolor": face, "edgecolor": INK}
+    return name, {"fontsize": 9, "color": PAPER if filled else INK, "bbox": box}
+
+
+def _step(graph: Graph, v: int, step: Step, readers: int) -> tuple[str, dict[str, Any]]:
+    share = step.macs / graph.macs if graph.macs else 0.0
+    symmetric = is_symmetric(graph.nodes[v])
+    left, _, right = step.equation.partition(" = ")
+    lines = [f"{step.name}{left} =", *right.replace(" * ", " *\n").replace(" + ", "\n+ ").split("\n")]
+    if len(right) <= 24:
+        lines[1:] = [right]
+    lines.append(f"{compact(step.macs)}MACs, {100 * share:.3g} %" if step.macs else f"{step.operation}: no MACs")
+    lines += ["symmetric: half says all"] * symmetric + [f"shared by {readers} steps"] * (readers > 1)
+    box = {
+        "boxstyle": "round,pad=0.45",
+        "facecolor": (1 - 0.42 * share, 1 - 0.22 * share, 1.0),
+        "edgecolor": INK,
+        "linestyle": "--" if symmetric else "-",
+        "linewidth": 2.8 if readers > 1 else 1.0,
+    }
+    return "\n".join(lines), {"fontsize": 7.5, "color": INK, "bbox": box}

@@ -1,0 +1,54 @@
+"""The study's formulas are what torch counts when it runs the lowered graphs."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from polyattn import Spec, catalog
+from polyattn.lowering import lower
+from polyattn.study import complexity
+from polyattn.study.counted import Counted, counted, run
+from polyattn.testing import specifications
+
+
+@settings(max_examples=40)
+@given(st.data())
+def test_formulas_are_the_multiply_accumulates_that_torch_counts(data: st.DataObject):
+    spec = data.draw(specifications())
+    sizes = {name: data.draw(st.integers(1, 40)) for name in spec.sizes.atomic}
+    objective = data.draw(st.sampled_from(["forward", "training"]))
+    order = data.draw(st.sampled_from(["as written", "opt_einsum", "planned"]))
+    study = complexity({"layer": spec}, objective, orders=[order], B=data.draw(st.integers(1, 5)), **sizes)
+    ((formulas,), (case,)) = study.formulas["layer"], study.cases
+    found = counted(case.plan).macs
+    if objective == "training" and case.plan.backward is None:
+        found *= 3  # autograd makes two products for each one; no graph of polyattn runs there
+    assert formulas.macs.subs({s: case.sizes[s.name] for s in formulas.macs.free_symbols}) == found == case.macs
+
+
+def test_matrix_products_and_products_entry_by_entry_are_counted_apart():
+    a, b = torch.empty(2, 3, 5, device="meta"), torch.empty(5, 7, device="meta")
+    assert run(lambda: a @ b)[1] == Counted(2 * 3 * 5 * 7, 0)
+    assert run(lambda: (a * a * 2.0 + a).sum())[1] == Counted(0, 2 * 3 * 5)
+
+
+def test_the_hadamard_form_of_poly_nl_multiplies_entry_by_entry_what_the_formula_says():
+    study = complexity("poly_nl", orders=["as written"], N=49, C=8, B=2)
+    assert counted(study.cases[0].plan) == Counted(3 * 2 * 49 * 8 * 8, 2 * 2 * 49 * 8)
+
+
+@pytest.mark.parametrize("name", ["nl", "tesa"])
+def test_autograd_makes_two_products_for_each_one(name: str):
+    """Counted in autograd's own backward pass, of matrix products alone where the plan has no others."""
+    spec: Spec = catalog.get(name)
+    sizes = {k: n for k, n in {"N": 12, "H": 3, "W": 4, "C": 8, "R": 2}.items() if k in spec.sizes.names}
+    (case,) = complexity(spec, "training", orders=["as written"], **sizes).cases
+    tensors = [
+        torch.randn(*([1] if t in spec.inputs else []), *(case.sizes[s] for s in shape), requires_grad=True)
+        for t, shape in (spec.inputs | spec.parameters).items()
+    ]
+    _, found = run(lambda: lower(case.plan)(*tensors).sum().backward())
+    forward = counted(case.plan)
+    assert found.matrix == 3 * forward.matrix
+    assert case.macs == 3 * forward.macs
