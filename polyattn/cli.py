@@ -286,12 +286,12 @@ def read_sizes(text: str) -> dict[str, int]:
     return sizes
 
 
-def read_sweep(text: str) -> dict[str, str]:
+def read_sweep(text: str) -> dict[str, Any]:
     """Sizes that may be ranges or products of others, as text, such as "N=196:65536,C=64,R=C/8"."""
-    sizes: dict[str, str] = {}
+    sizes: dict[str, Any] = {}
     for part in filter(None, (p.strip() for p in text.split(","))):
         name, equals, value = (p.strip() for p in part.partition("="))
-        if not equals or not name or not value:
+        if not equals or not (name.isidentifier() and name[0].isupper()) or not value:
             raise SizeError(f"sizes are written as N=196:65536,C=64; {part!r} is not")
         if name in sizes:
             raise SizeError(f"size {name} is given twice")

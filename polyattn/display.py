@@ -27,7 +27,7 @@ def svg(value: object) -> str | None:
     module, function = next(DRAWN[t.__name__] for t in type(value).__mro__ if t.__name__ in DRAWN)
     try:
         figure = getattr(import_module(module), function)(value)
-        return import_module(module).svg(figure)
+        return import_module(module).svg(figure, outlines=False)
     except PolyattnError:  # matplotlib is missing, or the picture would be too large
         return None
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 import polyattn as pa
 from polyattn import catalog
-from polyattn.planning import plan
+from polyattn.lowering import plan
 from polyattn.study import complexity, pictures
 from polyattn.study.pictures.layout import places
 from polyattn.study.pictures.panels import Panel, panels
