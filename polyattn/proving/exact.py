@@ -38,6 +38,15 @@ def run_exactly(module: fx.GraphModule, tensors: Sequence[np.ndarray], arithmeti
         ValueError: shapes in the graph do not fit each other.
     """
     run = _Run(arithmetic)
+    return interpreted(module, tensors, lambda node, args, kwargs: run.operation(node)(*args, **kwargs))
+
+
+def interpreted(module: fx.GraphModule, tensors: Sequence[Any], apply: Callable[[fx.Node, Any, Any], Any]) -> Any:
+    """What a graph returns where its operations mean something else: `apply` gets each node with its arguments' values.
+
+    Raises:
+        ProofError: the graph has no output.
+    """
     values: dict[fx.Node, Any] = {}
     rest = iter(tensors)
     for node in module.graph.nodes:
@@ -47,7 +56,7 @@ def run_exactly(module: fx.GraphModule, tensors: Sequence[np.ndarray], arithmeti
         args, kwargs = map_arg((node.args, dict(node.kwargs)), lambda n: values[n])
         if node.op == "output":
             return args[0]
-        values[node] = run.operation(node)(*args, **kwargs)
+        values[node] = apply(node, args, kwargs)
     raise ProofError("the graph has no output")
 
 

@@ -14,11 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.fx.node import map_arg
 
 from polyattn.errors import ProofError
 from polyattn.lowering.shapes import expect_shape
-from polyattn.proving.exact import operation_name
+from polyattn.proving.exact import interpreted, operation_name
 
 
 @dataclass(frozen=True)
@@ -63,17 +62,8 @@ class Analysis:
         Raises:
             ProofError: the graph has an operation whose rounding is not known.
         """
-        values: dict[fx.Node, Any] = {}
-        rest = iter(tensors)
-        for node in module.graph.nodes:
-            if node.op == "placeholder":
-                values[node] = next(rest)
-                continue
-            args, kwargs = map_arg((node.args, dict(node.kwargs)), lambda n: values[n])
-            if node.op == "output":
-                return args[0] if isinstance(args[0], tuple) else (args[0],)
-            values[node] = self.apply(node, *args, **kwargs)
-        raise ProofError("the graph has no output")
+        found = interpreted(module, tensors, lambda node, args, kwargs: self.apply(node, *args, **kwargs))
+        return found if isinstance(found, tuple) else (found,)
 
     def apply(self, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
         name = operation_name(node)
