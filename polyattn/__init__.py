@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 _PUBLIC: dict[str, str | None] = {
     "BudgetError": "errors",
+    "CheckpointError": "errors",
     "InsertError": "errors",
     "MissingPackageError": "errors",
     "NotPolynomialError": "errors",
@@ -19,6 +20,7 @@ _PUBLIC: dict[str, str | None] = {
     "ShardingError": "errors",
     "SizeError": "errors",
     "SpecError": "errors",
+    "TrainingError": "errors",
     "WeightsError": "errors",
     "Polynomial": "algebra",
     "Spec": "algebra",
@@ -38,6 +40,7 @@ _PUBLIC: dict[str, str | None] = {
     "parallel": None,
     "study": None,
     "testing": None,
+    "training": None,
     "vision": None,
 }
 """Public names and the stage that each comes from; None for the stages that are public as modules. Loaded on first
@@ -45,6 +48,7 @@ use, so that `import polyattn` is quick and needs only what is used."""
 
 __all__ = [
     "BudgetError",
+    "CheckpointError",
     "InsertError",
     "MissingPackageError",
     "NotPolynomialError",
@@ -56,6 +60,7 @@ __all__ = [
     "SizeError",
     "Spec",
     "SpecError",
+    "TrainingError",
     "Verdict",
     "WeightsError",
     "apply_interaction",
@@ -71,15 +76,17 @@ __all__ = [
     "study",
     "symmetrise",
     "testing",
+    "training",
     "verify",
     "vision",
 ]
 
 if TYPE_CHECKING:
-    from polyattn import catalog, nn, parallel, study, testing, vision
+    from polyattn import catalog, nn, parallel, study, testing, training, vision
     from polyattn.algebra import Polynomial, Spec, apply_interaction, structure, symmetrise
     from polyattn.errors import (
         BudgetError,
+        CheckpointError,
         InsertError,
         MissingPackageError,
         NotPolynomialError,
@@ -88,6 +95,7 @@ if TYPE_CHECKING:
         ShardingError,
         SizeError,
         SpecError,
+        TrainingError,
         WeightsError,
     )
     from polyattn.lowering import calibrate, einsum, lower, plan

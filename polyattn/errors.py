@@ -52,6 +52,14 @@ class WeightsError(PolyattnError, ValueError):
     """A dictionary of weights is not what a published block has: lists the names and shapes that differ."""
 
 
+class TrainingError(PolyattnError, ValueError):
+    """A training cannot start or go on: settings that contradict each other, or data that are not as they should be."""
+
+
+class CheckpointError(PolyattnError, RuntimeError):
+    """A checkpoint cannot be written or read; says which ones there are, none of which is touched."""
+
+
 class ProofError(PolyattnError, ValueError):
     """A question to the prover makes no sense, or a certificate is not well formed."""
 

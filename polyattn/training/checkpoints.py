@@ -1,0 +1,179 @@
+"""Checkpoints by `torch.distributed.checkpoint`: written whole or not at all, verified before one is used.
+
+A checkpoint is written into a hidden folder, each file forced to the disk; then a manifest with the size and the
+SHA-256 of every file is added, and the folder renamed into place, which a file system does at once or not at all. A
+training that is killed at any moment finds the last checkpoint that was renamed. A damaged one is set aside, and the
+one before it is used.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.api import CheckpointException
+
+from polyattn.errors import CheckpointError
+from polyattn.training import files
+from polyattn.training.processes import Processes
+
+PREFIX = "step-"
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of one training.
+
+    Args:
+        folder: where they are; on all machines the same folder.
+        keep: how many of them stay.
+        processes: all of them have to call each method.
+        report: prints a line, in the first process.
+    """
+
+    folder: Path
+    keep: int
+    processes: Processes
+    report: Callable[[str], None]
+
+    def steps(self) -> list[int]:
+        """The steps that have a checkpoint, whole or not, the last one first."""
+        found = [p.name.removeprefix(PREFIX) for p in self.folder.glob(f"{PREFIX}*") if p.is_dir()]
+        return sorted((int(name) for name in found if name.isdigit()), reverse=True)
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"{PREFIX}{step:09d}"
+
+    def prepare(self, bytes_needed: int) -> None:
+        """Make the folder, and see that there can be checkpoints in it, before anything is computed.
+
+        Args:
+            bytes_needed: of one checkpoint.
+
+        Raises:
+            CheckpointError: the folder cannot be written to, or there is no room for one checkpoint more.
+        """
+        self.processes.on_first(lambda: self._prepare(bytes_needed))
+
+    def _prepare(self, bytes_needed: int) -> None:
+        probe = self.folder / ".probe"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for leftover in (*self.folder.glob(".partial-*"), *self.folder.glob(".removed-*")):
+                files.discard(leftover)
+            files.write_text(probe, "writable\n")
+            probe.unlink()
+            free = shutil.disk_usage(self.folder).free
+        except OSError as error:
+            raise CheckpointError(f"no checkpoints can be written to {self.folder}: {_reason(error)}") from error
+        if free < bytes_needed:
+            raise CheckpointError(
+                f"a checkpoint in {self.folder} takes about {bytes_needed:,} bytes, and {free:,} are free: make room, "
+                f"or choose another folder"
+            )
+
+    def save(self, step: int, state: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+        """Write the state after so many steps, and remove the oldest checkpoints.
+
+        Args:
+            step: how many steps are done.
+            state: a nested dictionary of tensors, whole or sharded over the processes, and plain values.
+            facts: what the manifest is to hold, such as what the training is of.
+
+        Raises:
+            CheckpointError: it could not be written, in any of the processes. The earlier ones are as they were.
+        """
+        partial = self.folder / f".partial-{step:09d}"
+        try:
+            self.processes.on_first(lambda: files.discard(partial))
+            dcp.save(dict(state), checkpoint_id=partial)
+            digests = self._digests(partial)
+            self.processes.on_first(lambda: self._seal(partial, step, digests, facts))
+        except (OSError, CheckpointException) as error:
+            if self.processes.first:
+                shutil.rmtree(partial, ignore_errors=True)
+            kept = ", ".join(self.path(s).name for s in self.steps()) or "none yet"
+            raise CheckpointError(
+                f"the checkpoint of step {step} could not be written to {self.folder}: {_reason(error)}; the "
+                f"checkpoints before it are untouched ({kept}): put that right and start the same command again"
+            ) from error
+
+    def _digests(self, folder: Path) -> dict[str, str]:
+        """Every file's digest; each process reads its part of them."""
+        names = self.processes.on_first(lambda: sorted(p.name for p in folder.iterdir()))
+        mine: dict[str, str] | OSError
+        try:
+            mine = {name: files.digest(folder / name) for name in names[self.processes.rank :: self.processes.count]}
+        except OSError as error:
+            mine = error
+        found: dict[str, str] = {}
+        for part in self.processes.gathered(mine):
+            if isinstance(part, OSError):
+                raise part
+            found |= part
+        return found
+
+    def _seal(self, partial: Path, step: int, digests: dict[str, str], facts: Mapping[str, Any]) -> None:
+        target = self.path(step)
+        files.discard(target)
+        files.seal(partial, target, digests, {"step": step, **facts})
+        for old in self.steps()[self.keep :]:
+            files.discard(self.path(old))
+
+    def latest(self) -> int | None:
+        """The last step whose checkpoint is whole; None if there is no checkpoint at all.
+
+        Raises:
+            CheckpointError: there are checkpoints, and not one of them is whole.
+        """
+        return self.processes.on_first(self._latest)
+
+    def _latest(self) -> int | None:
+        damaged = []
+        for step in self.steps():
+            wrong = files.damage(self.path(step))
+            if wrong is None:
+                for bad, _ in damaged:
+                    aside = self.folder / f"damaged-{self.path(bad).name}"
+                    files.discard(aside)
+                    self.path(bad).rename(aside)
+                if damaged:
+                    bad = "; ".join(f"{self.path(s).name}: {text}" for s, text in damaged)
+                    self.report(f"damaged and set aside: {bad}; going on from {self.path(step).name}")
+                return step
+            damaged.append((step, wrong))
+        if damaged:
+            bad = "; ".join(f"{self.path(s).name}: {text}" for s, text in damaged)
+            raise CheckpointError(
+                f"no checkpoint in {self.folder} is whole ({bad}): restore one, or choose another folder to start anew"
+            )
+        return None
+
+    def facts(self, step: int) -> dict[str, Any]:
+        """What `save` was given beside the state."""
+        return self.processes.on_first(lambda: files.facts(self.path(step)))
+
+    def load(self, step: int, state: dict[str, Any]) -> None:
+        """Read a checkpoint into the tensors of a state, whole or sharded as they are now.
+
+        Raises:
+            CheckpointError: it does not have what the state has.
+        """
+        try:
+            dcp.load(state, checkpoint_id=self.path(step))
+        except (CheckpointException, OSError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{self.path(step)} cannot be read into this network: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong first, without the report of every process."""
+    if isinstance(error, CheckpointException) and error.failures:
+        rank, (cause, _) = next(iter(sorted(error.failures.items())))
+        return f"process {rank}: {_reason(cause)}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"

@@ -1,0 +1,96 @@
+"""Folders that are there as a whole or not at all, with a manifest by which damage is seen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Have a file or a folder on the disk, not only on its way there."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file so that there is the old one or the new one, whenever the machine stops."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    sync(path.parent)
+
+
+def seal(folder: Path, target: Path, digests: dict[str, str], facts: dict[str, Any]) -> None:
+    """Give a folder of files its manifest and its name.
+
+    Args:
+        folder: with the files, all written to the disk.
+        target: its name from now on, in the same parent; nothing has that name.
+        digests: SHA-256 of each file, by its name.
+        facts: what else the manifest is to hold, for JSON.
+    """
+    sizes = {name: (folder / name).stat().st_size for name in digests}
+    body = {**facts, "files": {name: {"bytes": sizes[name], "sha256": digests[name]} for name in sorted(digests)}}
+    write_text(folder / MANIFEST, json.dumps({**body, "sha256": _of(body)}, indent=1) + "\n")
+    sync(folder)
+    folder.rename(target)
+    sync(target.parent)
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a sealed folder, or None if it is whole."""
+    try:
+        facts = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        own = facts.pop("sha256")
+        if own != _of(facts):
+            return f"{MANIFEST} is not as it was written"
+        for name, file in facts["files"].items():
+            path = folder / name
+            if not path.is_file():
+                return f"{name} is missing"
+            if path.stat().st_size != file["bytes"]:
+                return f"{name} has {path.stat().st_size:,} bytes, not {file['bytes']:,}"
+            if digest(path) != file["sha256"]:
+                return f"{name} is not as it was written"
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{MANIFEST} cannot be read: {type(error).__name__}: {error}"
+    return None
+
+
+def facts(folder: Path) -> dict[str, Any]:
+    """What is in the manifest of a folder that is whole."""
+    return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder; if that is cut short, what is left has a name that says so."""
+    if folder.exists():
+        rest = folder if folder.name.startswith(".") else folder.with_name(f".removed-{folder.name}")
+        if rest != folder:
+            shutil.rmtree(rest, ignore_errors=True)
+            folder.rename(rest)
+        shutil.rmtree(rest)
+
+
+def _of(body: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

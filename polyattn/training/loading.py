@@ -1,0 +1,95 @@
+"""Samples and batches: torch's DataLoader over the order of the data, with randomness that belongs to the sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from polyattn.training.order import AUGMENTATION, Draw, Order, Share, seed_of
+
+
+class Samples(Protocol):
+    """Data: a number of samples, each loaded when it is asked for, with torch's global generator for its randomness."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+class Augmented(Dataset):
+    """Samples whose random augmentation is a function of seed, epoch and sample."""
+
+    def __init__(self, samples: Samples, seed: int):
+        self.samples, self.seed = samples, seed
+
+    def __getitem__(self, draw: Draw) -> Any:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of(self.seed, AUGMENTATION, draw.epoch, draw.index))
+            return self.samples[draw.index]
+
+
+class Plain(Dataset):
+    """Samples for evaluation, by number."""
+
+    def __init__(self, samples: Samples):
+        self.samples = samples
+
+    def __getitem__(self, index: int) -> Any:
+        return self.samples[index]
+
+
+def training_batches(
+    samples: Samples, order: Order, steps: range, rank: int, count: int, collate: Callable, workers: int
+) -> Iterator[Any]:
+    """This process's micro-batches of the steps, one after the other."""
+    loader = DataLoader(
+        Augmented(samples, order.seed),
+        batch_sampler=Share(order, steps, rank, count),
+        collate_fn=collate,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator().manual_seed(order.seed),  # else the loader would draw from the global one
+    )
+    return iter(loader)
+
+
+def evaluation_batches(
+    samples: Samples, batch: int, rank: int, count: int, collate: Callable, workers: int
+) -> Iterator[tuple[list[int], Any]]:
+    """This process's part of the samples, each by one process only.
+
+    All processes get as many batches, since networks with sharded parameters need that: where there are no samples
+    left, the numbers are [] and the batch is any one.
+    """
+    mine = list(range(rank, len(samples), count))
+    rounds = -(-len(samples) // (batch * count))
+    numbers = [mine[k * batch : (k + 1) * batch] for k in range(rounds)]
+    loader = DataLoader(
+        Plain(samples),
+        batch_sampler=[chosen or [0] for chosen in numbers],
+        collate_fn=collate,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator().manual_seed(0),
+    )
+    yield from zip(numbers, loader, strict=True)
+
+
+def moved(batch: Any, device: torch.device, channels_last: bool = False) -> Any:
+    """A batch of tensors in lists, tuples and dictionaries on a device; images (B, C, H, W) with channels last."""
+    if isinstance(batch, Tensor):
+        formats = {4: torch.channels_last, 5: torch.channels_last_3d} if channels_last else {}
+        batch = batch.to(device, non_blocking=True)
+        if batch.is_floating_point() and batch.dim() in formats:
+            batch = batch.contiguous(memory_format=formats[batch.dim()])
+        return batch
+    if isinstance(batch, dict):
+        return {key: moved(value, device, channels_last) for key, value in batch.items()}
+    if isinstance(batch, Sequence) and not isinstance(batch, str):
+        found = [moved(value, device, channels_last) for value in batch]
+        return tuple(found) if isinstance(batch, tuple) else found
+    return batch

@@ -1,0 +1,92 @@
+"""The processes of a training: those that torchrun has started, or this one alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from polyattn.errors import TrainingError
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that train together.
+
+    Args:
+        rank, count: its number, from 0, and how many there are.
+        device: where it trains.
+    """
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and prints."""
+        return self.rank == 0
+
+    def on_first(self, function: Callable[[], Value]) -> Value:
+        """Call a function in the first process only; all get its result, or raise its exception."""
+        box: list[Any] = [None, None]
+        if self.first:
+            try:
+                box[0] = function()
+            except Exception as error:
+                box[1] = error
+        dist.broadcast_object_list(box, src=0)
+        if box[1] is not None:
+            raise box[1]
+        return box[0]
+
+    def gathered(self, value: Value) -> list[Value]:
+        """The values of all processes, in all of them."""
+        box: list[Any] = [None] * self.count
+        dist.all_gather_object(box, value)
+        return box
+
+    def summed(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sum over all processes, in place."""
+        if self.count > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+
+@contextmanager
+def started(device: str = "auto", environ: Mapping[str, str] = os.environ) -> Iterator[Processes]:
+    """Join the processes that torchrun has started; without torchrun, or any such launcher, this one is alone.
+
+    Args:
+        device: "cpu", "cuda", or "auto" for a GPU where there is one.
+        environ: where torchrun's variables are.
+
+    Raises:
+        TrainingError: "cuda" where there is none, or fewer GPUs than processes on this machine.
+    """
+    cuda = torch.cuda.is_available() if device == "auto" else device == "cuda"
+    local = int(environ.get("LOCAL_RANK", "0"))
+    if cuda and local >= torch.cuda.device_count():
+        raise TrainingError(
+            f"process {local} of this machine has no GPU: there are {torch.cuda.device_count()}; start fewer "
+            f"processes, or choose the device cpu"
+        )
+    place = torch.device("cuda", local) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(place)
+    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    if "RANK" in environ and "WORLD_SIZE" in environ:
+        dist.init_process_group(backend)
+    else:
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        yield Processes(dist.get_rank(), dist.get_world_size(), place)
+    finally:
+        dist.destroy_process_group()

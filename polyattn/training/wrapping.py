@@ -1,0 +1,50 @@
+"""A network in DDP or FSDP2."""
+
+from __future__ import annotations
+
+from inspect import signature
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+from polyattn.training.processes import Processes
+from polyattn.training.settings import Settings
+from polyattn.training.task import Task, seeded_network
+
+
+def wrapped(task: Task, settings: Settings, processes: Processes) -> nn.Module:
+    """The task's network on this process's device, ready to train together with those of the others.
+
+    Buffers, such as the running values of batch norms, are whole in each process and left to the `Stepper`.
+    """
+    model = seeded_network(task, settings.seed).to(processes.device)
+    if settings.channels_last:
+        for module in model.modules():
+            _channels_last(module)
+    if settings.parallel == "fsdp":
+        mesh = init_device_mesh(processes.device.type, (processes.count,))
+        for part in task.sharded(model):
+            fully_shard(part, mesh=mesh)
+        return cast(nn.Module, fully_shard(model, mesh=mesh))
+    # torch 2.6 has only the first word, and later versions warn of it.
+    known = signature(nn.parallel.DistributedDataParallel).parameters
+    word = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    return nn.parallel.DistributedDataParallel(model, **{word: False})
+
+
+def own(model: nn.Module) -> nn.Module:
+    """The network inside DDP; with FSDP2 it is the network itself."""
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+
+
+@torch.no_grad()
+def _channels_last(module: nn.Module) -> None:
+    """Kernels of 2D and 3D convolutions with their channels last, whatever else the network has."""
+    formats: dict[int, Any] = {4: torch.channels_last, 5: torch.channels_last_3d}
+    weight = getattr(module, "weight", None)
+    if isinstance(module, nn.Conv2d | nn.Conv3d) and isinstance(weight, torch.Tensor):
+        # `contiguous` would leave kernels of one pixel as they are, and DDP's gradients would have other strides.
+        weight.data = torch.empty_like(weight, memory_format=formats[weight.dim()]).copy_(weight.data)
