@@ -20,7 +20,7 @@ class Samples(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
-class Augmented(Dataset):
+class Seeded(Dataset):
     """Samples whose random augmentation is a function of seed, epoch and sample."""
 
     def __init__(self, samples: Samples, seed: int):
@@ -32,22 +32,12 @@ class Augmented(Dataset):
             return self.samples[draw.index]
 
 
-class Plain(Dataset):
-    """Samples for evaluation, by number."""
-
-    def __init__(self, samples: Samples):
-        self.samples = samples
-
-    def __getitem__(self, index: int) -> Any:
-        return self.samples[index]
-
-
 def training_batches(
     samples: Samples, order: Order, steps: range, rank: int, count: int, collate: Callable, workers: int
 ) -> Iterator[Any]:
     """This process's micro-batches of the steps, one after the other."""
     loader = DataLoader(
-        Augmented(samples, order.seed),
+        Seeded(samples, order.seed),
         batch_sampler=Share(order, steps, rank, count),
         collate_fn=collate,
         num_workers=workers,
@@ -69,8 +59,8 @@ def evaluation_batches(
     rounds = -(-len(samples) // (batch * count))
     numbers = [mine[k * batch : (k + 1) * batch] for k in range(rounds)]
     loader = DataLoader(
-        Plain(samples),
-        batch_sampler=[chosen or [0] for chosen in numbers],
+        Seeded(samples, 0),
+        batch_sampler=[[Draw(0, index) for index in chosen or [0]] for chosen in numbers],
         collate_fn=collate,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),

@@ -32,7 +32,8 @@ def wrapped(task: Task, settings: Settings, processes: Processes) -> nn.Module:
     # torch 2.6 has only the first word, and later versions warn of it.
     known = signature(nn.parallel.DistributedDataParallel).parameters
     word = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-    return nn.parallel.DistributedDataParallel(model, **{word: False})
+    words: dict[str, Any] = {word: False}
+    return nn.parallel.DistributedDataParallel(model, **words)
 
 
 def own(model: nn.Module) -> nn.Module:

@@ -1,5 +1,7 @@
 """Tiny data sets in the true forms, for trying a recipe: bright shapes on noise, the same bits each time."""
 
 from polyattn.training.data.tiny.folders import image_folder
+from polyattn.training.data.tiny.instances import coco, wider
+from polyattn.training.data.tiny.videos import clips
 
-__all__ = ["image_folder"]
+__all__ = ["clips", "coco", "image_folder", "wider"]

@@ -1,0 +1,135 @@
+"""Train a C2D or I3D ResNet with attention on Kinetics, or on any list of clips, as in the BAT paper.
+
+    python examples/train_video.py                               # a tiny set, two steps, an evaluation
+    torchrun --nproc-per-node 8 examples/train_video.py kinetics400 --data /data/kinetics --out runs/k400
+    torchrun --nproc-per-node 8 examples/train_video.py mini_kinetics200 --data /data/mini --network c2d_resnet50
+
+The same command goes on where the last one stopped, on any number of processes. `--help` lists every option.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from polyattn.errors import TrainingError
+from polyattn.training import Evaluating, Schedule, Settings, Task, Trained, configured, fit, started
+from polyattn.training.accuracy import accuracy
+from polyattn.training.data import clips, tiny
+from polyattn.training.data.places import data_at
+from polyattn.vision import load_backbone
+from polyattn.vision.video import build_video, i3d_lengths
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to train, on what, and how."""
+
+    data: Path | None = None
+    """Folder with train.txt, val.txt and the videos that they list; without one, a tiny set is made."""
+    network: str = "i3d_resnet50"
+    """c2d_ or i3d_ and a ResNet of torchvision."""
+    attention: str | None = "bat"
+    """A block's name, a catalogue name, or an equation; None for the plain network."""
+    places: str | None = None
+    """A layout such as bat or res345; by default that of the attention's paper."""
+    backbone: Path | None = None
+    """A file with the weights of the 2D network, which are inflated; the paper starts from ImageNet's."""
+    weights: str | None = None
+    """Of the 2D network, as torchvision names them, such as IMAGENET1K_V1; instead of a file."""
+    frames: int = 8
+    """Frames of a clip."""
+    stride: int = 8
+    """Frames of the video from one of the clip to the next, with dense sampling."""
+    sampling: clips.Sampling = "dense"
+    """dense: frames with a stride, as in the paper; tsn: one frame of each of as many segments of the video."""
+    short_side: int = 256
+    """Videos are evaluated with this short side."""
+    image_size: int = 224
+    """Side of the crops to train on, and of a single one in the evaluation; several have the short side."""
+    views: int = 10
+    """Clips of a video in the evaluation, evenly spread,"""
+    crops: int = 3
+    """and crops of each; the scores of all are averaged. 1 and 1 is the paper's clip accuracy."""
+    training: Settings = field(default_factory=Settings)
+    """How to train."""
+
+
+K400 = Settings(
+    epochs=100, batch=64, micro=8, rate=0.01, weight_decay=1e-4, evaluate_every=10,
+    schedule=Schedule("step", milestones=(40, 80), gamma=0.1),
+)  # fmt: skip
+MINI = Settings(
+    epochs=50, batch=64, micro=8, rate=0.01, weight_decay=1e-4, evaluate_every=10,
+    schedule=Schedule("cosine", warmup_epochs=2),
+)  # fmt: skip
+TINY = Settings(epochs=1, steps=2, batch=2, micro=1, rate=0.001, checkpoint_every=1, log_every=1)
+SMALL = {"frames": 4, "stride": 2, "short_side": 40, "image_size": 32, "views": 2, "crops": 3}
+CONFIGS = {
+    "tiny": (
+        "A tiny set and network, two steps: to see it work.",
+        Config(network="c2d_resnet18", attention="poly_nl", training=TINY, **SMALL),
+    ),
+    "kinetics400": ("The BAT paper, section 4.1, Kinetics-400.", Config(weights="IMAGENET1K_V1", training=K400)),
+    "mini_kinetics200": ("The same, Mini-Kinetics-200.", Config(weights="IMAGENET1K_V1", training=MINI)),
+}
+
+
+class Kinetics(Task):
+    """Classification of videos."""
+
+    def __init__(self, config: Config, root: Path):
+        self.config = config
+        self.kind, _, self.plain = config.network.partition("_")
+        if self.kind not in ("c2d", "i3d"):
+            raise TrainingError(f"a video network is c2d_ or i3d_ and a ResNet, not {config.network!r}")
+        crop = clips.MultiScaleCrop(config.image_size)
+        how = (config.frames, config.stride, config.sampling)
+        self.samples = clips.Clips(root, "train.txt", *how, None, crop)
+        # Several crops have the whole short side, so that together they see all of the frame.
+        side = config.short_side if config.crops > 1 else config.image_size
+        crops = clips.Crops(config.short_side, side, config.crops)
+        self.held_out = clips.Clips(root, "val.txt", *how, config.views, crops)
+
+    def network(self) -> nn.Module:
+        config = self.config
+        lengths = i3d_lengths(self.plain) if self.kind == "i3d" else {}
+        model = build_video(
+            self.plain, config.attention, temporal=lengths, places=config.places, weights=config.weights,
+            num_classes=self.samples.classes, frames=config.frames, image_size=config.image_size,
+        )  # fmt: skip
+        if config.backbone is not None:
+            load_backbone(model, torch.load(config.backbone, map_location="cpu", weights_only=True), skip="fc")
+        return model
+
+    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        inputs, labels = batch
+        return {"cross_entropy": nn.functional.cross_entropy(model(inputs), labels)}
+
+    def evaluate(self, now: Evaluating) -> dict[str, float]:
+        def scores(inputs: Tensor) -> Tensor:
+            """The mean of the probabilities of a video's clips and crops: (1, V, 3, T, H, W) to (1, classes)."""
+            return torch.stack([now.model(view).softmax(-1) for view in inputs[0].split(self.config.crops)]).mean(
+                (0, 1)
+            )[None]
+
+        return accuracy(now, self.held_out, self.samples.classes, 1, scores)
+
+    def facts(self) -> dict[str, Any]:
+        names = ("network", "attention", "places", "frames", "stride", "sampling", "image_size")
+        return {**super().facts(), **{name: getattr(self.config, name) for name in names}}
+
+
+def main(argv: Sequence[str] | None = None) -> Trained:
+    config = configured(CONFIGS, argv)
+    with started(config.training.device) as processes, data_at(config.data, tiny.clips, processes) as root:
+        return fit(Kinetics(config, root), config.training, processes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""Photographs of faces, as WIDER FACE's: `WIDER_train/images/`, `wider_face_split/wider_face_train_bbx_gt.txt`, ...
+
+The annotation text has for each image its name, the number of faces, and a line for each face: x, y, width, height, and
+six marks (blur, expression, illumination, invalid, occlusion, pose). Without faces there is one line of zeros.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polyattn.errors import TrainingError
+from polyattn.training.data.places import existing
+from polyattn.vision.optional import need
+
+SCALES = (0.3, 0.45, 0.6, 0.8, 1.0)
+"""Sides of training patches as parts of the image's short side. Poly-NL says that the scale is random; these are the
+ones of RetinaFace (Deng et al. 2020), from which later detectors of faces took them."""
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """One image and its faces: `boxes` (n, 4) as x1, y1, x2, y2, `valid` (n,) without those marked as invalid."""
+
+    name: str
+    boxes: Tensor
+    valid: Tensor
+
+
+def photographs(path: Path) -> list[Photograph]:
+    """Read an annotation text.
+
+    Raises:
+        TrainingError: a line that is not as it should be, by its number.
+    """
+    lines = existing(path, "WIDER FACE's annotations lie in wider_face_split/").read_text().splitlines()
+    found, place = [], 0
+    while place < len(lines) and lines[place].strip():
+        name = lines[place].strip()
+        try:
+            count = int(lines[place + 1])
+            rows = [[float(v) for v in line.split()] for line in lines[place + 2 : place + 2 + max(count, 1)]]
+            if count < 0 or len(rows) != max(count, 1) or any(len(row) != 10 for row in rows):
+                raise ValueError(f"{max(count, 1)} lines of 10 numbers should follow")
+        except (ValueError, IndexError) as error:
+            raise TrainingError(f"{path}, line {place + 2}, {name}: {error}") from error
+        table = torch.tensor(rows if count else []).reshape(-1, 10)
+        boxes = torch.cat([table[:, :2], table[:, :2] + table[:, 2:4]], 1)
+        found.append(Photograph(name, boxes, (table[:, 7] == 0) & (table[:, 2:4] > 0).all(1)))
+        place += 2 + max(count, 1)
+    if any(line.strip() for line in lines[place:]):
+        raise TrainingError(f"{path}, line {place + 1}: an image's name should be here")
+    return found
+
+
+class Faces:
+    """Samples (image, target) of one split, in torchvision's form for detectors: `boxes` (n, 4), `labels` (n,), all 1.
+
+    Args:
+        root: the folder.
+        split: "train" or "val".
+        transform: of (image, target), from torchvision.transforms.v2.
+
+    Raises:
+        TrainingError: files are missing or not as they should be.
+    """
+
+    def __init__(self, root: Path, split: str, transform: Any):
+        self.images = existing(root / f"WIDER_{split}" / "images", "WIDER FACE's images lie in WIDER_<split>/images/")
+        self.photographs = photographs(root / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt")
+        self.transform = transform
+        self.read_image = need("torchvision.datasets.folder", "train").default_loader
+        self.tensors = need("torchvision.tv_tensors", "train")
+
+    def __len__(self) -> int:
+        return len(self.photographs)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        photograph = self.photographs[index]
+        image = self.read_image(str(self.images / photograph.name))
+        boxes = photograph.boxes[photograph.valid]
+        boxes = self.tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(image.height, image.width))
+        return self.transform(image, {"boxes": boxes, "labels": torch.ones(len(boxes), dtype=torch.int64)})
+
+
+class RandomPatch:
+    """A square patch of random scale and place with at least one face's centre in it, resized (Poly-NL, section 5.2).
+
+    Faces whose centre is outside are dropped. Where 50 draws find no face, the last of them is taken as it is.
+
+    Args:
+        size: of the result, in pixels.
+    """
+
+    def __init__(self, size: int):
+        self.size = size
+        self.functional = need("torchvision.transforms.v2.functional", "train")
+
+    def __call__(self, image: Any, target: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        boxes = target["boxes"]
+        centres = (boxes[:, :2] + boxes[:, 2:]).as_subclass(Tensor) / 2
+        for _ in range(50):
+            scale = SCALES[int(torch.randint(len(SCALES), ()))]
+            side = max(1, int(scale * min(image.height, image.width)))
+            left = int(torch.randint(image.width - side + 1, ()))
+            top = int(torch.randint(image.height - side + 1, ()))
+            offset = centres - torch.tensor([left, top])
+            inside = ((offset >= 0) & (offset < side)).all(1)
+            if inside.any():
+                break
+        place = (top, left, side, side, [self.size, self.size])
+        kept = {**target, "labels": target["labels"][inside]}
+        kept["boxes"] = self.functional.resized_crop(boxes, *place)[inside]
+        return self.functional.resized_crop(image, *place, antialias=True), kept
+
+
+def training_transform(size: int) -> Any:
+    """Random patches, photometric distortion and flips (Poly-NL, section 5.2)."""
+    v2 = need("torchvision.transforms.v2", "train")
+    floats = v2.ToDtype(torch.float32, scale=True)
+    return v2.Compose(
+        [RandomPatch(size), v2.RandomPhotometricDistort(p=0.5), v2.RandomHorizontalFlip(), v2.ToImage(), floats]
+    )
+
+
+def evaluation_transform() -> Any:
+    """Floats in [0, 1]; the network resizes."""
+    v2 = need("torchvision.transforms.v2", "train")
+    return v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
