@@ -23,7 +23,7 @@ from polyattn.training.settings import Settings
 from polyattn.training.state import bytes_of, restore, state_of, whole_weights
 from polyattn.training.steps import Stepper, autocast
 from polyattn.training.task import Evaluating, Task
-from polyattn.training.wrapping import own, wrapped
+from polyattn.training.wrapping import freed, own, wrapped
 
 WEIGHTS = "weights.pt"
 
@@ -163,8 +163,8 @@ class _Fit:
             nullcontext() if self.average is None else self.average.in_place(),
             autocast(self.settings, self.processes.device),
         ):
-            # DDP's forward would exchange nothing here; the network itself is called.
             figures = self.task.evaluate(Evaluating(own(self.model), self.processes, self.settings))
+            freed(self.model)
         self.model.train()
         log.evaluation(step, self._epoch(step), figures)
         return figures

@@ -44,7 +44,7 @@ class Settings:
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """Parameters whole in each process (DDP), or sharded over them (FSDP2)."""
     channels_last: bool = True
-    """Images lie in memory with their channels last."""
+    """Images lie in memory with their channels last, and so do kernels, but for those that FSDP2 shards."""
     seed: int = 0
     """Of the initial weights, the order of the data, augmentation and dropout."""
     deterministic: bool = False

@@ -61,8 +61,9 @@ class Task(ABC):
         return default_collate(list(samples))
 
     def sharded(self, model: nn.Module) -> list[nn.Module]:
-        """The submodules that FSDP2 gathers one at a time, as each is run by one call."""
-        return [m for name, m in model.named_modules() if isinstance(m, nn.Sequential) and name.count(".") <= 2]
+        """The submodules that FSDP2 gathers one at a time, each run by one call; by default a ResNet's stages."""
+        named = ((name.rpartition(".")[2], module) for name, module in model.named_modules())
+        return [m for name, m in named if isinstance(m, nn.Sequential) and name.rstrip("0123456789") == "layer"]
 
     def facts(self) -> dict[str, Any]:
         """What has to be the same when a training goes on, for JSON."""

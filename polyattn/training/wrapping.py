@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from polyattn.training.processes import Processes
 from polyattn.training.settings import Settings
@@ -21,7 +21,7 @@ def wrapped(task: Task, settings: Settings, processes: Processes) -> nn.Module:
     Buffers, such as the running values of batch norms, are whole in each process and left to the `Stepper`.
     """
     model = seeded_network(task, settings.seed).to(processes.device)
-    if settings.channels_last:
+    if settings.channels_last and settings.parallel == "ddp":  # FSDP2 shards kernels only as they are by default
         for module in model.modules():
             _channels_last(module)
     if settings.parallel == "fsdp":
@@ -39,6 +39,13 @@ def wrapped(task: Task, settings: Settings, processes: Processes) -> nn.Module:
 def own(model: nn.Module) -> nn.Module:
     """The network inside DDP; with FSDP2 it is the network itself."""
     return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+
+
+def freed(model: nn.Module) -> None:
+    """Drop what FSDP2 keeps gathered after a forward pass without a backward one: it would not see new parameters."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 @torch.no_grad()
