@@ -19,6 +19,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from polyattn.errors import CheckpointError
 from polyattn.training import files
+from polyattn.training.files import reason
 from polyattn.training.processes import Processes
 
 PREFIX = "step-"
@@ -69,7 +70,7 @@ class Checkpoints:
             probe.unlink()
             free = shutil.disk_usage(self.folder).free
         except OSError as error:
-            raise CheckpointError(f"no checkpoints can be written to {self.folder}: {_reason(error)}") from error
+            raise CheckpointError(f"no checkpoints can be written to {self.folder}: {reason(error)}") from error
         if free < bytes_needed:
             raise CheckpointError(
                 f"a checkpoint in {self.folder} takes about {bytes_needed:,} bytes, and {free:,} are free: make room, "
@@ -94,12 +95,14 @@ class Checkpoints:
             digests = self._digests(partial)
             self.processes.on_first(lambda: self._seal(partial, step, digests, facts))
         except (OSError, CheckpointException) as error:
+            free = shutil.disk_usage(self.folder).free
             if self.processes.first:
                 shutil.rmtree(partial, ignore_errors=True)
             kept = ", ".join(self.path(s).name for s in self.steps()) or "none yet"
             raise CheckpointError(
-                f"the checkpoint of step {step} could not be written to {self.folder}: {_reason(error)}; the "
-                f"checkpoints before it are untouched ({kept}): put that right and start the same command again"
+                f"the checkpoint of step {step} could not be written to {self.folder}: {reason(error)} "
+                f"({free:,} bytes were free); the checkpoints before it are untouched ({kept}): put that right and "
+                f"start the same command again"
             ) from error
 
     def _digests(self, folder: Path) -> dict[str, str]:
@@ -166,14 +169,4 @@ class Checkpoints:
         try:
             dcp.load(state, checkpoint_id=self.path(step))
         except (CheckpointException, OSError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{self.path(step)} cannot be read into this network: {_reason(error)}") from error
-
-
-def _reason(error: BaseException) -> str:
-    """What went wrong first, without the report of every process."""
-    if isinstance(error, CheckpointException) and error.failures:
-        rank, (cause, _) = next(iter(sorted(error.failures.items())))
-        return f"process {rank}: {_reason(cause)}"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+            raise CheckpointError(f"{self.path(step)} cannot be read into this network: {reason(error)}") from error

@@ -9,6 +9,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from torch.distributed.checkpoint.api import CheckpointException
+
 MANIFEST = "manifest.json"
 
 
@@ -90,6 +92,19 @@ def discard(folder: Path) -> None:
             shutil.rmtree(rest, ignore_errors=True)
             folder.rename(rest)
         shutil.rmtree(rest)
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong first, in the words of the system where it was the system."""
+    if isinstance(error, CheckpointException) and error.failures:
+        rank, (cause, _) = sorted(error.failures.items())[0]
+        return f"process {rank}: {reason(cause)}"
+    inner: BaseException | None = error
+    while inner is not None:  # torch's writers raise errors of their own while an OSError is on its way
+        if isinstance(inner, OSError) and inner.strerror:
+            return inner.strerror
+        inner = inner.__cause__ or inner.__context__
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
 
 
 def _of(body: dict[str, Any]) -> str:

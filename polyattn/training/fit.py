@@ -172,21 +172,8 @@ class _Fit:
     def _write_weights(self, folder: Path) -> None:
         """The weights alone, the averaged ones where there is an average, for `load_state_dict` of the same network."""
         with nullcontext() if self.average is None else self.average.in_place():
-            weights = whole_weights(self.model)
-
-        def write() -> None:
-            partial = folder / f".{WEIGHTS}.partial"
-            try:
-                torch.save(weights, partial)
-                files.sync(partial)
-                partial.replace(folder / WEIGHTS)
-            except (OSError, RuntimeError) as error:  # torch's writer has no errors of its own kind
-                raise CheckpointError(
-                    f"{folder / WEIGHTS} could not be written: {error}; the checkpoints are untouched: put that right "
-                    f"and start the same command again"
-                ) from error
-
-        self.processes.on_first(write)
+            weights = whole_weights(self.model)  # on a CPU these are the parameters themselves, not copies
+            self.processes.on_first(lambda: _write(weights, folder))
 
     def _epoch(self, step: int) -> float:
         return step / self.order.steps_per_epoch
@@ -207,3 +194,17 @@ class _Fit:
             f"{settings.parallel} on {who} ({self.processes.device.type}), {settings.precision}, batch "
             f"{settings.batch} in {self.order.micros} parts"
         )
+
+
+def _write(weights: dict[str, Any], folder: Path) -> None:
+    partial = folder / f".{WEIGHTS}.partial"
+    try:
+        torch.save(weights, partial)
+        files.sync(partial)
+        partial.replace(folder / WEIGHTS)
+    except (OSError, RuntimeError) as error:  # torch's writer has no errors of its own kind
+        partial.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"{folder / WEIGHTS} could not be written: {files.reason(error)}; the checkpoints are untouched: put that "
+            f"right and start the same command again"
+        ) from error

@@ -63,7 +63,7 @@ def test_the_last_ones_stay(alone, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-000000003", "step-000000012"]
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_a_checkpoint_damaged_in_any_file_is_set_aside_and_the_one_before_it_is_used(alone, two, data):
     folder = two.parent / "damaged"
@@ -234,6 +234,7 @@ def test_a_state_with_other_names_is_not_loaded(alone, two):
         checkpoints.load(10, {"model": {"other": torch.zeros(2)}})
 
 
+@settings(max_examples=10)
 @given(st.text(max_size=40))
 def test_a_small_file_is_replaced_as_a_whole(tmp_path_factory, text):
     path = tmp_path_factory.getbasetemp() / "small.txt"

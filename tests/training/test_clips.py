@@ -42,7 +42,7 @@ def test_videos_and_folders_of_frames_show_the_same(root):
         assert video.count() == 24
         frames = video.read([20, 0, 3])  # in any order
         assert frames.shape == (3, 3, 48, 64)
-        down = "_1_" in path
+        down = "_0_" in path
         bright = [(frame.float().amax(0) > 150).float().mean(1 if down else 0) for frame in frames]
         starts = [int((b > 0.1).nonzero()[0]) for b in bright]
         assert starts == [pytest.approx(n / 24 * 36, abs=2) for n in (20, 0, 3)]

@@ -69,6 +69,13 @@ def test_two_processes_have_the_loss_curve_and_the_weights_of_one(single, pair):
     agree(single, pair, rtol=2e-5)
 
 
+def test_the_weights_at_the_end_are_the_averaged_ones(single):
+    last = state(single)
+    for name, value in weights(single).items():
+        assert torch.equal(value, last.get(f"average.{name}", last[f"model.{name}"]))
+    assert not torch.equal(last["average.3.weight"], last["model.3.weight"])
+
+
 def test_a_killed_training_ends_with_the_bits_of_an_undisturbed_one(pair, tmp_path):
     folder = tmp_path / "killed"
     settings = replace(SETTINGS, out=folder)
