@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from polyattn.optional import need
 from polyattn.training.loading import Samples
 from polyattn.training.task import Evaluating
-from polyattn.vision.optional import need
 
 
 def accuracy(

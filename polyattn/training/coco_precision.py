@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from polyattn.optional import need
 from polyattn.training.data.coco import CocoInstances, collate
 from polyattn.training.task import Evaluating
-from polyattn.vision.optional import need
 
 NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
 """The first six figures of COCOeval."""

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from polyattn.vision.optional import need
+from polyattn.optional import need
 
 Config = TypeVar("Config")
 

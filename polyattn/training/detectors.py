@@ -9,8 +9,8 @@ from torch import nn
 
 import polyattn.vision as vision
 from polyattn.errors import TrainingError
+from polyattn.optional import need
 from polyattn.vision.detection import FACE_IOU, FACE_RATIO, FACE_SCALES, FACE_STRIDES
-from polyattn.vision.optional import need
 from polyattn.vision.resnets import attend_to
 
 PAPER, CHANNELS = "resnet50", 256

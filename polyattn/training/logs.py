@@ -13,8 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from polyattn.optional import need
 from polyattn.training import files
-from polyattn.vision.optional import need
 
 STEPS, EVALUATIONS = "steps.csv", "evaluations.csv"
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from polyattn.optional import need
 from polyattn.training.data.coco import collate
 from polyattn.training.data.wider import Faces
 from polyattn.training.task import Evaluating
-from polyattn.vision.optional import need
 
 LEVELS = ("easy", "medium", "hard")
 OVERLAP, BOUNDS = 0.5, 1000

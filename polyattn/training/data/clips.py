@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from polyattn.errors import TrainingError
+from polyattn.optional import need
 from polyattn.training.data.images import MEAN, STD
 from polyattn.training.data.places import existing
-from polyattn.vision.optional import need
 
 Sampling = Literal["dense", "tsn"]
 IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}

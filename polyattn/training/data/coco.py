@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from polyattn.errors import TrainingError
+from polyattn.optional import need
 from polyattn.training.data.places import existing
-from polyattn.vision.optional import need
 
 
 class CocoInstances:

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from polyattn.optional import need
 from polyattn.training.data.places import existing
-from polyattn.vision.optional import need
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's pixels by channel, with which torchvision's weights were trained."""

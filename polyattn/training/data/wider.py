@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from polyattn.errors import TrainingError
+from polyattn.optional import need
 from polyattn.training.data.places import existing
-from polyattn.vision.optional import need
 
 SCALES = (0.3, 0.45, 0.6, 0.8, 1.0)
 """Sides of training patches as parts of the image's short side. Poly-NL says that the scale is random; these are the

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from polyattn.vision.optional import need
+from polyattn.optional import need
 
 
 def noise(rng: np.random.Generator, height: int, width: int) -> np.ndarray:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from polyattn.optional import need
 from polyattn.training.data.tiny.folders import noise, save
-from polyattn.vision.optional import need
 
 
 def drawn(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from polyattn.optional import need
 from polyattn.training.data.tiny.folders import noise, save
-from polyattn.vision.optional import need
 
 
 def clips(root: Path, classes: int = 2, train: int = 3, val: int = 1, frames: int = 24, side: int = 48) -> str:
