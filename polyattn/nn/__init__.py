@@ -11,6 +11,7 @@ from polyattn.nn.axial import Axial
 from polyattn.nn.bat_block import BATBlock
 from polyattn.nn.bat_transform import BATransform
 from polyattn.nn.cgnl import CGNL
+from polyattn.nn.chunked import Chunked, chunked
 from polyattn.nn.criss_cross import CrissCross
 from polyattn.nn.efficient_nl import EfficientNL
 from polyattn.nn.glore import GloRe
@@ -28,11 +29,13 @@ __all__ = [
     "Axial",
     "BATBlock",
     "BATransform",
+    "Chunked",
     "CrissCross",
     "EfficientNL",
     "GloRe",
     "LatentGNN",
     "NonLocal",
     "PolyNL",
+    "chunked",
     "load_weights",
 ]

@@ -42,6 +42,7 @@ class Pieces(Exchange):
         rank: which piece this is.
         rest: positions of one row.
         counting: whether this pass counts for running statistics.
+        training: whether plans are made for a forward and a backward pass; None where that depends on the tensors.
         device: the type of the device that plans are made for; None for the tensors' own.
     """
 
@@ -49,6 +50,7 @@ class Pieces(Exchange):
         self.axis, self.rank, self.rest, self.counting = axis, 0, 1, True
         self.counts: tuple[int, ...] = ()
         self.device: str | None = None
+        self.training: bool | None = None
 
     def sum(self, value: Tensor) -> Tensor:
         """The sum over all pieces, differentiable: every piece gets it, and its gradient is the sum of theirs."""

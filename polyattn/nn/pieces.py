@@ -186,7 +186,9 @@ class PieceFunction:
         sizes, counts = self.question(tensors)
         inputs = [tensors[name] for name in self.inputs]
         parameters = [tensors[name] for name in self.parameters]
-        training = torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, *parameters))
+        training = self.exchange.training
+        if training is None:
+            training = torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, *parameters))
         batch = inputs[0].shape[0]
         name = planned_piece(
             self.spec,
