@@ -104,7 +104,7 @@ def _check(layer: torch.nn.Module, x: np.ndarray, out: np.ndarray, positions: in
         rows = x[0, :, start : start + positions].T.astype(np.float64)
         mean += ((rows @ w1) * (rows @ w2)).sum(0) / x.shape[2]
     rows = x[0, :, -100:].T.astype(np.float64)
-    y = rows + (rows * mean) @ w3
+    y = float(layer.alpha) * rows + float(layer.beta) * (rows * mean) @ w3
     return float(np.abs(out[0, :, -100:].T - y).max() / np.abs(y).max())
 
 
@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="maps of 20 MB only")
     parser.add_argument("--gigabytes", type=float, nargs="+", default=[0.5, 1, 2, 4, 8])
     parser.add_argument("--folder", type=Path, help="where there is room for two maps")
-    parser.add_argument("--positions", type=int, default=2**17, help="in memory at once")
+    parser.add_argument("--positions", type=int, default=2**16, help="in memory at once")
     parser.add_argument("--only", default="", help="only cases whose name has this text")
     parser.add_argument("--most-minutes", type=float, default=float("inf"))
     args = parser.parse_args()

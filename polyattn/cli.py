@@ -273,6 +273,38 @@ def calibrate(
     typer.echo(f"kept in {path()}")
 
 
+@app.command()
+@reports_errors
+def scale(
+    network: Annotated[str, typer.Argument(help="A network of polyattn.vision, such as resnet50.")],
+    attention: Annotated[str, typer.Option(help="A block's name, such as poly_nl.")] = "poly_nl",
+    image: Annotated[str, typer.Option(help="Its sides, such as 224 or 224x320; 8x224 for clips.")] = "224",
+    batch: Annotated[int, typer.Option(help="Samples on each device.")] = 1,
+    devices: Annotated[int, typer.Option(help="How many.")] = 8,
+    link: Annotated[float, typer.Option(help="GB a second that a device sends.")] = 10.0,
+    latency: Annotated[float, typer.Option(help="Microseconds of a message.")] = 20.0,
+    device: Annotated[str, typer.Option(help='"cpu" or "cuda".')] = "cuda",
+    states: Annotated[int, typer.Option(help="Numbers an optimizer keeps for each parameter.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+) -> None:
+    """Print what a training step takes of each device: memory, communication and time, before it is run."""
+    from polyattn.parallel.show import print_scale
+
+    print_scale(
+        Console(),
+        network,
+        attention,
+        image,
+        batch=batch,
+        devices=devices,
+        gigabytes_per_second=link,
+        microseconds=latency,
+        device=device,
+        states=states,
+        as_json=as_json,
+    )
+
+
 def read_sizes(text: str) -> dict[str, int]:
     """Sizes from text such as "N=784,C=512"."""
     sizes: dict[str, int] = {}

@@ -6,7 +6,8 @@ between devices does not grow with the number of positions.
 """
 
 from polyattn.parallel.communication import Communication, Traffic, communication
+from polyattn.parallel.scale import Scale, scale
 from polyattn.parallel.sharded import ShardedPositions, shard_positions
 from polyattn.planning import Link
 
-__all__ = ["Communication", "Link", "ShardedPositions", "Traffic", "communication", "shard_positions"]
+__all__ = ["Communication", "Link", "Scale", "ShardedPositions", "Traffic", "communication", "scale", "shard_positions"]

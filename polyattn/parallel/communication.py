@@ -19,6 +19,7 @@ from polyattn.nn.attention import Attention
 from polyattn.nn.block import Block
 from polyattn.nn.exchange import Pieces
 from polyattn.nn.piecewise import piecewise
+from polyattn.parallel.kept import Kept
 from polyattn.planning import Link
 
 
@@ -57,12 +58,14 @@ class Communication:
         layers: by layer, without the gradients of parameters.
         parameters: bytes of the gradients of parameters, which are reduced once at the end of the backward pass.
         devices: so many pieces.
+        kept: bytes that autograd keeps on the device with the longest piece.
         map_bytes: of the whole map. Gathering it would send the other devices' share of that to each.
     """
 
     layers: tuple[Traffic, ...]
     parameters: int
     devices: int
+    kept: int
     map_bytes: int
 
     @property
@@ -146,13 +149,13 @@ def communication(
     dtype = next((p.dtype for p in named.values() if p.is_floating_point()), torch.float32)
     piece = [*shape[:dim], exchange.counts[0], *shape[dim + 1 :]]
     x = torch.empty(piece, dtype=dtype, device="meta", requires_grad=training and input_gradient)
-    with torch.set_grad_enabled(training):
+    kept = Kept(state.values())
+    with torch.set_grad_enabled(training), kept:
         functional_call(twin, state, (x,))
     wanted = [p for p in named.values() if p.requires_grad] if training and reduce_gradients else []
     gradients = sum(p.numel() * p.element_size() for p in wanted)
-    return Communication(
-        tuple(exchange.layers.values()), gradients, devices, prod(shape) * torch.empty(0, dtype=dtype).element_size()
-    )
+    whole = prod(shape) * torch.empty(0, dtype=dtype).element_size()
+    return Communication(tuple(exchange.layers.values()), gradients, devices, kept.bytes, whole)
 
 
 def even_counts(length: int, pieces: int) -> tuple[int, ...]:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -82,3 +86,14 @@ def test_arrays_of_other_shapes_are_refused_before_anything_is_read():
     layer = pa.nn.chunked(pa.nn.PolyNL(4))
     with pytest.raises(pa.SizeError, match="differ"):
         layer.stream(np.zeros((1, 4, 3, 3), np.float32), np.zeros((1, 4, 3, 2), np.float32))
+
+
+def test_the_benchmark_of_large_files_runs_small_and_its_memory_does_not_grow_with_the_map(tmp_path):
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-W", "ignore", str(root / "benchmarks/chunked.py"), "--only", "poly_nl"]
+    command += ["--gigabytes", "0.02", "0.06", "--positions", "8192", "--out", str(tmp_path / "out.json")]
+    subprocess.run([*command, "--folder", str(tmp_path)], check=True, cwd=root, timeout=300, capture_output=True)
+    small, large = json.loads((tmp_path / "out.json").read_text())["runs"]
+    assert max(small["off_by"], large["off_by"]) < 1e-4
+    grown = large["backward"]["rss_anon"] - small["backward"]["rss_anon"]
+    assert grown < 0.5 * (large["map_bytes"] - small["map_bytes"])

@@ -44,3 +44,10 @@ def test_a_layer_on_pieces_is_the_layer_and_sends_what_its_plan_says(size: int):
     for part in ("columns", "agreed", "distributed_tensors", "compiled"):
         for row in world(size)[part]:
             assert max(v for k, v in row.items() if k in ("error", "forward", "backward")) <= 1e-12, (part, row)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_a_training_step_reduces_what_scale_says_and_takes_the_memory_within_a_factor_of_1_5(size: int):
+    (row,) = world(size)["trained"]
+    assert row["sent"] == row["planned"]
+    assert 1 / 1.5 < row["memory"] < 1.5

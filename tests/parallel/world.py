@@ -11,6 +11,7 @@ import copy
 import datetime
 import json
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -176,12 +177,52 @@ def compiled(mesh: DeviceMesh) -> Iterator[dict[str, Any]]:
     yield {"error": worst(max(errors))}
 
 
+def trained(mesh: DeviceMesh) -> Iterator[dict[str, Any]]:
+    """A training step of a small network with DDP: what it really reduces, and the memory that it takes."""
+    size = mesh.size()
+    if size == 3:
+        return
+    before, shape = anonymous(), (4, 3, 64, 64)
+    torch.manual_seed(0)
+    model = pa.vision.resnet18(attention="poly_nl", num_classes=10)
+    predicted = pa.parallel.scale(model, shape, size, device="cpu")
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(mesh.get_local_rank()))
+    spread = nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
+    optimizer, sent = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9), [0]
+
+    def counted(state: Any, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+        sent[0] += bucket.buffer().numel() * bucket.buffer().element_size()
+        work = dist.all_reduce(bucket.buffer(), async_op=True)
+        assert work is not None
+        return work.get_future().then(lambda done: done.value()[0])
+
+    spread.register_comm_hook(None, counted)
+    loss = spread(x).square().mean()
+    peak = anonymous()
+    loss.backward()
+    optimizer.step()
+    peak = max(peak, anonymous())
+    yield {
+        "sent": [sent[0]],
+        "planned": [predicted.exchanged],
+        "memory": (peak - before) / predicted.memory,
+    }
+
+
+def anonymous() -> int:
+    """Bytes of this process's memory that are no pages of files."""
+    found = re.search(r"^RssAnon:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert found
+    return 1024 * int(found[1])
+
+
 PARTS: tuple[Callable[[DeviceMesh], Iterator[dict[str, Any]]], ...] = (
     every_layer,
     columns,
     agreed,
     distributed_tensors,
     compiled,
+    trained,
 )
 
 

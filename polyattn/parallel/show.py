@@ -1,0 +1,143 @@
+"""`polyattn scale`: a network by name, and what training it takes, as tables."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from polyattn import vision
+from polyattn.errors import SizeError
+from polyattn.parallel.scale import Layer, Scale, scale
+from polyattn.planning import Link
+
+IMAGES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "seresnet50")
+CLIPS = ("c2d_resnet50", "c2d_resnet101", "i3d_resnet50", "i3d_resnet101")
+
+
+def print_scale(
+    console: Console,
+    network: str,
+    attention: str,
+    image: str,
+    *,
+    batch: int,
+    devices: int,
+    gigabytes_per_second: float,
+    microseconds: float,
+    device: str,
+    states: int,
+    as_json: bool,
+) -> None:
+    """Build the network, count, and print.
+
+    Raises:
+        SizeError: an unknown network, or a number that is none.
+        InsertError: an unknown attention, or one that does not fit.
+    """
+    sides = _sides(network, image)
+    if not gigabytes_per_second > 0 or not microseconds >= 0:
+        raise SizeError("the link needs a positive speed and a latency that is not negative")
+    options: dict[str, Any] = {} if len(sides) == 3 else {"image_size": sides}
+    model = getattr(vision, network)(attention=None if attention == "none" else attention, **options)
+    link = Link(gigabytes_per_second * 1e9, microseconds * 1e-6)
+    found = scale(model, (batch, 3, *sides), devices, link=link, device=device, states=states)
+    if as_json:
+        print(json.dumps(found.as_dict(), indent=1))
+        return
+    title = f"{network}, {attention}, {'x'.join(map(str, sides))}, {batch} on each of {devices} devices"
+    console.print(whole_table(found, title))
+    if found.layers:
+        console.print(layers_table(found.layers, devices))
+
+
+def _sides(network: str, image: str) -> tuple[int, ...]:
+    if network not in (*IMAGES, *CLIPS):
+        raise SizeError(f"there is no network {network!r}; there are {', '.join((*IMAGES, *CLIPS))}")
+    parts = image.lower().split("x")
+    axes = 3 if network in CLIPS else 2
+    if not all(p.isdecimal() and int(p) > 0 for p in parts) or len(parts) > axes or (axes == 3 and len(parts) == 1):
+        example = "8x224 (frames and side)" if axes == 3 else "224 or 224x320"
+        raise SizeError(f"--image for {network} is written as {example}; {image!r} is not")
+    sides = [int(p) for p in parts]
+    return (*sides, *[sides[-1]] * (axes - len(sides)))
+
+
+def whole_table(found: Scale, title: str) -> Table:
+    """One device's memory, communication and time in a step."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("of each device, in one step")
+    table.add_column("data parallel", justify="right")
+    table.add_column("fully sharded", justify="right")
+    spread = [-(-n // found.devices) for n in (found.parameters, found.gradients, found.optimizer)]
+    rows = [
+        ("parameters and buffers", size(found.parameters), size(spread[0])),
+        ("gradients", size(found.gradients), size(spread[1])),
+        ("optimizer", size(found.optimizer), size(spread[2])),
+        ("activations", size(found.activations), size(found.activations)),
+        ("memory", size(found.memory), size(found.sharded_memory)),
+        ("gradients reduced", size(found.exchanged), size(found.exchanged)),
+        ("GMACs forward", f"{found.macs / 1e9:,.2f}", f"{found.macs / 1e9:,.2f}"),
+        ("arithmetic and memory traffic", time(found.computing), time(found.computing)),
+        # Weights are gathered twice and gradients scattered once: half as much again as an all-reduce.
+        ("communication", time(found.exchanging), time(1.5 * found.exchanging)),
+        ("step, nothing overlapped", time(found.seconds), time(found.computing + 1.5 * found.exchanging)),
+    ]
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def layers_table(layers: tuple[Layer, ...], devices: int) -> Table:
+    """The attentions with their maps cut by positions."""
+    table = Table(title=f"attention with the whole batch's maps cut into {devices}", title_justify="left")
+    for column in ("layer", "kind", "map", "kept", "reduced forward", "backward", "gathering", "time"):
+        table.add_column(
+            column, justify="left" if column in ("layer", "kind", "map") else "right", no_wrap=column == "layer"
+        )
+    refused: list[str] = []
+    for layer in layers:
+        shape = "x".join(map(str, layer.shape))
+        known = layer.communication
+        if known is None:
+            table.add_row(layer.name, layer.kind, shape, *[""] * 5)
+            refused.append(f"{layer.name}: {layer.refusal}")
+            continue
+        table.add_row(
+            layer.name,
+            layer.kind,
+            shape,
+            size(known.kept),
+            size(known.forward),
+            size(known.backward),
+            size(known.gathering),
+            time(layer.seconds),
+        )
+    table.caption = "\n".join(refused) or None
+    return table
+
+
+def size(count: float) -> str:
+    """Bytes in words.
+
+    >>> size(1536), size(2.5e9)
+    ('1.54 kB', '2.50 GB')
+    """
+    for unit, scale_ in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= scale_:
+            return f"{count / scale_:,.2f} {unit}"
+    return f"{count:,.0f} B"
+
+
+def time(seconds: float) -> str:
+    """Seconds in words.
+
+    >>> time(0.0123), time(2.0)
+    ('12.30 ms', '2.00 s')
+    """
+    for unit, scale_ in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= scale_:
+            return f"{seconds / scale_:,.2f} {unit}"
+    return f"{seconds * 1e6:,.1f} µs"

@@ -1,0 +1,71 @@
+"""What layers and networks take of several devices, counted before anything runs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from torch import nn
+from typer.testing import CliRunner
+
+import polyattn as pa
+from polyattn.cli import app
+from polyattn.parallel.communication import even_counts
+from polyattn.planning import question, ranked_plans, shard
+
+
+def test_at_a_million_positions_less_than_a_hundredth_of_the_map_crosses():
+    for layer in (pa.nn.PolyNL(64), pa.nn.EfficientNL(64), pa.nn.NonLocal(64, similarity="dot_product")):
+        found = pa.parallel.communication(layer, (1, 64, 1000, 1000), 8)
+        assert 0 < found.sent < 0.01 * found.gathering
+
+
+def test_poly_nl_exchanges_c_numbers_a_sample_forward():
+    found = pa.parallel.communication(pa.nn.PolyNL(64), (2, 64, 100, 100), 4)
+    assert found.forward == 4 * 2 * 64
+    assert found.parameters == 4 * (3 * 64 * 64 + 2)
+    assert found.backward == found.forward + found.parameters
+
+
+def test_of_poly_nls_orders_that_exchange_c_or_c_squared_numbers_the_plan_takes_c_at_any_speed():
+    spec = pa.catalog.poly_nl()
+    plans = ranked_plans(question(spec, {"N": 4096, "C": 64, "B": 2}), 12)
+    entries = {shard(p.graph, p.names, "N", 1024, ("x",)).entries for p in plans}
+    assert {2 * 64, 2 * 64 * 64} <= entries
+    for speed in (1e3, 1e12):
+        link = pa.parallel.Link(bytes_per_second=speed, latency=0.0)
+        assert pa.parallel.communication(pa.nn.PolyNL(64), (2, 64, 64, 64), 4, link=link).forward == 4 * 2 * 64
+
+
+def test_each_layer_of_a_network_is_counted_by_its_name():
+    network = nn.Sequential(pa.nn.PolyNL(8), nn.ReLU(), pa.nn.CGNL(8, groups=2))
+    found = pa.parallel.communication(network, (1, 8, 6, 6), 3)
+    assert [t.layer for t in found.layers] == ["0", "2"]
+    assert "0: 32 bytes forward" in str(found)
+
+
+def test_rows_are_cut_as_torch_chunks_them():
+    assert even_counts(5, 4) == (2, 2, 1, 0)
+
+
+def test_two_axes_of_one_size_are_no_positions():
+    plan = pa.plan("x[N,N]; y[a,b] = x[a,d]*w[d,b]", {"N": 4})
+    with pytest.raises(pa.ShardingError, match="two axes of size N"):
+        shard(plan.graph, plan.names, "N", 2, ("x",))
+
+
+def test_the_command_prints_memory_communication_and_time():
+    line = ["scale", "resnet18", "--image", "64", "--devices", "4", "--batch", "2", "--device", "cpu"]
+    result = CliRunner().invoke(app, [*line, "--json"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.output)
+    assert found["exchanged"] == found["gradients"]
+    assert found["memory"] == sum(found[k] for k in ("parameters", "gradients", "optimizer", "activations"))
+    assert found["layers"][0]["communication"]["layers"][0]["forward"] == 4 * 8 * 256
+    assert "layer3.0.attention" in CliRunner().invoke(app, line).output
+
+
+def test_the_command_names_the_networks_that_there_are():
+    result = CliRunner().invoke(app, ["scale", "resnet19"])
+    assert result.exit_code == 2
+    assert "resnet18" in result.output
