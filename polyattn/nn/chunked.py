@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
 from typing import Any
 
@@ -125,7 +126,7 @@ class _Streamed(torch.autograd.Function):
 class _Run:
     """The passes over one map."""
 
-    def __init__(self, layer: Chunked, x: Map, parameters: dict[str, Tensor]):
+    def __init__(self, layer: Chunked, x: Map, parameters: Mapping[str, Tensor]):
         self.x, self.exchange = x, layer.exchange
         (self.twin,) = layer.twins
         for mine, theirs in zip(self.twin.modules(), layer.module.modules(), strict=True):
@@ -231,5 +232,8 @@ class _Run:
 
 def write(target: Map, start: int, rows: Tensor) -> None:
     """Rows of a map, from `start` on."""
-    place = (slice(None), slice(None), slice(start, start + rows.shape[2]))
-    target[place] = rows.detach() if isinstance(target, Tensor) else rows.detach().numpy()
+    piece = rows.detach()
+    if isinstance(target, Tensor):
+        target[:, :, start : start + rows.shape[2]] = piece
+    else:
+        target[:, :, start : start + rows.shape[2]] = piece.numpy()
