@@ -49,16 +49,20 @@ def resumed(
     args: argparse.Namespace,
     cases: Mapping[str, Callable[[], Mapping[str, Any]]],
     summary: Callable[[list[dict[str, Any]]], Mapping[str, Any]],
+    *,
+    fields: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Measure the cases that `--out` does not have yet, writing the file after each, so that a run may be cut short.
 
     Args:
         cases: what to measure, by a name that stays the same from run to run.
         summary: of all runs.
+        fields: what a run must have; one of an older script that has it not is measured again.
     """
     found: dict[str, dict[str, Any]] = {}
     if args.out is not None and args.out.exists():
-        found = {r["case"]: r for r in json.loads(args.out.read_text())["runs"] if r["case"] in cases}
+        runs = json.loads(args.out.read_text())["runs"]
+        found = {r["case"]: r for r in runs if r["case"] in cases and all(f in r for f in fields)}
     wanted = [name for name in cases if name not in found and args.only in name]
     end = time.monotonic() + 60 * args.most_minutes
     for number, name in enumerate(wanted):
@@ -147,6 +151,14 @@ def ratio(seconds: Seconds, slower: str, faster: str) -> float:
 
 def medians(seconds: Seconds) -> dict[str, float]:
     return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def limit_memory(gibibytes: float) -> None:
+    """Let larger allocations fail with an error: a form that needs too much is left out, and nothing else dies."""
+    import resource
+
+    most = int(gibibytes * 2**30)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, resource.getrlimit(resource.RLIMIT_DATA)[1]))
 
 
 def geometric_mean(values: Iterable[float]) -> float:

@@ -22,6 +22,7 @@ from polyattn.planning.steps import (
     materialises_product,
     multiplies,
     numel,
+    swapped_axes,
 )
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class Step:
         shape: of the value.
         macs: multiply-accumulates (products of two tensors' entries; adding and scaling count none).
         complexity: the same as text in the sizes.
+        symmetric: whether the value is symmetric because it is a product of a value with itself, such as XᵀX.
+        distinct_macs: those that would make its distinct entries alone, about half where it is symmetric.
     """
 
     name: str
@@ -50,6 +53,8 @@ class Step:
     shape: tuple[int, ...]
     macs: int
     complexity: str
+    symmetric: bool
+    distinct_macs: int
 
 
 @dataclass(frozen=True)
@@ -88,10 +93,20 @@ class Graph:
     def macs_of(self, node: Node) -> int:
         return numel(loop_indices(node), self.known) if multiplies(node) else 0
 
+    def distinct_macs_of(self, node: Node) -> int:
+        """Multiply-accumulates that would make the entries on and above the diagonal of a symmetric product."""
+        side = numel([first for first, _ in swapped_axes(node)], self.known)
+        return self.macs_of(node) * (side + 1) // (2 * side)
+
     @cached_property
     def macs(self) -> int:
         """Multiply-accumulates of one evaluation."""
         return sum(map(self.macs_of, self.nodes))
+
+    @cached_property
+    def distinct_macs(self) -> int:
+        """Multiply-accumulates of one evaluation that made no entry of a symmetric product twice."""
+        return sum(map(self.distinct_macs_of, self.nodes))
 
     def bytes_of(self, number: int) -> int:
         """The size of a node's value in bytes, in float32."""
@@ -137,6 +152,8 @@ class Graph:
                 tuple(numel([i], self.known) for i in node.output),
                 self.macs_of(node),
                 "*".join("B" if i.size == BATCH else i.size for i in loop_indices(node)) if multiplies(node) else "0",
+                bool(swapped_axes(node)),
+                self.distinct_macs_of(node),
             )
             for k, node in enumerate(self.nodes)
             if not isinstance(node, Leaf)
@@ -149,7 +166,8 @@ def table(steps: Sequence[Step], macs: int) -> str:
     for s in steps:
         share = f"{100 * s.macs / macs:.1f} %" if macs and s.macs else ""
         shape = "x".join(map(str, s.shape)) or "scalar"
-        rows.append((s.name, s.operation, s.equation, shape, f"{s.macs:,} = {s.complexity}" if s.macs else "0", share))
+        operation = "symmetric" if s.symmetric and s.operation == "contract" else s.operation
+        rows.append((s.name, operation, s.equation, shape, f"{s.macs:,} = {s.complexity}" if s.macs else "0", share))
     widths = [max(len(r[c]) for r in rows) for c in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(r, widths, strict=True)).rstrip() for r in rows]
     lines.insert(1, "  ".join("-" * w for w in widths))

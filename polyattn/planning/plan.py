@@ -155,6 +155,7 @@ class Plan:
             f"plan of {self.spec.output}, {self.strategy}, for B={self.batch} {sizes}",
             table(self.steps, self.macs),
             f"total {self.macs:,} MACs ({self.flops:,} FLOPs) = {self.complexity}",
+            *_symmetric(self.graph),
             f"peak {self.peak_bytes:,} bytes of intermediates in float32",
         ]
         if self.backward is not None:
@@ -165,6 +166,7 @@ class Plan:
                 table(self.backward_steps, self.backward_macs),
                 f"total {self.backward_macs:,} MACs; with the forward pass {self.training_macs:,} MACs"
                 f" = {self.training_complexity}",
+                *_symmetric(self.backward.graph),
             ]
         return "\n".join(lines)
 
@@ -187,6 +189,13 @@ def in_whole_sizes(expression: sympy.Expr, sizes: SizeTable) -> sympy.Expr:
         parts = sympy.Mul(*(symbol(a) for a in sizes.atoms(split.size)))
         result = sympy.Add(*(_replace_product(t, parts, symbol(split.size)) for t in sympy.Add.make_args(result)))
     return sympy.expand(result)
+
+
+def _symmetric(graph: Graph) -> list[str]:
+    """What making the distinct entries of symmetric steps alone would take, where there are such steps."""
+    if graph.distinct_macs == graph.macs:
+        return []
+    return [f"{graph.distinct_macs:,} MACs if symmetric steps made each entry once"]
 
 
 def _replace_product(term: sympy.Expr, parts: sympy.Expr, whole: sympy.Expr) -> sympy.Expr:

@@ -149,6 +149,23 @@ def multiplies(node: Node) -> bool:
     return isinstance(node, Contract) and len(node.operands) == 2
 
 
+def swapped_axes(node: Node) -> tuple[tuple[Index, Index], ...]:
+    """The pairs of the result's axes that may be swapped all at once, where a product is symmetric; none where not.
+
+    A product is, where both operands are one value that is read with the same indices but for some that each side has
+    to itself: x[b,n,c] x[b,n,d] is symmetric in c and d.
+    """
+    if not isinstance(node, Contract) or len(node.operands) != 2 or node.operands[0].value != node.operands[1].value:
+        return ()
+    left, right = node.operands
+    if any(len(set(o.indices)) < len(o.indices) for o in node.operands):
+        return ()
+    pairs = tuple((a, b) for a, b in zip(left.indices, right.indices, strict=True) if a != b)
+    own = all(a not in right.indices and b not in left.indices for a, b in pairs)
+    kept = all(a in node.output and b in node.output for a, b in pairs)
+    return pairs if own and kept else ()
+
+
 def materialises_product(node: Node) -> bool:
     """Whether the product of two operands is written out before it is summed, entry by entry.
 

@@ -142,3 +142,36 @@ def test_the_table_is_what_a_person_can_check():
     text = str(plan(catalog.get("poly_nl"), {"N": 4096, "C": 16}))
     assert "t1    contract   [b,c,c1] = 1/N * x[b,n,c] * x[b,n,c1]" in text
     assert "total 2,101,760 MACs (4,203,520 FLOPs) = B*C**3 + 2*B*C**2*N + 2*B*C**2" in text
+
+
+def test_a_gram_matrix_is_marked_and_its_distinct_entries_counted():
+    made = plan(catalog.poly_nl(), {"B": 2, "N": 96, "C": 8})
+    (gram,) = (s for s in made.steps if s.symmetric)
+    assert (gram.macs, gram.distinct_macs) == (2 * 96 * 8 * 8, 2 * 96 * 8 * 9 // 2)
+    assert made.graph.distinct_macs == made.macs - 2 * 96 * 8 * 7 // 2
+    assert "t1    symmetric  [b,c,c1] = 1/N * x[b,n,c] * x[b,n,c1]" in str(made)
+    assert f"{made.graph.distinct_macs:,} MACs if symmetric steps made each entry once" in str(made)
+
+
+@pytest.mark.parametrize(
+    ("text", "symmetric"),
+    [
+        ("x[N,C]; y[c,d] = x[e,c]*x[e,d]", True),
+        ("x[H,W,C]; y[h,c,i,d] = x[h,e,c]*x[i,e,d]", True),
+        ("x[N,N]; y[a,b] = x[a,e]*x[e,b]", False),
+        ("x[N,N]; y[a,b] = x[a,e]*x[b,e]", True),
+        ("x[N,C]; y[a,c] = x[a,c]*x[a,c]", False),
+        ("x[N,C]; y[c,d] = x[e,c]*w[e,d]", False),
+    ],
+)
+def test_a_marked_step_is_a_symmetric_tensor_and_no_other_is(text: str, symmetric: bool):
+    spec = Spec(text)
+    made = plan(spec, {n: k + 3 for k, n in enumerate(spec.sizes.names)}, batch=1)
+    assert any(s.symmetric for s in made.steps) == symmetric
+    shape = [made.sizes[spec.sizes.name(slot)] for slot in spec.shape("x")]
+    tensors = [torch.randn(1, *shape, dtype=torch.float64)]
+    tensors += [torch.randn([made.sizes[spec.sizes.name(s)] for s in spec.shape(w)]).double() for w in spec.parameters]
+    y = lower(made)(*tensors)[0]
+    half = y.dim() // 2
+    turned = y.permute(*range(half, y.dim()), *range(half))
+    assert (y.shape == turned.shape and torch.allclose(y, turned)) == symmetric
