@@ -42,8 +42,8 @@ class BATransform(Block):
         groups: so many groups of channels have a P and Q of their own; with 0 they are the identity.
         predictor_channels: C'; as many as groups by default.
         normalisation: "l1" (sigmoid, then rows of P and columns of Q sum to 1, Eq. 2) or "softmax".
-        downsample: instead of resizing P and Q, average the map down to one position for each block, and bring the
-            result up again bilinearly (Table 2).
+        downsample: instead of resizing P and Q, average the map down to one position for each block, and bring up
+            again bilinearly what `conv2` makes of the result (Table 2, whose cost is that of this order).
         bias: whether the 1x1 convolutions before batch norms have biases.
         dim: 2, or 3 for (B, C, T, H, W).
         temporal_groups: so many groups of channels have a temporal matrix of their own; 0 for none.
@@ -117,10 +117,12 @@ class BATransform(Block):
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, [T,] H, W) to the same shape."""
         self.check(x)
-        return self.conv2(self.transform(x))
+        y = self.conv2(self.transform(x))
+        return y if y.shape[2:] == x.shape[2:] else self._upsampled(y, x)
 
     def transform(self, x: Tensor) -> Tensor:
-        """P X Q, and in 3D the temporal matrix, without the convolution behind them."""
+        """P X Q, and in 3D the temporal matrix, without the convolution behind them; with `downsample` of the averaged
+        map, one position for each block."""
         if self.conv1 is None:
             return x
         features, y = self.conv1(x), x
@@ -185,8 +187,7 @@ class BATransform(Block):
     def _bilinear(self, x: Tensor, p: Tensor, q: Tensor) -> Tensor:
         height, width = index(x.shape[-2]), index(x.shape[-1])
         if self.downsample and (height, width) != self.blocks:
-            y = self._product(self._averaged(x), self._normalized(p, -1), self._normalized(q, -2))
-            return self._upsampled(y, x)
+            return self._product(self._averaged(x), self._normalized(p, -1), self._normalized(q, -2))
         rows, columns = cut(height, self.blocks[0]), cut(width, self.blocks[1])
         x = taken(taken(x, x.dim() - 2, rows.order), x.dim() - 1, columns.order)
         bands = []
@@ -217,7 +218,7 @@ class BATransform(Block):
 
     def _upsampled(self, y: Tensor, like: Tensor) -> Tensor:
         mode = "bilinear" if self.dim == 2 else "trilinear"  # which, along time, changes nothing
-        return F.interpolate(y, like.shape[2:], mode=mode, align_corners=False)
+        return laid_out_as(F.interpolate(y, like.shape[2:], mode=mode, align_corners=False), like)
 
     def _over_time(self, x: Tensor, scores: Tensor) -> Tensor:
         """(T ⊗ I) X over the frames (Eq. 7)."""

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 import polyattn as pa
 from polyattn.nn.parts import part
@@ -138,12 +139,37 @@ def test_with_the_sides_themselves_as_blocks_it_is_the_full_resolution_transform
 
 
 @pytest.mark.parametrize("sides", [(3, 3), (7, 8)])
-def test_down_sampling_averages_multiplies_and_interpolates(sides):
+def test_down_sampling_averages_multiplies_convolves_and_interpolates(sides):
     block, x = awake(pa.nn.BATransform(4, block_size=3, groups=2, downsample=True)).eval(), torch.randn(2, 4, *sides)
+    torch.nn.init.zeros_(block.conv2.norm.bias)  # so that the ReLU cuts some of it
     p, q = block.matrices(x)
     small = F.adaptive_avg_pool2d(x, 3).view(2, 2, 2, 3, 3)
     y = torch.einsum("bgik,bgnkl,bglj->bgnij", p, small, q).reshape(2, 4, 3, 3)
-    torch.testing.assert_close(block.transform(x), F.interpolate(y, sides, mode="bilinear"), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(block.transform(x), y, rtol=1e-5, atol=1e-6)
+    conv, norm = block.conv2.conv, block.conv2.norm
+    z = F.batch_norm(conv(y), norm.running_mean, norm.running_var, norm.weight, norm.bias).relu()
+    assert 0 < (z == 0).float().mean() < 1
+    torch.testing.assert_close(block(x), F.interpolate(z, sides, mode="bilinear"), rtol=1e-5, atol=1e-6)
+
+
+def test_down_sampling_in_3d_interpolates_each_frame():
+    words = {"block_size": 2, "groups": 2, "downsample": True, "normalisation": "softmax", "dim": 3}
+    block, x = awake(pa.nn.BATransform(4, **words)).eval(), torch.randn(2, 4, 3, 5, 7)
+    y = block.conv2(block.transform(x))
+    assert y.shape == (2, 4, 3, 2, 2)
+    frames = torch.stack([F.interpolate(frame, (5, 7), mode="bilinear") for frame in y.unbind(2)], 2)
+    torch.testing.assert_close(block(x), frames)
+
+
+@pytest.mark.parametrize(("channels", "side"), [(512, 28), (1024, 14)])
+def test_the_convolution_of_a_down_sampled_map_is_of_the_blocks_alone(channels, side):
+    """As the paper's cost in Table 2 has it; the other convolutions are of the whole map."""
+    macs = {}
+    for downsample in (True, False):
+        with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+            pa.nn.BATBlock(channels, downsample=downsample).eval()(torch.zeros(1, channels, side, side))
+        macs[downsample] = counter.get_flop_counts()["Global"][torch.ops.aten.convolution] // 2
+    assert macs[False] - macs[True] == (channels // 2) ** 2 * (side**2 - 7**2)
 
 
 def test_without_groups_the_matrices_are_the_identity_and_no_predictor_is_there():

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 import polyattn.vision as vision
 from polyattn.nn import BATBlock
@@ -56,10 +56,10 @@ def count(build: str, words: Mapping[str, Any], input: tuple[int, ...] | None = 
     Count(parameters=11689512, macs=1814073344, by_the_papers_rules=1824519192)
     """
     make = resnet50_bat_full_resolution if build == resnet50_bat_full_resolution.__name__ else getattr(vision, build)
-    with torch.device("meta"), _ShapesOnly():
+    with torch.device("meta"), _ShapesOnly() as shapes:
         model = make(**words)
         parameters = sum(p.numel() for p in model.parameters())
-        return Count(parameters, *_run(model, torch.zeros(1, *input))) if input else Count(parameters)
+        return Count(parameters, *_run(model, torch.zeros(1, *input), shapes)) if input else Count(parameters)
 
 
 def resnet50_bat_full_resolution() -> nn.Module:
@@ -71,7 +71,7 @@ def resnet50_bat_full_resolution() -> nn.Module:
     return vision.resnet50(blocks)
 
 
-def _run(model: nn.Module, example: Tensor) -> tuple[int, int | None]:
+def _run(model: nn.Module, example: Tensor, shapes: _ShapesOnly) -> tuple[int, int | None]:
     """Multiply-accumulates as they run, and by the paper's rules; of one run."""
     blocks = [target.get_submodule(CHILD) for target in inserted(model).values()]
     inside = {module for block in blocks for module in block.modules()}
@@ -79,30 +79,78 @@ def _run(model: nn.Module, example: Tensor) -> tuple[int, int | None]:
     numbers: list[int | None] = []
     hooks: dict[nn.Module, Hook] = dict.fromkeys(leaves, lambda m, _, y: numbers.append(operations(m, y)))
     hooks |= dict.fromkeys(blocks, lambda m, _, y: numbers.append(block_operations(m, y.shape)))
-    with FlopCounterMode(display=False) as counter, _ShapesOnly():
-        run(model, example, hooks=hooks)
+    before = shapes.flops
+    run(model, example, hooks=hooks)
     known = [number for number in numbers if number is not None]
-    return counter.get_total_flops() // 2, sum(known) if len(known) == len(numbers) else None
+    return (shapes.flops - before) // 2, sum(known) if len(known) == len(numbers) else None
 
 
-aten = torch.ops.aten
-IN_PLACE = {aten.normal_.default, aten.uniform_.default, aten.fill_.Scalar, aten.zero_.default, aten.relu_.default,
-            aten.add_.Tensor, aten.copy_.default}  # fmt: skip
+@dataclass(frozen=True)
+class _Result:
+    """What an operation on the meta device gives: one tensor or several, and its FLOPs."""
+
+    several: bool
+    tensors: tuple[tuple[torch.Size, tuple[int, ...], torch.dtype], ...]
+    flops: int
+
+    def made(self) -> Any:
+        made = tuple(torch.empty_strided(n, strides, dtype=kind, device="meta") for n, strides, kind in self.tensors)
+        return made if self.several else made[0]
+
+
+_RESULTS: dict[Any, _Result] = {}
 
 
 class _ShapesOnly(TorchDispatchMode):
-    """Batch norms, initial values and additions in place give tensors of the right shape at once.
+    """Without memory there is nothing to compute but shapes, and each operation's are computed once; adds up its FLOPs.
 
-    Without memory there is nothing else to compute, and torch works these shapes out in Python, operation by operation,
-    which takes several times the time of all the rest.
+    torch works most shapes out in Python, again for each call, which takes several times the time of all the rest. The
+    FLOPs are those of torch's own counter.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        if func is aten.native_batch_norm.default and args[0].is_meta:
-            return torch.empty_like(args[0]), args[0].new_empty(0), args[0].new_empty(0)
-        if func in IN_PLACE and args[0].is_meta:
+        kwargs = kwargs or {}
+        kind = _kind(func) if args and isinstance(args[0], Tensor) and args[0].is_meta else "other"
+        if kind == "in place":
             return args[0]
-        return func(*args, **(kwargs or {}))
+        if kind == "other":
+            return func(*args, **kwargs)
+        key = (func, _described(args), _described(tuple(kwargs.items())))
+        if key not in _RESULTS:
+            result = func(*args, **kwargs)
+            results = result if isinstance(result, tuple) else (result,)
+            if not all(isinstance(r, Tensor) and r.is_meta for r in results):
+                return result
+            count = flop_registry.get(func.overloadpacket)
+            flops = count(*args, **kwargs, out_val=result) if count else 0
+            tensors = tuple((r.shape, r.stride(), r.dtype) for r in results)
+            _RESULTS[key] = _Result(isinstance(result, tuple), tensors, flops)
+        self.flops += _RESULTS[key].flops
+        return _RESULTS[key].made()
+
+
+@cache
+def _kind(func: Any) -> str:
+    """ "new", where the results are tensors of their own; "in place", where the first argument is changed and given
+    back; "other", such as views."""
+    schema = func._schema
+    aliases = [r.alias_info for r in schema.returns]
+    if not schema.is_mutable and not any(aliases) and aliases:
+        return "new"
+    changed = [a.alias_info is not None and a.alias_info.is_write for a in schema.arguments]
+    resizes = "resize" in schema.name or "set_" in schema.name
+    return "in place" if changed[:1] == [True] and sum(changed) == len(aliases) == 1 and not resizes else "other"
+
+
+def _described(value: Any) -> Any:
+    """An argument as a key: of a tensor what its shape-only computation depends on."""
+    if isinstance(value, Tensor):
+        return ("tensor", value.shape, value.stride(), value.dtype)
+    return tuple(map(_described, value)) if isinstance(value, tuple | list) else (type(value), value)
 
 
 def _difference(one: int | None, other: int | None) -> int | None:

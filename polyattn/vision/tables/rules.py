@@ -61,7 +61,7 @@ def _non_local(block: NonLocal, shape: torch.Size) -> int:
 def _bat(block: BATBlock, shape: torch.Size) -> int:
     positions, transform = shape[0] * prod(shape[2:]), block.transform
     frames, sides = shape[0] * prod(shape[2:-2]), tuple(shape[-2:])
-    # In the paper's downsampled form the convolution after the transform comes before the upsampling.
+    # The convolution after a transform that downsamples comes before the upsampling.
     after = frames * prod(transform.blocks) if transform.downsample else positions
     total = 0
     for name, module in block.named_modules():
