@@ -45,7 +45,7 @@ def run_photographs(specs: dict[str, Spec], console: Console, out: Path) -> list
             sizes = {s: v for s, v in SIZES.items() if s in specs[name].sizes.names}
             insert(model, dict.fromkeys(PLACES, specs[name]), sizes=sizes)
         rows.append(_measure(name or "no attention", model, batch))
-    table = Table("network", "parameters", "added", "GMACs per image", "added", "forward + backward", "output")
+    table = Table("network", "params", "added", "GMACs", "added", "seconds", "output")
     base = rows[0]
     for row in rows:
         row["parameters_added"] = row["parameters"] - base["parameters"]
@@ -53,9 +53,12 @@ def run_photographs(specs: dict[str, Spec], console: Console, out: Path) -> list
         same = "as without" if row["output"] == base["output"] else "changed"
         table.add_row(
             row["network"], f"{row['parameters'] / 1e6:.2f} M", f"{row['parameters_added'] / 1e6:.2f} M",
-            f"{row['macs_per_image'] / 1e9:.3f}", f"{row['macs_added'] / 1e9:.3f}", f"{row['seconds']:.2f} s", same,
+            f"{row['macs_per_image'] / 1e9:.3f}", f"{row['macs_added'] / 1e9:.3f}", f"{row['seconds']:.2f}", same,
         )  # fmt: skip
     console.print(table)
+    console.print(
+        "GMACs: of one image, in billions of multiply-accumulates; seconds: forward and backward, both images"
+    )
     console.print("output: the layers start as the identity, so a trained network keeps its outputs when one is put in")
     return rows
 

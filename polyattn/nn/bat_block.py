@@ -86,3 +86,7 @@ class BATBlock(Block):
         """(B, channels, [T,] H, W) to the same shape."""
         self.check(x)
         return x + self.dropout(self.conv2(self.transform(self.conv1(x))))
+
+    def spec_parameters(self) -> dict[str, Tensor]:
+        """Those of the transform."""
+        return self.transform.spec_parameters()

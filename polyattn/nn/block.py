@@ -30,10 +30,6 @@ class Block(nn.Module):
         super().__init__()
         self.channels, self.dim = whole("channels", channels), axes_of(type(self).__name__, dim, dims)
 
-    def spec_parameters(self) -> dict[str, Tensor]:
-        """The parameters of `spec` by their names there, as views of the module's own."""
-        raise NotImplementedError
-
     def check(self, x: Tensor) -> None:
         check_input(x, type(self).__name__, self.channels, self.dim)
 

@@ -28,26 +28,23 @@ FACE_IOU = 0.35
 def mask_rcnn_resnet50_fpn(
     attention: Value | Mapping[str, Value] | None = None,
     *,
-    places: str | Iterable[str] | None = None,
     weights: Any = None,
     weights_backbone: Any = None,
     progress: bool = True,
     num_classes: int | None = None,
-    image_size: int | tuple[int, int] = 224,
-    sizes: Mapping[str, int] | None = None,
     network: Mapping[str, Any] | None = None,
-    **options: Any,
+    **words: Any,
 ) -> nn.Module:
     """Mask R-CNN on a ResNet-50-FPN with attention in its backbone, built by torchvision (Poly-NL, Tables 1 and 2).
 
     Args:
         attention: as in `polyattn.vision.resnet50`; places are names inside `backbone.body`, such as "layer3.4".
-        places: "res3", "res4", "res5" or "res345", one block right before the last residual block of that stage or of
-            each; by default "res4" but for "bat" and "nl", as in `polyattn.vision.resnet50`.
         weights, weights_backbone, progress, num_classes: passed on to torchvision.
-        image_size: of the images that the blocks are made for; detectors run on images of any size.
-        sizes, options: as in `polyattn.vision.resnet50`.
         network: further words for torchvision's `maskrcnn_resnet50_fpn`, such as `{"min_size": 640}`.
+        words: `places`, "res3", "res4", "res5" or "res345" for one block right before the last residual block of that
+            stage or of each, by default "res4" but for "bat" and "nl"; `image_size`, of the images that the blocks are
+            made for (detectors run on images of any size); `sizes`, and the block's own words: all as in
+            `polyattn.vision.resnet50`.
 
     Raises:
         InsertError, MissingPackageError: as in `polyattn.vision.resnet50`.
@@ -60,20 +57,17 @@ def mask_rcnn_resnet50_fpn(
         num_classes=num_classes,
         **(network or {}),
     )
-    _attend(model.backbone, attention, places, image_size, sizes, options)
+    _attend(model.backbone, attention, **words)
     return model
 
 
 def face_retinanet_resnet50_fpn(
     attention: Value | Mapping[str, Value] | None = None,
     *,
-    places: str | Iterable[str] | None = None,
     weights_backbone: Any = None,
     num_classes: int = 2,
-    image_size: int | tuple[int, int] = 224,
-    sizes: Mapping[str, int] | None = None,
     network: Mapping[str, Any] | None = None,
-    **options: Any,
+    **words: Any,
 ) -> nn.Module:
     """A RetinaNet for faces on a ResNet-50-FPN with attention in its backbone (Poly-NL, section 5.2).
 
@@ -82,7 +76,7 @@ def face_retinanet_resnet50_fpn(
     Trained from scratch, all of it, unless `weights_backbone` is given.
 
     Args:
-        attention, places, image_size, sizes, options: as in `mask_rcnn_resnet50_fpn`.
+        attention, words: as in `mask_rcnn_resnet50_fpn`.
         weights_backbone: passed on to torchvision's `resnet_fpn_backbone`.
         num_classes: with the background, as torchvision counts: label 1 is a face.
         network: further words for torchvision's `RetinaNet`, such as `{"min_size": 640, "max_size": 640}`.
@@ -114,17 +108,17 @@ def face_retinanet_resnet50_fpn(
     model = detection.RetinaNet(
         backbone, num_classes, anchor_generator=anchors, head=head, **(words | dict(network or {}))
     )
-    _attend(model.backbone, attention, places, image_size, sizes, options)
+    _attend(model.backbone, attention, **words)
     return model
 
 
 def _attend(
     backbone: nn.Module,
     attention: Value | Mapping[str, Value] | None,
-    places: str | Iterable[str] | None,
-    image_size: int | tuple[int, int],
-    sizes: Mapping[str, int] | None,
-    options: Mapping[str, Any],
+    places: str | Iterable[str] | None = None,
+    image_size: int | tuple[int, int] = 224,
+    sizes: Mapping[str, int] | None = None,
+    **options: Any,
 ) -> None:
     """Attention in the body; tried on the backbone alone, which needs no proposals of regions."""
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
