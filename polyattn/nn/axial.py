@@ -28,6 +28,8 @@ class Axial(Block):
         normalisation: "softmax" of the similarities, divided by the root of the channels of a query; or "scaling",
             a mean over the axis, which is a polynomial and linear in the positions.
         dim: the number of spatial axes.
+        gamma: initial value of each axis's gamma. With 0 the block starts as the identity; what takes two axes to be
+            seen then reaches no gamma at first, as its part of the result has the product of both.
 
     Shape:
         (B, channels, *spatial) to the same; contiguous or channels-last.
@@ -46,13 +48,14 @@ class Axial(Block):
         *,
         normalisation: str = "softmax",
         dim: int = 2,
+        gamma: float = 0.0,
         objective: str = "training",
     ):
         super().__init__(channels, dim)
         self.inner_channels = inner_width(channels, reduction)
         self.normalisation = one_of("normalisation", normalisation, ("softmax", "scaling"))
         self.axes = nn.ModuleList(_projections(dim, channels, self.inner_channels) for _ in range(dim))
-        self.gamma = nn.Parameter(torch.zeros(dim))
+        self.gamma = nn.Parameter(torch.full((dim,), float(gamma)))
         self.spec = _specification(dim, normalisation == "softmax")
         lines = part(catalog.axial("width", mean=True), "y", "query", "key", "value")
         self._lines = SpecFunction(lines, None, objective)

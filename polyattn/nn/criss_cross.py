@@ -28,6 +28,8 @@ class CrissCross(Block):
         normalisation: "softmax"; or "scaling", means over the column and over the row, each with the position itself,
             which is a polynomial and linear in the positions.
         dim: 2.
+        gamma: its initial value. With 0 the block starts as the identity; what takes two recurrences to be seen then
+            reaches gamma slowly, as its part of the result has the square of it.
 
     Shape:
         (B, channels, H, W) to the same; contiguous or channels-last.
@@ -47,6 +49,7 @@ class CrissCross(Block):
         *,
         normalisation: str = "softmax",
         dim: int = 2,
+        gamma: float = 0.0,
         objective: str = "training",
     ):
         super().__init__(channels, dim, (2,))
@@ -56,7 +59,7 @@ class CrissCross(Block):
         self.query_conv = pointwise(dim, channels, inner, bias=True)
         self.key_conv = pointwise(dim, channels, inner, bias=True)
         self.value_conv = pointwise(dim, channels, channels, bias=True)
-        self.gamma = nn.Parameter(torch.zeros(1))
+        self.gamma = nn.Parameter(torch.full((1,), float(gamma)))
         self.spec = catalog.criss_cross(mean=normalisation == "scaling")
         self._column = SpecFunction(part(self.spec, "column", "query", "key"), None, objective)
         self._row = SpecFunction(part(self.spec, "row", "query", "key"), None, objective)

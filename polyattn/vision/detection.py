@@ -104,9 +104,9 @@ def face_retinanet_resnet50_fpn(
     head = retinanet.RetinaNetHead(backbone.out_channels, anchors.num_anchors_per_location()[0], num_classes)
     # torchvision's own way to another box loss, as in its retinanet_resnet50_fpn_v2: there is no word for it.
     head.regression_head._loss_type = "diou"
-    words: dict[str, Any] = {"min_size": 1100, "max_size": 1650, "fg_iou_thresh": FACE_IOU, "bg_iou_thresh": FACE_IOU}
+    own: dict[str, Any] = {"min_size": 1100, "max_size": 1650, "fg_iou_thresh": FACE_IOU, "bg_iou_thresh": FACE_IOU}
     model = detection.RetinaNet(
-        backbone, num_classes, anchor_generator=anchors, head=head, **(words | dict(network or {}))
+        backbone, num_classes, anchor_generator=anchors, head=head, **(own | dict(network or {}))
     )
     _attend(model.backbone, attention, **words)
     return model

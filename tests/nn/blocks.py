@@ -11,10 +11,15 @@ import polyattn as pa
 
 @dataclass(frozen=True)
 class Case:
-    """A block at its small size, and how to make it for a million positions (None: it has no such form).
+    """A block at its small size, and as large as the tests of half precision have it (None: another form has it).
 
-    `compiled` is False for a further form of a block whose code a compiler has seen in another: to compile it and run
-    it in onnxruntime takes seconds.
+    Attributes:
+        make, channels, positions: the small block and its input.
+        large, large_channels, large_sides: the large block and its input, of a million positions where no sides are
+            given.
+        halves: the dtypes that hold its values there.
+        thorough: compile its backward pass too, and let the ONNX exporter optimise it, which takes twice the time. The
+            further forms of a block are compiled forward and exported as they are.
     """
 
     make: Callable[[], nn.Module]
@@ -22,7 +27,9 @@ class Case:
     positions: tuple[int, ...] = (4, 6)
     large: Callable[[], nn.Module] | None = None
     large_channels: int = 2
-    compiled: bool = True
+    large_sides: tuple[int, ...] | None = None
+    halves: tuple[torch.dtype, ...] = (torch.bfloat16, torch.float16)
+    thorough: bool = True
 
     def image(self, batch: int = 2, **options) -> Tensor:
         return torch.randn(batch, self.channels, *self.positions, **options)
@@ -52,6 +59,19 @@ def awake(module: nn.Module) -> nn.Module:
     return module
 
 
+BFLOAT16 = (torch.bfloat16,)
+
+
+def tamed(block: nn.Module, most: float) -> nn.Module:
+    """The block with weights of at most that size, where the results would be too large for 16 bits or, as exponents
+    of size 900, not known to within 1."""
+    with torch.no_grad():
+        for name, parameter in block.named_parameters():
+            if parameter.dim() > 1 or name.endswith("bias"):
+                parameter.clamp_(-most, most)
+    return block
+
+
 CASES: dict[str, Case] = {
     "NonLocal": Case(
         lambda: pa.nn.NonLocal(4, reduction=1, heads=2, zero_init=False),
@@ -62,17 +82,40 @@ CASES: dict[str, Case] = {
         lambda: pa.nn.NonLocal(4, similarity="dot_product", zero_init=False),
         4,
         large=lambda: pa.nn.NonLocal(2, similarity="dot_product", zero_init=False),
+        thorough=False,
+    ),
+    "NonLocal, dot product, heads, sub-sampled": Case(
+        lambda: pa.nn.NonLocal(4, similarity="dot_product", reduction=1, heads=2, sub_sample=2, zero_init=False),
+        4,
+        thorough=False,
     ),
     "NonLocal, concatenation, 3D": Case(
         lambda: pa.nn.NonLocal(2, similarity="concatenation", norm=False, zero_init=False, sub_sample=2, dim=3),
         2,
         (2, 2, 4),
+        large=lambda: pa.nn.NonLocal(2, similarity="concatenation", zero_init=False, sub_sample=125, dim=3),
+        thorough=False,
+    ),
+    "NonLocal, gaussian, heads": Case(
+        lambda: pa.nn.NonLocal(4, similarity="gaussian", reduction=1, heads=2, scale=0.3, zero_init=False),
+        4,
+        thorough=False,
     ),
     "NonLocal, gaussian, 1D": Case(
-        lambda: pa.nn.NonLocal(4, similarity="gaussian", sub_sample=2, pool="after", zero_init=False, dim=1), 4, (7,)
+        lambda: pa.nn.NonLocal(4, similarity="gaussian", sub_sample=2, pool="after", zero_init=False, dim=1),
+        4,
+        (7,),
+        large=lambda: pa.nn.NonLocal(2, similarity="gaussian", sub_sample=50_000, zero_init=False, dim=1),
+        thorough=False,
     ),
     "PolyNL": Case(lambda: pa.nn.PolyNL(4, beta=0.7), 4, large=lambda: pa.nn.PolyNL(2, beta=0.7)),
-    "PolyNL, reduced, 3D": Case(lambda: pa.nn.PolyNL(4, 2, beta=0.7, dim=3), 4, (2, 2, 3), compiled=False),
+    "PolyNL, reduced, 3D": Case(
+        lambda: pa.nn.PolyNL(4, 2, beta=0.7, dim=3),
+        4,
+        (2, 2, 3),
+        large=lambda: tamed(pa.nn.PolyNL(2, 2, beta=0.7, dim=3), 0.5),
+        thorough=False,
+    ),
     "EfficientNL": Case(
         lambda: pa.nn.EfficientNL(4, heads=2),
         4,
@@ -83,10 +126,17 @@ CASES: dict[str, Case] = {
         4,
         (7,),
         large=lambda: pa.nn.EfficientNL(2, normalisation="scaling", dim=1),
-        compiled=False,
+        thorough=False,
     ),
-    "TESA": Case(lambda: pa.nn.TESA(4, alpha=0.5), 4, large=lambda: pa.nn.TESA(2, alpha=0.5)),
-    "TESA, softmax": Case(lambda: pa.nn.TESA(4, alpha=0.5, normalisation="softmax"), 4, (3, 4), compiled=False),
+    "TESA": Case(lambda: pa.nn.TESA(4, alpha=0.5), 4, large=lambda: pa.nn.TESA(2, alpha=0.5), thorough=False),
+    "TESA, softmax": Case(
+        lambda: pa.nn.TESA(4, alpha=0.5, normalisation="softmax"),
+        4,
+        (3, 4),
+        large=lambda: pa.nn.TESA(2, alpha=0.5, normalisation="softmax"),
+        large_sides=(100, 100),  # 10^8 similarities of positions
+        thorough=False,
+    ),
     "LatentGNN": Case(
         lambda: started(pa.nn.LatentGNN(4, [3, 2], 2)),
         4,
@@ -97,12 +147,18 @@ CASES: dict[str, Case] = {
         4,
         (2, 2, 3),
         large=lambda: started(pa.nn.LatentGNN(2, [3], 1, mode="symmetric", dim=3)),
-        compiled=False,
+        thorough=False,
     ),
     "BATransform, without biases": Case(
         lambda: awake(pa.nn.BATransform(4, block_size=2, groups=2, bias=False)),
         4,
         large=lambda: pa.nn.BATransform(2, block_size=7, groups=1, normalisation="softmax"),
+        thorough=False,
+    ),
+    "BATransform, full resolution": Case(
+        lambda: awake(pa.nn.BATransform(4, block_size=(4, 6), groups=2, normalisation="softmax")),
+        4,
+        thorough=False,
     ),
     "BATBlock": Case(
         lambda: awake(pa.nn.BATBlock(4, block_size=3, groups=1, reduction=1)),
@@ -111,9 +167,13 @@ CASES: dict[str, Case] = {
         large=lambda: pa.nn.BATBlock(4, block_size=7, groups=2),
         large_channels=4,
     ),
+    "BATBlock, k = 0": Case(lambda: awake(pa.nn.BATBlock(4, groups=0)), 4, thorough=False),
     "BATBlock, down-sampling": Case(
         lambda: awake(pa.nn.BATBlock(4, block_size=(2, 3), groups=2, normalisation="softmax", downsample=True)),
         4,
+        large=lambda: pa.nn.BATBlock(4, block_size=7, groups=2, downsample=True),
+        large_channels=4,
+        thorough=False,
     ),
     "BATBlock, 3D": Case(
         lambda: awake(pa.nn.BATBlock(4, block_size=2, groups=1, dim=3, temporal_groups=2, temporal_size=2)),
@@ -121,17 +181,32 @@ CASES: dict[str, Case] = {
         (3, 2, 4),
         large=lambda: pa.nn.BATBlock(4, block_size=7, groups=2, dim=3, temporal_groups=1, temporal_size=4),
         large_channels=4,
+        thorough=False,
     ),
-    "A2": Case(lambda: pa.nn.A2(4, 2, zero_init=False), 4, large=lambda: pa.nn.A2(2, 1, zero_init=False)),
+    "A2": Case(
+        lambda: pa.nn.A2(4, 2, zero_init=False), 4, large=lambda: pa.nn.A2(2, 1, zero_init=False), thorough=False
+    ),
     "A2, scaling, 3D": Case(
         lambda: pa.nn.A2(4, 2, 3, normalisation="scaling", bias=False, zero_init=False, dim=3),
         4,
         (2, 2, 3),
         large=lambda: pa.nn.A2(2, 1, normalisation="scaling", zero_init=False, dim=3),
-        compiled=False,
+        thorough=False,
     ),
-    "GloRe": Case(lambda: pa.nn.GloRe(4, 1, 3, zero_init=False), 4, large=lambda: pa.nn.GloRe(2, 1, zero_init=False)),
-    "GloRe, sums, 1D": Case(lambda: pa.nn.GloRe(4, 1, 3, mean=False, zero_init=False, dim=1), 4, (7,), compiled=False),
+    "GloRe": Case(
+        lambda: pa.nn.GloRe(4, 1, 3, zero_init=False),
+        4,
+        large=lambda: pa.nn.GloRe(2, 1, zero_init=False),
+        thorough=False,
+    ),
+    "GloRe, sums, 1D": Case(
+        lambda: pa.nn.GloRe(4, 1, 3, mean=False, zero_init=False, dim=1),
+        4,
+        (7,),
+        large=lambda: pa.nn.GloRe(2, 1, mean=False, zero_init=False, dim=1),
+        halves=BFLOAT16,  # a node is of the size of 30^2 * 10^6
+        thorough=False,
+    ),
     "CGNL": Case(
         lambda: pa.nn.CGNL(4, 1, 2, zero_init=False),
         4,
@@ -139,26 +214,81 @@ CASES: dict[str, Case] = {
         large_channels=4,
     ),
     "CGNL, scaled, 3D": Case(
-        lambda: pa.nn.CGNL(4, 2, 1, scale=True, zero_init=False, dim=3), 4, (2, 2, 3), compiled=False
+        lambda: pa.nn.CGNL(4, 2, 1, scale=True, zero_init=False, dim=3),
+        4,
+        (2, 2, 3),
+        large=lambda: pa.nn.CGNL(2, 1, 1, scale=True, zero_init=False, dim=3),
+        thorough=False,
     ),
-    "CrissCross": Case(lambda: started(pa.nn.CrissCross(4, 2)), 4, (3, 4)),
+    "CrissCross": Case(
+        lambda: started(pa.nn.CrissCross(4, 2)),
+        4,
+        (3, 4),
+        large=lambda: tamed(started(pa.nn.CrissCross(2, 1)), 0.05),
+        large_sides=(320, 320),  # 6.6 * 10^7 similarities, which one softmax takes together
+    ),
     "CrissCross, scaling": Case(
         lambda: started(pa.nn.CrissCross(4, 2, 1, normalisation="scaling")),
         4,
         (3, 4),
         large=lambda: started(pa.nn.CrissCross(2, 1, 1, normalisation="scaling")),
-        compiled=False,
+        thorough=False,
     ),
-    "Axial": Case(lambda: started(pa.nn.Axial(4)), 4, (3, 4)),
+    "CrissCross, scaling, twice": Case(
+        lambda: started(pa.nn.CrissCross(4, 2, normalisation="scaling")),
+        4,
+        (3, 4),
+        large=lambda: started(pa.nn.CrissCross(2, 1, normalisation="scaling")),
+        halves=BFLOAT16,  # a cubic of a cubic: of the size of 30^9
+        thorough=False,
+    ),
+    "Axial": Case(
+        lambda: started(pa.nn.Axial(4)),
+        4,
+        (3, 4),
+        large=lambda: started(pa.nn.Axial(2, dim=3)),
+        large_sides=(100, 100, 100),  # a million positions, and as few similarities as three axes can have
+    ),
     "Axial, scaling, 3D": Case(
-        lambda: started(pa.nn.Axial(4, normalisation="scaling", dim=3)), 4, (2, 2, 3), compiled=False
+        lambda: started(pa.nn.Axial(4, normalisation="scaling", dim=3)),
+        4,
+        (2, 2, 3),
+        thorough=False,
+    ),
+    "Axial, scaling": Case(
+        lambda: started(pa.nn.Axial(4, normalisation="scaling")),
+        4,
+        (3, 4),
+        large=lambda: started(pa.nn.Axial(2, normalisation="scaling")),
+        halves=BFLOAT16,  # a cubic of a cubic: of the size of 30^9
+        thorough=False,
     ),
     "Axial, 1D": Case(
         lambda: started(pa.nn.Axial(4, dim=1)),
         4,
         (7,),
         large=lambda: started(pa.nn.Axial(2, normalisation="scaling", dim=1)),
-        compiled=False,
+        thorough=False,
     ),
 }
 """Add a block here and every fact of test_blocks.py is checked of it."""
+
+
+def nearly_still(make: Callable[[], nn.Module]) -> nn.Module:
+    """A block whose rounds add next to nothing to their input."""
+    block = make()
+    for name, parameter in block.named_parameters():
+        if name == "gamma":
+            nn.init.constant_(parameter, 1e-4)
+    return block
+
+
+FLOAT16: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "GloRe, sums, 1D": (lambda: pa.nn.GloRe(2, 1, mean=False, zero_init=False, dim=1), (70,)),
+    "CrissCross, scaling, twice": (
+        lambda: nearly_still(lambda: pa.nn.CrissCross(2, 1, normalisation="scaling")),
+        (1000, 1000),
+    ),
+    "Axial, scaling": (lambda: nearly_still(lambda: pa.nn.Axial(2, normalisation="scaling")), (1000, 1000)),
+}
+"""What float16 holds of the blocks whose values it does not hold otherwise: 30^2 * 70 < 65504, and a small gamma."""

@@ -1,6 +1,7 @@
 """What tests of several files ask for."""
 
 import pytest
+import torch
 
 from polyattn.lowering import training
 from polyattn.nn import planned
@@ -13,3 +14,11 @@ def planned_backward(monkeypatch):
     monkeypatch.setattr(training, "backward_pays", lambda plan, device: plan.backward is not None)
     yield
     planned._planned.cache_clear()
+
+
+@pytest.fixture
+def _nothing_compiled_before():
+    """Compilers forget what they have seen: too many modules of one class and they compile no more."""
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()

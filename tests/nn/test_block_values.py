@@ -189,6 +189,16 @@ def test_efficient_attention_starts_as_the_identity_where_that_is_asked_for():
     assert not torch.equal(nn_.EfficientNL(8)(x), x)
 
 
+@pytest.mark.parametrize("make", [nn_.Axial, lambda c, **words: nn_.CrissCross(c, 2, **words)])
+def test_two_rounds_that_start_at_zero_learn_nothing_that_takes_both_at_once_but_from_another_gamma_do(make):
+    """The derivative of the result at one position by the input at another row and column."""
+    for gamma, seen in ((0.0, False), (0.5, True)):
+        block, x = make(4, gamma=gamma).double(), torch.randn(1, 4, 3, 4, dtype=torch.float64, requires_grad=True)
+        (of_position,) = torch.autograd.grad(block(x)[0, :, 0, 0].sum(), x, create_graph=True)
+        (by_gamma,) = torch.autograd.grad(of_position[0, :, 2, 3].sin().sum(), block.gamma)
+        assert bool(by_gamma.abs().max() > 1e-9) == seen
+
+
 def test_the_plan_never_makes_a_similarity_of_positions_where_the_block_is_a_polynomial():
     for block in (nn_.PolyNL(16), nn_.TESA(16), nn_.CGNL(16)):
         sizes = {"N": 4096} if "N" in block.spec.sizes.names else {"H": 64, "W": 64}
@@ -203,6 +213,16 @@ REFUSED = [
     (lambda: nn_.EfficientNL(8, value_channels=6, heads=4), "heads = 4 does not divide the 6 value channels"),
     (lambda: nn_.EfficientNL(8, heads=0), "heads must be a positive whole number, not 0"),
     (lambda: nn_.EfficientNL(8, normalisation="l2"), "normalisation must be 'softmax' or 'scaling', not 'l2'"),
+    (lambda: nn_.EfficientNL(8, reduction=3), "reduction = 3 does not divide the 8 channels"),
+    (lambda: nn_.TESA(8, 3), "reduction = 3 does not divide the 8 channels"),
+    (lambda: nn_.LatentGNN(8, reduction=3), "reduction = 3 does not divide the 8 channels"),
+    (lambda: nn_.A2(8, 3), "reduction = 3 does not divide the 8 channels"),
+    (lambda: nn_.A2(8, normalisation="l2"), "normalisation must be 'softmax' or 'scaling', not 'l2'"),
+    (lambda: nn_.GloRe(8, 3), "reduction = 3 does not divide the 8 channels"),
+    (lambda: nn_.CGNL(8, 3), "reduction = 3 does not divide the 8 channels"),
+    (lambda: nn_.CrissCross(8, 3), "reduction = 3 does not divide the 8 channels"),
+    (lambda: nn_.Axial(8, dim=4), "Axial: dim must be 1 or 2 or 3, not 4"),
+    (lambda: nn_.Axial(0), "channels must be a positive whole number, not 0"),
     (lambda: nn_.TESA(8, dim=3), "TESA: dim must be 2, not 3"),
     (lambda: nn_.LatentGNN(8, []), r"LatentGNN: latent_dims must be .* such as \[100\], not \[\]"),
     (lambda: nn_.LatentGNN(8, [0]), "latent_dims must be a positive whole number, not 0"),

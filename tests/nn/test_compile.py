@@ -1,8 +1,6 @@
 """Layers of the catalogue in compiled, exported, copied and stored form."""
 
-import copy
 import io
-import pickle
 
 import pytest
 import torch
@@ -10,19 +8,10 @@ import torch
 import polyattn as pa
 from polyattn import catalog
 
+from .forms import assert_state_carries_it, assert_twins_compute_the_same_and_share_nothing, value_and_gradients
 from .layers import image, layer
 
-
-@pytest.fixture(autouse=True)
-def _nothing_compiled_before():
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
-
-
-def value_and_gradients(module, x, leaves):
-    y = module(x)
-    return y, torch.autograd.grad(y.sin().sum(), leaves)
+pytestmark = pytest.mark.usefixtures("_nothing_compiled_before")
 
 
 @pytest.mark.parametrize("name", catalog.names())
@@ -95,24 +84,11 @@ def test_an_exported_program_is_stored_and_loaded_without_this_library_knowing_i
 
 @pytest.mark.parametrize("name", catalog.names())
 def test_a_copied_and_a_pickled_layer_compute_the_same_and_share_nothing(name):
-    module, x = layer(name), image(name)
-    y = module(x)
-    file = io.BytesIO()
-    torch.save(module, file)
-    file.seek(0)
-    for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module)), torch.load(file, weights_only=False)):
-        assert torch.equal(twin(x), y)
-        assert twin.spec == module.spec
-        with torch.no_grad():
-            for parameter in twin.parameters():
-                parameter.fill_(3)
-        assert torch.equal(module(x), y)
+    assert_twins_compute_the_same_and_share_nothing(layer(name), image(name))
 
 
 @pytest.mark.parametrize("name", catalog.names())
 def test_a_state_dict_has_the_names_of_the_equation_and_carries_the_layer(name):
-    module, other, x = layer(name), layer(name, beta=0.1), image(name)
+    module = layer(name)
     assert set(module.state_dict()) == {*module.spec.parameters, "alpha", "beta"}
-    assert not torch.equal(module(x), other(x))
-    other.load_state_dict(module.state_dict())
-    assert torch.equal(module(x), other(x))
+    assert_state_carries_it(module, layer(name, beta=0.1), image(name))

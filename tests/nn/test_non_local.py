@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 import polyattn as pa
+from polyattn.nn import non_local
 from polyattn.nn.non_local import SIMILARITIES
 
 
@@ -70,6 +71,30 @@ def test_it_computes_its_definition(similarity, options, positions):
                 tensor.uniform_(0.5, 1.5)
         x = torch.randn(2, 4, *positions)
         torch.testing.assert_close(block(x).double(), written_out(block, x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("similarity", ["embedded_gaussian", "gaussian"])
+def test_fused_attention_and_the_small_map_of_training_have_the_same_gradients(similarity, monkeypatch):
+    block = pa.nn.NonLocal(4, similarity=similarity, reduction=1, heads=2, scale=0.7, zero_init=False).double()
+    x = torch.randn(2, 4, 3, 5, dtype=torch.float64, requires_grad=True)
+    results = []
+    for most in (0, 15 * 15):
+        monkeypatch.setattr(non_local, "SMALL_MAP", most)
+        y = block.eval()(x)
+        assert ("SoftmaxBackward0" in operations_of(y)) == (most > 0)
+        results.append((y, *torch.autograd.grad(y.sin().sum(), [x, *block.parameters()], allow_unused=True)))
+    torch.testing.assert_close(*results)
+
+
+def operations_of(y):
+    """The names of what autograd has kept of it."""
+    found, open_ = set(), [y.grad_fn]
+    while open_:
+        node = open_.pop()
+        if node is not None and node not in found:
+            found.add(node)
+            open_ += [parent for parent, _ in node.next_functions]
+    return {node.name() for node in found}
 
 
 def test_without_biases_its_dot_product_is_the_efficient_block_of_the_catalogue():

@@ -37,7 +37,10 @@ def test_mask_rcnn_without_attention_is_torchvisions():
 
 
 def test_mask_rcnn_trains_and_detects_on_images_of_odd_sizes():
-    model = pa.vision.mask_rcnn_resnet50_fpn(SPEC, places="res345", num_classes=3, image_size=64, network=SMALL)
+    few = {"rpn_post_nms_top_n_train": 20, "rpn_post_nms_top_n_test": 20, "box_batch_size_per_image": 8}
+    model = pa.vision.mask_rcnn_resnet50_fpn(
+        SPEC, places="res345", num_classes=3, image_size=64, network=SMALL | few | {"box_detections_per_img": 4}
+    )
     images = [torch.rand(3, 61, 75), torch.rand(3, 64, 50)]
     targets = [
         {

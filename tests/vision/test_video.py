@@ -104,9 +104,10 @@ def test_blocks_run_in_video_networks(name: str):
 
 def test_video_blocks_have_the_words_of_the_papers_code():
     with torch.device("meta"):
-        plain = pa.vision.c2d_resnet50("bat", groups=4, temporal_groups=0, num_classes=200)
-        deep = pa.vision.c2d_resnet50("bat", groups=8, temporal_groups=4, frames=64, image_size=112)
-        nl = pa.vision.c2d_resnet50("nl", image_size=112)
+        one = {"places": "layer2.1", "image_size": 112}
+        plain = pa.vision.c2d_resnet50("bat", groups=4, temporal_groups=0, num_classes=200, **one)
+        deep = pa.vision.c2d_resnet50("bat", groups=8, temporal_groups=4, frames=64, **one)
+        nl = pa.vision.c2d_resnet50("nl", **one)
     assert plain.layer2[1].attention.transform.normalisation == "softmax"
     assert deep.layer2[1].attention.transform.temporal_size == 8
     assert nl.layer2[1].attention.sub_sample == 2
