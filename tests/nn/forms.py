@@ -8,9 +8,10 @@ import torch
 
 
 def value_and_gradients(module, x, leaves=None):
-    y = module(x)
-    leaves = [x, *(p for p in module.parameters() if p.requires_grad)] if leaves is None else leaves
-    return y, torch.autograd.grad(y.sin().sum(), leaves, allow_unused=True)
+    """The value, and the gradients of the leaves; of the input and all parameters, where not all need have one."""
+    y, given = module(x), leaves is not None
+    leaves = leaves if given else [x, *(p for p in module.parameters() if p.requires_grad)]
+    return y, torch.autograd.grad(y.sin().sum(), leaves, allow_unused=not given)
 
 
 def assert_twins_compute_the_same_and_share_nothing(module, x):
