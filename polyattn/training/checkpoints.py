@@ -8,12 +8,15 @@ one before it is used.
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 
@@ -95,14 +98,15 @@ class Checkpoints:
             digests = self._digests(partial)
             self.processes.on_first(lambda: self._seal(partial, step, digests, facts))
         except (OSError, CheckpointException) as error:
-            free = shutil.disk_usage(self.folder).free
+            free, why = shutil.disk_usage(self.folder).free, reason(error)
+            if free < bytes_in(state) and not isinstance(error, OSError):  # torch's writer does not always say so
+                why = f"{os.strerror(errno.ENOSPC)} ({why})"
             if self.processes.first:
                 shutil.rmtree(partial, ignore_errors=True)
             kept = ", ".join(self.path(s).name for s in self.steps()) or "none yet"
             raise CheckpointError(
-                f"the checkpoint of step {step} could not be written to {self.folder}: {reason(error)} "
-                f"({free:,} bytes were free); the checkpoints before it are untouched ({kept}): put that right and "
-                f"start the same command again"
+                f"the checkpoint of step {step} could not be written to {self.folder}: {why}; {free:,} bytes were "
+                f"free; the checkpoints before it are untouched ({kept}): put that right and start the command again"
             ) from error
 
     def _digests(self, folder: Path) -> dict[str, str]:
@@ -170,3 +174,10 @@ class Checkpoints:
             dcp.load(state, checkpoint_id=self.path(step))
         except (CheckpointException, OSError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{self.path(step)} cannot be read into this network: {reason(error)}") from error
+
+
+def bytes_in(state: Any) -> int:
+    """Bytes of the tensors in nested dictionaries, over all processes."""
+    if isinstance(state, Mapping):
+        return sum(bytes_in(value) for value in state.values())
+    return state.numel() * state.element_size() if isinstance(state, torch.Tensor) else 0

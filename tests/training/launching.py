@@ -13,7 +13,7 @@ from typing import Any
 
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["polyattn.vision", "polyattn.training", "torch.utils.tensorboard", "torchmetrics.classification", "tyro"]
+    ["polyattn.vision", "polyattn.training", "torch._dynamo", "torch.utils.tensorboard", "torchmetrics", "tyro"]
 )
 LONGEST = 240
 
