@@ -94,7 +94,7 @@ class Case:
         return 2 * self.macs / self.traffic_bytes if self.traffic_bytes else 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Study:
     """What layers cost over sweeps of their sizes.
 
@@ -158,6 +158,9 @@ class Study:
         from polyattn.study.pictures import cost_curves
 
         return cost_curves(self, quantity, orders=orders)
+
+    def __repr__(self) -> str:
+        return f"<Study of {', '.join(name for name, _ in self.layers)}: {len(self.cases)} cases>"
 
     def _repr_html_(self) -> str:
         head, *rows = cells(self)

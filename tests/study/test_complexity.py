@@ -23,7 +23,6 @@ def test_poly_nl_as_its_authors_write_it():
     assert found.parameters == 3 * C**2
     assert found.kept_bytes == 0
     assert found.leading == {"B": found.macs, "C": 3 * B * C**2 * N, "N": found.macs}
-    # X·W1, X·W2 and X·W3 with their product: three maps at most are there at once.
     assert {dict(p)["N"] for p in found.points} == {16, 64}
 
 

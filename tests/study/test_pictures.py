@@ -176,10 +176,11 @@ def test_a_figure_is_saved_the_same_every_time(tmp_path, suffix: str):
 
 
 def test_svg_is_well_formed_and_carries_names_as_text():
-    study = complexity({"<b>$\\alpha$&": catalog.nl()}, N=[4, 8], C=2)
+    study = complexity({"<b>$\\alpha$&": catalog.nl(), "other": catalog.poly_nl()}, N=[4, 8], C=2)
     text = pictures.svg(study.plot(orders=["planned"]), outlines=False)
     ElementTree.fromstring(text)
     assert "<b>" not in text
+    assert "&lt;b&gt;" in text
     assert not re.search(r"<script|javascript:", text)
 
 
