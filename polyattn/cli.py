@@ -221,6 +221,19 @@ def report(
 
 @app.command()
 @reports_errors
+def serve(
+    port: Annotated[int, typer.Option(help="Of this machine's loopback address; 0 takes a free one.")] = 8642,
+    seconds: Annotated[float, typer.Option(min=0.1, help="The most that one computation may take.")] = 10.0,
+) -> None:
+    """Serve the report's page live on this machine: type an equation, see its plan, code, costs and proofs."""
+    from polyattn.study.serve import Limits
+    from polyattn.study.serve import serve as run
+
+    run(port, Limits(seconds=seconds), started=lambda address: typer.echo(f"{address} (Ctrl-C ends it)"))
+
+
+@app.command()
+@reports_errors
 def demo(
     out: Annotated[Path, typer.Option(help="The folder for tables and plots.")] = Path("demo-results"),
     quick: Annotated[bool, typer.Option("--quick", help="One seed and one epoch, to see that it works.")] = False,

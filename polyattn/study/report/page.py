@@ -107,7 +107,13 @@ def render(template: str, **values: Any) -> str:
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
-    common = {"style": style, "script": script, "policy": policy, "objectives": OBJECTIVES, "version": version("polyattn")}
+    common = {
+        "style": style,
+        "script": script,
+        "policy": policy,
+        "objectives": OBJECTIVES,
+        "version": version("polyattn"),
+    }
     return environment().get_template(template).render(**common, **values)
 
 

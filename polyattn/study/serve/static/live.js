@@ -1,0 +1,96 @@
+"use strict";
+// The live page: asks the server as the text changes, and drops what is no longer wanted.
+(() => {
+  const AFTER = 250; // milliseconds after the last key
+  const AT_ONCE = 2; // proofs
+  const byId = (id) => document.getElementById(id);
+  const text = byId("text"), problem = byId("problem"), squiggle = byId("squiggle"), result = byId("result");
+  const verdicts = byId("verdicts"), status = byId("state");
+  const examples = JSON.parse(byId("examples").textContent);
+  let running = new AbortController(), timer = 0, place = null;
+
+  async function ask(job, request, signal) {
+    const answer = await fetch(`/${job}`, { method: "POST", signal, headers: { "Content-Type": "application/json" }, body: JSON.stringify(request) });
+    const data = await answer.json();
+    if (data.bad) throw new Error(data.bad);
+    return data;
+  }
+
+  function mark() {
+    squiggle.hidden = !place;
+    if (!place) return;
+    const style = getComputedStyle(text);
+    squiggle.style.left = `calc(${style.paddingLeft} + ${style.borderLeftWidth} + ${place.column - 1}ch - ${text.scrollLeft}px)`;
+    squiggle.style.top = `calc(${style.paddingTop} + ${style.borderTopWidth} + ${place.line - 1} * 1.5em - ${text.scrollTop}px)`;
+  }
+
+  function complain(error) {
+    place = error && error.line ? error : null;
+    problem.hidden = !error;
+    text.setAttribute("aria-invalid", String(Boolean(error)));
+    problem.firstElementChild.textContent = error ? (place ? `Line ${error.line}, column ${error.column}: ` : "") + error.reason : "";
+    const line = place ? text.value.split("\n")[error.line - 1] ?? "" : "";
+    problem.lastElementChild.textContent = place ? `${line}\n${" ".repeat(Math.max(0, error.column - 1))}^` : "";
+    problem.lastElementChild.hidden = !place;
+    mark();
+  }
+
+  function put(parent, html) {
+    const template = document.createElement("template");
+    template.innerHTML = html;
+    parent.replaceChildren(template.content);
+  }
+
+  async function prove(value, signal) {
+    const names = Object.keys(examples);
+    const places = names.map(() => document.createElement("div"));
+    verdicts.replaceChildren(...places);
+    let next = 0;
+    const one = async () => {
+      while (next < names.length) {
+        const k = next++;
+        const answer = await ask("proof", { text: value, against: names[k] }, signal);
+        if (answer.html) put(places[k], answer.html);
+        else places[k].textContent = `${names[k]}: ${answer.error.reason}`;
+      }
+    };
+    await Promise.all(Array.from({ length: AT_ONCE }, one));
+  }
+
+  async function refresh(sizes = {}) {
+    clearTimeout(timer);
+    running.abort();
+    running = new AbortController();
+    const { signal } = running;
+    const value = text.value;
+    status.textContent = "…";
+    try {
+      const checked = await ask("check", { text: value }, signal);
+      complain(checked.error);
+      if (checked.error) { status.textContent = ""; return; }
+      result.setAttribute("aria-busy", "true");
+      const layer = await ask("layer", { text: value, sizes }, signal);
+      result.removeAttribute("aria-busy");
+      complain(layer.error);
+      if (layer.error) { status.textContent = ""; return; }
+      put(result, layer.html);
+      window.polyattn.mount(result);
+      await prove(value, signal);
+      status.textContent = "Up to date.";
+    } catch (error) {
+      if (signal.aborted) return;
+      result.removeAttribute("aria-busy");
+      status.textContent = error.message || "The server does not answer.";
+    }
+  }
+
+  text.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(refresh, AFTER); });
+  text.addEventListener("scroll", mark);
+  byId("again").addEventListener("click", () => refresh(window.polyattn.sizes()));
+  byId("example").addEventListener("change", (event) => {
+    if (!examples[event.target.value]) return;
+    text.value = examples[event.target.value];
+    refresh();
+  });
+  refresh();
+})();
