@@ -2,8 +2,8 @@
 
 One file per system, holding the function of that name: its equation, its source, when to prefer it. What holds: the
 output has the input's shape, and without options the specification is a polynomial of degree 3 in `x` (the Π-nets also
-have lower orders); softmax, where published and where the language says it exactly, is an option. Adding an attention is adding a file: the folder's
-files are the list.
+have lower orders); softmax, where published and where the language says it exactly, is an option. Adding an attention
+is adding a file: the folder's files are the list.
 
     >>> from polyattn import catalog
     >>> catalog.names()[:4]
