@@ -40,3 +40,9 @@ def port():
 def hasty_port():
     """A server whose computations are ended after a second."""
     yield from serving(Limits(seconds=1.0, patience=1.0))
+
+
+@pytest.fixture(scope="module")
+def patient_port():
+    """A server that lets a computation take longer than any test waits."""
+    yield from serving(Limits(seconds=600.0, patience=1.0, text=60_000))

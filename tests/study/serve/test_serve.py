@@ -148,12 +148,10 @@ def test_hostile_requests_neither_hang_nor_crash_nor_come_back_raw(hasty_port):
     assert alive(hasty_port)
 
 
-def test_one_that_leaves_does_not_keep_a_worker(port):
-    slow = asked("layer", f"127.0.0.1:{port}", SLOW)
-    for _ in range(3):  # more than there are workers, each of which would take 20 seconds
-        with socket.create_connection(("127.0.0.1", port)) as connection:
+def test_one_that_leaves_does_not_keep_a_worker(patient_port):
+    slow = asked("layer", f"127.0.0.1:{patient_port}", "x[N];y[a]=" + "*".join(["(x[a]+v[a]+u[a])"] * 1150))
+    for _ in range(3):  # more than there are workers, each of which would take minutes
+        with socket.create_connection(("127.0.0.1", patient_port)) as connection:
             connection.sendall(slow)
             time.sleep(0.2)
-    start = time.monotonic()
-    assert alive(port)
-    assert time.monotonic() - start < 20
+    assert alive(patient_port)  # within two minutes
