@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 _PUBLIC: dict[str, str | None] = {
     "BudgetError": "errors",
     "CheckpointError": "errors",
+    "FittingError": "errors",
     "InsertError": "errors",
     "MissingPackageError": "errors",
     "NotPolynomialError": "errors",
@@ -36,6 +37,7 @@ _PUBLIC: dict[str, str | None] = {
     "lower": "lowering",
     "plan": "lowering",
     "catalog": None,
+    "fitting": None,
     "nn": None,
     "parallel": None,
     "study": None,
@@ -49,6 +51,7 @@ use, so that `import polyattn` is quick and needs only what is used."""
 __all__ = [
     "BudgetError",
     "CheckpointError",
+    "FittingError",
     "InsertError",
     "MissingPackageError",
     "NotPolynomialError",
@@ -67,6 +70,7 @@ __all__ = [
     "calibrate",
     "catalog",
     "einsum",
+    "fitting",
     "lower",
     "nn",
     "parallel",
@@ -82,11 +86,12 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from polyattn import catalog, nn, parallel, study, testing, training, vision
+    from polyattn import catalog, fitting, nn, parallel, study, testing, training, vision
     from polyattn.algebra import Polynomial, Spec, apply_interaction, structure, symmetrise
     from polyattn.errors import (
         BudgetError,
         CheckpointError,
+        FittingError,
         InsertError,
         MissingPackageError,
         NotPolynomialError,

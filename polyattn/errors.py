@@ -60,6 +60,10 @@ class CheckpointError(PolyattnError, RuntimeError):
     """A checkpoint cannot be written or read; says which ones there are, none of which is touched."""
 
 
+class FittingError(PolyattnError, ValueError):
+    """A tensor or layer cannot be factorised as asked: says what was found in it, and what would do."""
+
+
 class ProofError(PolyattnError, ValueError):
     """A question to the prover makes no sense, or a certificate is not well formed."""
 

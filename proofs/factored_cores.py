@@ -1,9 +1,9 @@
 """Poly-NL, NL and E-NL are members of the families of factored channel cores.
 
-All of them are NL's position pattern, `y[a,b] = x[a,d] core[d,f,h,b] x[e,f] x[e,h]`, and a family factors the
-core: CP, Tucker, tensor train, block terms. For each family its own core is written down, and each of the three layers
-is got from it by giving its factors. NL's core, a matrix times a matrix, is one block term, a tensor train whose middle
-rank is 1, and a CP decomposition of rank C², with r = (p q); E-NL's is the first two with the ranks R and V.
+All of them are NL's position pattern, `y[a,b] = x[a,d] core[d,f,h,b] x[e,f] x[e,h]`, and a family is a way to factor
+the core: CP, Tucker, tensor train, block terms. For each family the layers are got from it by giving its factors. NL's
+core, a matrix times a matrix, is a tensor train whose middle rank is 1, as E-NL's with the ranks R and V, and a CP
+decomposition of rank C², with r = (p q).
 """
 
 import polyattn as pa

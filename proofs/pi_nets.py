@@ -1,8 +1,7 @@
 """Π-nets' recursions are sums of CP terms of all orders, written out.
 
-With a step's output h_n, the coupled recursion multiplies out to one term for each choice of a subset of the steps
-after the first, the nested one to one term for each number of last steps. Both are stated for one position's channels,
-and for a whole map, at degree 3.
+The coupled recursion multiplies out to one term for each choice of a subset of the steps after the first, the nested
+one to one term for each number of last steps. At degree 3; the coupled one also for a whole map.
 """
 
 import polyattn as pa

@@ -6,12 +6,15 @@ afterwards: two polynomials compare equal exactly if they are equal at every siz
 Exact arithmetic throughout; knows numpy and sympy, no torch.
 """
 
+from polyattn.algebra.core import NL_PATTERN, ChannelCore
 from polyattn.algebra.monomial import FunctionFactor, Index, Monomial, TensorFactor
 from polyattn.algebra.polynomial import Polynomial, Signature
 from polyattn.algebra.spec import Spec
 from polyattn.algebra.tensor import TensorStructure, apply_interaction, structure, symmetrise
 
 __all__ = [
+    "NL_PATTERN",
+    "ChannelCore",
     "FunctionFactor",
     "Index",
     "Monomial",

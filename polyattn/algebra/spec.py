@@ -7,12 +7,14 @@ from functools import lru_cache
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from polyattn.algebra.core import ChannelCore, channel_cores, pattern_text
 from polyattn.algebra.evaluate import evaluate
 from polyattn.algebra.expand import Expansion, expand
 from polyattn.algebra.polynomial import Polynomial, Signature
 from polyattn.algebra.printing import statements_of
 from polyattn.algebra.tensor import interaction_entries, interaction_tensor
 from polyattn.display import block, note, svg
+from polyattn.errors import NotPolynomialError
 from polyattn.language import Specification
 
 if TYPE_CHECKING:
@@ -125,6 +127,40 @@ class Spec(Specification):
         if parameters is None:
             return interaction_entries(self, self.expansion(), sizes, degree, budget)
         return interaction_tensor(self, self.expansion(), sizes, parameters, degree, budget)
+
+    def channel_cores(self, channels: int, parameters: Mapping[str, Any]) -> tuple[ChannelCore, ...]:
+        """The position patterns of the layer, each with its core over channels; the highest degree first.
+
+        `W[a,b, c,d, e,f, g,h]` is a sum of (deltas between a, c, e, g) times (core `T[b,d,f,h]`), the deltas being for
+        NL's kind δ[a,c] δ[e,g]. The x's are put in an order in which the patterns are in standard form.
+
+        Args:
+            channels: C, the size of the input's last slot.
+            parameters: an array for each parameter.
+
+        Raises:
+            NotPolynomialError: a parameter has slots over positions, functions are applied, or it is no layer.
+            SizeError: a parameter is missing, or its shape contradicts the others.
+        """
+        return channel_cores(self, self.expansion(), channels, parameters)
+
+    def channel_core(self, channels: int, parameters: Mapping[str, Any]) -> ChannelCore:
+        """The one position pattern of the layer with its core T[b,d,f,h] over channels; see `channel_cores`.
+
+        >>> import numpy as np
+        >>> spec = Spec("x[N,C]; y[a,b] = 1/N * x[a,d]*wf[d,f]*x[e,f] * x[e,h]*wg[h,b]")
+        >>> print(spec.channel_core(2, {"wf": np.eye(2), "wg": np.eye(2)}))
+        δ[y,x1] δ[x2,x3] ⊗ core of shape 2 x 2 x 2 x 2 / N
+
+        Raises:
+            NotPolynomialError: there are several patterns, or those that `channel_cores` names.
+            SizeError: a parameter is missing, or its shape contradicts the others.
+        """
+        found = self.channel_cores(channels, parameters)
+        if len(found) != 1:
+            patterns = "; ".join(pattern_text(c.pattern) for c in found)
+            raise NotPolynomialError(f"the layer has {len(found)} position patterns ({patterns}): take channel_cores")
+        return found[0]
 
     def evaluate(self, tensors: Mapping[str, Any], sizes: Mapping[str, int] | None = None) -> np.ndarray:
         """The output for given tensors, in numpy, definition by definition as written. A reference: slow.

@@ -285,14 +285,32 @@ def _add_term(
     known: Mapping[str, int],
 ) -> None:
     """Add one monomial: its parameters' product goes to the generalised diagonal where its modes' indices agree."""
-    modes = _modes(term, output, x)
+    factors = [f for f in _tensors(term) if f.tensor != x]
+    add_to_diagonal(tensor, _modes(term, output, x), factors, float(_coefficient(term, known)), arrays, known)
+
+
+def add_to_diagonal(
+    tensor: np.ndarray,
+    modes: Sequence[Index],
+    factors: Sequence[TensorFactor],
+    scale: float,
+    arrays: Mapping[str, np.ndarray],
+    known: Mapping[str, int],
+) -> None:
+    """Add a product of arrays to the entries of a tensor at which modes of one index agree.
+
+    Args:
+        modes: which index stands at each mode of the tensor.
+        factors: the product; indices that are no mode's are summed.
+    """
     distinct = list(dict.fromkeys(modes))
-    numbers = {i: k for k, i in enumerate(dict.fromkeys([*distinct, *term.indices()]))}
+    inner = [i for f in factors for i in f.indices]
+    numbers = {i: k for k, i in enumerate(dict.fromkeys([*distinct, *inner]))}
     operands: list[Any] = []
-    for factor in _tensors(term):
+    for factor in factors:
         if factor.tensor == IDENTITY:
             operands += [np.eye(value_of([factor.indices[0].size], known)), [numbers[i] for i in factor.indices]]
-        elif factor.tensor != x:
+        else:
             operands += [arrays[factor.tensor], [numbers[i] for i in factor.indices]]
     inside = {i for op in operands[1::2] for i in op}
     have = [i for i in distinct if numbers[i] in inside]
@@ -301,7 +319,7 @@ def _add_term(
     strides = [sum(tensor.strides[m] for m, j in enumerate(modes) if j == i) for i in distinct]
     lengths = [value_of([i.size], known) for i in distinct]
     diagonal = np.lib.stride_tricks.as_strided(tensor, lengths, strides)
-    diagonal += float(_coefficient(term, known)) * summed_elsewhere
+    diagonal += scale * summed_elsewhere
 
 
 def _collect_entries(

@@ -9,7 +9,8 @@ def tucker_nl(
     """Tucker core: `T[b,d,f,h] = Σ core[r,s,t,u] wq[d,r] wk[f,s] wv[h,t] wo[u,b]` at NL's positions.
 
     Source: the Tucker decomposition, Kolda & Bader, Tensor Decompositions and Applications, 2009, section 4, put into
-    Poly-NL, Eq. 5. `e_nl` is the member with `core[r,s,t,u] = I[r,s] I[t,u]`, `cp_nl` that of a superdiagonal core.
+    Poly-NL, Eq. 5. `e_nl` is the member with `core[r,s,t,u] = I[r,s] I[t,u]`, `cp_nl` that with a superdiagonal
+    core.
 
     Prefer it where features lie near subspaces of few channels: the small core may then be anything. The core has as
     many entries as the product of the four ranks, so they have to be small.

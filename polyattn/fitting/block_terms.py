@@ -1,0 +1,93 @@
+"""Block terms: sums of a similarity of rank R times a value of rank V.
+
+`T[d,f,h,b] = Σ_g A_g[d,f] B_g[h,b]` is a matrix over (d f) and (h b), so the best terms of full rank are its singular
+vectors (Van Loan & Pitsianis, 1993). Each is cut to its rank, and all terms are then descended on together.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from polyattn.catalog import get
+from polyattn.fitting.family import Factors, Family, Ranks, Settings, completed, parameters_of, polished, relative
+
+EXACT = 1e-8
+
+
+def rebuild(factors: Factors) -> Tensor:
+    wq, wk, wv, wo = factors
+    a = torch.einsum("gdr,gfr->gdf", wq, wk)
+    b = torch.einsum("ghs,gsb->ghb", wv, wo)
+    return (a.flatten(1).T @ b.flatten(1)).reshape(a.shape[1], a.shape[2], b.shape[1], b.shape[2])
+
+
+def fit(core: Tensor, ranks: Ranks, settings: Settings) -> tuple[Factors, tuple[float, ...]]:
+    def decompose(target: Tensor) -> Factors:
+        return _terms(target, ranks)
+
+    candidates = completed(core, decompose, rebuild, settings)
+    candidates.sort(key=lambda f: relative(rebuild(f) - core, core, settings.symmetry))
+    del candidates[2:]
+    for start in range(max(0, settings.starts - 2)):
+        generator = torch.Generator().manual_seed(settings.seed * 7919 + start)
+        noise = [torch.randn(f.shape, generator=generator, dtype=f.dtype) * f.std() for f in candidates[0]]
+        candidates.append([f + 0.5 * n for f, n in zip(candidates[0], noise, strict=True)])
+        settings.done()
+    finished, errors = [], []
+    for factors in candidates:
+        finished.append(polished(core, factors, rebuild, settings))
+        errors.append(relative(rebuild(finished[-1]) - core, core, settings.symmetry))
+        if errors[-1] < EXACT:
+            break
+    return finished[errors.index(min(errors))], tuple(errors)
+
+
+def _terms(core: Tensor, ranks: Ranks) -> Factors:
+    """Singular vectors of the (d f) x (h b) unfolding, as matrices, each cut to its rank."""
+    terms, r, s = ranks
+    d, f, h, b = core.shape
+    left, values, right = torch.linalg.svd(core.reshape(d * f, h * b), full_matrices=False)
+    roots = values[:terms].sqrt()
+    similarities = (left[:, :terms] * roots).T.reshape(terms, d, f)
+    outputs = (right[:terms] * roots[:, None]).reshape(terms, h, b)
+    wq, wk = _cut(similarities, r)
+    wv, wo = _cut(outputs, s)
+    return [wq, wk.mT, wv, wo]
+
+
+def _cut(matrices: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """The best factors of so many columns and rows of each matrix."""
+    left, values, right = torch.linalg.svd(matrices, full_matrices=False)
+    roots = values[:, :rank].sqrt()
+    return left[..., :rank] * roots[:, None], right[:, :rank] * roots[..., None]
+
+
+def truncated(core: Tensor, ranks: Ranks, bias: bool) -> tuple[Factors, dict[str, np.ndarray]]:
+    """The first term cut to its ranks by plain singular value decompositions: its factors, and as parameters."""
+    factors = _terms(core, ranks)
+    return factors, parameters_of(BLOCK_TERMS, factors, bias)
+
+
+def _most(ranks: Ranks, shape: Ranks) -> Ranks:
+    d, f, h, b = shape
+    return min(d * f, h * b), min(d, f), min(h, b)
+
+
+def _ladder(core: Tensor) -> list[Ranks]:
+    """One term of rising ranks, then more terms of full ranks."""
+    most, r, s = _most((), tuple(core.shape))
+    return [(1, min(n, r), min(n, s)) for n in range(1, max(r, s) + 1)] + [(g, r, s) for g in range(2, most + 1)]
+
+
+BLOCK_TERMS = Family(
+    "block_term_nl",
+    ("wq", "wk", "wv", "wo"),
+    _most,
+    _ladder,
+    lambda ranks, mean, bias, _: get("block_term_nl", terms=ranks[0], ranks=ranks[1:], mean=mean, bias=bias),
+    rebuild,
+    fit,
+    (1, 1, 1, None),
+)

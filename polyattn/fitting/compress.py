@@ -1,0 +1,270 @@
+"""`compress`: trained layers of NL's kind replaced by cheaper members of the families.
+
+Each candidate starts at the decomposition of the trained core in the norm of the data's second moments, and is then
+fitted to the trained layer's own outputs on the data, by L-BFGS on all activations at once.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from math import prod
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor, nn
+
+from polyattn.errors import FittingError
+from polyattn.fitting.block_terms import BLOCK_TERMS, truncated
+from polyattn.fitting.compression import Candidate, Compression
+from polyattn.fitting.factorise import FAMILIES, Factorisation, factorise
+from polyattn.fitting.family import relative
+from polyattn.fitting.layers import FactoredNonLocal, TrainedLayer, layers_of
+from polyattn.lowering import plan
+from polyattn.nn import Attention
+
+TRUNCATION = "truncation"
+HELD_OUT = 4
+"""One of so many samples is kept from the fine-tuning, to measure the error on."""
+
+
+def compress(
+    model: nn.Module,
+    data: Tensor | Iterable[Tensor],
+    *,
+    families: Sequence[str] = ("cp_nl", "tucker_nl", "tt_nl", "block_term_nl"),
+    budgets: Sequence[float] = (1 / 6, 1 / 3, 1 / 2),
+    ranks: Mapping[str, Sequence[int | tuple[int, ...]]] | None = None,
+    evaluate: Callable[[nn.Module], float] | None = None,
+    steps: int = 100,
+    truncation: bool = True,
+    starts: int = 3,
+    iterations: int = 60,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> Compression:
+    """Replace a network's trained layers of NL's kind by cheaper ones.
+
+    Taken apart are `nn.Attention` with a specification of NL's kind and `nn.NonLocal` with the dot product (heads and
+    biases included, without sub-sampling). The given model is left as it is.
+
+    Args:
+        model: the layer, or a network that contains such layers.
+        data: inputs of the model; a tensor (B, ...), or several. One sample in four measures, the others fit.
+        families: the catalogue's names.
+        budgets: the most multiply-accumulates of a candidate, as shares of what the trained layer's own cheapest plan
+            takes on one sample.
+        ranks: further candidates by family.
+        evaluate: the score of a model, such as its accuracy; asked for the model, and for every candidate before and
+            after its fine-tuning.
+        steps: the most iterations of L-BFGS on activations; 0 leaves the decompositions as they are.
+        truncation: for comparison, also the layer whose similarity and value are cut to the rank of each budget by
+            plain singular value decompositions, without weights and without fine-tuning.
+        starts, iterations, seed: of the decompositions.
+        progress: show a progress bar; by default where the error stream is a terminal.
+
+    Returns:
+        Every candidate with its cost and its errors before and after, and the model with the best ones in place.
+
+    Raises:
+        FittingError: no layer of NL's kind, an unknown family, data that the layers never see, too few samples, or no
+            candidate within the budgets.
+    """
+    unknown = [f for f in (*families, *(ranks or {})) if f not in FAMILIES]
+    if unknown:
+        raise FittingError(f"unknown family {unknown[0]!r}; there are {', '.join(FAMILIES)}")
+    batches = [data] if isinstance(data, Tensor) else list(data)
+    layers = layers_of(model)
+    seen = _activations(model, layers, batches)
+    score = None if evaluate is None else evaluate(model)
+    found: list[Candidate] = []
+    whole = len(layers) * (len(budgets) * (len(families) + truncation) + sum(map(len, (ranks or {}).values())))
+    shown = sys.stderr.isatty() if progress is None else progress
+    with Progress(console=Console(stderr=True), transient=True, disable=not shown) as bar:
+        task = bar.add_task("compress", total=whole)
+        for name, layer in layers.items():
+            x = seen[name]
+            sizes = {"N": prod(x.shape[2:]), "B": 1}
+            cost = plan(layer.spec, {**layer.sizes, **sizes, "C": layer.channels}).macs
+            given = {
+                "mean": layer.mean, "moments": _moments(x, layer.bias), "sizes": sizes, "starts": starts,
+                "iterations": iterations, "seed": seed, "progress": False,
+            }  # fmt: skip
+            wanted: list[tuple[str, Callable[[], Factorisation]]] = []
+            for most in (int(share * cost) for share in budgets):
+                wanted += [(f, partial(factorise, layer.core, f, max_macs=most, **given)) for f in families]
+                if truncation:
+                    wanted.append((TRUNCATION, partial(_truncated, layer, sizes, most)))
+            for family, several in (ranks or {}).items():
+                wanted += [(family, partial(factorise, layer.core, family, rank=r, **given)) for r in several]
+            for family, make in wanted:
+                bar.update(task, description=f"{name} {family}")
+                try:
+                    made = make()
+                except FittingError as error:
+                    if "keeps to" not in str(error):
+                        raise
+                    bar.advance(task)
+                    continue  # the family has no member that is so cheap
+                tune = 0 if family == TRUNCATION else steps
+                found.append(_candidate(model, name, layer, family, made, x, cost, evaluate, tune))
+                bar.advance(task)
+    if not found:
+        raise FittingError(f"no family has a member within the budgets {tuple(budgets)} of the layers' cost")
+    return _chosen(model, layers, found, score, evaluate)
+
+
+def _activations(model: nn.Module, layers: Mapping[str, TrainedLayer], batches: list[Tensor]) -> dict[str, Tensor]:
+    """What each layer gets as its input."""
+    seen: dict[str, list[Tensor]] = {name: [] for name in layers}
+    hooks = [layer.module.register_forward_pre_hook(_keep(seen[name])) for name, layer in layers.items()]
+    training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()
+            for batch in batches:
+                model(batch)
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    for name, parts in seen.items():
+        if sum(map(len, parts)) < HELD_OUT:
+            raise FittingError(
+                f"layer '{name}' saw {sum(map(len, parts))} samples of the data; give {HELD_OUT} or more"
+            )
+        if len({p.shape[1:] for p in parts}) > 1:
+            raise FittingError(f"layer '{name}' saw inputs of several shapes: give data of one")
+    return {name: torch.cat(parts) for name, parts in seen.items()}
+
+
+def _keep(parts: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    return lambda _, args: parts.append(args[0].detach())
+
+
+def _moments(x: Tensor, bias: bool) -> np.ndarray:
+    """E[x xᵀ] over samples and positions."""
+    rows = x.flatten(2).transpose(1, 2).flatten(0, 1).double()
+    if bias:
+        rows = torch.cat([rows, torch.ones_like(rows[:, :1])], 1)
+    return (rows.T @ rows / len(rows)).cpu().numpy()
+
+
+def _truncated(layer: TrainedLayer, sizes: dict[str, int], most: int) -> Factorisation:
+    """The layer with its similarity and its value cut to the largest rank within a budget, by plain SVDs."""
+    target = torch.from_numpy(np.ascontiguousarray(layer.core.transpose(1, 2, 3, 0)))
+    known, fitting = {**sizes, "C": layer.channels}, None
+    for rank in range(1, layer.channels + 1):
+        spec = BLOCK_TERMS.spec((1, rank, rank), layer.mean, layer.bias, False)
+        made = plan(spec, known)
+        if made.macs > most:
+            break
+        fitting = (1, rank, rank), made
+    if fitting is None:
+        raise FittingError(f"no truncation keeps to {most:,} MACs")
+    ranks, made = fitting
+    factors, parameters = truncated(target, ranks, layer.bias)
+    rebuilt = BLOCK_TERMS.rebuild(factors)
+    error = relative(rebuilt - target, target, "pair")
+    approximation = rebuilt.permute(3, 0, 1, 2).numpy()
+    return Factorisation(
+        BLOCK_TERMS.name, ranks, made.spec, parameters, error, made, layer.core, approximation, "none", layer.mean, ()
+    )
+
+
+def _candidate(
+    model: nn.Module,
+    name: str,
+    layer: TrainedLayer,
+    family: str,
+    made: Factorisation,
+    x: Tensor,
+    cost: int,
+    evaluate: Callable[[nn.Module], float] | None,
+    steps: int,
+) -> Candidate:
+    y = layer.attend(x)
+    held = torch.arange(len(x)) % HELD_OUT == 0
+    module = layer.replaced_by(made)
+    before = _error(module, x[held], y[held])
+    score = None if evaluate is None else evaluate(_with(model, {name: module}))
+    after, tuned = before, score
+    if steps:
+        _tune(module, x[~held], y[~held], steps)
+        after = _error(module, x[held], y[held])
+        tuned = None if evaluate is None else evaluate(_with(model, {name: module}))
+    return Candidate(
+        name, family, made, module, cost, sum(p.numel() for p in layer.module.parameters()), before, after, score, tuned
+    )
+
+
+@torch.no_grad()
+def _error(module: nn.Module, x: Tensor, y: Tensor) -> float:
+    """The norm of the difference of outputs over that of the trained layer's."""
+    assert isinstance(module, Attention | FactoredNonLocal)
+    return ((module.attend(x) - y).norm() / y.norm().clamp_min(1e-30)).item()
+
+
+def _tune(module: nn.Module, x: Tensor, y: Tensor, steps: int) -> None:
+    """Fit the module's polynomial to the trained layer's outputs; keeps what it had where that was better."""
+    assert isinstance(module, Attention | FactoredNonLocal)
+    attention = module if isinstance(module, Attention) else module.attention
+    parameters = [p for _, p in attention._parameters_of_spec()]
+    kept, dtype = [p.detach().clone() for p in parameters], x.dtype
+    attention.double()
+    x, y = x.double(), y.double()
+    scale = y.square().sum().clamp_min(1e-30)
+    optimiser = torch.optim.LBFGS(
+        parameters, max_iter=steps, history_size=20, tolerance_grad=0, tolerance_change=0, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = (attention.attend(x) - y).square().sum() / scale
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        before = closure().item()
+        optimiser.step(closure)  # pyright: ignore[reportArgumentType]
+        after = closure().item()
+    optimiser.zero_grad()
+    attention.to(dtype)
+    if not after < before:
+        with torch.no_grad():
+            for parameter, old in zip(parameters, kept, strict=True):
+                parameter.copy_(old)
+
+
+def _with(model: nn.Module, modules: Mapping[str, nn.Module]) -> nn.Module:
+    """A copy of the model with other modules in some places."""
+    if "" in modules:
+        return modules[""]
+    made = copy.deepcopy(model)
+    for name, module in modules.items():
+        parent, _, last = name.rpartition(".")
+        setattr(made.get_submodule(parent), last, module)
+    return made
+
+
+def _chosen(
+    model: nn.Module,
+    layers: Mapping[str, TrainedLayer],
+    found: list[Candidate],
+    score: float | None,
+    evaluate: Callable[[nn.Module], float] | None,
+) -> Compression:
+    """For each layer the candidate with the smallest error of its output, truncations aside."""
+    best: dict[str, Candidate] = {}
+    for name in layers:
+        own = [c for c in found if c.layer == name and c.family != TRUNCATION]
+        if own:
+            best[name] = min(own, key=lambda c: c.after)
+    found = [replace(c, chosen=c is best.get(c.layer)) for c in found]
+    made = _with(model, {name: c.module for name, c in best.items()})
+    return Compression(tuple(found), made, score, None if evaluate is None else evaluate(made))

@@ -1,0 +1,154 @@
+"""What `compress` found: every candidate with cost and errors, as a table and a plot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from torch import nn
+
+from polyattn.errors import MissingPackageError
+from polyattn.fitting.factorise import Factorisation
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A factored layer in the place of a trained one.
+
+    Attributes:
+        layer: the trained layer's name in the network, "" for the model itself.
+        family: the catalogue's name, or "truncation".
+        factorisation: what it started from.
+        module: the layer after its fine-tuning.
+        trained_macs, trained_parameters: of the trained layer, on its own cheapest plan for one sample.
+        before, after: the relative error of its output on held-out samples, before and after the fine-tuning.
+        score_before, score_after: of the network with it, if asked for.
+        chosen: whether it is in the compressed model.
+    """
+
+    layer: str
+    family: str
+    factorisation: Factorisation
+    module: nn.Module
+    trained_macs: int
+    trained_parameters: int
+    before: float
+    after: float
+    score_before: float | None
+    score_after: float | None
+    chosen: bool = False
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates on one sample."""
+        return self.factorisation.macs
+
+    @property
+    def share(self) -> float:
+        """Its multiply-accumulates over the trained layer's."""
+        return self.macs / self.trained_macs
+
+    def row(self) -> dict[str, Any]:
+        ranks = self.factorisation.ranks
+        return {
+            "layer": self.layer,
+            "family": self.family,
+            "rank": ranks[0] if len(ranks) == 1 else str(ranks),
+            "MACs": self.macs,
+            "share": self.share,
+            "parameters": self.factorisation.parameter_count,
+            "core error": self.factorisation.error,
+            "output error before": self.before,
+            "output error": self.after,
+            "score before": self.score_before,
+            "score": self.score_after,
+            "chosen": self.chosen,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Compression:
+    """Candidates for each layer, and the model with the best of them.
+
+    Attributes:
+        candidates: all of them.
+        model: a copy of the network with, in each place, the candidate whose output is nearest to the trained one's.
+        score: of the network as it was, and `compressed_score` as it is, if asked for.
+    """
+
+    candidates: tuple[Candidate, ...]
+    model: nn.Module
+    score: float | None
+    compressed_score: float | None
+
+    def pareto(self, layer: str | None = None) -> tuple[Candidate, ...]:
+        """The candidates that none is both cheaper and nearer than, the cheapest first."""
+        own = sorted(
+            (c for c in self.candidates if layer is None or c.layer == layer), key=lambda c: (c.layer, c.macs, c.after)
+        )
+        kept: list[Candidate] = []
+        for candidate in own:
+            if not any(k.layer == candidate.layer and k.after <= candidate.after for k in kept):
+                kept.append(candidate)
+        return tuple(kept)
+
+    def table(self) -> pandas.DataFrame:
+        """A row for each candidate; `pareto` says whether none is both cheaper and nearer.
+
+        Raises:
+            MissingPackageError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise MissingPackageError("tables need pandas: pip install 'polyattn[study]'") from error
+        front = self.pareto()
+        return pandas.DataFrame([{**c.row(), "pareto": c in front} for c in self.candidates])
+
+    def __rich__(self) -> Table:
+        title = "" if self.score is None else f"score {self.score:.4g}, compressed {self.compressed_score:.4g}"
+        table = Table(title=title, caption="* in the compressed model; + none is both cheaper and nearer")
+        for heading in ("layer", "family", "rank", "MACs", "share", "core error", "output error", "score"):
+            table.add_column(heading, justify="left" if heading in ("layer", "family") else "right")
+        front = self.pareto()
+        for c in self.candidates:
+            mark = ("*" if c.chosen else "") + ("+" if c in front else "")
+            row = c.row()
+            score = "" if c.score_after is None else f"{c.score_before:.4g} → {c.score_after:.4g}"
+            table.add_row(
+                c.layer, f"{c.family} {mark}", str(row["rank"]), f"{c.macs:,}", f"{c.share:.2f}",
+                f"{row['core error']:.3g}", f"{c.before:.3g} → {c.after:.3g}", score,
+            )  # fmt: skip
+        return table
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """Output error against multiply-accumulates, a colour for each family, the Pareto front as a line.
+
+        Raises:
+            MissingPackageError: matplotlib is not installed.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise MissingPackageError("plots need matplotlib: pip install 'polyattn[study]'") from error
+        layers = list(dict.fromkeys(c.layer for c in self.candidates))
+        figure = Figure(figsize=(5.5 * len(layers), 4.2), layout="constrained")
+        for axis, layer in zip(figure.subplots(1, len(layers), squeeze=False)[0], layers, strict=True):
+            own = [c for c in self.candidates if c.layer == layer]
+            for family in dict.fromkeys(c.family for c in own):
+                points = sorted((c.macs, c.after) for c in own if c.family == family)
+                axis.plot(*zip(*points, strict=True), "o", label=family)
+            front = self.pareto(layer)
+            axis.plot([c.macs for c in front], [c.after for c in front], "-", color="grey", zorder=0)
+            axis.axvline(own[0].trained_macs, linestyle=":", color="black", label="trained layer")
+            axis.set(xscale="log", yscale="log", xlabel="MACs of one sample", ylabel="relative error of the output")
+            axis.set_title(layer)
+            axis.legend()
+        if path is not None:
+            figure.savefig(path, dpi=110)
+        return figure

@@ -1,0 +1,148 @@
+"""Trained modules of NL's kind: their channel core, and a factored layer in their place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from polyattn.algebra import NL_PATTERN, Spec
+from polyattn.algebra.core import pattern_text
+from polyattn.errors import FittingError, NotPolynomialError
+from polyattn.fitting.factorise import Factorisation
+from polyattn.nn import Attention, NonLocal
+
+
+class FactoredNonLocal(nn.Module):
+    """`x + norm(y)`, as `NonLocal` with the dot product, where y is a factored layer with biases.
+
+    Shape:
+        (B, channels, *positions) to the same.
+    """
+
+    def __init__(self, attention: Attention, norm: nn.Module | None):
+        super().__init__()
+        self.attention, self.norm = attention, norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.attend(x)
+        return x + (y if self.norm is None else self.norm(y))
+
+    def attend(self, x: Tensor) -> Tensor:
+        """What is added to the input, before its norm."""
+        return self.attention(x)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedLayer:
+    """A module of NL's kind, taken apart.
+
+    Attributes:
+        module: the module.
+        spec: what it computes of its input, before residual and norm.
+        sizes: the sizes that its parameters have.
+        core: T[b,d,f,h] in float64; with biases d, f and h have the constant 1 behind the channels.
+        mean: whether it divides by the number of positions.
+    """
+
+    module: Attention | NonLocal
+    spec: Spec
+    sizes: dict[str, int]
+    core: np.ndarray
+    mean: bool
+
+    @property
+    def channels(self) -> int:
+        return self.core.shape[0]
+
+    @property
+    def bias(self) -> bool:
+        return self.core.shape[1] > self.core.shape[0]
+
+    @torch.no_grad()
+    def attend(self, x: Tensor) -> Tensor:
+        """The output before residual and norm."""
+        if isinstance(self.module, Attention):
+            return self.module.attend(x)
+        rows = self.module.spec_parameters()
+        made = Attention(self.spec, self.channels, sizes=self.sizes, residual=False).to(x)
+        made.load_state_dict(rows)
+        return made(x)
+
+    def replaced_by(self, found: Factorisation) -> nn.Module:
+        """The module with this factorisation in the place of its polynomial: the same residual, norm and dtype."""
+        old = self.module
+        like = next(old.parameters())
+        residual = isinstance(old, Attention) and old.alpha is not None
+        made = Attention(found.spec, self.channels, residual=residual)
+        made = made.to(device=like.device, dtype=like.dtype)
+        with torch.no_grad():
+            for name, parameter in made._parameters_of_spec():
+                parameter.copy_(torch.from_numpy(found.parameters[name]))
+            if isinstance(old, Attention):
+                made.objective = old.objective
+                if made.alpha is not None and made.beta is not None and old.alpha is not None and old.beta is not None:
+                    made.alpha.copy_(old.alpha)
+                    made.beta.copy_(old.beta)
+                return made.train(old.training)
+            if self.bias and old.out.bias is not None:
+                dict(made._parameters_of_spec())["bo"].copy_(old.out.bias)
+        return FactoredNonLocal(made, old.norm).train(old.training)
+
+
+def trained_layer(module: nn.Module) -> TrainedLayer:
+    """A module taken apart.
+
+    Raises:
+        FittingError: it is no `Attention` or `NonLocal` of NL's kind; says what was found.
+    """
+    if isinstance(module, Attention):
+        parameters = {n: p.detach().cpu().double().numpy() for n, p in module._parameters_of_spec()}
+        try:
+            found = module.spec.channel_cores(module.channels, parameters)
+        except NotPolynomialError as error:
+            raise FittingError(f"the layer is not of NL's kind: {error}") from error
+        if [c.pattern for c in found] != [NL_PATTERN] or found[0].powers not in ((), (("N", -1),)):
+            raise FittingError(
+                f"the layer is not of NL's kind, {pattern_text(NL_PATTERN)}; found {'; plus '.join(map(str, found))}"
+            )
+        return TrainedLayer(module, module.spec, dict(module.sizes), found[0].core, bool(found[0].powers))
+    if not isinstance(module, NonLocal):
+        raise FittingError(f"only Attention and NonLocal are taken apart; found {type(module).__name__}")
+    if module.similarity != "dot_product" or module.sub_sample > 1:
+        raise FittingError(
+            'NonLocal is a polynomial of NL\'s kind with similarity="dot_product" and sub_sample=1; found '
+            f'similarity="{module.similarity}", sub_sample={module.sub_sample}'
+        )
+    heads, inner = module.heads, module.inner_channels
+    found = {n: p.detach().cpu().double() for n, p in module.spec_parameters().items()}
+    biased = "bq" in found
+    query, key, value = (
+        (torch.cat([found[f"w{n}"], found[f"b{n}"][None]]) if biased else found[f"w{n}"]).unflatten(1, (heads, -1))
+        for n in "qkv"
+    )
+    out = found["wo"].unflatten(0, (heads, -1))
+    core = torch.einsum("djr,fjr,hjs,jsb->bdfh", query, key, value, out).numpy()
+    sizes = {"J": heads, "D": inner}
+    return TrainedLayer(module, module.spec, sizes, core, True)
+
+
+def layers_of(model: nn.Module) -> dict[str, TrainedLayer]:
+    """The modules of NL's kind in a network, by name; the model itself has the name "".
+
+    Raises:
+        FittingError: there is none; says which attention there is, and why it is not of that kind.
+    """
+    found, reasons = {}, []
+    for name, module in model.named_modules():
+        if isinstance(module, Attention | NonLocal):
+            try:
+                found[name] = trained_layer(module)
+            except FittingError as error:
+                reasons.append(f"{name or 'the model'}: {error}")
+    if not found:
+        why = "; ".join(reasons) or "it has no Attention and no NonLocal"
+        raise FittingError(f"there is no layer of NL's kind in {type(model).__name__}: {why}")
+    return found

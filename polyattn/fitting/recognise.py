@@ -1,0 +1,262 @@
+"""Recognising the position pattern of an explicit interaction tensor, and taking it apart into deltas and cores.
+
+A layer that treats all positions alike has an interaction tensor that no permutation of the positions changes. Such
+tensors are the sums of (deltas that tie some of the positions) ⊗ (a core over channels), one core for each way to tie
+them. How equal the positions of an entry are decides which deltas reach it, so the means of the tensor over entries
+that are alike give the cores, by inclusion and exclusion, and what the means leave is the residual. A map has
+such ties on each axis. Where a layer has weights for each of s blocks of an axis, the place inside a block is an axis
+of positions like any other, and the block counts as a channel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from polyattn.algebra import ChannelCore, Spec
+from polyattn.algebra.core import growth, pattern_text, standard
+from polyattn.errors import BudgetError, FittingError
+
+BUDGET = 2**30
+
+
+@dataclass(frozen=True, eq=False)
+class Recognition:
+    """What an explicit interaction tensor is made of.
+
+    Attributes:
+        shape: of the input: positions on each axis, then channels.
+        blocks: into how many blocks, with weights of their own, each axis of positions is split; 1 if all are alike.
+        components: the position patterns with their cores, the largest first. With blocks, the positions are those
+            inside a block, and the channels of the cores are (block on each axis, channel), flattened.
+        residual: the norm of what they leave, relative to the tensor's.
+        constant: modes ("y", "x1", ...) and axes along whose blocks no weight changes: pooled, or broadcast.
+    """
+
+    shape: tuple[int, ...]
+    blocks: tuple[int, ...]
+    components: tuple[ChannelCore, ...]
+    residual: float
+    constant: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The positions of each axis inside a block."""
+        return tuple(n // s for n, s in zip(self.shape[:-1], self.blocks, strict=True))
+
+    def tensor(self) -> np.ndarray:
+        """The explicit tensor that the components add up to; its x's stand in the components' order."""
+        modes = self.components[0].core.ndim
+        total = sum(c.tensor(self.lengths) for c in self.components)
+        axes = len(self.blocks)
+        split = np.reshape(total, (*self.lengths, *self.blocks, self.shape[-1]) * modes)
+        width = 2 * axes + 1
+        order = [m * width + k for m in range(modes) for k in (*_interleaved(axes), 2 * axes)]
+        return split.transpose(order).reshape(self.shape * modes)
+
+    def rebuild(self) -> tuple[Spec, dict[str, np.ndarray]]:
+        """The layer as a specification, a parameter for each component, and their arrays."""
+        return _rebuild(self)
+
+    def __str__(self) -> str:
+        split = [f"axis {k} in {s} blocks" for k, s in enumerate(self.blocks) if s > 1]
+        what = "; plus ".join(str(c) for c in self.components) or "nothing"
+        still = [f"{mode} along axis {axis}" for mode, axis in self.constant]
+        constant = f", constant over {', '.join(still)}" if still else ""
+        return f"{what}{' with ' + ', '.join(split) if split else ''}{constant}, residual {self.residual:.2g}"
+
+
+def recognise(tensor: Any, axes: int = 2, *, tolerance: float = 1e-8) -> Recognition:
+    """The deltas between positions and the channel cores that an explicit interaction tensor is made of.
+
+    Args:
+        tensor: W of Poly-NL, Eq. 5: the output's axes, then the input's for each x; order 8 for (N, C) at degree 3.
+        axes: of the input, the channels included: 2 for x[N,C], 3 for x[H,W,C].
+        tolerance: the relative residual up to which a pattern is one, and below which a component is left out.
+
+    Returns:
+        The patterns found, those without blocks first, then those with the fewest blocks. Weights for each single
+        position are taken for a pattern only if the tensor is constant along some of them, as where x is pooled.
+
+    Raises:
+        FittingError: none of the patterns; says what share of the tensor the nearest ones leave. Or entries that are
+            not finite, a zero tensor, or a shape that is none of an interaction tensor.
+        BudgetError: the tensor is larger than 1 GiB.
+
+    >>> import numpy as np
+    >>> from polyattn import catalog
+    >>> w = catalog.nl().interaction_tensor({"N": 3, "C": 2}, {"wf": np.eye(2), "wg": np.eye(2)})
+    >>> print(recognise(w))
+    δ[y,x1] δ[x2,x3] ⊗ core of shape 2 x 2 x 2 x 2, residual 0
+    """
+    w = np.asarray(tensor)
+    shape = _checked(w, axes)
+    norm = float(np.linalg.norm(w))
+    if norm == 0:
+        raise FittingError("the tensor is zero: it has no pattern")
+    choices = product(*([s for s in range(1, n + 1) if n % s == 0] for n in shape[:-1]))
+    ordered = sorted(choices, key=lambda blocks: (prod(blocks), blocks))
+    left: list[tuple[float, tuple[int, ...], str]] = []
+    for blocks in ordered:
+        cores, residual = _components(w, shape, blocks)
+        kept, residual = _kept(cores, residual, norm, tolerance, shape, blocks)
+        weights_everywhere = blocks == shape[:-1] and prod(blocks) > 1
+        constant = _constant(kept[0], shape, blocks) if weights_everywhere else ()
+        if residual <= tolerance and (not weights_everywhere or constant):
+            return Recognition(shape, blocks, tuple(kept), residual, constant)
+        if not weights_everywhere:
+            nearest = pattern_text(kept[0].pattern) if kept else "nothing"
+            left.append((residual, blocks, nearest))
+    nearest = "; ".join(
+        f"{'positions alike' if prod(b) == 1 else f'blocks {b}'} leave {100 * r:.3g} % of its norm (largest: {p})"
+        for r, b, p in sorted(left)[:3]
+    )
+    raise FittingError(
+        f"the tensor of shape {w.shape} has none of the known patterns, and weights for single positions without any "
+        f"that it does not depend on: {nearest}"
+    )
+
+
+def _checked(w: np.ndarray, axes: int) -> tuple[int, ...]:
+    if axes < 2 or w.ndim < 2 * axes or w.ndim % axes or w.shape != w.shape[:axes] * (w.ndim // axes):
+        raise FittingError(
+            f"an interaction tensor of inputs with {axes} axes has their shape two times or more (four times at degree "
+            f"3); found order {w.ndim}, shape {w.shape}"
+        )
+    if w.dtype.kind not in "fiu":
+        raise FittingError(f"an interaction tensor has real numbers; found {w.dtype}")
+    if w.size * 8 > BUDGET:
+        raise BudgetError(
+            f"a tensor of {w.size:,} entries would need {w.size * 8 / 2**30:.3g} GiB; the budget is 1 GiB"
+        )
+    bad = int((~np.isfinite(w)).sum())
+    if bad:
+        place = tuple(map(int, np.argwhere(~np.isfinite(w))[0]))
+        raise FittingError(f"{bad} of {w.size} entries are not finite, the first at {place}: {w[place]}")
+    return tuple(map(int, w.shape[:axes]))
+
+
+def _interleaved(axes: int) -> list[int]:
+    """From (inner..., outer...) to (outer, inner) of each axis."""
+    return [k for axis in range(axes) for k in (axes + axis, axis)]
+
+
+@lru_cache(maxsize=64)
+def _ties(modes: int, length: int) -> tuple[tuple[tuple[int, ...], ...], np.ndarray, np.ndarray]:
+    """The ways in which so many positions can be equal, the averages over each, and which deltas reach which."""
+    kinds = [growth(positions) for positions in np.ndindex(*(length,) * modes)]
+    patterns = tuple(sorted(set(kinds)))
+    members = np.array([[kind == pattern for kind in kinds] for pattern in patterns], dtype=float)
+    averages = members / members.sum(1, keepdims=True)
+    reach = np.array([[_refines(fine, coarse) for fine in patterns] for coarse in patterns], dtype=float)
+    return patterns, np.linalg.solve(reach, averages), members.T @ reach
+
+
+def _refines(fine: tuple[int, ...], coarse: tuple[int, ...]) -> bool:
+    """Whether all that the first ties, the second ties too."""
+    return len(set(zip(fine, coarse, strict=True))) == len(set(fine))
+
+
+def _components(w: np.ndarray, shape: tuple[int, ...], blocks: tuple[int, ...]) -> tuple[list, float]:
+    """Each pattern with its core (of all modes' blocks and channels), and the norm of what they leave."""
+    axes, modes = len(blocks), w.ndim // len(shape)
+    inner = tuple(n // s for n, s in zip(shape[:-1], blocks, strict=True))
+    slots = [n for s, u in zip(blocks, inner, strict=True) for n in (s, u)]
+    split = w.astype(float).reshape([*slots, shape[-1]] * modes)
+    width = 2 * axes + 1
+    places = [[m * width + 2 * k + 1 for m in range(modes)] for k in range(axes)]
+    rest = [m * width + j for m in range(modes) for j in (*range(0, 2 * axes, 2), 2 * axes)]
+    flat = split.transpose([*(p for axis in places for p in axis), *rest])
+    channels = prod(blocks) * shape[-1]
+    flat = flat.reshape([*(u**modes for u in inner), channels**modes])
+    ties = [_ties(modes, u) for u in inner]
+    cores, back = flat, None
+    for k, (_, solve, _) in enumerate(ties):
+        cores = np.moveaxis(np.tensordot(solve, cores, (1, k)), 0, k)
+    back = cores
+    for k, (_, _, spread) in enumerate(ties):
+        back = np.moveaxis(np.tensordot(spread, back, (1, k)), 0, k)
+    found: dict[tuple, np.ndarray] = {}
+    for which in product(*(range(len(t[0])) for t in ties)):
+        pattern = tuple(ties[k][0][i] for k, i in enumerate(which))
+        key, core = standard(pattern, cores[which].reshape((channels,) * modes))
+        found[key] = found[key] + core if key in found else core
+    return list(found.items()), float(np.linalg.norm(flat - back))
+
+
+def _kept(
+    cores: list, residual: float, norm: float, tolerance: float, shape: tuple[int, ...], blocks: tuple[int, ...]
+) -> tuple[list[ChannelCore], float]:
+    """The components that count, the largest first, and the relative residual with what the others held."""
+    inner = [n // s for n, s in zip(shape[:-1], blocks, strict=True)]
+    sized = []
+    for pattern, core in cores:
+        entries = prod(u ** (max(axis) + 1) for u, axis in zip(inner, pattern, strict=True))
+        sized.append((float(np.linalg.norm(core)) * entries**0.5, pattern, core))
+    sized.sort(key=lambda s: (-s[0], s[1]))
+    small = [size for size, _, _ in sized if size <= tolerance * norm]
+    kept = [ChannelCore(p, c) for size, p, c in sized if size > tolerance * norm]
+    total = (residual**2 + sum(s**2 for s in small)) ** 0.5 / norm
+    return kept, total
+
+
+def _constant(core: ChannelCore, shape: tuple[int, ...], blocks: tuple[int, ...]) -> tuple[tuple[str, int], ...]:
+    """The modes and axes along whose blocks a core does not change."""
+    modes, width = core.core.ndim, len(blocks) + 1
+    array = core.core.reshape((*blocks, shape[-1]) * modes)
+    scale = np.abs(array).max()
+    found = []
+    for mode in range(modes):
+        for axis, count in enumerate(blocks):
+            moved = np.moveaxis(array, mode * width + axis, 0)
+            if count > 1 and np.abs(moved - moved[:1]).max() <= 1e-9 * scale:
+                found.append(("y" if mode == 0 else f"x{mode}", axis))
+    return tuple(found)
+
+
+def _rebuild(found: Recognition) -> tuple[Spec, dict[str, np.ndarray]]:
+    axes, modes = len(found.blocks), found.components[0].core.ndim
+    names = ("N",) if axes == 1 else ("T", "H", "W")[-axes:]
+    lines = [f"x[{','.join(names)},C]"]
+    lines += [f"where {n} = {s}*{n}1" for n, s in zip(names, found.blocks, strict=True) if s > 1]
+    outer = [[f"o{k}_{m}" for k, s in enumerate(found.blocks) if s > 1] for m in range(modes)]
+    channel = [f"c{m}" for m in range(modes)]
+    lines += [f"where {', '.join(channel)} : C"]
+    terms, parameters = [], {}
+    split = [k for k, s in enumerate(found.blocks) if s > 1]
+    for number, component in enumerate(found.components):
+        name = f"core{number}"
+        places = [_places(component.pattern, found.blocks, m, outer[m]) for m in range(modes)]
+        core = ",".join(",".join([*outer[m], channel[m]]) for m in range(modes))
+        xs = "*".join(f"x[{','.join(places[m])},{channel[m]}]" for m in range(1, modes))
+        terms.append(f"{name}[{core}]*{xs}")
+        width = len(found.blocks) + 1
+        array = component.core.reshape((*found.blocks, found.shape[-1]) * modes)
+        keep = [m * width + k for m in range(modes) for k in (*split, axes)]
+        parameters[name] = array.reshape([array.shape[k] for k in keep])
+    left = [_place(0, k, "p", s, outer[0], found.blocks) for k, s in enumerate(found.blocks)]
+    lines.append(f"y[{','.join(left)},{channel[0]}] = {' + '.join(terms)}")
+    for k in split:
+        lines.append(f"where {', '.join(f'o{k}_{m}' for m in range(modes))} : {found.blocks[k]}")
+    return Spec("\n".join(lines)), parameters
+
+
+def _places(pattern: tuple, blocks: tuple[int, ...], mode: int, outer: list[str]) -> list[str]:
+    places = []
+    for k, (axis, s) in enumerate(zip(pattern, blocks, strict=True)):
+        letter = "p" if axis[mode] == axis[0] else f"q{axis[mode]}_"
+        places.append(_place(mode, k, letter, s, outer, blocks))
+    return places
+
+
+def _place(mode: int, axis: int, letter: str, count: int, outer: list[str], blocks: tuple[int, ...]) -> str:
+    """The slot of an axis: the place inside a block, behind the block where there are several."""
+    inner = f"{letter}{axis}"
+    if count == 1:
+        return inner
+    return f"(o{axis}_{mode} {inner})"

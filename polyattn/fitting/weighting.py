@@ -1,0 +1,41 @@
+"""Measuring a core's error where the data is: the square root of second moments on each mode of x."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from polyattn.errors import FittingError
+from polyattn.fitting.family import Family, names_of
+
+
+def square_root(moments: np.ndarray | Tensor, channels: int) -> Tensor:
+    """The symmetric square root of second moments, with a millionth of their mean added for channels that are never on.
+
+    Raises:
+        FittingError: they are not a matrix of the core's channels, symmetric, finite and positive semidefinite.
+    """
+    matrix = torch.as_tensor(moments).detach().cpu().double()
+    if matrix.shape != (channels, channels) or not matrix.isfinite().all():
+        raise FittingError(f"moments are a finite ({channels}, {channels}) matrix; found shape {tuple(matrix.shape)}")
+    values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
+    largest = values[-1].item()
+    if largest <= 0 or values[0] < -1e-6 * largest or (matrix - matrix.T).abs().max() > 1e-6 * largest:
+        raise FittingError("moments are symmetric and positive semidefinite, as E[x xᵀ] is; these are not")
+    lifted = (values.clamp_min(0) + 1e-6 * values.mean()).sqrt()
+    return (vectors * lifted) @ vectors.T
+
+
+def unweighted(family: Family, factors: list[Tensor], root: Tensor) -> list[Tensor]:
+    """The factors of a core from those of the core weighted by a root of moments."""
+    names = names_of(family, factors)
+    found = []
+    for name, factor in zip(names, factors, strict=True):
+        axis = family.bias_axis[family.names.index(name)]
+        if axis is not None:
+            solved = torch.linalg.solve(root, factor.movedim(axis, 0).flatten(1))
+            shape = factor.movedim(axis, 0).shape
+            factor = solved.reshape(shape).movedim(0, axis)
+        found.append(factor)
+    return found
