@@ -1,0 +1,175 @@
+"""Train a small network with a non-local layer on handwritten digits, then replace the layer by cheaper ones.
+
+The layer is NL without softmax (Poly-NL, Eq. 2, divided by N). What replaces it are members of the families of factored
+cores: each starts at a decomposition of the trained core, weighted by the second moments of the features, and is fitted
+to the trained layer's outputs on training images; no label is used. Beside them stands plain truncation: singular value
+decompositions of the two trained matrices, cut to the rank of the same budget.
+
+By default one seed, two families and one budget; `--full` takes all four families, three budgets and five seeds.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import mean, stdev
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import Tensor, nn
+
+import polyattn as pa
+
+WIDTH, BATCH, RATE = 32, 32, 1e-2
+NL = "x[N,C]; y[a,b] = 1/N * x[a,d]*wf[d,f]*x[e,f] * x[e,h]*wg[h,b]"
+THIRD = 1 / 3
+FITTED = 256  # training images that the layers are fitted on
+
+
+def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """scikit-learn's 1,797 images of 8 x 8 pixels, on one fixed split: training images and labels, test ones."""
+    images, labels = load_digits(return_X_y=True)
+    split = train_test_split(images, labels, test_size=450, random_state=0, stratify=labels)
+    x_train, x_test = (torch.as_tensor(x, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16 for x in split[:2])
+    return x_train, torch.as_tensor(split[2]), x_test, torch.as_tensor(split[3])
+
+
+def network() -> nn.Sequential:
+    """A convolution, the layer, without a residual so that all passes through it, a norm, the mean, a classifier."""
+    return nn.Sequential(
+        nn.Conv2d(1, WIDTH, 3, padding=1, bias=False),
+        nn.BatchNorm2d(WIDTH),
+        nn.ReLU(),
+        pa.nn.Attention(NL, WIDTH, residual=False),
+        nn.BatchNorm2d(WIDTH),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(WIDTH, 10),
+    )
+
+
+def train(seed: int, epochs: int, x: Tensor, labels: Tensor) -> nn.Sequential:
+    torch.manual_seed(seed)
+    model = network()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=epochs * -(-len(x) // BATCH))
+    shuffling = torch.Generator().manual_seed(seed)
+    for _ in range(epochs):
+        for rows in torch.randperm(len(x), generator=shuffling).split(BATCH):
+            optimiser.zero_grad()
+            nn.functional.cross_entropy(model(x[rows]), labels[rows]).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimiser.step()
+            schedule.step()
+    return model.eval()
+
+
+def without(model: nn.Module) -> nn.Module:
+    """The network whose layer gives zeros, to see how much it is worth."""
+    made = pa.nn.Attention(NL, WIDTH, residual=False)
+    for parameter in made.parameters():
+        nn.init.zeros_(parameter)
+    layers = list(model.children())
+    layers[3] = made
+    return nn.Sequential(*layers).eval()
+
+
+def table(runs: list[dict]) -> Table:
+    """Accuracies over the seeds, for each family and budget."""
+    seeds = len(runs)
+    title = f"test accuracy over {seeds} seed{'s' * (seeds > 1)}, % (± standard deviation)"
+    shown = Table(
+        "layer", "budget", "MACs", "share", "before fine-tuning", "after", "points lost: mean, most", title=title
+    )
+
+    def text(values: list[float]) -> str:
+        return f"{mean(values):.2f}" + (f" ± {stdev(values):.2f}" if seeds > 1 else "")
+
+    shown.add_row("NL, trained", "", f"{runs[0]['macs']:,}", "1", "", text([100 * r["accuracy"] for r in runs]), "")
+    shown.add_row("a layer of zeros", "", "0", "0", "", text([100 * r["without"] for r in runs]), "")
+    for key in dict.fromkeys((c["family"], c["budget"]) for r in runs for c in r["candidates"]):
+        own = [(r, c) for r in runs for c in r["candidates"] if (c["family"], c["budget"]) == key]
+        lost = [100 * (r["accuracy"] - c["accuracy"]) for r, c in own]
+        shown.add_row(
+            key[0], f"{key[1]:.2f}", f"{max(c['macs'] for _, c in own):,}", f"{max(c['share'] for _, c in own):.2f}",
+            text([100 * c["accuracy before"] for _, c in own]), text([100 * c["accuracy"] for _, c in own]),
+            f"{mean(lost):.2f}, {max(lost):.2f}",
+        )  # fmt: skip
+    return shown
+
+
+def main(
+    full: bool = typer.Option(False, help="four families, three budgets, five seeds"),
+    seeds: int = typer.Option(0, help="how many; 0 for 1, or 5 with --full"),
+    out: Path | None = typer.Option(None, help="write every run to this JSON file; runs that it has are kept"),
+    figure: Path | None = typer.Option(None, help="draw the last seed's Pareto front here"),
+) -> None:
+    """Train, compress, and print what is lost."""
+    console = Console()
+    families = ("cp_nl", "tucker_nl", "tt_nl", "block_term_nl") if full else ("cp_nl", "tt_nl")
+    budgets, epochs = ((1 / 6, THIRD, 1 / 2), 20) if full else ((THIRD,), 4)
+    x, labels, x_test, labels_test = digits()
+    runs = json.loads(out.read_text())["runs"] if out is not None and out.exists() else []
+
+    def accuracy(model: nn.Module) -> float:
+        with torch.no_grad():
+            return (model(x_test).argmax(1) == labels_test).float().mean().item()
+
+    for seed in range(seeds or (5 if full else 1)):
+        if any(r["seed"] == seed for r in runs):
+            continue
+        model = train(seed, epochs, x, labels)
+        rows, found = [], None
+        for budget in budgets:
+            found = pa.fitting.compress(
+                model, x[:FITTED], families=families, budgets=(budget,), evaluate=accuracy, seed=seed,
+                starts=2 if full else 1, iterations=60 if full else 20, steps=100 if full else 30,
+            )  # fmt: skip
+            rows += [
+                {
+                    "family": c.family, "budget": budget, "ranks": list(c.factorisation.ranks), "macs": c.macs,
+                    "share": c.share, "core error": c.factorisation.error, "output error before": c.before,
+                    "output error": c.after, "accuracy before": c.score_before, "accuracy": c.score_after,
+                }
+                for c in found.candidates
+            ]  # fmt: skip
+        assert found is not None
+        reached = {"accuracy": found.score, "without": accuracy(without(model))}
+        runs.append({"seed": seed, **reached, "macs": found.candidates[0].trained_macs, "candidates": rows})
+        if out is not None:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            settings = {"width": WIDTH, "epochs": epochs, "batch": BATCH, "rate": RATE, "fitted on": FITTED}
+            out.write_text(json.dumps({**settings, "runs": runs}, indent=1) + "\n")
+    console.print(table(runs))
+    if figure is not None:
+        _draw(runs, figure)
+
+
+def _draw(runs: list[dict], path: Path) -> None:
+    """Points lost and output error against the share of multiply-accumulates, each seed a point."""
+    from matplotlib.figure import Figure
+
+    drawing = Figure(figsize=(10, 4), layout="constrained")
+    left, right = drawing.subplots(1, 2)
+    for family in dict.fromkeys(c["family"] for r in runs for c in r["candidates"]):
+        own = [(r, c) for r in runs for c in r["candidates"] if c["family"] == family]
+        shares = [c["share"] for _, c in own]
+        left.plot(shares, [c["output error"] for _, c in own], "o", alpha=0.7, label=family)
+        right.plot(shares, [100 * (r["accuracy"] - c["accuracy"]) for r, c in own], "o", alpha=0.7, label=family)
+    points = sorted((c["share"], c["output error"]) for r in runs for c in r["candidates"])
+    front = [p for k, p in enumerate(points) if all(p[1] < q[1] for q in points[:k])]
+    left.plot(*zip(*front, strict=True), "-", color="grey", zorder=0, label="Pareto front")
+    left.set(xlabel="share of NL's planned MACs", ylabel="relative error of the layer's output", yscale="log")
+    right.set(xlabel="share of NL's planned MACs", ylabel="points of test accuracy lost")
+    right.axhline(0.5, linestyle=":", color="black")
+    left.legend()
+    drawing.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    typer.run(main)
