@@ -1,0 +1,242 @@
+"""The figures that pages quote, from benchmarks/results/*.json: `python docs/_site/figures.py` writes them into the pages.
+
+Between `<!-- figures: NAME -->` and `<!-- end of figures -->` stands what the function NAME below makes of the recorded
+results. A test compares, so no figure is typed by hand, and a new measurement has to be followed by a run of this file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from math import exp, log
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = ("README.md", "docs/*.md", "docs/howto/*.md", "benchmarks/results/README.md")
+BLOCK = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
+LAYERS = {
+    "TESA": "TESA",
+    "NL": "NL without softmax",
+    "L-GNN": "Latent-GNN",
+    "E-NL": "E-NL without softmax",
+    "Poly-NL": "Poly-NL",
+    "BA-Transform": "BA-Transform, block-based",
+}
+"""The layers of Figure 2, as its record and as the pages call them."""
+
+
+def main() -> None:
+    for path in pages():
+        text = path.read_text(encoding="utf-8")
+        if written(text) != text:
+            path.write_text(written(text), encoding="utf-8")
+            print(path.relative_to(ROOT))
+
+
+def pages() -> list[Path]:
+    return [path for pattern in PAGES for path in sorted(ROOT.glob(pattern))]
+
+
+def written(text: str) -> str:
+    """A page with its figures as they are recorded now."""
+    return BLOCK.sub(lambda match: f"{match[1]}{FIGURES[match[2]]()}\n{match[3]}", text)
+
+
+def load(name: str) -> dict[str, Any]:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.0f} ms" if seconds >= 0.1 else f"{1e3 * seconds:.3g} ms"
+
+
+def machine(name: str) -> str:
+    at = load(name)["machine"]
+    threads = "1 thread" if at["threads"] == 1 else f"{at['threads']} threads"
+    return f"{at['processor']}, {threads}, torch {at['torch']}, Python {at['python']}, {at['date']}"
+
+
+def machines() -> str:
+    found: dict[str, list[str]] = {}
+    for path in sorted(RESULTS.glob("*.json")):
+        if "machine" in load(path.stem):
+            found.setdefault(machine(path.stem), []).append(f"`{path.stem}`")
+    return "\n".join(f"- {where}: {', '.join(names)}" for where, names in found.items())
+
+
+def figure2() -> str:
+    """One layer at N = 16384, C = 64: milliseconds in the paper's form and planned, forward and in training."""
+    head = ["layer", "forward, paper's form", "planned", "training, paper's form", "planned"]
+    passes = ("forward", "training")
+    return table(head, _figure2(passes, lambda cell: milliseconds(cell["seconds"])))
+
+
+def figure2_memory() -> str:
+    """The same cells: the peak of the allocator."""
+    head = ["layer", "peak in training, paper's form", "planned"]
+    return table(head, _figure2(("training",), lambda cell: f"{cell['peak bytes'] / 2**20:,.0f} MiB"))
+
+
+def _figure2(passes: Sequence[str], shown: Callable[[dict[str, Any]], str]) -> list[list[str]]:
+    cells = {
+        (c["layer"], c["pass"], c["form"]): c
+        for c in load("figure2_cpu")["cells"]
+        if (c["axis"], c["N"], c["C"]) == ("positions", 16384, 64) and "seconds" in c
+    }
+    measured = [layer for layer in LAYERS if (layer, "training", "planned") in cells]
+    forms = ("paper", "planned")
+    return [[LAYERS[name], *(shown(cells[name, p, f]) for p in passes for f in forms)] for name in measured]
+
+
+def macs() -> str:
+    """Multiply-accumulates of plans against other orders."""
+    summary = load("macs")["summary"]
+    names = {
+        "the author's order": "written",
+        "opt_einsum, `optimal`": "opt_einsum",
+        "cotengra, best of 128 trials": "cotengra",
+        "for training: autograd of the author's order": "training against autograd of the author's order",
+        "for training: autograd of the planned order": "training against autograd of the planned order",
+    }
+    head = ["against", "cases", "plan above", "plan below", "theirs over the plan's, geometric mean", "most"]
+    rows = []
+    for name, key in names.items():
+        s = summary[key]
+        most = f"{s['most']:,.0f}" if s["most"] > 100 else f"{s['most']:.2f}"
+        rows.append([name, s["cases"], s["above"], s["strictly below"], f"{s['geometric mean']:.2f}", most])
+    return table(head, rows)
+
+
+def layers() -> str:
+    """Time of the papers' forms over the planned form's, a forward and a backward pass."""
+    runs = load("layers_cpu")["runs"]
+    names = {
+        "paper": "the paper's form",
+        "einsum": "`torch.einsum` with opt_einsum",
+        "compiled": "`torch.compile` of the paper's form",
+    }
+    rows = []
+    for key, name in names.items():
+        ratios = [r["ratios"][key] for r in runs if r["pass"] == "forward + backward" and key in r["ratios"]]
+        geometric = exp(mean(map(log, ratios)))
+        rows.append([name, len(ratios), f"{geometric:.2f}", f"{min(ratios):.2f}", f"{max(ratios):.3g}"])
+    return table(["theirs over the planned form's, medians", "points", "geometric mean", "least", "most"], rows)
+
+
+def bat() -> str:
+    """BAT blocks against timm's, over ResNet-50's stages at 224 pixels."""
+    rows = []
+    for block, part in (("BilinearAttnTransform", "transform"), ("BatNonLocalAttn", "bat")):
+        runs = load(f"bat_cpu_{part}-224")["runs"]
+        cells = [f"`{block}`"]
+        for key in ("times faster", "times less memory"):
+            for which in ("evaluation", "training"):
+                ratios = [r[key] for r in runs if r["pass"] == which]
+                cells.append(f"{min(ratios):.1f} to {max(ratios):.1f}")
+        rows.append(cells)
+    head = ["against timm's", "evaluation: times as fast", "training", "evaluation: times less memory", "training"]
+    return table(head, rows)
+
+
+def digits() -> str:
+    """What each block gains in a small network, seed by seed, with Student's intervals."""
+    from scipy.stats import t as student
+
+    record = load("train_digits")
+    runs, networks = record["runs"], list(dict.fromkeys(r["network"] for r in record["runs"]))
+
+    def shown(values: list[float], sign: str = "") -> str:
+        half = student.ppf(0.975, len(values) - 1) * stdev(values) / len(values) ** 0.5
+        return f"{mean(values):{sign}.1f} ± {half:.1f}"
+
+    def of(task: str, network: str) -> list[float]:
+        return [100 * r["accuracy"] for r in runs if (r["task"], r["network"]) == (task, network)]
+
+    rows = []
+    for network in networks:
+        row = [network]
+        for task in ("digits", "two marks"):
+            gains = [a - b for a, b in zip(of(task, network), of(task, networks[0]), strict=True)]
+            row += [shown(of(task, network)), shown(gains, "+") if network != networks[0] else ""]
+        rows.append(row)
+    return table(["network", "digits", "gain", "two marks", "gain"], rows)
+
+
+def pairs() -> str:
+    """Ten thousand generated pairs: what was answered, and in what time."""
+    head = ["pairs", "drawn", "equal", "different", "undecided", "refused", "wrong", "mean", "worst"]
+    keys = ("pairs", "equal", "different", "undecided", "refused", "wrong")
+    found = load("proving")["summary"]["generated"]
+    rows = [[f["kind"], *(f"{f[k]:,}" for k in keys), *(f"{f[k]:,.0f} ms" for k in _MS)] for f in found]
+    return table(head, rows)
+
+
+_MS = ("mean ms", "worst ms")
+
+
+def tensorgrad() -> str:
+    """The claims of proofs/, decided by two provers."""
+    s = load("prover_comparison")["summary"]
+    missing = s["claims"] - s["expressed to tensorgrad"]
+    rows = [
+        [f"claims decided rightly, of {s['claims']}", s["polyattn decides rightly"], s["tensorgrad decides rightly"]],
+        ["not expressed (functions, declared properties, an equation that broadcasts, split sizes)", 0, missing],
+        ["time over polyattn's, geometric mean", 1, f"{s['its time over ours, geometric mean']:.1f}"],
+        ["its range", 1, f"{s['least']:.2f} to {s['most']:.1f}"],
+    ]
+    return table(["", "polyattn", f"tensorgrad {s['tensorgrad']}"], rows)
+
+
+def planning() -> str:
+    """What a plan costs to make, and to get from the cache."""
+    s = load("planning_cost")["summary"]
+    rows = [
+        ["a plan at new sizes, the slowest layer's median", f"{s['worst median ms at new sizes']:.0f} ms"],
+        ["the same plan again, from the cache", f"{s['worst median µs from the cache']:.0f} µs"],
+    ]
+    rows += [[f"a module's {m['pass']} over its torch code by hand", f"{m['module / by hand']:.2f}"] for m in s["module"]]
+    return table(["", "measured"], rows)
+
+
+def kept() -> str:
+    """What Poly-NL keeps for its backward pass, over the input's bytes."""
+    head = ["N", "C", "B", "planned, bytes kept over the input's", "paper's form"]
+    rows = [
+        [r["N"], r["C"], r["B"], f"{r['planned / input']:.2f}", f"{r['paper / input']:.2f}"]
+        for r in load("memory")["runs"]
+    ]
+    return table(head, rows)
+
+
+def einsum() -> str:
+    """`pa.einsum` against torch.einsum on random equations."""
+    s = load("einsum_equal")["summary"]
+    rows = [
+        ["equations", f"{s['equations']:,}"],
+        ["with a repeated operand, an ellipsis, an implicit output", f"{s['with a repeated operand']:,}, "
+         f"{s['with an ellipsis']:,}, {s['with an implicit output']:,}"],
+        ["unequal", s["unequal"]],
+        ["largest relative error of a value, of a gradient", f"{s['worst error of a value']:.1e}, "
+         f"{s['worst error of a gradient']:.1e}"],
+    ]  # fmt: skip
+    return table(["`pa.einsum` against `torch.einsum`, float64", "found"], rows)
+
+
+FIGURES: dict[str, Callable[[], str]] = {
+    f.__name__: f
+    for f in (
+        machines, figure2, figure2_memory, macs, layers, bat, digits, pairs, tensorgrad, planning, kept, einsum,
+    )
+}  # fmt: skip
+
+if __name__ == "__main__":
+    main()
