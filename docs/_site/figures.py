@@ -203,7 +203,9 @@ def planning() -> str:
         ["a plan at new sizes, the slowest layer's median", f"{s['worst median ms at new sizes']:.0f} ms"],
         ["the same plan again, from the cache", f"{s['worst median µs from the cache']:.0f} µs"],
     ]
-    rows += [[f"a module's {m['pass']} over its torch code by hand", f"{m['module / by hand']:.2f}"] for m in s["module"]]
+    rows += [
+        [f"a module's {m['pass']} over its torch code by hand", f"{m['module / by hand']:.2f}"] for m in s["module"]
+    ]
     return table(["", "measured"], rows)
 
 
