@@ -1,4 +1,4 @@
-"""The figures that pages quote, from benchmarks/results/*.json: `python docs/_site/figures.py` writes them into the pages.
+"""The figures that pages quote, from benchmarks/results/*.json; `python docs/_site/figures.py` writes them there.
 
 Between `<!-- figures: NAME -->` and `<!-- end of figures -->` stands what the function NAME below makes of the recorded
 results. A test compares, so no figure is typed by hand, and a new measurement has to be followed by a run of this file.

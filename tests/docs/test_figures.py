@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
+import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 PATH = Path(__file__).parents[2] / "docs" / "_site" / "figures.py"
-specification = importlib.util.spec_from_file_location("figures", PATH)
-assert specification is not None and specification.loader is not None
-figures = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(figures)
+figures = SimpleNamespace(**runpy.run_path(str(PATH)))
 
 QUOTING = [path for path in figures.pages() if "<!-- figures:" in path.read_text(encoding="utf-8")]
 
