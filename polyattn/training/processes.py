@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from polyattn.errors import TrainingError
 
@@ -83,7 +84,10 @@ def started(device: str = "auto", environ: Mapping[str, str] = os.environ) -> It
         torch.cuda.set_device(place)
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
     if "RANK" in environ and "WORLD_SIZE" in environ:
-        dist.init_process_group(backend)
+        store, rank, count = next(rendezvous("env://"))
+        # torchrun's store outlives a restart of its workers, with the addresses of those that are dead.
+        store = dist.PrefixStore(f"restart-{environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=count)
     else:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     try:

@@ -11,6 +11,8 @@ from contextlib import closing
 from multiprocessing import connection, get_context
 from typing import Any
 
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     ["polyattn.vision", "polyattn.training", "torch._dynamo", "torch.utils.tensorboard", "torchmetrics", "tyro"]
@@ -26,6 +28,8 @@ def _entry(pipe: connection.Connection, environ: dict[str, str], function: Calla
     os.environ.update(environ)
     try:
         pipe.send((function(*args), None))
+    except ChildFailedError as error:  # it cannot be pickled
+        pipe.send((None, RuntimeError(str(error))))
     except BaseException as error:
         pipe.send((None, error))
 

@@ -114,6 +114,7 @@ def _elastic(settings, task) -> int:
 def test_torchrun_restarts_a_killed_worker_and_the_weights_keep_their_bits(pair, tmp_path):
     task = Toy(kill_rank=1, kill_step=11, marker=tmp_path / "killed")  # 3 passes a step: in the middle of the fourth
     [resumed] = together(1, _elastic, replace(SETTINGS, out=tmp_path), task)
+    assert not isinstance(resumed, BaseException), resumed
     assert (tmp_path / "killed").exists()
     assert resumed == 3
     assert equal(state(tmp_path), state(pair))
