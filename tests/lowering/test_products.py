@@ -35,8 +35,8 @@ def check(spec: Spec, sizes: dict[str, int], turn: int, channels_first: bool, us
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(emit, "choose", forced(turn, used))
         kept = () if made.backward is None else made.backward.kept
-        forward = _lower.__wrapped__(made, channels_first, "off", "cpu", kept)[0]
-        backward = None if made.backward is None else _lower_backward.__wrapped__(made, channels_first, "off", "cpu")
+        forward = _lower.__wrapped__(made, channels_first, (), kept)[0]
+        backward = None if made.backward is None else _lower_backward.__wrapped__(made, channels_first, ())
     y, *values = forward(*tensors)
     expected = torch.from_numpy(reference(spec, made.sizes, tensors, 2))
     torch.testing.assert_close(y.detach(), expected, rtol=1e-9, atol=1e-9)

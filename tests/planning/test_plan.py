@@ -140,7 +140,7 @@ def test_wrong_sizes_and_options_are_named(sizes: dict, options: dict, message: 
 
 def test_the_table_is_what_a_person_can_check():
     text = str(plan(catalog.get("poly_nl"), {"N": 4096, "C": 16}))
-    assert "t1    contract   [b,c,c1] = 1/N * x[b,n,c] * x[b,n,c1]" in text
+    assert "t1    symmetric  [b,c,c1] = 1/N * x[b,n,c] * x[b,n,c1]" in text
     assert "total 2,101,760 MACs (4,203,520 FLOPs) = B*C**3 + 2*B*C**2*N + 2*B*C**2" in text
 
 

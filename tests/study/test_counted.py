@@ -65,7 +65,7 @@ def test_autograd_makes_two_products_for_each_one(name: str):
     sizes = {k: n for k, n in {"N": 12, "H": 3, "W": 4, "C": 8, "R": 2}.items() if k in spec.sizes.names}
     (case,) = complexity(spec, "training", orders=["as written"], **sizes).cases
     tensors = [
-        torch.randn(*([1] if t in spec.inputs else []), *(case.sizes[s] for s in shape), requires_grad=True)
+        torch.randn([*([1] if t in spec.inputs else []), *(case.sizes[s] for s in shape)], requires_grad=True)
         for t, shape in (spec.inputs | spec.parameters).items()
     ]
     _, found = run(lambda: lower(case.plan)(*tensors).sum().backward())

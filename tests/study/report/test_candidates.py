@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 
 from polyattn import catalog
-from polyattn.planning import plan
+from polyattn.lowering import plan
 from polyattn.study.report.candidates import NEAR, candidates
 from polyattn.study.report.sizes import start
 
