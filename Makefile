@@ -40,7 +40,7 @@ imports: $(READY)
 
 unit: $(READY)
 	$(call step,pytest: tests and proofs)
-	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 doctest: $(READY)
 	$(call step,pytest: examples in docstrings)

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from polyattn.errors import CheckpointError
 from polyattn.training import Checkpoints, files, started
 
+pytestmark = pytest.mark.xdist_group("checkpoints")  # what its tests share is made once
+
 
 @pytest.fixture(scope="module")
 def alone():

@@ -12,6 +12,8 @@ from polyattn.errors import TrainingError
 from tests.training.launching import Killed, together
 from tests.training.toy import SETTINGS, Toy, curve, train, weights
 
+pytestmark = pytest.mark.xdist_group("fit")  # what its tests share is made once
+
 LAST = 6  # steps: 30 samples, batches of 12, 3 epochs
 
 

@@ -10,6 +10,8 @@ from hostile import alive, exchange, fault, run
 
 from polyattn import catalog
 
+pytestmark = pytest.mark.xdist_group("serve")  # what its tests share is made once
+
 NL = str(catalog.nl())
 SLOW = "x[N];y[a]=" + "*".join(["(x[a]+v[a]+u[a])"] * 300)
 
@@ -141,7 +143,7 @@ def test_the_check_of_answers_can_fail():
 
 
 def test_hostile_requests_neither_hang_nor_crash_nor_come_back_raw(hasty_port):
-    requests = generated(150, 1, f"127.0.0.1:{hasty_port}")
+    requests = generated(100, 1, f"127.0.0.1:{hasty_port}")
     assert {r.kind for r in requests} == set(KINDS)
     found = run(hasty_port, requests, 90)
     assert found["faults"] == []
