@@ -92,7 +92,7 @@ def recognise(tensor: Any, axes: int = 2, *, tolerance: float = 1e-8) -> Recogni
     >>> from polyattn import catalog
     >>> w = catalog.nl().interaction_tensor({"N": 3, "C": 2}, {"wf": np.eye(2), "wg": np.eye(2)})
     >>> print(recognise(w))
-    δ[y,x1] δ[x2,x3] ⊗ core of shape 2 x 2 x 2 x 2, residual 0
+    δ[y,x1] δ[x2,x3] ⊗ core of shape 2 x 2 x 2 x 2, residual ...
     """
     w = np.asarray(tensor)
     shape = _checked(w, axes)

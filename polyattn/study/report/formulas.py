@@ -32,7 +32,7 @@ class Formula:
         >>> import sympy
         >>> B, N, C = sympy.symbols("B N C")
         >>> Formula.of(2 * B * C * N + C**3).data()
-        [['1', {'C': 3}], ['2', {'B': 1, 'C': 1, 'N': 1}]]
+        [['2', {'B': 1, 'C': 1, 'N': 1}], ['1', {'C': 3}]]
 
         Raises:
             sympy.PolynomialError, sympy.CoercionFailed: it is no polynomial with whole coefficients.
