@@ -53,10 +53,8 @@ docs: $(READY)
 	@$(BIN)/python -m pytest README.md CONTRIBUTING.md docs -n $(JOBS) --dist loadfile
 
 examples: $(READY)
-	@set -e; for example in examples/*.py; do \
-		printf '\n==> %s\n' "$$example"; \
-		$(BIN)/python "$$example"; \
-	done
+	@printf '%s\n' examples/*.py | xargs -P $(JOBS) -I FILE sh -c \
+		'out=$$($(BIN)/python FILE 2>&1); code=$$?; printf "\n==> %s\n%s\n" FILE "$$out"; exit $$code'
 
 format: $(READY)
 	@$(BIN)/ruff check --fix .
