@@ -180,7 +180,7 @@ class Emitter(Writer):
         wanted = self.layout(node) if number in self.seen_whole else None
         way = choose(node, self.side(left), self.side(right), self.length, wanted)
         self.memory[number] = way.order
-        return self.permuted(self.matmul(way, node.coefficient), way.order, node.output)
+        return self.matmul(way, node.coefficient, node.output)
 
     def memory_of_elementwise(self, node: Contract | Add) -> Indices:
         """Where an operand has the shape of the result, the result lies in memory as the operand does."""
@@ -197,13 +197,15 @@ class Emitter(Writer):
         right, groups = way.right.operand, [*batches, way.inner, way.columns]
         if way.fills and way.tied is not None:
             axes = [i for group in groups for i in group]
-            product = self.call(torch.mul, self.spread(right, axes), self.identity_among(axes, way.tied))
+            # A copy: torch.onnx does not keep the strides of a view along axes of length 1, nor those of its products.
+            small = self.method("clone", self.spread(right, axes), memory_format=torch.contiguous_format)
+            product = self.call(torch.mul, small, self.identity_among(axes, way.tied))
             return left, self.flattened(product, groups)
         names = {way.tied[0]: way.tied[1]} if way.tied is not None else {}
         return left, self.grouped(Operand(right.value, tuple(names.get(i, i) for i in right.indices)), groups)
 
-    def matmul(self, way: Product, coefficient: Coefficient) -> fx.Node:
-        """The product, its axes in the way's order."""
+    def matmul(self, way: Product, coefficient: Coefficient, output: Indices) -> fx.Node:
+        """The product, its axes in the order of `output`."""
         a, b = self.faces(way)
         alpha = coefficient.value(self.source.known)
         whole = all(i in way.left.indices and i in way.right.indices for i in way.batches)
@@ -213,16 +215,23 @@ class Emitter(Writer):
             value = self.call(torch.matmul, a, b)
         axes = len(way.batches)
         rows = len(way.rows) if way.folds else 1
-        value = self.ungrouped(value, axes + rows, way.columns)
-        value = value if way.folds else self.ungrouped(value, axes, way.rows)
-        result = list(way.result)
+        if way.regroups:
+            value = self.method("movedim", value, -1, axes)
+            value = value if way.folds else self.ungrouped(value, axes + 1, way.rows)
+            value = self.ungrouped(value, axes, way.columns)
+            result = [*way.batches, *way.columns, *way.rows]
+        else:
+            value = self.ungrouped(value, axes + rows, way.columns)
+            value = value if way.folds else self.ungrouped(value, axes, way.rows)
+            result = list(way.result)
         if way.traces and way.tied is not None:
             first, second = (result.index(i) for i in way.tied)
             value = self.method("sum", self.call(torch.diagonal, value, 0, first, second), -1)
             result = [i for i in result if i not in way.tied]
         if way.after:
             value = self.method("sum", value, tuple(result.index(i) for i in way.after))
-        return self.scaled(value, coefficient)
+        names = {way.tied[1]: way.tied[0]} if way.fills and way.tied is not None else {}
+        return self.permuted(self.scaled(value, coefficient), [names.get(i, i) for i in result], output)
 
     def scaled_bmm(self, a: fx.Node, b: fx.Node, shared: Sequence[Index], alpha: Fraction) -> fx.Node:
         """alpha * (a @ b), scaled in the accumulator, before the result is rounded to the tensors' precision."""

@@ -87,6 +87,16 @@ class Product:
         return not self.batches and bool(self.rows) and self.tied is None
 
     @property
+    def regroups(self) -> bool:
+        """Whether axes of the left side become one, and one axis of the result becomes several.
+
+        Such a result is turned before it is taken apart: where lengths happen to be equal, onnxscript (0.7.2) drops
+        the reshapes around a product although it then multiplies other matrices.
+        """
+        rows = len(self.rows) > 1 and not self.folds
+        return (rows or len(self.inner) > 1) and (rows or len(self.columns) > 1)
+
+    @property
     def result(self) -> Indices:
         """The axes of the result before anything is summed or a diagonal kept."""
         return (*self.batches, *self.rows, *self.columns)

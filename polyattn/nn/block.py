@@ -108,9 +108,31 @@ def one_of(name: str, value: str, choices: tuple[str, ...]) -> str:
     return value
 
 
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1) -> Tensor:
+    """A convolution of one position, whose weight is (outer, inner / groups, 1, ...).
+
+    In 3D without a bias it runs in 2D, on views: onnxscript (0.7.2, its issue 2931) gives `conv3d` without a bias
+    one of two axes, which onnxruntime refuses.
+    """
+    if x.dim() == 5 and bias is None:
+        return nn.functional.conv2d(x.flatten(3), weight.flatten(3), groups=groups).unflatten(3, x.shape[3:])
+    function = (nn.functional.conv1d, nn.functional.conv2d, nn.functional.conv3d)[x.dim() - 3]
+    return function(x, weight, bias, groups=groups)
+
+
+class PointConv3d(nn.Conv3d):
+    """`nn.Conv3d` of one position; see `convolve`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return convolve(input, self.weight, self.bias, self.groups)
+
+
+POINTWISE = CONVOLUTIONS | {3: PointConv3d}
+
+
 def pointwise(dim: int, inner: int, outer: int, *, bias: bool = False, groups: int = 1) -> Convolution:
     """A convolution of one position: `inner` to `outer` channels."""
-    return CONVOLUTIONS[dim](inner, outer, 1, bias=bias, groups=groups)
+    return POINTWISE[dim](inner, outer, 1, bias=bias, groups=groups)
 
 
 def matrix(convolution: nn.Module) -> Tensor:

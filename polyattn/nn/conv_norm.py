@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from polyattn.nn.block import BATCH_NORMS, Convolution, pointwise
+from polyattn.nn.block import BATCH_NORMS, Convolution, convolve, pointwise
 from polyattn.nn.layouts import is_channels_last
 
 FEW_POSITIONS = 256
@@ -83,5 +83,4 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
             matrices = weight.expand(rows.shape[0], -1, -1)
             y = torch.bmm(matrices, rows) if bias is None else torch.baddbmm(bias[:, None], matrices, rows)
             return y.unflatten(2, x.shape[2:])
-    convolve = (F.conv1d, F.conv2d, F.conv3d)[x.dim() - 3]
     return convolve(x, weight.reshape(*weight.shape, *(1,) * (x.dim() - 2)), bias)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from polyattn.nn.block import convolve
 from polyattn.nn.exchange import NARROW, Pieces
 
 
@@ -82,8 +83,7 @@ class PieceConvolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.numel():
-            convolve = (F.conv1d, F.conv2d, F.conv3d)[x.dim() - 3]
-            return convolve(x, self.weight, self.bias, groups=self.groups)
+            return convolve(x, self.weight, self.bias, self.groups)
         rows = x.movedim(1, -1).unflatten(-1, (self.groups, 1, -1))
         weight = self.weight.flatten(1).unflatten(0, (self.groups, -1)).transpose(1, 2)
         y = torch.matmul(rows, weight).flatten(-3)
