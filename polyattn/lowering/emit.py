@@ -230,6 +230,7 @@ class Emitter(Writer):
             result = [i for i in result if i not in way.tied]
         if way.after:
             value = self.method("sum", value, tuple(result.index(i) for i in way.after))
+            result = [i for i in result if i not in way.after]
         names = {way.tied[1]: way.tied[0]} if way.fills and way.tied is not None else {}
         return self.permuted(self.scaled(value, coefficient), [names.get(i, i) for i in result], output)
 
