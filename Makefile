@@ -40,7 +40,9 @@ imports: $(READY)
 
 unit: $(READY)
 	$(call step,pytest: tests and proofs)
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS) || { \
+		printf '\n==> what failed beside other tests, once more in a process of its own\n'; \
+		$(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(ARGS); }
 
 doctest: $(READY)
 	$(call step,pytest: examples in docstrings)
