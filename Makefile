@@ -40,9 +40,7 @@ imports: $(READY)
 
 unit: $(READY)
 	$(call step,pytest: tests and proofs)
-	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS) || { \
-		printf '\n==> what failed beside other tests, once more in a process of its own\n'; \
-		$(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(ARGS); }
+	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 doctest: $(READY)
 	$(call step,pytest: examples in docstrings)

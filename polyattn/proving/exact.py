@@ -141,6 +141,12 @@ class _Run:
     def permute(self, node: fx.Node, a: np.ndarray, *order: Any) -> np.ndarray:
         return a.transpose(_flat(order))
 
+    def movedim(self, node: fx.Node, a: np.ndarray, source: int, destination: int) -> np.ndarray:
+        return np.moveaxis(a, source, destination)
+
+    def clone(self, node: fx.Node, a: np.ndarray, *, memory_format: torch.memory_format | None = None) -> np.ndarray:
+        return a
+
     def flatten(self, node: fx.Node, a: np.ndarray, start: int = 0, end: int = -1) -> np.ndarray:
         start, end = start % max(a.ndim, 1), end % max(a.ndim, 1)
         return a.reshape(*a.shape[:start], prod(a.shape[start : end + 1]), *a.shape[end + 1 :])
@@ -203,6 +209,8 @@ METHODS: Mapping[Any, Callable[..., Any]] = {
     "sum": _Run.sum,
     "mean": _Run.mean,
     "permute": _Run.permute,
+    "movedim": _Run.movedim,
+    "clone": _Run.clone,
     "flatten": _Run.flatten,
     "unflatten": _Run.unflatten,
     "unsqueeze": _Run.unsqueeze,

@@ -176,6 +176,8 @@ def _reshaped(node: fx.Node, first: Rounded, *args: Any, **kwargs: Any) -> Round
 SHAPES = frozenset(
     {
         "permute",
+        "movedim",
+        "clone",
         "flatten",
         "unflatten",
         "unsqueeze",
