@@ -20,12 +20,11 @@ import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from random import Random
 from typing import Any
 from unittest import mock
 
 from _common import arguments, show, write
-from hypothesis import HealthCheck, given, settings
+from _drawn import drawn
 from hypothesis import strategies as st
 
 from polyattn import Spec
@@ -37,7 +36,6 @@ from polyattn.testing import specifications
 lower = import_module("polyattn.lowering.lower")  # the package has the function in place of the module of its name
 SPECIFICATIONS = 500
 LARGEST = 40
-BYTES = 4096
 
 
 @contextmanager
@@ -83,26 +81,18 @@ def compare(spec: Spec, sizes: dict[str, int], batch: int) -> list[dict[str, Any
     return found
 
 
-def drawn(number: int) -> tuple[Spec, dict[str, int], int] | None:
-    """What the strategies make of the bytes of this number; None if they make nothing of them."""
-    found: list[tuple[Spec, dict[str, int], int]] = []
-
-    @settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))  # type: ignore[arg-type]
-    @given(st.data())
-    def collect(data: st.DataObject) -> None:
-        spec = data.draw(specifications())
-        sizes = {name: data.draw(st.integers(1, LARGEST)) for name in spec.sizes.atomic}
-        found.append((spec, sizes, data.draw(st.integers(1, 5))))
-
-    collect.hypothesis.fuzz_one_input(Random(f"formulas {number}").randbytes(BYTES))  # type: ignore[attr-defined]
-    return found[0] if found else None
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[Spec, dict[str, int], int]:
+    spec = draw(specifications())
+    sizes = {name: draw(st.integers(1, LARGEST)) for name in spec.sizes.atomic}
+    return spec, sizes, draw(st.integers(1, 5))
 
 
 def runs(count: int) -> list[dict[str, Any]]:
     """The comparisons of so many different specifications; the same every time."""
     found: dict[str, list[dict[str, Any]]] = {}
     for number in itertools.count():
-        made = drawn(number)
+        made = drawn(cases(), f"formulas {number}")
         if made is not None and str(made[0]) not in found:
             found[str(made[0])] = compare(*made)
             if len(found) == count:

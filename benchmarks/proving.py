@@ -18,11 +18,10 @@ import warnings
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
-from random import Random
 from typing import Any
 
 from _common import arguments, show, write
-from hypothesis import HealthCheck, given, settings
+from _drawn import drawn
 
 import polyattn as pa
 from polyattn.testing import equivalent_pairs, near_misses
@@ -35,21 +34,7 @@ EFFORT = 2000
 """Monomials that the search for a counterexample may evaluate for one pair; the default is 60,000."""
 CHUNK = 50
 COUNTED = ("equal", "different", "undecided", "refused", "too large")
-BYTES = 4096
 STRATEGIES = {"equivalent": equivalent_pairs(**OPTIONS), "near miss": near_misses(**OPTIONS)}
-
-
-def drawn(kind: str, number: int) -> tuple[str, str] | None:
-    """The pair that the strategy makes of the bytes of this number; None if it makes none of them."""
-    found: list[tuple[str, str]] = []
-
-    @settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))  # type: ignore[arg-type]
-    @given(STRATEGIES[kind])
-    def collect(pair):
-        found.append(pair)
-
-    collect.hypothesis.fuzz_one_input(Random(f"{kind} {number}").randbytes(BYTES))  # type: ignore[attr-defined]
-    return found[0] if found else None
 
 
 def judged(pair: tuple[str, str]) -> dict[str, Any] | None:
@@ -74,7 +59,7 @@ def chunk(kind: str, first: int, seen: set[str]) -> dict[str, Any]:
     """The answers to the next pairs that were not seen before."""
     answers, spent, digests, wrong, large, number = Counter[str](), [], [], [], 0, first
     while len(spent) < CHUNK:
-        pair, number = drawn(kind, number), number + 1
+        pair, number = drawn(STRATEGIES[kind], f"{kind} {number}"), number + 1
         digest = hashlib.sha256("|".join(pair).encode()).hexdigest()[:10] if pair else ""
         if pair is None or digest in seen:
             continue

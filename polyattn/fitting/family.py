@@ -167,8 +167,14 @@ def polished(core: Tensor, factors: Factors, rebuild: Callable[[Factors], Tensor
     return after if errors[1] < errors[0] else factors  # so that an error that is no number does not win
 
 
-def best(core: Tensor, candidates: list[Factors], rebuild: Callable[[Factors], Tensor], symmetry: str) -> Factors:
-    return min(candidates, key=lambda f: relative(rebuild(f) - core, core, symmetry))
+def decomposed(
+    core: Tensor, decompose: Callable[[Tensor], Factors], rebuild: Callable[[Factors], Tensor], settings: Settings
+) -> tuple[Factors, tuple[float, ...]]:
+    """The best of a decomposition's factors, polished unless they are exact, and the error of each candidate."""
+    candidates = completed(core, decompose, rebuild, settings)
+    errors = tuple(relative(rebuild(f) - core, core, settings.symmetry) for f in candidates)
+    found = candidates[errors.index(min(errors))]
+    return (found if min(errors) < 1e-12 else polished(core, found, rebuild, settings)), errors
 
 
 def spectra_ladder(spectra: list[Tensor]) -> list[Ranks]:

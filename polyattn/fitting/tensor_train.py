@@ -11,10 +11,7 @@ from polyattn.fitting.family import (
     Family,
     Ranks,
     Settings,
-    best,
-    completed,
-    polished,
-    relative,
+    decomposed,
     spectra_ladder,
     torch_backend,
 )
@@ -34,10 +31,7 @@ def fit(core: Tensor, ranks: Ranks, settings: Settings) -> tuple[Factors, tuple[
             first, second, third, last = tensor_train(target, [1, *ranks, 1])
         return [first[0], second, third, last[..., 0]]
 
-    candidates = completed(core, decompose, rebuild, settings)
-    errors = tuple(relative(rebuild(f) - core, core, settings.symmetry) for f in candidates)
-    found = best(core, candidates, rebuild, settings.symmetry)
-    return (found if min(errors) < 1e-12 else polished(core, found, rebuild, settings)), errors
+    return decomposed(core, decompose, rebuild, settings)
 
 
 def _most(ranks: Ranks, shape: Ranks) -> Ranks:

@@ -13,10 +13,7 @@ from polyattn.fitting.family import (
     Family,
     Ranks,
     Settings,
-    best,
-    completed,
-    polished,
-    relative,
+    decomposed,
     spectra_ladder,
     symmetric,
     torch_backend,
@@ -36,10 +33,7 @@ def fit(core: Tensor, ranks: Ranks, settings: Settings) -> tuple[Factors, tuple[
             middle, (u, v, w, o) = tucker(target, list(ranks), init="svd", n_iter_max=50, tol=1e-10)
         return [u, v, w, torch.as_tensor(middle), o.T]
 
-    candidates = completed(core, decompose, rebuild, settings)
-    errors = tuple(relative(rebuild(f) - core, core, settings.symmetry) for f in candidates)
-    found = best(core, candidates, rebuild, settings.symmetry)
-    return (found if min(errors) < 1e-12 else polished(core, found, rebuild, settings)), errors
+    return decomposed(core, decompose, rebuild, settings)
 
 
 def _most(ranks: Ranks, shape: Ranks) -> Ranks:

@@ -40,14 +40,9 @@ L1_EPSILON = 1e-12
 
 @dataclass
 class Emitter(Writer):
-    """Writes an evaluation graph's nodes into an fx graph, keeping for each the fx node of its value.
+    """Writes an evaluation graph's nodes, one after the other.
 
     Attributes:
-        source, names: the evaluation graph, and a name for each of its values.
-        graph: the fx graph.
-        values: the fx node of each value.
-        memory: how each value lies in memory: the indices of its node's output, the slowest first.
-        reference: a tensor that has the batch first, for the dtype, device and batch of values that depend on none.
         ranks: places of sizes in the memory of the inputs; activations are laid out alike where there is a choice.
         fusions: the kernels that take the place of nodes, by the node whose value each makes.
     """

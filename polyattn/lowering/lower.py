@@ -12,7 +12,7 @@ from torch import fx, nn
 
 from polyattn.algebra import Index
 from polyattn.errors import SizeError
-from polyattn.language import Atoms, value_of
+from polyattn.language import value_of
 from polyattn.lowering.emit import Emitter
 from polyattn.lowering.matching import Kernels, as_choice, fusions
 from polyattn.lowering.module import LoweredGraph
@@ -98,7 +98,7 @@ def _lower(
     emitter = Emitter(plan.graph, plan.names, fx.Graph(), ranks=_ranks(plan, orders), fusions=chosen)
     placeholders = {tensor: placeholder(emitter.graph, arguments[tensor]) for tensor in arguments}
     emitter.run(_leaves(emitter, plan, placeholders, plan.graph), orders)
-    output = _joined(emitter, emitter.values[plan.output.value], plan.spec.shape(plan.spec.output), True)
+    output = emitter.joined(emitter.values[plan.output.value], plan.spec.shape(plan.spec.output), True)
     emitter.graph.output(output if kept is None else (output, *(emitter.values[k] for k in kept)))
     lies = {plan.names[k]: _places(plan.nodes[k].output, emitter.memory[k]) for k in kept or ()}
     return _module(emitter, plan.with_kernels(_kernels(emitter)), "Lowered"), lies
@@ -116,12 +116,12 @@ def _lower_backward(plan: Plan, channels_first: bool, kernels: Kernels) -> fx.Gr
     placeholders = {tensor: placeholder(emitter.graph, arguments[tensor]) for tensor in arguments}
     kept = {plan.names[k]: placeholder(emitter.graph, plan.names[k]) for k in backward.kept}
     values = kept | _leaves(emitter, plan, placeholders, backward.graph, check=False)
-    values[plan.seed] = _split(emitter, seed, plan.spec.shape(plan.spec.output), True)
+    values[plan.seed] = emitter.split(seed, plan.spec.shape(plan.spec.output), True, plan.sizes)
     emitter.reference = emitter.reference or seed
     orders |= _lower(plan, channels_first, kernels, backward.kept)[1]
     emitter.run(values, orders)
     gradients = {
-        tensor: _joined(emitter, emitter.values[o.value], plan.spec.shape(tensor), tensor in plan.spec.inputs)
+        tensor: emitter.joined(emitter.values[o.value], plan.spec.shape(tensor), tensor in plan.spec.inputs)
         for tensor, o in zip(backward.wanted, backward.graph.outputs, strict=True)
     }
     emitter.graph.output(tuple(gradients.get(tensor) for tensor in arguments))
@@ -195,28 +195,10 @@ def _leaves(
             slots, batched = spec.shape(tensor), tensor in spec.inputs
             shape = tuple(value_of(atoms, plan.sizes) for atoms in slots)
             checked = emitter.call(expect_shape, given, tensor, shape, batched) if check else given
-            values[tensor] = _split(emitter, checked, slots, batched)
+            values[tensor] = emitter.split(checked, slots, batched, plan.sizes)
             if batched:
                 emitter.reference = emitter.reference or checked
     return values
-
-
-def _split(emitter: Emitter, value: fx.Node, slots: Sequence[Atoms], batched: bool) -> fx.Node:
-    """The value with one axis per atomic size instead of one per slot."""
-    for k in range(len(slots) - 1, -1, -1):
-        if len(slots[k]) > 1:
-            lengths = tuple(value_of([a], emitter.source.known) for a in slots[k])
-            value = emitter.method("unflatten", value, k + int(batched), lengths)
-    return value
-
-
-def _joined(emitter: Emitter, value: fx.Node, slots: Sequence[Atoms], batched: bool) -> fx.Node:
-    """The value with one axis per slot instead of one per atomic size."""
-    for k, atoms in enumerate(slots):
-        if len(atoms) > 1:
-            start = k + int(batched)
-            value = emitter.method("flatten", value, start, start + len(atoms) - 1)
-    return value
 
 
 __all__ = ["argument_names", "lower", "lower_backward", "lower_with_kept"]

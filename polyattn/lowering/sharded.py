@@ -13,7 +13,6 @@ import torch
 from torch import fx, nn
 
 from polyattn.algebra import Index
-from polyattn.language import Atoms
 from polyattn.lowering.emit import Emitter
 from polyattn.lowering.lower import argument_names, placeholder
 from polyattn.lowering.shapes import expect_shape
@@ -106,7 +105,7 @@ def lower_sharded(plan: Plan, sharded: Sharded, piece: tuple[int, int], *, chann
         known = mine if batched else whole
         shape = tuple(numel([Index(0, a) for a in atoms], known) for atoms in slots)
         checked = emitter.call(expect_shape, given, tensor, shape, batched)
-        values[tensor] = _split(emitter, checked, slots, batched, known)
+        values[tensor] = emitter.split(checked, slots, batched, known)
         if batched:
             emitter.reference = emitter.reference or checked
             count, last = sum(map(len, slots)), len(slots[-1]) if slots else 0
@@ -115,28 +114,9 @@ def lower_sharded(plan: Plan, sharded: Sharded, piece: tuple[int, int], *, chann
     emitter.ranks = _ranks(plan, sharded, orders)
     emitter.run(values, orders)
     (output,) = graph.outputs
-    emitter.graph.output(_joined(emitter, emitter.values[output.value], spec.shape(spec.output), True))
+    emitter.graph.output(emitter.joined(emitter.values[output.value], spec.shape(spec.output), True))
     emitter.graph.lint()
     return fx.GraphModule(nn.Module(), emitter.graph, class_name="LoweredPiece")
-
-
-def _split(
-    emitter: ShardedEmitter, value: fx.Node, slots: Sequence[Atoms], batched: bool, known: dict[str, int]
-) -> fx.Node:
-    """The value with one axis per atomic size instead of one per slot."""
-    for k in range(len(slots) - 1, -1, -1):
-        if len(slots[k]) > 1:
-            lengths = tuple(numel([Index(0, a)], known) for a in slots[k])
-            value = emitter.method("unflatten", value, k + int(batched), lengths)
-    return value
-
-
-def _joined(emitter: ShardedEmitter, value: fx.Node, slots: Sequence[Atoms], batched: bool) -> fx.Node:
-    for k, atoms in enumerate(slots):
-        if len(atoms) > 1:
-            start = k + int(batched)
-            value = emitter.method("flatten", value, start, start + len(atoms) - 1)
-    return value
 
 
 def _ranks(plan: Plan, sharded: Sharded, orders: dict[str, tuple[int, ...]]) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from torch import fx
 
 from polyattn.algebra import Index
+from polyattn.language import Atoms, value_of
 from polyattn.lowering.products import Indices, Side
 from polyattn.lowering.shapes import as_float
 from polyattn.planning import BATCH, Coefficient, Graph, Operand
@@ -41,6 +42,22 @@ class Writer:
 
     def method(self, target: str, *args: Any, **kwargs: Any) -> fx.Node:
         return self.graph.call_method(target, args, kwargs)
+
+    def split(self, value: fx.Node, slots: Sequence[Atoms], batched: bool, known: Mapping[str, int]) -> fx.Node:
+        """The value with one axis per atomic size, as long as `known` says, instead of one per slot."""
+        for k in range(len(slots) - 1, -1, -1):
+            if len(slots[k]) > 1:
+                lengths = tuple(value_of([a], known) for a in slots[k])
+                value = self.method("unflatten", value, k + int(batched), lengths)
+        return value
+
+    def joined(self, value: fx.Node, slots: Sequence[Atoms], batched: bool) -> fx.Node:
+        """The value with one axis per slot instead of one per atomic size."""
+        for k, atoms in enumerate(slots):
+            if len(atoms) > 1:
+                start = k + int(batched)
+                value = self.method("flatten", value, start, start + len(atoms) - 1)
+        return value
 
     def size(self, index: Index) -> int:
         """The index's length; -1 for the batch, which is whatever comes."""

@@ -7,6 +7,7 @@ come one after the other (`polyattn.nn.chunked`).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from math import prod
 
@@ -33,7 +34,7 @@ class Exchange:
         return nn.functional.normalize(x.float() if x.dtype in NARROW else x, dim=axis).to(x.dtype)
 
 
-class Pieces(Exchange):
+class Pieces(Exchange, ABC):
     """Pieces that meet in two ways, which subclasses define: by sums and by maxima of values of one shape.
 
     Attributes:
@@ -52,13 +53,13 @@ class Pieces(Exchange):
         self.device: str | None = None
         self.training: bool | None = None
 
+    @abstractmethod
     def sum(self, value: Tensor) -> Tensor:
         """The sum over all pieces, differentiable: every piece gets it, and its gradient is the sum of theirs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def maximum(self, value: Tensor) -> Tensor:
         """The elementwise maximum over all pieces, without a gradient."""
-        raise NotImplementedError
 
     def count(self, x: Tensor) -> int:
         """The positions of the whole map that x (B, C, *spatial) is a piece of."""

@@ -6,20 +6,28 @@ up, so that no input stops the server; only pages of this server are answered; e
 Needs the extra `serve`.
 """
 
+from collections.abc import Callable
+
 from polyattn.optional import need
 from polyattn.study.serve.limits import Limits
 
 __all__ = ["Limits", "serve"]
 
 
-def serve(*arguments: object, **options: object) -> None:
-    """Serve the live page; the arguments are those of `polyattn.study.serve.server.serve`.
+def serve(port: int = 8642, limits: Limits | None = None, started: Callable[[str], object] | None = None) -> None:
+    """Serve the live page on this machine, until interrupted.
+
+    Args:
+        port: of the loopback address; 0 takes a free one.
+        limits: of each request.
+        started: called with the page's address before the first request is answered.
 
     Raises:
         MissingPackageError: the extra `serve` is not installed.
+        PolyattnError: the port is taken.
     """
     for module in ("jinja2", "starlette", "uvicorn"):
         need(module, "serve")
-    from polyattn.study.serve.server import serve as run
+    from polyattn.study.serve.server import run
 
-    run(*arguments, **options)  # type: ignore[arg-type]
+    run(port, limits or Limits(), started)

@@ -19,17 +19,8 @@ CONNECTIONS = 64
 HEADER_BYTES = 16_384
 
 
-def serve(port: int = 8642, limits: Limits | None = None, started: Callable[[str], object] | None = None) -> None:
-    """Serve the live page on this machine, until interrupted.
-
-    Args:
-        port: of the loopback address; 0 takes a free one.
-        limits: of each request.
-        started: called with the page's address before the first request is answered.
-
-    Raises:
-        PolyattnError: the port is taken.
-    """
+def run(port: int, limits: Limits, started: Callable[[str], object] | None) -> None:
+    """Serve until interrupted; see `polyattn.study.serve.serve`."""
     listening = socket.socket()
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -41,7 +32,7 @@ def serve(port: int = 8642, limits: Limits | None = None, started: Callable[[str
         port = listening.getsockname()[1]
         if started is not None:
             started(f"http://{LOOPBACK}:{port}/")
-        made(port, limits or Limits()).run([listening])
+        made(port, limits).run([listening])
 
 
 def made(port: int, limits: Limits) -> uvicorn.Server:
@@ -73,7 +64,7 @@ class Protocol(H11Protocol):
     patience = 10.0
     timer: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         self.timer = self.loop.call_later(self.patience, transport.abort)
 
