@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from polyattn import catalog
-from polyattn.nn.block import BATCH_NORMS, Block, inner_width, matrix, one_of, pointwise, softmax, whole
+from polyattn.nn.block import BATCH_NORMS, Block, inner_width, matrix, one_of, pointwise, whole
 from polyattn.nn.function import SpecFunction
 from polyattn.nn.layouts import channels_first, positions_first
 from polyattn.nn.parts import part
@@ -75,7 +76,7 @@ class A2(Block):
         self.check(x)
         features, gather, distribute = (layer(x).flatten(2) for layer in (self.phi, self.theta, self.rho))
         if self.normalisation == "softmax":
-            gather, distribute = self.positions.softmax(gather, 2), softmax(distribute, 1)
+            gather, distribute = self.positions.softmax(gather, 2), torch.softmax(distribute, 1)
         tensors = {"features": features, "gather": gather, "distribute": distribute}
         rows = {name: positions_first(tensor, 1) for name, tensor in tensors.items()}
         y = self._attended({**rows, "wo": matrix(self.extend)})

@@ -13,6 +13,7 @@ from polyattn.algebra import Spec
 from polyattn.errors import SizeError
 from polyattn.nn.block import CONVOLUTIONS, Block, one_of, part_of, whole
 from polyattn.nn.conv_norm import ConvNormReLU, folded, kaiming
+from polyattn.nn.exchange import NARROW
 from polyattn.nn.function import SpecFunction
 from polyattn.nn.layouts import is_channels_last, laid_out_as
 from polyattn.nn.parts import part
@@ -181,8 +182,8 @@ class BATransform(Block):
 
     def _normalized(self, scores: Tensor, axis: int) -> Tensor:
         """Sums of 1 along an axis. Sigmoids over their sum are the softmax of their logarithms, which cannot be 0/0."""
-        scores = scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
-        return torch.softmax(F.logsigmoid(scores) if self.normalisation == "l1" else scores, axis)
+        wide = scores.float() if scores.dtype in NARROW else scores
+        return torch.softmax(F.logsigmoid(wide) if self.normalisation == "l1" else wide, axis).to(scores.dtype)
 
     def _bilinear(self, x: Tensor, p: Tensor, q: Tensor) -> Tensor:
         height, width = index(x.shape[-2]), index(x.shape[-1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from polyattn.algebra import Spec
@@ -140,15 +139,3 @@ def matrix(convolution: nn.Module) -> Tensor:
     weight = convolution.weight
     assert isinstance(weight, Tensor)
     return weight.flatten(1).transpose(0, 1)
-
-
-def unit(x: Tensor, axis: int) -> Tensor:
-    """x divided by its Euclidean norm along an axis, or 0 where x is; 16-bit numbers are squared in 32 bits."""
-    narrow = x.dtype in (torch.bfloat16, torch.float16)
-    return nn.functional.normalize(x.float() if narrow else x, dim=axis).to(x.dtype)
-
-
-def softmax(x: Tensor, axis: int) -> Tensor:
-    """The softmax along an axis, of 16-bit numbers in 32 bits."""
-    narrow = x.dtype in (torch.bfloat16, torch.float16)
-    return torch.softmax(x, axis, dtype=torch.float32 if narrow else None)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from polyattn import catalog
-from polyattn.nn.block import Block, inner_width, matrix, one_of, pointwise, softmax, whole
+from polyattn.nn.block import Block, inner_width, matrix, one_of, pointwise, whole
 from polyattn.nn.function import SpecFunction
 from polyattn.nn.layouts import channels_first, positions_first
 from polyattn.nn.parts import part
@@ -86,6 +86,6 @@ class CrissCross(Block):
         height, width = x.shape[2:]
         column, row = self._column({"query": query, "key": key}), self._row({"query": query, "key": key})
         itself = torch.eye(height, dtype=torch.bool, device=x.device).unsqueeze(1)
-        weights = softmax(torch.cat([column.masked_fill(itself, -torch.inf), row], 3), 3)
+        weights = torch.softmax(torch.cat([column.masked_fill(itself, -torch.inf), row], 3), 3)
         column, row = weights.split([height, width], 3)
         return channels_first(self._attended({"column": column, "row": row, "value": value}), x, 2)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from polyattn import catalog
-from polyattn.nn.block import Block, inner_width, matrix, one_of, part_of, pointwise, softmax, whole
+from polyattn.nn.block import Block, inner_width, matrix, one_of, part_of, pointwise, whole
 from polyattn.nn.function import SpecFunction
 from polyattn.nn.layouts import channels_first
 from polyattn.nn.parts import part
@@ -85,7 +86,7 @@ class EfficientNL(Block):
         self.check(x)
         query, key, value = (self._heads(projection(x)) for projection in (self.queries, self.keys, self.values))
         if self.normalisation == "softmax":
-            query, key = softmax(query, 2), self.positions.softmax(key, 3)
+            query, key = torch.softmax(query, 2), self.positions.softmax(key, 3)
         query, key, value = (t.movedim(3, 1) for t in (query, key, value))
         y = self._attended({"query": query, "key": key, "value": value})
         return x + self.reprojection(channels_first(y.flatten(2), x, 1))

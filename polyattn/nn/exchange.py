@@ -26,8 +26,8 @@ class Exchange:
         return prod(x.shape[2:])
 
     def softmax(self, x: Tensor, axis: int) -> Tensor:
-        """The softmax along an axis of positions, of 16-bit numbers in 32 bits."""
-        return torch.softmax(x, axis, dtype=torch.float32 if x.dtype in NARROW else None)
+        """The softmax along an axis of positions; torch sums 16-bit numbers in 32, and autocast keeps those."""
+        return torch.softmax(x, axis)
 
     def unit(self, x: Tensor, axis: int) -> Tensor:
         """x divided by its Euclidean norm along an axis of positions, or 0 where x is; 16 bits are squared in 32."""

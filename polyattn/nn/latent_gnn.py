@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from polyattn import catalog
 from polyattn.errors import SizeError
-from polyattn.nn.block import BATCH_NORMS, Block, inner_width, matrix, one_of, pointwise, softmax, unit, whole
+from polyattn.nn.block import BATCH_NORMS, Block, inner_width, matrix, one_of, pointwise, whole
 from polyattn.nn.exchange import WHOLE, Exchange
 from polyattn.nn.function import SpecFunction
 from polyattn.nn.layouts import channels_first, positions_first
@@ -80,9 +80,9 @@ class LatentGNN(Block):
         """(B, channels, *spatial) to the same shape."""
         self.check(x)
         if self.mode == "asymmetric":
-            value, back = unit(self.down_channel_v2l(x), 1), unit(self.down_channel_l2v(x), 1)
+            value, back = WHOLE.unit(self.down_channel_v2l(x), 1), WHOLE.unit(self.down_channel_l2v(x), 1)
         else:
-            value = back = unit(self.down_channel(x), 1)
+            value = back = WHOLE.unit(self.down_channel(x), 1)
         y = torch.cat([kernel(value, back) for kernel in self.kernels], 1)
         convolution, norm = self.up_channel
         y = convolution(y)
@@ -117,12 +117,12 @@ class _Kernel(nn.Module):
         """(B, inner, *spatial) twice to the same."""
         if self.mode == "asymmetric":
             phi = self.positions.unit(self.psi_v2l(value).flatten(2), 2)
-            psi = unit(self.psi_l2v(back).flatten(2), 1)
+            psi = WHOLE.unit(self.psi_l2v(back).flatten(2), 1)
         else:
-            phi = psi = unit(self.psi(value).flatten(2), 1)
+            phi = psi = WHOLE.unit(self.psi(value).flatten(2), 1)
         nodes = self._nodes({"phi": phi.transpose(1, 2), "value": positions_first(value, 1)})
-        cosines = unit(nodes, 2)
-        affinity = softmax(cosines @ cosines.transpose(1, 2), 2)
+        cosines = WHOLE.unit(nodes, 2)
+        affinity = torch.softmax(cosines @ cosines.transpose(1, 2), 2)
         y = self._visible({"psi": psi.transpose(1, 2), "adj": affinity, "nodes": nodes})
         y = channels_first(y, value, 1)
         if self.GraphConvWeight is None:

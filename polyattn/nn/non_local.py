@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
-from polyattn.nn.block import AXES, BATCH_NORMS, Block, inner_width, matrix, one_of, part_of, pointwise, softmax, whole
+from polyattn.nn.block import AXES, BATCH_NORMS, Block, inner_width, matrix, one_of, part_of, pointwise, whole
 from polyattn.nn.conv_norm import affine
 from polyattn.nn.function import SpecFunction
 from polyattn.nn.layouts import channels_first, is_channels_last, laid_out_as, positions_first
@@ -165,7 +165,7 @@ class NonLocal(Block):
             query, key, value = _projected(rows, theta, phi, g).split(self.inner_channels, dim=2)
         query, key, value = (t.unflatten(2, (self.heads, -1)).transpose(1, 2) for t in (query, key, value))
         if _is_faster_with_its_map(query, key):
-            y = softmax(self.scale * query @ key.transpose(2, 3), 3).to(value.dtype) @ value
+            y = torch.softmax(self.scale * query @ key.transpose(2, 3), 3).to(value.dtype) @ value
         else:
             y = F.scaled_dot_product_attention(query, key, value, scale=self.scale)
         return y.transpose(1, 2).flatten(2)

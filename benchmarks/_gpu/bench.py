@@ -1,0 +1,141 @@
+"""Measuring on a GPU: times, ceilings, rows with their share of the roofline; and the rehearsal of all that without."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polyattn.kernels.cost import Cost
+from polyattn.lowering.matching import NAMES
+
+Function = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is measured: positions and channels, the batch, lengths for the growth, and how large the ceilings are."""
+
+    points: tuple[tuple[int, int], ...] = ((3136, 256), (784, 512), (12544, 64), (65536, 64))
+    batch: int = 32
+    lengths: tuple[int, ...] = (10_000, 31_616, 100_000, 316_224, 1_000_000)
+    copied: int = 2**29
+    side: int = 8192
+
+
+REHEARSED = Sizes(points=((49, 8), (20, 12)), batch=1, lengths=(100, 300), copied=2**12, side=32)
+
+
+@dataclass
+class Bench:
+    """Measurements until the time is over; what comes after is listed as left out.
+
+    Attributes:
+        device: "cuda", or "cpu" for the rehearsal, in which everything runs once and no time means anything.
+        end: of the time, as `time.perf_counter` counts.
+        sizes: what is measured.
+        left_out: what was not measured, and why.
+    """
+
+    device: str
+    end: float
+    sizes: Sizes
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def timed(self) -> bool:
+        return self.device == "cuda"
+
+    @property
+    def kernels(self) -> str | tuple[str, ...]:
+        """Which kernels layers are lowered with: what pays on the GPU, all of them in the rehearsal."""
+        return "auto" if self.timed else NAMES
+
+    def draw(self, *shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+        return torch.randn(shape, device=self.device, dtype=dtype)
+
+    def milliseconds(self, what: str, call: Callable[[], object]) -> float | None:
+        """The median time, the cache flushed between runs; None if it was left out."""
+        if time.perf_counter() > self.end:
+            self.left_out.append(f"{what}: no time left")
+            return None
+        if not self.timed:
+            started = time.perf_counter()
+            call()
+            return 1e3 * (time.perf_counter() - started)
+        from triton.testing import do_bench
+
+        try:
+            found = do_bench(call, warmup=10, rep=60, return_mode="median")
+        except torch.OutOfMemoryError:
+            self.left_out.append(f"{what}: out of memory")
+            torch.cuda.empty_cache()
+            return None
+        assert isinstance(found, float)
+        return found
+
+    def compiled(self, function: Function) -> Function:
+        torch._dynamo.reset()
+        return torch.compile(function, dynamic=False, backend="inductor" if self.timed else "eager")
+
+
+def both(function: Function, tensors: list[Tensor]) -> Callable[[], object]:
+    """A forward and a backward pass."""
+    wanted = [t.detach().requires_grad_() for t in tensors]
+    seed = torch.randn_like(function(*tensors))
+    return lambda: torch.autograd.grad(function(*wanted), wanted, seed)
+
+
+def ceilings(bench: Bench) -> dict[str, float]:
+    """Bytes per second of a copy, read and written, and multiply-accumulates per second of matrix products."""
+    large = torch.randn(bench.sizes.copied, device=bench.device)
+    other = torch.empty_like(large)
+    copied = bench.milliseconds("copy", lambda: torch.Tensor.copy_(other, large))
+    found = {"bytes per second": 2 * large.nbytes / (1e-3 * (copied or float("nan")))}
+    side = bench.sizes.side
+    for name, dtype, precision in (
+        ("bfloat16", torch.bfloat16, "highest"),
+        ("float16", torch.float16, "highest"),
+        ("tf32", torch.float32, "high"),
+        ("float32", torch.float32, "highest"),
+    ):
+        torch.set_float32_matmul_precision(precision)
+        a, b = bench.draw(side, side, dtype=dtype), bench.draw(side, side, dtype=dtype)
+        took = bench.milliseconds(f"matrix product, {name}", lambda a=a, b=b: a @ b)
+        found[f"MACs per second, {name}"] = side**3 / (1e-3 * (took or float("nan")))
+    torch.set_float32_matmul_precision("highest")
+    return found
+
+
+class Table:
+    """Rows of measurements, each with its share of the roofline."""
+
+    def __init__(self, bench: Bench, limits: dict[str, float]):
+        self.bench, self.rows = bench, []
+        self.rate, self.bandwidth = limits["MACs per second, bfloat16"], limits["bytes per second"]
+
+    def add(
+        self, what: str, which: str, point: tuple[int, int], cost: Cost | None, **ways: Callable[[], object]
+    ) -> None:
+        """Time several ways to one result; the first is ours."""
+        row: dict[str, Any] = {"what": what, "pass": which, "N": point[0], "C": point[1], "B": self.bench.sizes.batch}
+        for name, call in ways.items():
+            took = self.bench.milliseconds(f"{what} {which} {point} {name}", call)
+            if took is not None:
+                row[f"ms {name}"] = took
+        names = list(ways)
+        mine = row.get(f"ms {names[0]}")
+        if cost is not None:
+            row |= {"macs": cost.macs, "bytes": cost.bytes}
+            row["ms roofline"] = 1e3 * cost.seconds(self.rate, self.bandwidth)
+            if mine:
+                row["share of the roofline"] = row["ms roofline"] / mine
+        for name in names[1:]:
+            if mine and f"ms {name}" in row:
+                row[f"{name} / ours"] = row[f"ms {name}"] / mine
+        self.rows.append(row)
+        print("  ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()), flush=True)

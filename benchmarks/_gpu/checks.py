@@ -1,0 +1,103 @@
+"""Every kernel against its definition in float64, values and gradients, before anything is timed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from _gpu.bench import Bench
+from polyattn import kernels
+from polyattn.kernels.bilinear import block_cross
+from polyattn.kernels.bilinear import naive as bilinear_naive
+from polyattn.kernels.gram import naive as gram_naive
+from polyattn.kernels.hadamard_mean import naive as hadamard_naive
+from polyattn.kernels.linear_attention import naive as attention_naive
+from polyattn.kernels.project import naive as project_naive
+
+TOLERANCES = {torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
+TF32 = 2e-3
+
+Size = tuple[int, int, int, int]
+"""Batch, positions, channels and columns."""
+
+CHECKED: tuple[Size, ...] = ((2, 333, 47, 65), (3, 1000, 128, 96))
+REHEARSED: tuple[Size, ...] = ((1, 23, 9, 10),)
+
+Case = tuple[Callable[..., Any], Callable[..., Any], list[tuple[int, ...]]]
+
+
+def cases(b: int, n: int, c: int, d: int) -> dict[str, Case]:
+    """Each kernel, its definition, and the shapes of its arguments."""
+    h, w, g, s, t = max(1, n // 20), 20, 2, 7, 5
+    return {
+        "gram": (lambda x: kernels.gram(x, 1 / n), lambda x: gram_naive.gram(x, 1 / n), [(b, n, c)]),
+        "hadamard_mean": (
+            kernels.hadamard_mean,
+            lambda x, v, u: hadamard_naive.hadamard_mean(x, v, u, 1 / n),
+            [(b, n, c), (c, d), (c, d)],
+        ),
+        "project": (kernels.project, project_naive.project, [(b, n, c), (c, d), (b, c)]),
+        "project_pair": (
+            kernels.project_pair,
+            project_naive.project_pair,
+            [(b, n, c), (b, c, d), (b, n, d), (d, d)],
+        ),
+        "bilinear": (kernels.bilinear, bilinear_naive.bilinear, [(b, h, w, g * c), (b, g, s, s), (b, g, t, t)]),
+        "block_cross": (
+            lambda y, x: block_cross(y, x, g, s, t),
+            lambda y, x: bilinear_naive.block_cross(y, x, g, s, t),
+            [(b, h, w, g * c), (b, h, w, g * c)],
+        ),
+        "linear_attention": (
+            kernels.linear_attention,
+            attention_naive.linear_attention,
+            [(b, g, n, c), (b, g, n, c), (b, g, n, d)],
+        ),
+    }
+
+
+def correctness(bench: Bench) -> list[dict[str, Any]]:
+    """The relative errors of values and gradients, and whether they are small enough; all arguments are random.
+
+    Nothing is tuned here: every kernel runs with its first tile, since each way to compile one takes a second.
+    """
+    before = os.environ.get("POLYATTN_TUNING")
+    os.environ["POLYATTN_TUNING"] = "off"
+    sizes = CHECKED if bench.timed else REHEARSED
+    ways = [(size, torch.bfloat16, layout, "highest") for size in sizes for layout in ("rows", "columns")]
+    ways += [(sizes[0], torch.float16, "rows", "highest")]
+    ways += [(sizes[0], torch.float32, "rows", precision) for precision in ("highest", "high")]
+    try:
+        return [check(bench, name, *way) for way in ways for name in cases(*way[0])]
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        if before is None:
+            del os.environ["POLYATTN_TUNING"]
+        else:
+            os.environ["POLYATTN_TUNING"] = before
+
+
+def check(bench: Bench, name: str, size: Size, dtype: torch.dtype, layout: str, precision: str) -> dict[str, Any]:
+    """One kernel against its definition in float64."""
+    torch.set_float32_matmul_precision(precision)
+    function, naive, shapes = cases(*size)[name]
+    inputs = [bench.draw(*shape, dtype=dtype) for shape in shapes]
+    if layout == "columns":
+        inputs[0] = inputs[0].movedim(-1, 1).contiguous().movedim(1, -1)
+    inputs = [t.requires_grad_() for t in inputs]
+    exact = [t.detach().double().requires_grad_() for t in inputs]
+    y, reference = function(*inputs), naive(*exact)
+    seed = torch.randn_like(reference)
+    have = [y, *torch.autograd.grad(y, inputs, seed.to(y))]
+    want = [reference, *torch.autograd.grad(reference, exact, seed)]
+    pairs = [(p.detach().double(), q.detach()) for p, q in zip(have, want, strict=True)]
+    errors = [float((p - q).norm() / q.norm().clamp_min(1e-3)) for p, q in pairs]
+    most = TF32 if precision == "high" else TOLERANCES[dtype]
+    right = all(e < most for e in errors)
+    return {
+        "kernel": name, "sizes": size, "dtype": str(dtype), "layout": layout, "precision": precision,
+        "errors": errors, "right": right,
+    }  # fmt: skip
