@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from polyattn import catalog
@@ -19,6 +19,18 @@ MARKUP = (
     "javascript:a",
 )
 JOBS = ("check", "layer", "proof")
+
+BODIES = (
+    b"", b"{", b"nul", b"NaN", b"[]", b"3", b'"x"', b"{}", b"\xff\xfe\x00", b"1" * 6000, MARK.encode(),
+    b'{"text": 3}', b'{"text": NaN}', b'{"text": "\\ud800"}', b'{"text": "x", "text": []}',
+    b'{"text": "x[N]; y[a]=x[a]", "sizes": []}', b'{"sizes": 1e999, "text": "x[N]; y[a]=x[a]"}',
+    b'{"text": "\\ud83d x[N]", "job": "layer"}', b"[" * 60_000, b'{"a":' * 10_000,
+)  # fmt: skip
+"""No requests of the page."""
+NO_HTTP = (
+    b"", b"\r\n\r\n", b"GET /\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET / HTTP/1.1\r\nHost", b"\x16\x03\x01\x02\x00",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"A" * 100_000,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -123,34 +135,7 @@ def markup(r: random.Random, host: str) -> bytes:
 
 
 def bad_json(r: random.Random, host: str) -> bytes:
-    bodies = [
-        b"",
-        b"{",
-        b"nul",
-        b"NaN",
-        b"[]",
-        b"3",
-        b'"x"',
-        b"\xff\xfe\x00",
-        b'{"text": "\\ud800"}',
-        b'{"text": 3}',
-        b"{}",
-        b"1" * 6000,
-    ]
-    bodies += [
-        b'{"text": NaN}',
-        b'{"text": "x", "text": []}',
-        b'{"sizes": 1e999, "text": "x[N]; y[a]=x[a]"}',
-        MARK.encode(),
-        bytes(r.randrange(256) for _ in range(40)),
-    ]
-    bodies += [
-        b'{"text": "x[N]; y[a]=x[a]", "sizes": []}',
-        b'{"text": "\\ud83d x[N]", "job": "layer"}',
-        b"[" * 60_000,
-        b'{"a":' * 10_000,
-    ]
-    return post(r.choice(JOBS), r.choice(bodies), host)
+    return post(r.choice(JOBS), known_or_noise(r, BODIES, 40), host)
 
 
 def wrong_method(r: random.Random, host: str) -> bytes:
@@ -208,17 +193,12 @@ def headers(r: random.Random, host: str) -> bytes:
 
 
 def no_http(r: random.Random, host: str) -> bytes:
-    kinds = [
-        b"",
-        b"\r\n\r\n",
-        b"GET /\r\n\r\n",
-        b"GET / HTTP/9.9\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost",
-        b"\x16\x03\x01\x02\x00",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        b"A" * 100_000,
-    ]
-    return r.choice([*kinds, bytes(r.randrange(256) for _ in range(200))])
+    return known_or_noise(r, NO_HTTP, 200)
+
+
+def known_or_noise(r: random.Random, known: Sequence[bytes], noise: int) -> bytes:
+    """One of what is known to be wrong, or so many random bytes."""
+    return r.choice([*known, r.randbytes(noise)])
 
 
 KINDS: dict[str, Callable[[random.Random, str], bytes]] = {

@@ -3,8 +3,8 @@
     polyattn bench hostile --requests 2000 --seed 0
 
 starts the server as the command line does, sends raw bytes from several connections at once, and writes
-results/hostile.json: how many requests of each kind, what statuses came back, the longest wait, and every failure.
-Exit status 1 if there is any.
+results/hostile.json: how many requests of each kind, what statuses came back, the longest wait, every failure, and
+whatever the server wrote. Exit status 1 if there is a failure, or a word of the server's.
 """
 
 from __future__ import annotations
@@ -15,16 +15,20 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from _common import machine
 from _hostile import Hostile, asked, generated
 
 from polyattn import catalog
 
-CONNECTIONS = 4
+CONNECTIONS = 16
+"""At once: requests that never end are waited for while others are computed."""
+STOPPED = "this takes more than"
 RAW = ("<script>alert", "<img src=x", "<svg onload")
 """What must not be in an answer that a browser could take for HTML."""
 
@@ -69,8 +73,15 @@ def fault(answer: bytes | None) -> str:
     return ""
 
 
-def status_of(answer: bytes | None) -> str:
-    return "hangs" if answer is None else answer[9:12].decode("ascii", "replace") or "closed"
+def outcome(answer: bytes | None) -> str:
+    """The status; of an answered computation also whether it was stopped, or answered with what is wrong."""
+    if not answer or fault(answer):
+        return fault(answer) or "closed"
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status = head[9:12].decode()
+    if status != "200" or b"application/json" not in head.lower() or not (error := json.loads(body).get("error")):
+        return status
+    return f"{status}, {'stopped' if error['reason'].startswith(STOPPED) else 'an error'}"
 
 
 def run(port: int, requests: list[Hostile], within: float) -> dict[str, object]:
@@ -80,6 +91,7 @@ def run(port: int, requests: list[Hostile], within: float) -> dict[str, object]:
         start = time.perf_counter()
         return exchange(port, request.data, within), time.perf_counter() - start
 
+    started = time.perf_counter()
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         answers = list(pool.map(one, requests))
     faults = [
@@ -94,10 +106,12 @@ def run(port: int, requests: list[Hostile], within: float) -> dict[str, object]:
     ]
     statuses: dict[str, Counter[str]] = {}
     for request, (answer, _) in zip(requests, answers, strict=True):
-        statuses.setdefault(request.kind, Counter())[status_of(answer)] += 1
+        statuses.setdefault(request.kind, Counter())[outcome(answer)] += 1
     return {
         "requests": len(requests),
         "kinds": {kind: dict(sorted(found.items())) for kind, found in statuses.items()},
+        "seconds": round(time.perf_counter() - started),
+        "connections": CONNECTIONS,
         "longest wait in seconds": round(max(t for _, t in answers), 2),
         "faults": faults,
     }
@@ -113,26 +127,32 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="polyattn bench hostile")
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=3.0, help="the server's limit of one computation")
+    parser.add_argument("--seconds", type=float, default=2.0, help="the server's limit of one computation")
     parser.add_argument("--within", type=float, default=60.0, help="seconds after which a request counts as hanging")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "hostile.json")
     options = parser.parse_args()
     command = [sys.executable, "-m", "polyattn.cli", "serve", "--port", "0", "--seconds", str(options.seconds)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as server,
+    ):
         try:
             assert server.stdout is not None
             address = server.stdout.readline()
             port = int(re.findall(r":(\d+)/", address)[0])
             started = alive(port)
-            requests = generated(options.requests, options.seed, f"127.0.0.1:{port}")
-            found = run(port, requests, options.within)
-            found = {"benchmark": "hostile", "seed": options.seed, "limit in seconds": options.seconds, **found}
-            found["alive afterwards"] = started and alive(port)
+            found = run(port, generated(options.requests, options.seed, f"127.0.0.1:{port}"), options.within)
+            found |= {"alive afterwards": started and alive(port)}
         finally:
             server.terminate()
+            server.wait()
+        log.seek(0)
+        found |= {"written by the server": sorted({line.strip() for line in log} - {""})}
+    limits = {"seed": options.seed, "limit in seconds": options.seconds}
+    found = {"benchmark": "hostile", "machine": machine(), **limits, **found}
     options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=1))
-    return 0 if found["alive afterwards"] and not found["faults"] else 1
+    return 0 if found["alive afterwards"] and not found["faults"] and not found["written by the server"] else 1
 
 
 if __name__ == "__main__":

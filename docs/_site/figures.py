@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from math import exp, log
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
@@ -196,6 +196,57 @@ def tensorgrad() -> str:
     return table(["", "polyattn", f"tensorgrad {s['tensorgrad']}"], rows)
 
 
+def claims() -> str:
+    """How long each of the same claims takes, by the median of its runs."""
+    runs = load("prover_comparison")["runs"]
+    slowest = {holds: max(median(r["seconds"]) for r in runs if r["holds"] is holds) for holds in (True, False)}
+    times, (true, false) = {len(r["seconds"]) for r in runs}, (milliseconds(slowest[holds]) for holds in (True, False))
+    return (
+        f"The slowest of the {sum(r['holds'] for r in runs)} true claims was proved in {true}, the slowest of the "
+        f"{sum(not r['holds'] for r in runs)} false ones\nrefuted in {false} (medians of {min(times)}); the first "
+        "proof of a process also pays for imports."
+    )
+
+
+def networks() -> str:
+    """The BAT paper's networks: what is printed, what is counted by its rules, and what runs."""
+    head = ["Table", "network", "printed params (M)", "counted", "printed GMACs", "by its rules", "as polyattn runs it"]
+    found: dict[tuple[str, ...], str] = {}
+    tables: Any = load("tables")  # the list that the command prints
+    for number, row in ((t["table"], r) for t in tables for r in t["rows"]):
+        printed, macs = row.get("printed_params_millions"), row.get("printed_gmacs")
+        if printed is None or macs is None:
+            continue
+        places, name = len(printed.partition(".")[2]), row["network"]
+        if row["difference_to"]:
+            name += f", less {row['difference_to']}"
+        counted = [f"{row[key] / 1e9:.3f}" for key in ("macs_by_the_papers_rules", "macs_as_run")]
+        found.setdefault((name, printed, f"{row['params'] / 1e6:.{places}f}", macs, *counted), number)
+    return table(head, ([number, *row] for row, number in found.items()))
+
+
+def hostile() -> str:
+    """What the live page's server answered to random and hostile requests, kind by kind."""
+    record = load("hostile")
+    rows = []
+    for kind, found in record["kinds"].items():
+        answers = [f"{count:,} × {outcome}" for outcome, count in sorted(found.items(), key=lambda f: -f[1])]
+        rows.append([kind, f"{sum(found.values()):,}", "; ".join(answers)])
+    wrong, longest = len(record["faults"]), record["longest wait in seconds"]
+    said = (
+        f"{wrong or 'None'} hung, crashed the server or came back as markup. The longest wait was {longest:.1f} s, of"
+    )
+    ends = f"{said} {record['connections']} requests at once."
+    return f"{table(['kind', 'requests', 'answers'], rows)}\n\n{ends}"
+
+
+def newcomer() -> str:
+    """The newcomer's path, step by step."""
+    record = load("newcomer")
+    rows = [[r["step"], f"{r['s']:.1f} s"] for r in record["runs"]]
+    return table(["step", "time"], [*rows, ["in all", f"{record['summary']['minutes']:.1f} minutes"]])
+
+
 def planning() -> str:
     """What a plan costs to make, and to get from the cache."""
     s = load("planning_cost")["summary"]
@@ -236,7 +287,8 @@ def einsum() -> str:
 FIGURES: dict[str, Callable[[], str]] = {
     f.__name__: f
     for f in (
-        machines, figure2, figure2_memory, macs, layers, bat, digits, pairs, tensorgrad, planning, kept, einsum,
+        machines, figure2, figure2_memory, macs, layers, bat, digits, pairs, tensorgrad, claims, networks, hostile,
+        newcomer, planning, kept, einsum,
     )
 }  # fmt: skip
 

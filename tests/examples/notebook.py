@@ -5,11 +5,15 @@ python tests/examples/notebook.py      executes it again and writes its outputs
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import io
 import re
 from pathlib import Path
 from typing import Any
 
 import nbformat
+from IPython.core.formatters import DisplayFormatter
 from nbclient import NotebookClient
 
 PATH = Path(__file__).parents[2] / "examples" / "study_poly_nl.ipynb"
@@ -91,13 +95,37 @@ def executed() -> Any:
     return notebook
 
 
+SHOWN = ("text/plain", "text/html", "text/latex")
+
+
+def executed_here() -> Any:
+    """The notebook with what its cells print and show as text, run in this process, which has torch already."""
+    notebook, names = made(), {"__name__": "__notebook__"}
+    formatter = DisplayFormatter()
+    formatter.active_types = list(SHOWN)
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        tree, printed = ast.parse(cell.source), io.StringIO()
+        last = tree.body.pop()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(tree, "cell", "exec"), names)
+            assert isinstance(last, ast.Expr)
+            value = eval(compile(ast.Expression(last.value), "cell", "eval"), names)
+        if printed.getvalue():
+            cell.outputs.append(nbformat.v4.new_output("stream", text=printed.getvalue()))
+        if value is not None:
+            cell.outputs.append(nbformat.v4.new_output("execute_result", data=formatter.format(value)[0]))
+    return notebook
+
+
 def texts(notebook: Any) -> list[str]:
     """What the cells print and show as text and as tables; pictures apart, which follow matplotlib's version."""
     found = []
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
             data = output.get("data", {})
-            shown = [data.get(kind, "") for kind in ("text/plain", "text/html", "text/latex")]
+            shown = [data.get(kind, "") for kind in SHOWN]
             found.append(re.sub(r" at 0x[0-9a-f]+", "", "\n".join([output.get("text", ""), *shown])))
     return found
 

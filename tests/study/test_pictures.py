@@ -16,7 +16,6 @@ from polyattn.study import complexity, pictures
 from polyattn.study.pictures.layout import places
 from polyattn.study.pictures.panels import Panel, panels
 from polyattn.study.pictures.style import COLOURS, LINES, MARKERS
-from polyattn.study.pictures.tree import is_symmetric
 
 SIZES = {"N": 48, "C": 8, "R": 3, "V": 2, "H": 8, "W": 6, "G": 2, "K": 3}
 """Enough for every layer used here."""
@@ -113,11 +112,12 @@ def test_a_crossing_is_marked_where_two_layers_cost_the_same():
     assert [t.get_text() for t in axes.texts] == ["N = 32"]
 
 
-def test_the_gram_matrix_is_the_symmetric_step():
+def test_a_tree_says_which_step_is_symmetric():
     made = plan("x[N,C]; s[d,f] = x[e,d]*x[e,f]; y[a,b] = x[a,d]*s[d,b]", {"N": 9, "C": 4}, "as_written")
-    assert [is_symmetric(n) for n in made.nodes if n.operands] == [True, False]
-    other = plan("x[N,N]; y[a,b] = x[a,c]*x[c,b]", {"N": 9}, "as_written")
-    assert [is_symmetric(n) for n in other.nodes if n.operands] == [False]
+    (axes,) = pictures.contraction_tree(made).axes
+    (gram,) = [t for t in axes.texts if "symmetric" in t.get_text()]
+    assert gram.get_text().startswith("t1[")
+    assert gram.get_bbox_patch().get_linestyle() == "--"
 
 
 def test_a_tree_says_what_each_step_takes_and_which_are_shared():
@@ -173,6 +173,36 @@ def test_a_figure_is_saved_the_same_every_time(tmp_path, suffix: str):
     assert made[0] == made[1]
     with pytest.raises(pa.PolyattnError, match=r"not as 'a\.jpg'"):
         pictures.save(Figure(), tmp_path / "a.jpg")
+
+
+LONG = "w" * 3000
+ENDLESS = (
+    f"x[N,C]; y[a,b] = x[a,d]*{LONG}[d,b]",
+    f"x[N,C]; y[a,b] = {LONG}*x[a,b]",
+    f"x[{LONG.upper()},C]; y[a,b] = x[a,b]",
+    f"x[N,C]; y[a,{LONG}] = x[a,{LONG}]",
+    ";".join(f"x{k}[N{k}]" for k in range(60)) + ";y[i0] = " + "*".join(f"x{k}[i{k}]" for k in range(60)),
+    "x[N,C]; y[a,b] = " + "*".join(f"s{k}" for k in range(300)) + "*x[a,b]",
+)
+
+
+@pytest.mark.parametrize("text", ENDLESS, ids=["tensor", "scalar", "size", "index", "many", "scalars"])
+def test_names_longer_than_any_picture_do_not_push_it_out_of_its_page(text: str):
+    spec = pa.Spec(text)
+    made = plan(spec, dict.fromkeys(spec.sizes.names, 2), "as_written")
+    for figure in (pictures.tensor_network(spec), pictures.contraction_tree(made)):  # a warning is an error here
+        drawn = ElementTree.fromstring(pictures.svg(figure, outlines=False))
+        words = ["".join(e.itertext()) for e in drawn.iter("{http://www.w3.org/2000/svg}text")]
+        assert words
+        assert not any(LONG in word for word in words)
+
+
+def test_boxes_of_a_tree_do_not_overlap():
+    for name in ("glore", "tesa", "ba_transform"):
+        (axes,) = pictures.contraction_tree(plan_of(name)).axes
+        axes.figure.canvas.draw()
+        boxes = [t.get_window_extent() for t in axes.texts]
+        assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
 
 
 def test_svg_is_well_formed_and_carries_names_as_text():

@@ -26,12 +26,13 @@ LETTER: dict[str, Any] = {
     "bbox": {"boxstyle": "round,pad=0.18", "facecolor": PAPER, "edgecolor": "none"},
 }
 """Of an index, over its line."""
+CENTRED: dict[str, Any] = {"ha": "center", "va": "center"}
 
 COLUMNS, WIDEST = 3, 17
 """Panels side by side, and inches, at most."""
 INCH = 1.0
 """Inches for the length of an edge."""
-MARGIN = 0.75
+MARGIN, HEAD = 0.75, 0.3
 
 
 def tensor_network(spec: Spec | str) -> Figure:
@@ -54,25 +55,39 @@ def tensor_network(spec: Spec | str) -> Figure:
     height = max([0.3, *(float(np.ptp(s[:, 1])) for s in spots if len(s))]) + 2 * MARGIN
     columns = max(1, min(COLUMNS, len(shown), int(WIDEST / (width * INCH))))
     rows = -(-len(shown) // columns)
-    made = figure(columns * width * INCH, rows * height * INCH + 0.55)
-    grid = made.subplots(rows, columns, squeeze=False)
     used = {e.size for p in shown for e in p.edges}
     sizes = [*(s for s in spec.sizes.names if s in used), *sorted(used.difference(spec.sizes.names))]
     looks = {s: (COLOURS[k % len(COLOURS)], LINES[k % len(LINES)]) for k, s in enumerate(sizes)}
-    for axes, panel, here in zip(grid.flat, shown, spots, strict=False):
+    handles = _handles(looks, shown)
+    widest = 0.7 + 0.07 * max((len(str(h.get_label())) for h in handles), default=0)
+    beside = max(1, min(len(handles), int(columns * width * INCH / widest)))
+    foot = 0.15 + 0.2 * -(-len(handles) // beside)
+    whole = rows * (height + HEAD) + foot
+    made = figure(columns * width * INCH, whole * INCH, layout="none")
+    for number, (panel, here) in enumerate(zip(shown, spots, strict=True)):
+        row, column = divmod(number, columns)
+        corner = (column / columns, 1 - (row + 1) * (height + HEAD) / whole)
+        axes = made.add_axes((*corner, 1 / columns, height / whole))
         _draw(axes, panel, here, looks)
+        title = _within(panel.title, width)
+        axes.text(0.1 / width, 1, title, transform=axes.transAxes, va="bottom", fontsize=9, color=INK)
         middle = (here.max(axis=0) + here.min(axis=0)) / 2 if len(here) else np.zeros(2)
         axes.set_xlim(middle[0] - width / 2, middle[0] + width / 2)
         axes.set_ylim(middle[1] - height / 2, middle[1] + height / 2)
-    for axes in grid.flat:
-        axes.set_aspect("equal")
         axes.set_axis_off()
-    _legend(made, looks, shown)
+    made.legend(
+        handles=handles,
+        loc="lower center",
+        ncols=beside,
+        frameon=False,
+        fontsize=8,
+        labelcolor=QUIET,
+        handlelength=3,
+    )
     return made
 
 
 def _draw(axes: Axes, panel: Panel, here: Places, looks: Looks) -> None:
-    axes.set_title(plain(panel.title), fontsize=9, loc="left", color=INK)
     alike = Counter(frozenset(e.ends) for e in panel.edges)
     drawn: Counter[frozenset[int]] = Counter()
     for edge in panel.edges:
@@ -85,9 +100,15 @@ def _draw(axes: Axes, panel: Panel, here: Places, looks: Looks) -> None:
         if vertex.kind == "dot":
             axes.plot(x, y, marker="o", markersize=6, color=INK, zorder=4)
         elif vertex.kind == "free":
-            axes.text(x, y, vertex.label, ha="center", va="center", fontsize=10, style="italic", zorder=5, **LETTER)
+            axes.text(x, y, plain(vertex.label), fontsize=10, style="italic", zorder=5, **CENTRED, **LETTER)
         else:
-            axes.text(x, y, vertex.label, ha="center", va="center", fontsize=9, zorder=5, **_look(vertex.kind))
+            axes.text(x, y, plain(vertex.label), fontsize=9, zorder=5, **CENTRED, **_look(vertex.kind))
+
+
+def _within(title: str, inches: float) -> str:
+    """A title that is no wider than its panel; three dots stand for the rest."""
+    most = int(inches / 0.085)
+    return plain(title if len(title) <= most else title[: most - 1] + "…")
 
 
 def _labelled(panel: Panel, ends: tuple[int, int]) -> bool:
@@ -117,33 +138,13 @@ def _edge(axes: Axes, a: Places, b: Places, bend: float, label: str, look: tuple
     axes.add_patch(patch(curve, facecolor="none", edgecolor=colour, linestyle=line, linewidth=1.8, zorder=2))
     if label:
         x, y = (a + b) / 4 + middle / 2
-        axes.text(
-            x,
-            y,
-            label,
-            ha="center",
-            va="center",
-            fontsize=9,
-            style="italic",
-            zorder=3,
-            **LETTER,
-        )
+        axes.text(x, y, plain(label), fontsize=9, style="italic", zorder=3, **CENTRED, **LETTER)
 
 
-def _legend(made: Figure, looks: Looks, shown: tuple[Panel, ...]) -> None:
+def _handles(looks: Looks, shown: tuple[Panel, ...]) -> list[Any]:
+    """What the legend explains: the line of each size, and the circle of each input."""
     line = need("matplotlib.lines", "study").Line2D
     handles = [line([], [], color=c, linestyle=s, linewidth=1.8, label=plain(n)) for n, (c, s) in looks.items() if n]
     inputs = dict.fromkeys(v.label for p in shown for v in p.vertices if v.kind == "input")
-    handles += [
-        line([], [], marker="o", markersize=8, color=INK, linestyle="none", label=f"{n}, the same tensor everywhere")
-        for n in inputs
-    ]
-    made.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=max(1, min(len(handles), int(made.get_size_inches()[0] / 0.95))),
-        frameon=False,
-        fontsize=8,
-        labelcolor=QUIET,
-        handlelength=3,
-    )
+    circle = {"marker": "o", "markersize": 8, "color": INK, "linestyle": "none"}
+    return [*handles, *(line([], [], **circle, label=plain(f"{n}, the same tensor everywhere")) for n in inputs)]

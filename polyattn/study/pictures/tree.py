@@ -7,18 +7,26 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from polyattn.errors import SizeError
-from polyattn.planning import BATCH, Contract, Graph, Identity, Leaf, Plan, Step
-from polyattn.planning.steps import Node
+from polyattn.planning import BATCH, Graph, Identity, Leaf, Plan, Step
 from polyattn.study.pictures.style import INK, PAPER, QUIET, compact, figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+Boxes = NDArray[np.float64]
+
 PASSES = ("forward", "backward")
-ACROSS, DOWN = 2.1, 1.25
+FONT = 9.5
+LETTER, LINE, PAD = 0.6 * FONT / 72, 1.2 * FONT / 72, 0.45 * FONT / 72
+"""Inches: a letter's width, a line's height, and the room around a text in its box."""
+ACROSS, DOWN = 0.22, 0.4
 """Inches between neighbours, and between a step and those below it."""
+HEAD = 0.3
+SWEEPS = 8
+TINT = (0.0, 0.447, 0.698)
 
 
 def contraction_tree(plan: Plan, which: str = "forward") -> Figure:
@@ -45,19 +53,6 @@ def contraction_tree(plan: Plan, which: str = "forward") -> Figure:
     graph = plan.backward.graph if which == "backward" and plan.backward is not None else plan.graph
     names, steps = (plan.names, plan.steps) if which == "forward" else (plan.backward_names, plan.backward_steps)
     return _drawn(graph, names, {s.name: s for s in steps}, which)
-
-
-def is_symmetric(node: Node) -> bool:
-    """Whether a step is a value times itself, and swapping the two sides only swaps axes of the result."""
-    if not isinstance(node, Contract) or len(node.operands) != 2 or node.operands[0].value != node.operands[1].value:
-        return False
-    first, second = (o.indices for o in node.operands)
-    swap: dict[object, object] = {}
-    for a, b in zip(first, second, strict=True):
-        if swap.setdefault(a, b) != b or swap.setdefault(b, a) != a:
-            return False
-    moved = [i for i in node.output if swap[i] != i]
-    return bool(moved) and all(swap[i] in node.output for i in moved)
 
 
 @dataclass
@@ -109,36 +104,93 @@ class _Tree:
             upper = bend
         self.edges.append((upper, lower))
 
-    def places(self) -> np.ndarray:
-        """Coordinates in inches, by Sugiyama's method."""
+    def rows(self) -> list[list[int]]:
+        """The vertices of each layer from the top, left to right, by Sugiyama's method: few edges cross."""
         import igraph
 
         top = max(self.layers, default=0)
         graph = igraph.Graph(len(self.nodes), self.edges, directed=True)
         found = graph.layout_sugiyama(layers=[top - n for n in self.layers], hgap=1, vgap=1, maxiter=1000)
-        return np.array(found.coords).reshape(-1, 2)[: len(self.nodes)] * np.array([ACROSS, -DOWN])
+        order = sorted(range(len(self.nodes)), key=lambda v: found[v][0])
+        return [[v for v in order if self.layers[v] == layer] for layer in range(top, -1, -1)]
+
+    def places(self, boxes: Boxes) -> Boxes:
+        """Coordinates in inches, (vertices, 2), for boxes of these widths and heights.
+
+        Each row in turn moves as near as its boxes let it to the middle of what it is joined with.
+        """
+        here, rows = np.zeros((len(self.nodes), 2)), self.rows()
+        ends = [([a for a, b in self.edges if b == v], [b for a, b in self.edges if a == v]) for v in range(len(here))]
+        bottom = 0.0
+        for row in rows:
+            tallest = boxes[row, 1].max()
+            here[row, 1] = bottom - tallest / 2
+            bottom -= tallest + DOWN
+            here[row, 0] = _apart(np.zeros(len(row)), boxes[row, 0])
+        for sweep in range(SWEEPS):
+            down = sweep % 2 == 0
+            for row in rows if down else rows[::-1]:
+                joined = [ends[v][0 if down else 1] for v in row]
+                middles = [here[to, 0].mean() if to else here[v, 0] for v, to in zip(row, joined, strict=True)]
+                here[row, 0] = _apart(np.array(middles), boxes[row, 0])
+        return here
+
+
+def _apart(wanted: Boxes, widths: Boxes) -> Boxes:
+    """The places nearest to the wanted ones at which boxes in a row keep their order and their distance.
+
+    >>> _apart(np.array([0.0, 0.0]), np.array([1.0, 1.0])).tolist()
+    [-0.61, 0.61]
+    """
+    offsets = np.concatenate([[0.0], np.cumsum((widths[1:] + widths[:-1]) / 2 + ACROSS)])
+    blocks: list[tuple[float, int]] = []  # isotonic regression: sums and counts of what stands close together
+    for value in wanted - offsets:
+        total, count = float(value), 1
+        while blocks and blocks[-1][0] / blocks[-1][1] > total / count:
+            last = blocks.pop()
+            total, count = total + last[0], count + last[1]
+        blocks.append((total, count))
+    return np.concatenate([np.full(n, total / n) for total, n in blocks]) + offsets
 
 
 def _drawn(graph: Graph, names: tuple[str, ...], steps: dict[str, Step], which: str) -> Figure:
     tree = _Tree.of(graph)
-    here = tree.places()
-    low, high = (here.min(axis=0), here.max(axis=0)) if len(here) else (np.zeros(2), np.zeros(2))
-    width, height = high - low + np.array([2.3, 1.1])
-    made = figure(max(4.0, float(width)), float(height) + 0.5)
-    axes = made.subplots()
     used = Counter(v for n in graph.nodes for v in {o.value for o in n.operands})
+    shown: list[tuple[str, dict[str, Any]]] = [
+        ("", {})
+        if v is None
+        else _step(graph, steps[names[v]], used[v])
+        if names[v] in steps
+        else _leaf(graph, v, names[v])
+        for v in tree.nodes
+    ]
+    boxes = np.array([_size(text) for text, _ in shown]).reshape(-1, 2)
+    here = tree.places(boxes)
+    low = (here - boxes / 2).min(axis=0) - 0.1
+    high = (here + boxes / 2).max(axis=0) + 0.1
+    width, height = max(2.5, high[0] - low[0]), high[1] - low[1]
+    made = figure(float(width), float(height) + HEAD, layout="none")
+    axes = made.add_axes((0, 0, 1, float(height / (height + HEAD))))
     for a, b in tree.edges:
-        axes.plot(*zip(here[a], here[b], strict=True), color=QUIET, linewidth=1.3, zorder=1)
-    for v, (x, y) in zip(tree.nodes, here, strict=True):
-        if v is None:
-            continue
-        text, look = _step(graph, v, steps[names[v]], used[v]) if names[v] in steps else _leaf(graph, v, names[v])
-        axes.text(x, y, plain(text), ha="center", va="center", zorder=3, **look)
-    axes.set_xlim(low[0] - 1.15, high[0] + 1.15)
-    axes.set_ylim(low[1] - 0.55, high[1] + 0.55)
+        ys = here[a, 1] - boxes[a, 1] / 2, here[b, 1] + boxes[b, 1] / 2
+        axes.plot(here[[a, b], 0], ys, color=QUIET, linewidth=1.3, zorder=1)
+    for (text, look), (x, y) in zip(shown, here, strict=True):
+        if text:
+            axes.text(x, y, text, ha="center", va="center", zorder=3, fontsize=FONT, **look)
+    axes.set_xlim(low[0], low[0] + width)
+    axes.set_ylim(low[1], high[1])
     axes.set_axis_off()
-    axes.set_title(plain(f"{which}: {compact(graph.macs)}MACs"), fontsize=9, loc="left")
+    title = plain(f"{which}: {compact(graph.macs)}MACs")
+    made.text(0.1 / width, 1, title, va="top", fontsize=FONT, color=INK)
     return made
+
+
+def _size(text: str) -> tuple[float, float]:
+    """The width and the height of a text's box in inches."""
+    if not text:
+        return 0.0, 0.0
+    lines = text.split("\n")
+    return max(map(len, lines)) * LETTER + 2 * PAD, len(lines) * LINE + 2 * PAD
 
 
 def _leaf(graph: Graph, v: int, name: str) -> tuple[str, dict[str, Any]]:
@@ -148,23 +200,22 @@ def _leaf(graph: Graph, v: int, name: str) -> tuple[str, dict[str, Any]]:
     filled = isinstance(node, Leaf) and any(i.size == BATCH for i in node.output)
     shape, face = ("circle,pad=0.4", INK) if filled else ("square,pad=0.4", "#eeeeee")
     box = {"boxstyle": shape, "facecolor": face, "edgecolor": INK}
-    return name, {"fontsize": 9, "color": PAPER if filled else INK, "bbox": box}
+    return plain(name), {"color": PAPER if filled else INK, "bbox": box}
 
 
-def _step(graph: Graph, v: int, step: Step, readers: int) -> tuple[str, dict[str, Any]]:
+def _step(graph: Graph, step: Step, readers: int) -> tuple[str, dict[str, Any]]:
     share = step.macs / graph.macs if graph.macs else 0.0
-    symmetric = is_symmetric(graph.nodes[v])
     left, _, right = step.equation.partition(" = ")
     lines = [f"{step.name}{left} =", *right.replace(" * ", " *\n").replace(" + ", "\n+ ").split("\n")]
     if len(right) <= 24:
         lines[1:] = [right]
     lines.append(f"{compact(step.macs)}MACs, {100 * share:.3g} %" if step.macs else f"{step.operation}: no MACs")
-    lines += ["symmetric: half says all"] * symmetric + [f"shared by {readers} steps"] * (readers > 1)
+    lines += ["symmetric: half says all"] * step.symmetric + [f"shared by {readers} steps"] * (readers > 1)
     box = {
         "boxstyle": "round,pad=0.45",
-        "facecolor": (1 - 0.42 * share, 1 - 0.22 * share, 1.0),
+        "facecolor": (*TINT, 0.05 + 0.4 * share),
         "edgecolor": INK,
-        "linestyle": "--" if symmetric else "-",
+        "linestyle": "--" if step.symmetric else "-",
         "linewidth": 2.8 if readers > 1 else 1.0,
     }
-    return "\n".join(lines), {"fontsize": 7.5, "color": INK, "bbox": box}
+    return plain("\n".join(lines)), {"color": INK, "bbox": box}

@@ -30,37 +30,37 @@ class Picture:
     missing: str = ""
 
 
-def picture(draw: Callable[[], Figure], prefix: str, label: str, *, themed: bool = True) -> Picture:
+def picture(draw: Callable[[], Figure], prefix: str, label: str, *, scrolls: bool = False) -> Picture:
     """What a function of `polyattn.study.pictures` draws.
 
     Args:
         prefix: put before every id, so that several drawings can stand in one page.
         label: what a reader who does not see it is told.
-        themed: whether ink and paper follow the page; else it stays on white.
+        scrolls: whether it keeps its own size, to be scrolled; else it is as wide as the page has room for.
     """
     try:
         text = pictures.svg(draw(), outlines=False)
     except (BudgetError, MissingPackageError) as error:
         return Picture(missing=str(error))
-    return Picture(standalone(text, prefix, label, themed=themed))
+    return Picture(standalone(text, prefix, label, scrolls=scrolls))
 
 
-def standalone(text: str, prefix: str, label: str, *, themed: bool = True) -> str:
+def standalone(text: str, prefix: str, label: str, *, scrolls: bool = False) -> str:
     """The SVG text of a drawing as an element of a page under a strict content security policy."""
     root = ET.fromstring(text)
     for element in list(root.iter()):
         for child in [c for c in element if _name(c) not in _KEPT]:
             element.remove(child)
         element.tag = _name(element)
-        element.attrib = dict(_attributes(element, prefix, _INKS if themed else {}))
+        element.attrib = dict(_attributes(element, prefix))
         if element.tag not in ("text", "tspan"):
             element.text = None
         element.tail = None if element.tag != "tspan" else element.tail
     for name in ("width", "height"):
         points = root.attrib.pop(name, "")
-        if not themed:
-            root.set(name, points)  # its own size, to be scrolled
-    root.attrib |= {"role": "img", "aria-label": label, "class": "picture" if themed else "picture plain"}
+        if scrolls:
+            root.set(name, points)
+    root.attrib |= {"role": "img", "aria-label": label, "class": "picture own-size" if scrolls else "picture"}
     return ET.tostring(root, encoding="unicode", short_empty_elements=False)
 
 
@@ -68,7 +68,7 @@ def _name(element: ET.Element) -> str:
     return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
 
 
-def _attributes(element: ET.Element, prefix: str, inks: dict[str, str]) -> Iterator[tuple[str, str]]:
+def _attributes(element: ET.Element, prefix: str) -> Iterator[tuple[str, str]]:
     found = {name: value for name, value in element.attrib.items() if name != "style"}
     for part in element.get("style", "").split(";"):
         name, colon, value = part.partition(":")
@@ -83,7 +83,7 @@ def _attributes(element: ET.Element, prefix: str, inks: dict[str, str]) -> Itera
                 yield name, f"#{prefix}-{value[1:]}"
         elif not name.startswith(("on", "{", "xml")):
             value = re.sub(r"url\(#([^)]*)\)", rf"url(#{prefix}-\1)", value)
-            yield name, inks.get(value, value)
+            yield name, _INKS.get(value, value)
 
 
 def _font(value: str) -> dict[str, str]:

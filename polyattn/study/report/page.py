@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from polyattn.algebra import Spec
 from polyattn.errors import PolyattnError, SizeError
 from polyattn.optional import need
-from polyattn.study.report.comparison import compare
+from polyattn.study.report.comparison import compared
 from polyattn.study.report.measurements import Measurements, measure
 from polyattn.study.report.section import OBJECTIVES, section
 
@@ -52,10 +52,11 @@ def report(
     sizes = dict(sizes or {})
     check_known(specs, sizes)
     environment()
-    sections = []
-    for number, (name, spec) in enumerate(specs.items()):
-        others = [compare(spec, other, value, given) for other, value in specs.items() if other != name]
-        sections.append(section(name, spec, sizes, number=number, comparisons=others))
+    verdicts = compared(specs, given)
+    sections = [
+        section(name, spec, sizes, number=number, comparisons=verdicts[name])
+        for number, (name, spec) in enumerate(specs.items())
+    ]
     if measured:
         orders = {s.name: [("as written", s.orders["forward"][0].plan), ("planned", s.plan)] for s in sections}
         measurements = [*measurements, measure(orders)]

@@ -106,6 +106,6 @@ def section(
         lower(chosen).code.strip(),
         {objective: candidates(spec, numbers, objective) for objective in OBJECTIVES},
         picture(partial(tensor_network, spec), f"network{number}", f"The tensor network of {name}"),
-        picture(partial(contraction_tree, chosen), f"tree{number}", f"The plan of {name} as a tree", themed=False),
+        picture(partial(contraction_tree, chosen), f"tree{number}", f"The plan of {name} as a tree", scrolls=True),
         tuple(comparisons),
     )

@@ -56,7 +56,7 @@ def proof(request: dict[str, Any]) -> dict[str, Any]:
     name = request.get("against")
     if not isinstance(name, str) or name not in catalog.names():
         raise BadRequestError("there is no such entry in the catalogue")
-    made = compare(Spec(text_of(request)), name, catalog.get(name))
+    made = compare("this layer", Spec(text_of(request)), name, catalog.get(name))
     return {"status": made.status, "html": templates().get_template("comparison.html").render(c=made)}
 
 

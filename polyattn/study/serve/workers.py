@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -25,6 +26,7 @@ STARTING = 300.0
 LARGEST = 8 << 20
 """Bytes of an answer."""
 READY = b"ready"
+PREPARED = "polyattn.study.serve.prepared"
 
 
 class BusyError(PolyattnError):
@@ -38,7 +40,7 @@ class StoppedError(PolyattnError):
 def work(connection: Connection, memory: int, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """A worker's life: one request after the other, until its pipe closes or its memory has run out."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server ends its workers itself
-    _prepare()
+    import_module(PREPARED)  # a fork has it already
     _limit_memory(memory)
     connection.send_bytes(READY)
     with suppress(EOFError, OSError):
@@ -60,16 +62,6 @@ def work(connection: Connection, memory: int, answer: Callable[[dict[str, Any]],
             connection.send_bytes(data)
             if full:
                 return
-
-
-def _prepare() -> None:
-    """Import what the first request would wait for."""
-    import torch
-
-    torch.set_num_threads(1)
-    for module in ("matplotlib.figure", "matplotlib.backends.backend_svg", "sympy", "igraph"):
-        with suppress(ModuleNotFoundError):  # without pictures, the page says which extra they come with
-            __import__(module)
 
 
 def _limit_memory(memory: int) -> None:
@@ -111,7 +103,7 @@ class Workers:
         # A fork server has imported everything once; a new worker is there at once.
         self.context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         if "forkserver" in methods:
-            self.context.set_forkserver_preload(["polyattn.study.serve.jobs"])
+            self.context.set_forkserver_preload([PREPARED])
         self.idle: list[Worker] = []
         self.all: list[Worker] = []
         self.waiting = 0

@@ -45,11 +45,14 @@ def test_ink_and_paper_follow_the_page(network):
     assert "#1b1b1b" not in text
 
 
-def test_a_tree_keeps_its_own_colours_and_size():
+def test_a_tree_keeps_its_own_size_and_its_text_the_pages_ink():
     plan = pa.plan(SPEC, {"N": 9, "C": 4})
-    root = ET.fromstring(picture(lambda: contraction_tree(plan), "tree", "a tree", themed=False).svg)
-    assert root.get("class") == "picture plain"
+    text = picture(lambda: contraction_tree(plan), "tree", "a tree", scrolls=True).svg
+    root = ET.fromstring(text)
+    assert root.get("class") == "picture own-size"
     assert root.get("width", "").endswith("pt")
+    assert "#1b1b1b" not in text
+    assert "#ffffff" not in text
 
 
 def test_what_cannot_be_drawn_says_why():
