@@ -181,8 +181,8 @@ ENDLESS = (
     f"x[N,C]; y[a,b] = {LONG}*x[a,b]",
     f"x[{LONG.upper()},C]; y[a,b] = x[a,b]",
     f"x[N,C]; y[a,{LONG}] = x[a,{LONG}]",
-    ";".join(f"x{k}[N{k}]" for k in range(60)) + ";y[i0] = " + "*".join(f"x{k}[i{k}]" for k in range(60)),
-    "x[N,C]; y[a,b] = " + "*".join(f"s{k}" for k in range(300)) + "*x[a,b]",
+    ";".join(f"x{k}[N{k}]" for k in range(20)) + ";y[i0] = " + "*".join(f"x{k}[i{k}]" for k in range(20)),
+    "x[N,C]; y[a,b] = " + "*".join(f"s{k}" for k in range(60)) + "*x[a,b]",
 )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from polyattn.errors import SizeError
-from polyattn.study.pictures.style import COLOURS, INK, LINES, MARKERS, figure, plain
+from polyattn.study.pictures.style import COLOURS, INK, LINES, MARKERS, PAPER, figure, plain
 from polyattn.study.study import QUANTITIES, Case, Study
 
 if TYPE_CHECKING:
@@ -125,4 +125,5 @@ def _panel(axes: Axes, study: Study, cases: list[Case], over: str, quantity: str
                 xytext=(8, -13),
                 fontsize=8,
                 color=INK,
+                bbox={"boxstyle": "square,pad=0.1", "facecolor": PAPER, "edgecolor": "none", "alpha": 0.8},
             )

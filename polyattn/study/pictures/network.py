@@ -32,7 +32,7 @@ COLUMNS, WIDEST = 3, 17
 """Panels side by side, and inches, at most."""
 INCH = 1.0
 """Inches for the length of an edge."""
-MARGIN, HEAD = 0.75, 0.3
+MARGIN, HEAD = 0.6, 0.3
 
 
 def tensor_network(spec: Spec | str) -> Figure:
@@ -59,11 +59,12 @@ def tensor_network(spec: Spec | str) -> Figure:
     sizes = [*(s for s in spec.sizes.names if s in used), *sorted(used.difference(spec.sizes.names))]
     looks = {s: (COLOURS[k % len(COLOURS)], LINES[k % len(LINES)]) for k, s in enumerate(sizes)}
     handles = _handles(looks, shown)
-    widest = 0.7 + 0.07 * max((len(str(h.get_label())) for h in handles), default=0)
-    beside = max(1, min(len(handles), int(columns * width * INCH / widest)))
+    long = [0.85 + 0.07 * len(str(h.get_label())) for h in handles]
+    room = columns * width * INCH
+    beside = max(1, len(handles) if sum(long) <= room else int(room / max(long)))
     foot = 0.15 + 0.2 * -(-len(handles) // beside)
     whole = rows * (height + HEAD) + foot
-    made = figure(columns * width * INCH, whole * INCH, layout="none")
+    made = figure(room, whole * INCH, layout="none")
     for number, (panel, here) in enumerate(zip(shown, spots, strict=True)):
         row, column = divmod(number, columns)
         corner = (column / columns, 1 - (row + 1) * (height + HEAD) / whole)

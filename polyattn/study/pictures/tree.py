@@ -181,7 +181,7 @@ def _drawn(graph: Graph, names: tuple[str, ...], steps: dict[str, Step], which: 
     axes.set_ylim(low[1], high[1])
     axes.set_axis_off()
     title = plain(f"{which}: {compact(graph.macs)}MACs")
-    made.text(0.1 / width, 1, title, va="top", fontsize=FONT, color=INK)
+    made.text(0.1 / width, 1 - 0.06 / (height + HEAD), title, va="top", fontsize=FONT, color=INK)
     return made
 
 
@@ -209,7 +209,7 @@ def _step(graph: Graph, step: Step, readers: int) -> tuple[str, dict[str, Any]]:
     lines = [f"{step.name}{left} =", *right.replace(" * ", " *\n").replace(" + ", "\n+ ").split("\n")]
     if len(right) <= 24:
         lines[1:] = [right]
-    lines.append(f"{compact(step.macs)}MACs, {100 * share:.3g} %" if step.macs else f"{step.operation}: no MACs")
+    lines.append(f"{compact(step.macs)}MACs, {100 * share:.1f} %" if step.macs else f"{step.operation}: no MACs")
     lines += ["symmetric: half says all"] * step.symmetric + [f"shared by {readers} steps"] * (readers > 1)
     box = {
         "boxstyle": "round,pad=0.45",
