@@ -225,28 +225,6 @@ def networks() -> str:
     return table(head, ([number, *row] for row, number in found.items()))
 
 
-def hostile() -> str:
-    """What the live page's server answered to random and hostile requests, kind by kind."""
-    record = load("hostile")
-    rows = []
-    for kind, found in record["kinds"].items():
-        answers = [f"{count:,} × {outcome}" for outcome, count in sorted(found.items(), key=lambda f: -f[1])]
-        rows.append([kind, f"{sum(found.values()):,}", "; ".join(answers)])
-    wrong, longest = len(record["faults"]), record["longest wait in seconds"]
-    said = (
-        f"{wrong or 'None'} hung, crashed the server or came back as markup. The longest wait was {longest:.1f} s, of"
-    )
-    ends = f"{said} {record['connections']} requests at once."
-    return f"{table(['kind', 'requests', 'answers'], rows)}\n\n{ends}"
-
-
-def newcomer() -> str:
-    """The newcomer's path, step by step."""
-    record = load("newcomer")
-    rows = [[r["step"], f"{r['s']:.1f} s"] for r in record["runs"]]
-    return table(["step", "time"], [*rows, ["in all", f"{record['summary']['minutes']:.1f} minutes"]])
-
-
 def planning() -> str:
     """What a plan costs to make, and to get from the cache."""
     s = load("planning_cost")["summary"]
@@ -287,8 +265,8 @@ def einsum() -> str:
 FIGURES: dict[str, Callable[[], str]] = {
     f.__name__: f
     for f in (
-        machines, figure2, figure2_memory, macs, layers, bat, digits, pairs, tensorgrad, claims, networks, hostile,
-        newcomer, planning, kept, einsum,
+        machines, figure2, figure2_memory, macs, layers, bat, digits, pairs, tensorgrad, claims, networks, planning, kept,
+        einsum,
     )
 }  # fmt: skip
 
