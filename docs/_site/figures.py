@@ -265,8 +265,8 @@ def einsum() -> str:
 FIGURES: dict[str, Callable[[], str]] = {
     f.__name__: f
     for f in (
-        machines, figure2, figure2_memory, macs, layers, bat, digits, pairs, tensorgrad, claims, networks, planning, kept,
-        einsum,
+        machines, figure2, figure2_memory, macs, layers, bat, digits, pairs, tensorgrad, claims, networks, planning,
+        kept, einsum,
     )
 }  # fmt: skip
 
