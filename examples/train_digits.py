@@ -5,7 +5,11 @@ this network sees one mark at most, and what it finds is averaged over the image
 two parts scores (A, A) and (B, B) together exactly as high as (A, B) twice, so no weights of it answer for all kinds:
 its best accuracy is two thirds. A block between the convolutions lets one mark know of the other.
 
-By default a few networks with two seeds; `--full` trains all of them with four, in about twelve minutes of one core.
+`CrissCross` and `Axial` reach the other mark in two steps, each with a factor gamma. The rows with "gamma 0.5" start
+there; those without start at 0, as the identity, where no gamma has a derivative by what takes both steps.
+
+By default a few networks with two seeds; `--full` trains all of them with four, in about fourteen minutes of one core.
+With `--out` a training goes on where it was interrupted.
 """
 
 from __future__ import annotations
@@ -42,7 +46,9 @@ BLOCKS: dict[str, Callable[[int], nn.Module]] = {
     "GloRe": lambda c: pa.nn.GloRe(c, 1),
     "CGNL": lambda c: pa.nn.CGNL(c, 1, 4),
     "CrissCross": lambda c: pa.nn.CrissCross(c, 2),
+    "CrissCross, gamma 0.5": lambda c: pa.nn.CrissCross(c, 2, gamma=0.5),
     "Axial": pa.nn.Axial,
+    "Axial, gamma 0.5": lambda c: pa.nn.Axial(c, gamma=0.5),
     "BATBlock": lambda c: pa.nn.BATBlock(c, block_size=4, groups=4),
 }
 FEW = (PLAIN, "NonLocal", "PolyNL")
@@ -152,11 +158,27 @@ def table(task: str, runs: list[dict], names: list[str]) -> Table:
     return shown
 
 
+def recorded(out: Path | None, settings: dict) -> dict[tuple[str, str, int], dict]:
+    """The runs that a file has already, by task, network and seed."""
+    if out is None or not out.exists():
+        return {}
+    found = json.loads(out.read_text())
+    if any(found.get(name) != value for name, value in settings.items()):
+        raise typer.BadParameter(f"the runs in {out} were trained with other settings: choose another file")
+    return {(run["task"], run["network"], run["seed"]): run for run in found["runs"]}
+
+
+def in_order(runs: list[dict]) -> list[dict]:
+    """By seed, task and network, whenever they were trained."""
+    names = [PLAIN, *BLOCKS]
+    return sorted(runs, key=lambda run: (run["seed"], TASKS.index(run["task"]), names.index(run["network"])))
+
+
 def main(
     full: bool = typer.Option(False, help="all blocks, four seeds"),
     seeds: int = typer.Option(0, help="how many; 0 for 2, or 4 with --full"),
     only: list[str] = typer.Option([], help="train these networks only, by name"),
-    out: Path | None = typer.Option(None, help="write every run to this JSON file"),
+    out: Path | None = typer.Option(None, help="write every run to this JSON file, and keep those it has"),
 ) -> None:
     """Train the networks, and print what each block gains."""
     console = Console()
@@ -166,10 +188,16 @@ def main(
         raise typer.BadParameter(f"no network {unknown[0]!r}; there are {', '.join([PLAIN, *BLOCKS])}")
     seeds = seeds or (4 if full else 2)
     epochs = {"digits": 5, "two marks": 8} if full else {"digits": 2, "two marks": 5}
-    data, runs = {"digits": digits(), "two marks": marks()}, []
+    data = {"digits": digits(), "two marks": marks()}
+    settings = {"epochs": epochs, "width": WIDTH, "batch": BATCH, "rate": RATE}
+    kept = recorded(out, settings)
+    runs = list(kept.values())
     with Progress(console=console, transient=True) as progress:
         job = progress.add_task("training", total=seeds * len(names) * sum(epochs.values()))
         for seed, task, name in ((s, t, n) for s in range(seeds) for t in TASKS for n in names):
+            if (task, name, seed) in kept:
+                progress.update(job, advance=epochs[task])
+                continue
             start, accuracy = time.perf_counter(), None
             for accuracy in train(name, data[task], seed, epochs[task]):
                 progress.update(job, advance=accuracy is None, description=f"{task}, {name}, seed {seed}")
@@ -177,8 +205,7 @@ def main(
             runs.append({"task": task, "network": name, "seed": seed, "accuracy": accuracy, "seconds": seconds})
             if out is not None:  # after each run, so that an interrupted training keeps what it has
                 out.parent.mkdir(parents=True, exist_ok=True)
-                settings = {"epochs": epochs, "seeds": seed + 1, "width": WIDTH, "batch": BATCH, "rate": RATE}
-                out.write_text(json.dumps({**settings, "runs": runs}, indent=1) + "\n")
+                out.write_text(json.dumps({**settings, "runs": in_order(runs)}, indent=1) + "\n")
     for task in TASKS:
         console.print(table(task, runs, names))
     console.print(f"{seeds} seeds; epochs: {epochs}; width {WIDTH}; the interval is Student's t over the seeds")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -96,6 +98,7 @@ def _projections(dim: int, channels: int, inner: int) -> nn.ModuleDict:
     return nn.ModuleDict({name: pointwise(dim, channels, width) for name, width in widths.items()})
 
 
+@cache
 def _specification(dim: int, softmax: bool) -> Spec:
     """The whole block as equations, `z1`, `z2`, ... what the axes leave one after the other."""
     letters, others = "ijk"[:dim], "uvw"[:dim]

@@ -29,7 +29,7 @@ class SpecFunction:
     """
 
     def __init__(self, spec: Spec, sizes: Mapping[str, int] | None = None, objective: str = "training"):
-        self.spec, self.objective = spec, objective
+        self.spec, self.text, self.objective = spec, str(spec), objective
         self.sizes = tuple((name, size) for name, size in (sizes or {}).items() if name in spec.sizes.names)
         self.position_sizes = tuple(size for shape in spec.inputs.values() for size in shape)
         self.inputs, self.parameters = tuple(spec.inputs), tuple(spec.parameters)
@@ -44,7 +44,7 @@ class SpecFunction:
         parameters = [tensors[name] for name in self.parameters]
         batch = inputs[0].shape[0]
         name = planned(
-            self.spec,
+            self.text,
             self.sizes,
             self.position_sizes,
             tuple(index(n) for x in inputs for n in x.shape[1:]),  # numbers, also where a compiler has symbols

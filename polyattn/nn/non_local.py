@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from operator import index
 
 import torch
@@ -135,7 +136,10 @@ class NonLocal(Block):
     def spec_parameters(self) -> dict[str, Tensor]:
         layers = {"q": self.theta, "k": self.phi, "v": self.g, "o": self.out}
         found = {f"w{letter}": matrix(layer) for letter, layer in layers.items() if layer is not None}
-        found |= {f"b{k}": layer.bias for k, layer in layers.items() if layer is not None and layer.bias is not None}
+        # `|=` would do; compilers before torch 2.7 do not know it.
+        found.update(
+            {f"b{k}": layer.bias for k, layer in layers.items() if layer is not None and layer.bias is not None}
+        )
         if self.concat is not None:
             found["wa"], found["we"] = self.concat.weight.flatten().split(self.inner_channels)
         return found
@@ -207,6 +211,7 @@ def _projected(rows: Tensor, layer: nn.Module, *more: nn.Module) -> Tensor:
     return torch.baddbmm(torch.cat(biases), rows, weight)
 
 
+@cache
 def _specification(similarity: str, bias: bool, sub_sampled: bool, pool: str) -> Spec:
     """What the block computes before its norm and residual; the key's and value's positions have another input
     where they are sub-sampled, `z` before or `key`, `value` after their convolutions."""

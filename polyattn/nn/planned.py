@@ -28,7 +28,7 @@ def is_static(size: int) -> bool:
 
 @torch.compiler.assume_constant_result
 def planned(
-    spec: Spec,
+    text: str,
     sizes: tuple[tuple[str, int], ...],
     position_sizes: tuple[str, ...],
     lengths: tuple[int, ...],
@@ -40,6 +40,7 @@ def planned(
     """The name in `polyattn.lowering.FUNCTIONS` of the lowered plan for an input shape.
 
     Args:
+        text: of the specification; compilers before torch 2.7 know texts as constants, and dataclasses not.
         sizes: the sizes that are given, as pairs.
         position_sizes, lengths: the sizes of the input's positions and their numbers.
         batch: the batch; an empty one is planned as 1.
@@ -52,7 +53,13 @@ def planned(
     """
     model = calibrated(kind(device))
     numbers = tuple(map(int, lengths))
-    return _planned(spec, sizes, position_sizes, numbers, max(1, int(batch)), objective, model, device, channels_first)
+    spec, batch = _spec(text), max(1, int(batch))
+    return _planned(spec, sizes, position_sizes, numbers, batch, objective, model, device, channels_first)
+
+
+@cache
+def _spec(text: str) -> Spec:
+    return Spec(text)
 
 
 @cache

@@ -68,7 +68,7 @@ def windows(length: int, blocks: int) -> tuple[tuple[int, ...], ...] | None:
     if length % blocks == 0:
         return None
     found = [range(s * length // blocks, -(-(s + 1) * length // blocks)) for s in range(blocks)]
-    width = max(map(len, found))
+    width = max([len(window) for window in found])  # of a list: compilers before torch 2.7 take no iterator here
     return tuple((*w, *(w[-1],) * (width - len(w))) for w in found)
 
 

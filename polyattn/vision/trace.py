@@ -51,7 +51,7 @@ def run(module: nn.Module, *arguments: Any, hooks: Mapping[nn.Module, Hook] | No
     Training flags, buffers and the states of torch's random generators are afterwards what they were; hooks, by
     submodule, are there for this run only.
     """
-    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    buffers = {name: buffer.clone() for name, buffer in module.named_buffers() if not buffer.is_meta}
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         stack.enter_context(_evaluating(module))
@@ -59,7 +59,7 @@ def run(module: nn.Module, *arguments: Any, hooks: Mapping[nn.Module, Hook] | No
             stack.enter_context(torch.random.fork_rng(numbers, device_type=kind))
         for submodule, hook in (hooks or {}).items():
             stack.callback(submodule.register_forward_hook(hook).remove)
-        return functional_call(module, buffers, arguments)
+        return functional_call(module, buffers, arguments) if buffers else module(*arguments)
 
 
 def arguments_of(model: nn.Module, example: Example | None) -> tuple[Any, ...]:

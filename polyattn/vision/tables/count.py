@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -56,10 +57,13 @@ def count(build: str, words: Mapping[str, Any], input: tuple[int, ...] | None = 
     Count(parameters=11689512, macs=1814073344, by_the_papers_rules=1824519192)
     """
     make = resnet50_bat_full_resolution if build == resnet50_bat_full_resolution.__name__ else getattr(vision, build)
-    with torch.device("meta"), _ShapesOnly() as shapes:
-        model = make(**words)
+    with _ShapesOnly() as shapes:
+        with _WithoutValues():
+            model = make(**words)
         parameters = sum(p.numel() for p in model.parameters())
-        return Count(parameters, *_run(model, torch.zeros(1, *input), shapes)) if input else Count(parameters)
+        if input is None:
+            return Count(parameters)
+        return Count(parameters, *_run(model, torch.zeros(1, *input, device="meta"), shapes))
 
 
 def resnet50_bat_full_resolution() -> nn.Module:
@@ -83,6 +87,24 @@ def _run(model: nn.Module, example: Tensor, shapes: _ShapesOnly) -> tuple[int, i
     run(model, example, hooks=hooks)
     known = [number for number in numbers if number is not None]
     return (shapes.flops - before) // 2, sum(known) if len(known) == len(numbers) else None
+
+
+class _WithoutValues(DeviceContext):
+    """`torch.device("meta")` where initial values are not even asked for, which would take most of the time."""
+
+    def __init__(self) -> None:
+        super().__init__("meta")
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        if func in _FILLING:
+            tensor = args[0] if args else kwargs["tensor"]
+            if tensor.is_meta:
+                return tensor
+        return super().__torch_function__(func, types, args, kwargs)
+
+
+_INITS = (nn.init.uniform_, nn.init.normal_, nn.init.constant_, nn.init.kaiming_uniform_)
+_FILLING = frozenset((*_INITS, Tensor.fill_, Tensor.zero_, Tensor.uniform_, Tensor.normal_))
 
 
 @dataclass(frozen=True)
