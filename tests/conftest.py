@@ -4,8 +4,11 @@ POLYATTN_HYPOTHESIS_PROFILE chooses the profile: "ci" (the default) draws the sa
 "thorough" draws many new ones.
 """
 
+import inspect
 import os
+from functools import cache
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -26,7 +29,20 @@ settings.register_profile("thorough", max_examples=2000, **_shared)
 settings.load_profile(os.environ.get("POLYATTN_HYPOTHESIS_PROFILE", "ci"))
 
 
+@cache
+def _interpreter_s_fault() -> str:
+    """Why Triton's interpreter cannot run kernels here: "" where it can, or where a GPU runs them."""
+    if torch.cuda.is_available() or np.lib.NumpyVersion(np.__version__) < "2.4.0":
+        return ""
+    interpreter = pytest.importorskip("triton.runtime.interpreter")
+    if "int(self.handle.data)" not in inspect.getsource(interpreter):
+        return ""
+    return "the interpreter of this Triton (torch 2.6 has it) makes numbers of arrays, which NumPy 2.4 refuses"
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     torch.manual_seed(0)  # modules draw their initial weights from the global generator
     if item.get_closest_marker("cuda") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
+    if item.get_closest_marker("interpreted") and _interpreter_s_fault():
+        pytest.skip(_interpreter_s_fault())

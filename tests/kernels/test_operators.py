@@ -21,6 +21,8 @@ from polyattn.kernels.project import naive as project_naive
 
 from .cases import DEVICE, LAYOUTS, distance, within_nan
 
+pytestmark = pytest.mark.interpreted
+
 FUNCTIONS = {
     "gram": (kernels.gram, gram_naive.gram, [(2, 20, 5)]),
     "hadamard_mean, tall": (

@@ -12,6 +12,8 @@ from polyattn.kernels.tuning import Tile
 from .cases import CASES, LAYOUTS, TOLERANCE, Sizes, distance, tensors
 from .conftest import check
 
+pytestmark = pytest.mark.interpreted
+
 SIZES = st.builds(
     Sizes,
     b=st.integers(1, 2),

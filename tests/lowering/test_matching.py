@@ -44,6 +44,7 @@ def kernels_of(graph: torch.fx.GraphModule) -> set[str]:
     return {operation for _, operation in graph.meta["plan"].kernels if not operation.startswith("in ")}
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_graph_with_kernels_computes_the_same(name):
     spec, sizes, forward, _ = LAYERS[name]

@@ -134,7 +134,7 @@ CASES: dict[str, Case] = {
         4,
         (3, 4),
         large=lambda: pa.nn.TESA(2, alpha=0.5, normalisation="softmax"),
-        large_sides=(100, 100),  # 10^8 similarities of positions
+        large_sides=(70, 70),  # 2.4 * 10^7 similarities of positions
         thorough=False,
     ),
     "LatentGNN": Case(
@@ -225,7 +225,7 @@ CASES: dict[str, Case] = {
         4,
         (3, 4),
         large=lambda: tamed(started(pa.nn.CrissCross(2, 1)), 0.05),
-        large_sides=(320, 320),  # 6.6 * 10^7 similarities, which one softmax takes together
+        large_sides=(200, 200),  # 1.6 * 10^7 similarities, which one softmax takes together
     ),
     "CrissCross, scaling": Case(
         lambda: started(pa.nn.CrissCross(4, 2, 1, normalisation="scaling")),
