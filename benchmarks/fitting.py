@@ -13,6 +13,7 @@ import numpy as np
 from _common import arguments, resumed
 
 from polyattn.fitting import factorise
+from polyattn.fitting.family import SYMMETRIES
 
 CHANNELS = 6
 RANKS = {
@@ -21,6 +22,9 @@ RANKS = {
     "tt_nl": [(r,) * 3 for r in range(1, 6)],
 }
 TRUE = {"cp_nl": 5, "tucker_nl": 3, "tt_nl": 3}
+EXCHANGE = {2: range(2, 5), 3: range(4, 10), 4: range(8, 17)}
+"""The CP ranks tried for NL's core at so many channels."""
+EXACT = 1e-6
 
 
 def core(family: str, seed: int) -> np.ndarray:
@@ -40,26 +44,48 @@ def recovery(family: str, rank: tuple[int, ...], seed: int) -> dict[str, Any]:
     return {"family": family, "rank": rank[0], "seed": seed, "error": found.error}
 
 
-def exchange(channels: int, symmetry: str) -> dict[str, Any]:
-    """The smallest CP rank that holds a product of two random matrices."""
+def exchange(channels: int, symmetry: str, rank: int) -> dict[str, Any]:
+    """CP of a product of two random matrices, the core of NL."""
     pair = np.random.default_rng(0).normal(size=(2, channels, channels))
-    found = factorise(np.einsum("df,hb->bdfh", *pair), max_error=1e-6, symmetry=symmetry, starts=10)
-    return {"channels": channels, "symmetry": symmetry, "rank": found.ranks[0], "error": found.error}
+    found = factorise(np.einsum("df,hb->bdfh", *pair), rank=rank, symmetry=symmetry, starts=6)
+    return {"channels": channels, "symmetry": symmetry, "rank": rank, "error": found.error}
+
+
+def smallest(runs: list[dict[str, Any]]) -> dict[str, int]:
+    """The smallest rank of those tried with an error below EXACT, by channels and symmetry."""
+    exact = [r for r in runs if "symmetry" in r and r["error"] < EXACT]
+    keys = dict.fromkeys((r["channels"], r["symmetry"]) for r in exact)
+    return {f"C = {c}, {s}": min(r["rank"] for r in exact if (r["channels"], r["symmetry"]) == (c, s)) for c, s in keys}
+
+
+def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    worst = {}
+    for family, true in TRUE.items():
+        own = [r for r in runs if r.get("family") == family]
+        at = [r["error"] for r in own if r["rank"] == true]
+        below = [r["error"] for r in own if r["rank"] == true - 1]
+        if at and below:
+            worst[family] = {"true rank": true, "largest error at it": max(at), "smallest one below it": min(below)}
+    return {"recovery": worst, "smallest exact rank of NL": smallest(runs)}
 
 
 def draw(runs: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axis = figure.subplots()
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
     for family in RANKS:
-        own = [r for r in runs if r.get("family") == family]
-        points = [(r["rank"] - TRUE[family], max(r["error"], 1e-16)) for r in own]
-        if points:
-            axis.plot(*zip(*points, strict=True), "o", alpha=0.7, label=family)
-    axis.set(yscale="log", xlabel="rank above the core's own", ylabel="relative error", title="random cores, each seed")
-    axis.axhline(1e-6, linestyle=":", color="black")
-    axis.legend()
+        points = [(r["rank"] - TRUE[family], max(r["error"], 1e-16)) for r in runs if r.get("family") == family]
+        left.plot(*zip(*points, strict=True), "o", alpha=0.7, label=family)
+    left.set(yscale="log", xlabel="rank above the core's own", ylabel="relative error", title="random cores, each seed")
+    channels = max(EXCHANGE)
+    for symmetry in SYMMETRIES:
+        own = [r for r in runs if r.get("symmetry") == symmetry and r["channels"] == channels]
+        right.plot([r["rank"] for r in own], [max(r["error"], 1e-16) for r in own], "o-", alpha=0.7, label=symmetry)
+    right.set(yscale="log", xlabel="CP rank", title=f"NL's core at C = {channels}, by what is exchanged")
+    for axis in (left, right):
+        axis.axhline(EXACT, linestyle=":", color="black")
+        axis.legend()
     figure.savefig(path, dpi=110)
 
 
@@ -70,11 +96,13 @@ def main() -> None:
         for rank in ranks:
             for seed in range(1 if args.quick else 3):
                 cases[f"{family} {rank[0]} seed {seed}"] = lambda f=family, r=rank, s=seed: recovery(f, r, s)
-    for channels in (2,) if args.quick else (2, 3, 4):
-        for symmetry in ("none", "pair", "shared"):
-            cases[f"nl {channels} {symmetry}"] = lambda c=channels, s=symmetry: exchange(c, s)
-    runs = resumed(args, cases, lambda found: {"cases": len(found)})
-    if args.out is not None:
+    for channels in (2,) if args.quick else EXCHANGE:
+        for symmetry in SYMMETRIES:
+            for rank in EXCHANGE[channels]:
+                name = f"nl {channels} {symmetry} {rank}"
+                cases[name] = lambda c=channels, s=symmetry, r=rank: exchange(c, s, r)
+    runs = resumed(args, cases, summary)
+    if args.out is not None and len(runs) == len(cases) and not args.quick:
         draw(runs, args.out.with_suffix(".png"))
     for run in runs:
         print({k: v for k, v in run.items() if k != "case"})

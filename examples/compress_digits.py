@@ -5,7 +5,8 @@ cores: each starts at a decomposition of the trained core, weighted by the secon
 to the trained layer's outputs on training images; no label is used. Beside them stands plain truncation: singular value
 decompositions of the two trained matrices, cut to the rank of the same budget.
 
-By default one seed, two families and one budget; `--full` takes all four families, three budgets and five seeds.
+By default one seed, two families and one budget; `--full` takes all four families, three budgets and five seeds, and
+fits CP, of which a third of the cost buys least, also to the network's outputs.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 import torch
 import typer
@@ -28,6 +30,8 @@ WIDTH, BATCH, RATE = 32, 32, 1e-2
 NL = "x[N,C]; y[a,b] = 1/N * x[a,d]*wf[d,f]*x[e,f] * x[e,h]*wg[h,b]"
 THIRD = 1 / 3
 FITTED = 256  # training images that the layers are fitted on
+TRUNCATION = "truncation"
+THROUGH = ", through the network"  # fitted to the network's outputs, after the layer's
 
 
 def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -107,11 +111,12 @@ def main(
     full: bool = typer.Option(False, help="four families, three budgets, five seeds"),
     seeds: int = typer.Option(0, help="how many; 0 for 1, or 5 with --full"),
     out: Path | None = typer.Option(None, help="write every run to this JSON file; runs that it has are kept"),
-    figure: Path | None = typer.Option(None, help="draw the last seed's Pareto front here"),
+    figure: Path | None = typer.Option(None, help="draw errors and lost points by cost here"),
 ) -> None:
     """Train, compress, and print what is lost."""
     console = Console()
-    families = ("cp_nl", "tucker_nl", "tt_nl", "block_term_nl") if full else ("cp_nl", "tt_nl")
+    all_families = ("cp_nl", f"cp_nl{THROUGH}", "tucker_nl", "tt_nl", "block_term_nl")
+    families = all_families if full else ("cp_nl", "tt_nl")
     budgets, epochs = ((1 / 6, THIRD, 1 / 2), 20) if full else ((THIRD,), 4)
     x, labels, x_test, labels_test = digits()
     runs = json.loads(out.read_text())["runs"] if out is not None and out.exists() else []
@@ -121,37 +126,43 @@ def main(
             return (model(x_test).argmax(1) == labels_test).float().mean().item()
 
     for seed in range(seeds or (5 if full else 1)):
-        if any(r["seed"] == seed for r in runs):
+        run: dict[str, Any] | None = next((r for r in runs if r["seed"] == seed), None)
+        done = {(c["family"], c["budget"]) for c in run["candidates"]} if run else set()
+        todo = [(f, b) for b in budgets for f in (*families, TRUNCATION) if (f, b) not in done]
+        if not todo:
             continue
         model = train(seed, epochs, x, labels)
-        rows, found = [], None
-        for budget in budgets:
+        if run is None:
+            reached = {"accuracy": accuracy(model), "without": accuracy(without(model))}
+            run = {"seed": seed, **reached, "candidates": []}
+            runs.append(run)
+        for family, budget in todo:
+            own = () if family == TRUNCATION else (family.removesuffix(THROUGH),)
             found = pa.fitting.compress(
-                model, x[:FITTED], families=families, budgets=(budget,), evaluate=accuracy, seed=seed,
-                starts=2 if full else 1, iterations=60 if full else 20, steps=100 if full else 30,
+                model, x[:FITTED], families=own, budgets=(budget,), evaluate=accuracy, seed=seed, truncation=not own,
+                fit_to="network" if family.endswith(THROUGH) else "layer",
+                starts=2 if full else 1, iterations=30 if full else 20, steps=100 if full else 30,
             )  # fmt: skip
-            rows += [
+            (c,) = found.candidates
+            run["macs"] = c.trained_macs
+            run["candidates"].append(
                 {
-                    "family": c.family, "budget": budget, "ranks": list(c.factorisation.ranks), "macs": c.macs,
+                    "family": family, "budget": budget, "ranks": list(c.factorisation.ranks), "macs": c.macs,
                     "share": c.share, "core error": c.factorisation.error, "output error before": c.before,
                     "output error": c.after, "accuracy before": c.score_before, "accuracy": c.score_after,
                 }
-                for c in found.candidates
-            ]  # fmt: skip
-        assert found is not None
-        reached = {"accuracy": found.score, "without": accuracy(without(model))}
-        runs.append({"seed": seed, **reached, "macs": found.candidates[0].trained_macs, "candidates": rows})
-        if out is not None:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            settings = {"width": WIDTH, "epochs": epochs, "batch": BATCH, "rate": RATE, "fitted on": FITTED}
-            out.write_text(json.dumps({**settings, "runs": runs}, indent=1) + "\n")
+            )  # fmt: skip
+            if out is not None:
+                out.parent.mkdir(parents=True, exist_ok=True)
+                settings = {"width": WIDTH, "epochs": epochs, "batch": BATCH, "rate": RATE, "fitted on": FITTED}
+                out.write_text(json.dumps({**settings, "runs": runs}, indent=1) + "\n")
     console.print(table(runs))
     if figure is not None:
         _draw(runs, figure)
 
 
 def _draw(runs: list[dict], path: Path) -> None:
-    """Points lost and output error against the share of multiply-accumulates, each seed a point."""
+    """Points lost and the layer's error against the share of multiply-accumulates, each seed a point."""
     from matplotlib.figure import Figure
 
     drawing = Figure(figsize=(10, 4), layout="constrained")
@@ -159,14 +170,18 @@ def _draw(runs: list[dict], path: Path) -> None:
     for family in dict.fromkeys(c["family"] for r in runs for c in r["candidates"]):
         own = [(r, c) for r in runs for c in r["candidates"] if c["family"] == family]
         shares = [c["share"] for _, c in own]
-        left.plot(shares, [c["output error"] for _, c in own], "o", alpha=0.7, label=family)
+        if not family.endswith(THROUGH):
+            left.plot(shares, [c["output error"] for _, c in own], "o", alpha=0.7, label=family)
         right.plot(shares, [100 * (r["accuracy"] - c["accuracy"]) for r, c in own], "o", alpha=0.7, label=family)
-    points = sorted((c["share"], c["output error"]) for r in runs for c in r["candidates"])
+    layers = [c for r in runs for c in r["candidates"] if not c["family"].endswith(THROUGH)]
+    points = sorted((c["share"], c["output error"]) for c in layers)
     front = [p for k, p in enumerate(points) if all(p[1] < q[1] for q in points[:k])]
     left.plot(*zip(*front, strict=True), "-", color="grey", zorder=0, label="Pareto front")
     left.set(xlabel="share of NL's planned MACs", ylabel="relative error of the layer's output", yscale="log")
     right.set(xlabel="share of NL's planned MACs", ylabel="points of test accuracy lost")
     right.axhline(0.5, linestyle=":", color="black")
+    right.set_yscale("symlog", linthresh=1)
+    right.legend()
     left.legend()
     drawing.savefig(path, dpi=110)
 

@@ -1,24 +1,28 @@
 """Stage 6, fitting: from an explicit tensor or a trained layer to a factored layer that is as cheap as asked for.
 
 Input: an interaction tensor, a channel core `T[b,d,f,h]`, or modules with data. Output: a `Factorisation`, which is a
-Spec of one of the catalogue's families with its parameters, error and plan, or a `Compression` of layers. What holds
-afterwards: the error is that of the function, so over the core's symmetric part where x's are exchangeable, and
-`Factorisation.bound` bounds the output's error on any data. tensorly is loaded on first use.
+Spec of one of the catalogue's families with its parameters, error and plan; a `FactoredPolynomial`, the sum of one for
+each order and pattern; or a `Compression` of layers. What holds afterwards: the error is that of the function, so over
+the core's symmetric part where x's are exchangeable, and `Factorisation.bound` bounds the output's error on any data.
+tensorly is loaded on first use.
 """
 
 from polyattn.fitting.compress import compress
 from polyattn.fitting.compression import Candidate, Compression
 from polyattn.fitting.factorise import Factorisation, factorise
 from polyattn.fitting.layers import trained_layer
+from polyattn.fitting.polynomial import FactoredPolynomial, factorise_polynomial
 from polyattn.fitting.recognise import Recognition, recognise
 
 __all__ = [
     "Candidate",
     "Compression",
+    "FactoredPolynomial",
     "Factorisation",
     "Recognition",
     "compress",
     "factorise",
+    "factorise_polynomial",
     "recognise",
     "trained_layer",
 ]

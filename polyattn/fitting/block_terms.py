@@ -11,7 +11,21 @@ import torch
 from torch import Tensor
 
 from polyattn.catalog import get
-from polyattn.fitting.family import Factors, Family, Ranks, Settings, completed, parameters_of, polished, relative
+from polyattn.errors import FittingError
+from polyattn.fitting.family import (
+    Factors,
+    Family,
+    Orders,
+    Ranks,
+    Settings,
+    Weight,
+    completed,
+    parameters_of,
+    polished,
+    relative,
+    spectra_ladder,
+)
+from polyattn.fitting.leading import leading
 
 EXACT = 1e-8
 
@@ -24,11 +38,11 @@ def rebuild(factors: Factors) -> Tensor:
 
 
 def fit(core: Tensor, ranks: Ranks, settings: Settings) -> tuple[Factors, tuple[float, ...]]:
-    def decompose(target: Tensor) -> Factors:
+    def decompose(target: Tensor, _: Factors | None) -> Factors:
         return _terms(target, ranks)
 
     candidates = completed(core, decompose, rebuild, settings)
-    candidates.sort(key=lambda f: relative(rebuild(f) - core, core, settings.symmetry))
+    candidates.sort(key=lambda f: relative(rebuild(f) - core, core, settings.orders))
     del candidates[2:]
     for start in range(max(0, settings.starts - 2)):
         generator = torch.Generator().manual_seed(settings.seed * 7919 + start)
@@ -38,7 +52,7 @@ def fit(core: Tensor, ranks: Ranks, settings: Settings) -> tuple[Factors, tuple[
     finished, errors = [], []
     for factors in candidates:
         finished.append(polished(core, factors, rebuild, settings))
-        errors.append(relative(rebuild(finished[-1]) - core, core, settings.symmetry))
+        errors.append(relative(rebuild(finished[-1]) - core, core, settings.orders))
         if errors[-1] < EXACT:
             break
     return finished[errors.index(min(errors))], tuple(errors)
@@ -48,10 +62,10 @@ def _terms(core: Tensor, ranks: Ranks) -> Factors:
     """Singular vectors of the (d f) x (h b) unfolding, as matrices, each cut to its rank."""
     terms, r, s = ranks
     d, f, h, b = core.shape
-    left, values, right = torch.linalg.svd(core.reshape(d * f, h * b), full_matrices=False)
-    roots = values[:terms].sqrt()
-    similarities = (left[:, :terms] * roots).T.reshape(terms, d, f)
-    outputs = (right[:terms] * roots[:, None]).reshape(terms, h, b)
+    left, values, right = leading(core.reshape(d * f, h * b), terms)
+    roots = values.sqrt()
+    similarities = (left * roots).T.reshape(terms, d, f)
+    outputs = (right * roots[:, None]).reshape(terms, h, b)
     wq, wk = _cut(similarities, r)
     wv, wo = _cut(outputs, s)
     return [wq, wk.mT, wv, wo]
@@ -71,14 +85,24 @@ def truncated(core: Tensor, ranks: Ranks, bias: bool) -> tuple[Factors, dict[str
 
 
 def _most(ranks: Ranks, shape: Ranks) -> Ranks:
+    if len(shape) != 4:
+        raise FittingError(f"block_term_nl pairs the modes of a core of degree 3; this one has degree {len(shape) - 1}")
     d, f, h, b = shape
     return min(d * f, h * b), min(d, f), min(h, b)
 
 
-def _ladder(core: Tensor) -> list[Ranks]:
-    """One term of rising ranks, then more terms of full ranks."""
+def _ladder(core: Tensor, _orders: Orders) -> list[Ranks]:
+    """One term, its ranks by the spectra of its two matrices, then more terms of full ranks."""
     most, r, s = _most((), tuple(core.shape))
-    return [(1, min(n, r), min(n, s)) for n in range(1, max(r, s) + 1)] + [(g, r, s) for g in range(2, most + 1)]
+    d, f, h, b = core.shape
+    left, _, right = leading(core.reshape(d * f, h * b), 1)
+    spectra = [torch.linalg.svdvals(m) for m in (left.reshape(d, f), right.reshape(h, b))]
+    return [(1, *ranks) for ranks in spectra_ladder(spectra)] + [(g, r, s) for g in range(2, most + 1)]
+
+
+def _weights(ranks: Ranks, _: int) -> tuple[list[Weight], dict[str, int]]:
+    slots: list[Weight] = [("wq", ("g", 1, "r")), ("wk", ("g", 2, "r")), ("wv", ("g", 3, "s")), ("wo", ("g", "s", 0))]
+    return slots, dict(zip("grs", ranks, strict=True))
 
 
 BLOCK_TERMS = Family(
@@ -87,6 +111,7 @@ BLOCK_TERMS = Family(
     _most,
     _ladder,
     lambda ranks, mean, bias, _: get("block_term_nl", terms=ranks[0], ranks=ranks[1:], mean=mean, bias=bias),
+    _weights,
     rebuild,
     fit,
     (1, 1, 1, None),

@@ -1,7 +1,8 @@
 """`compress`: trained layers of NL's kind replaced by cheaper members of the families.
 
 Each candidate starts at the decomposition of the trained core in the norm of the data's second moments, and is then
-fitted to the trained layer's own outputs on the data, by L-BFGS on all activations at once.
+fitted to the trained layer's own outputs on the data, by L-BFGS on all activations at once, and if asked for to the
+network's.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from polyattn.errors import FittingError
 from polyattn.fitting.block_terms import BLOCK_TERMS, truncated
 from polyattn.fitting.compression import Candidate, Compression
 from polyattn.fitting.factorise import FAMILIES, Factorisation, factorise
-from polyattn.fitting.family import relative
-from polyattn.fitting.layers import FactoredNonLocal, TrainedLayer, layers_of
+from polyattn.fitting.family import PAIR, relative
+from polyattn.fitting.layers import TrainedLayer, layers_of
+from polyattn.fitting.layout import Layout
+from polyattn.fitting.tuning import attention_of, error, outputs, replaced, tune
 from polyattn.lowering import plan
-from polyattn.nn import Attention
 
 TRUNCATION = "truncation"
 HELD_OUT = 4
@@ -42,6 +44,7 @@ def compress(
     ranks: Mapping[str, Sequence[int | tuple[int, ...]]] | None = None,
     evaluate: Callable[[nn.Module], float] | None = None,
     steps: int = 100,
+    fit_to: str = "layer",
     truncation: bool = True,
     starts: int = 3,
     iterations: int = 60,
@@ -63,6 +66,9 @@ def compress(
         evaluate: the score of a model, such as its accuracy; asked for the model, and for every candidate before and
             after its fine-tuning.
         steps: the most iterations of L-BFGS on activations; 0 leaves the decompositions as they are.
+        fit_to: "layer" fits the trained layer's outputs; "network" then goes on with the outputs of the whole model, in
+            evaluation mode and with all its other parameters as they are, and measures the error there: what follows
+            the layer may look at little of its output.
         truncation: for comparison, also the layer whose similarity and value are cut to the rank of each budget by
             plain singular value decompositions, without weights and without fine-tuning.
         starts, iterations, seed: of the decompositions.
@@ -78,7 +84,10 @@ def compress(
     unknown = [f for f in (*families, *(ranks or {})) if f not in FAMILIES]
     if unknown:
         raise FittingError(f"unknown family {unknown[0]!r}; there are {', '.join(FAMILIES)}")
+    if fit_to not in ("layer", "network"):
+        raise FittingError(f'fit_to is "layer" or "network", not {fit_to!r}')
     batches = [data] if isinstance(data, Tensor) else list(data)
+    through = torch.cat(batches) if fit_to == "network" else None
     layers = layers_of(model)
     seen = _activations(model, layers, batches)
     score = None if evaluate is None else evaluate(model)
@@ -111,8 +120,8 @@ def compress(
                         raise
                     bar.advance(task)
                     continue  # the family has no member that is so cheap
-                tune = 0 if family == TRUNCATION else steps
-                found.append(_candidate(model, name, layer, family, made, x, cost, evaluate, tune))
+                of = 0 if family == TRUNCATION else steps
+                found.append(_candidate(model, name, layer, family, made, x, cost, evaluate, of, through))
                 bar.advance(task)
     if not found:
         raise FittingError(f"no family has a member within the budgets {tuple(budgets)} of the layers' cost")
@@ -170,10 +179,11 @@ def _truncated(layer: TrainedLayer, sizes: dict[str, int], most: int) -> Factori
     ranks, made = fitting
     factors, parameters = truncated(target, ranks, layer.bias)
     rebuilt = BLOCK_TERMS.rebuild(factors)
-    error = relative(rebuilt - target, target, "pair")
+    error = relative(rebuilt - target, target, PAIR)
     approximation = rebuilt.permute(3, 0, 1, 2).numpy()
+    layout = Layout(powers=(("N", -1),) if layer.mean else ())
     return Factorisation(
-        BLOCK_TERMS.name, ranks, made.spec, parameters, error, made, layer.core, approximation, "none", layer.mean, ()
+        BLOCK_TERMS.name, ranks, made.spec, parameters, error, made, layer.core, approximation, "none", layout, ()
     )
 
 
@@ -187,69 +197,31 @@ def _candidate(
     cost: int,
     evaluate: Callable[[nn.Module], float] | None,
     steps: int,
+    through: Tensor | None,
 ) -> Candidate:
-    y = layer.attend(x)
-    held = torch.arange(len(x)) % HELD_OUT == 0
     module = layer.replaced_by(made)
-    before = _error(module, x[held], y[held])
-    score = None if evaluate is None else evaluate(_with(model, {name: module}))
+    own, whole = attention_of(module), replaced(model, {name: module})
+    goal = layer.attend(x)
+    aims: list[tuple[Callable[[Tensor], Tensor], nn.Module, Tensor, Tensor]] = [(own.attend, own, x, goal)]
+    if through is not None:
+        aims.append((whole.eval(), whole, through, outputs(copy.deepcopy(model).eval(), through)))
+
+    def measured() -> tuple[float, float | None]:
+        run, _, given, wanted = aims[-1]
+        held = torch.arange(len(given)) % HELD_OUT == 0
+        return error(run, given[held], wanted[held]), None if evaluate is None else evaluate(whole)
+
+    before, score = measured()
     after, tuned = before, score
     if steps:
-        _tune(module, x[~held], y[~held], steps)
-        after = _error(module, x[held], y[held])
-        tuned = None if evaluate is None else evaluate(_with(model, {name: module}))
+        for run, of, given, wanted in aims:
+            fitted = torch.arange(len(given)) % HELD_OUT != 0
+            tune(module, of, run, given[fitted], wanted[fitted], steps)
+        after, tuned = measured()
+    module.train(layer.module.training)
     return Candidate(
         name, family, made, module, cost, sum(p.numel() for p in layer.module.parameters()), before, after, score, tuned
     )
-
-
-@torch.no_grad()
-def _error(module: nn.Module, x: Tensor, y: Tensor) -> float:
-    """The norm of the difference of outputs over that of the trained layer's."""
-    assert isinstance(module, Attention | FactoredNonLocal)
-    return ((module.attend(x) - y).norm() / y.norm().clamp_min(1e-30)).item()
-
-
-def _tune(module: nn.Module, x: Tensor, y: Tensor, steps: int) -> None:
-    """Fit the module's polynomial to the trained layer's outputs; keeps what it had where that was better."""
-    assert isinstance(module, Attention | FactoredNonLocal)
-    attention = module if isinstance(module, Attention) else module.attention
-    parameters = [p for _, p in attention._parameters_of_spec()]
-    kept, dtype = [p.detach().clone() for p in parameters], x.dtype
-    attention.double()
-    x, y = x.double(), y.double()
-    scale = y.square().sum().clamp_min(1e-30)
-    optimiser = torch.optim.LBFGS(
-        parameters, max_iter=steps, history_size=20, tolerance_grad=0, tolerance_change=0, line_search_fn="strong_wolfe"
-    )
-
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        loss = (attention.attend(x) - y).square().sum() / scale
-        loss.backward()
-        return loss
-
-    with torch.enable_grad():
-        before = closure().item()
-        optimiser.step(closure)  # pyright: ignore[reportArgumentType]
-        after = closure().item()
-    optimiser.zero_grad()
-    attention.to(dtype)
-    if not after < before:
-        with torch.no_grad():
-            for parameter, old in zip(parameters, kept, strict=True):
-                parameter.copy_(old)
-
-
-def _with(model: nn.Module, modules: Mapping[str, nn.Module]) -> nn.Module:
-    """A copy of the model with other modules in some places."""
-    if "" in modules:
-        return modules[""]
-    made = copy.deepcopy(model)
-    for name, module in modules.items():
-        parent, _, last = name.rpartition(".")
-        setattr(made.get_submodule(parent), last, module)
-    return made
 
 
 def _chosen(
@@ -266,5 +238,5 @@ def _chosen(
         if own:
             best[name] = min(own, key=lambda c: c.after)
     found = [replace(c, chosen=c is best.get(c.layer)) for c in found]
-    made = _with(model, {name: c.module for name, c in best.items()})
+    made = replaced(model, {name: c.module for name, c in best.items()})
     return Compression(tuple(found), made, score, None if evaluate is None else evaluate(made))

@@ -26,7 +26,8 @@ class Candidate:
         factorisation: what it started from.
         module: the layer after its fine-tuning.
         trained_macs, trained_parameters: of the trained layer, on its own cheapest plan for one sample.
-        before, after: the relative error of its output on held-out samples, before and after the fine-tuning.
+        before, after: the relative error of its output on held-out samples, or of the network's where that was fitted
+            to, before and after the fine-tuning.
         score_before, score_after: of the network with it, if asked for.
         chosen: whether it is in the compressed model.
     """

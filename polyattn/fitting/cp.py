@@ -8,54 +8,70 @@ rank is that of the core. A symmetric fit is a CP of more terms whose factors ar
 
 from __future__ import annotations
 
+from functools import reduce
 from itertools import combinations
 from math import prod
+from operator import mul
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from polyattn.catalog import get
-from polyattn.fitting.family import Factors, Family, Ranks, Settings, polished, projected, relative, torch_backend
+from polyattn.fitting.family import (
+    Factors,
+    Family,
+    Orders,
+    Ranks,
+    Settings,
+    Weight,
+    letter,
+    polished,
+    projected,
+    relative,
+    torch_backend,
+)
 
 ALS_STEPS = 40
 EXACT = 1e-11
-MOST_UNKNOWNS = 2200
+MOST_UNKNOWNS = 700
 """Up to this many entries of all factors a Gauss-Newton step is solved; beyond, L-BFGS is used."""
 
 
 def rebuild(factors: Factors) -> Tensor:
-    u, v, w, o = factors if len(factors) == 4 else (*factors[:2], factors[1], factors[2])
-    left = (u[:, None, :] * v[None]).flatten(0, 1)
-    right = (w[:, None, :] * o.T[None]).flatten(0, 1)
-    return (left @ right.T).reshape(len(u), len(v), len(w), o.shape[1])
+    return _cp([*factors[:-1], factors[-1].T])
 
 
 def fit(core: Tensor, ranks: Ranks, settings: Settings) -> tuple[Factors, tuple[float, ...]]:
     """The best factors of all starts, and each start's error."""
     found, errors = None, []
-    unknowns = ranks[0] * (sum(core.shape) if settings.symmetry != "shared" else sum(core.shape) - core.shape[2])
+    sizes = [n for k, n in enumerate(core.shape) if not (settings.shared and k == 2)]
     for start in range(settings.starts):
         first = _start(core, ranks[0], settings, start)
-        if unknowns <= MOST_UNKNOWNS:
+        if ranks[0] * sum(sizes) <= MOST_UNKNOWNS:
             factors = marquardt(core, first, settings)
         else:
-            factors = polished(core, first, rebuild, settings)
-        errors.append(relative(rebuild(factors) - core, core, settings.symmetry))
+            factors = polished(core, first, lambda f: rebuild(_untied(f, settings)), settings)
+        errors.append(relative(rebuild(_untied(factors, settings)) - core, core, settings.orders))
         if found is None or errors[-1] < min(errors[:-1]):
             found = factors
         settings.done()
         if errors[-1] < EXACT:
             break
     assert found is not None
-    return _balanced(found), tuple(errors)
+    return _untied(_balanced(found, settings), settings), tuple(errors)
+
+
+def _untied(factors: Factors, settings: Settings) -> Factors:
+    """One factor for each mode: the key's is the value's too where they share it."""
+    return [*factors[:2], *factors[1:]] if settings.shared else factors
 
 
 def _start(core: Tensor, rank: int, settings: Settings, number: int) -> Factors:
     """Factors after some steps of ALS; the first start from singular vectors, the others from random ones."""
     from tensorly.decomposition import parafac
 
-    target = projected(core, settings.symmetry) if number % 2 else core
+    target = projected(core, settings.orders) if number % 2 else core
     generator = torch.Generator().manual_seed(settings.seed * 7919 + number)
     random = [torch.randn(n, rank, generator=generator, dtype=core.dtype) for n in core.shape]
     with torch_backend():
@@ -67,17 +83,20 @@ def _start(core: Tensor, rank: int, settings: Settings, number: int) -> Factors:
             factors = random
     if not all(f.isfinite().all() for f in factors):
         factors = random
-    u, v, w, o = factors
-    return [u, (v + w) / 2 if number % 2 else v, o.T] if settings.symmetry == "shared" else [u, v, w, o.T]
+    *sides, out = factors
+    if settings.shared:
+        query, key, value = sides
+        sides = [query, (key + value) / 2 if number % 2 else key]
+    return [*sides, out.T]
 
 
 def marquardt(core: Tensor, factors: Factors, settings: Settings) -> Factors:
     """Damped Gauss-Newton steps on all factors at once."""
-    target = projected(core, settings.symmetry)
+    target = projected(core, settings.orders)
     norm = target.norm().item() or 1.0
-    factors = _balanced(factors)
+    factors = _balanced(factors, settings)
     shapes = [f.shape for f in factors]
-    tie = _tie(shapes, settings.symmetry)
+    tie = _tie(shapes, settings)
     theta = torch.cat([f.flatten() for f in factors])
     modes = _modes(theta, tie)
     residual = _cp(modes) - target
@@ -109,20 +128,20 @@ Tie = tuple[list[tuple[int, int]], Tensor, Tensor]
 """The shapes of the factors of the tied CP, and for each of their entries the unknown that it is, and its factor."""
 
 
-def _tie(shapes: list[torch.Size], symmetry: str) -> Tie:
-    """Where each entry of the four mode factors (all of channels x terms) comes from."""
+def _tie(shapes: list[torch.Size], settings: Settings) -> Tie:
+    """Where each entry of the modes' factors (all of channels x terms) comes from."""
     starts = [sum(prod(s) for s in shapes[:k]) for k in range(len(shapes))]
     places = [torch.arange(prod(s)).reshape(s) + at for s, at in zip(shapes, starts, strict=True)]
     places[-1] = places[-1].T
-    if symmetry == "shared":
-        u, v, o = places
-        modes, scales = [u, v, v, o], [1.0] * 4
-    elif symmetry == "pair":
-        u, v, w, o = places
-        modes = [torch.cat(pair, 1) for pair in ((u, u), (v, w), (w, v), (o, o))]
-        scales = [0.5, 1.0, 1.0, 1.0]
-    else:
-        modes, scales = places, [1.0] * 4
+    orders = settings.orders
+    if settings.shared:
+        places, orders = _untied(places, settings), orders[:1]  # symmetric as it is
+    *sides, out = places
+    modes = [
+        *(torch.cat([sides[o[k]] for o in orders], 1) for k in range(len(sides))),
+        torch.cat([out] * len(orders), 1),
+    ]
+    scales = [1 / len(orders)] + [1.0] * len(sides)
     weights = torch.cat([torch.full((m.numel(),), s, dtype=torch.float64) for m, s in zip(modes, scales, strict=True)])
     return [(m.shape[0], m.shape[1]) for m in modes], torch.cat([m.flatten() for m in modes]), weights
 
@@ -140,23 +159,31 @@ def _fold(rows: Tensor, tie: Tie, unknowns: int) -> Tensor:
     return total.index_add_(0, places, rows * (weights if rows.dim() == 1 else weights[:, None]))
 
 
+def _khatri_rao(factors: Factors) -> Tensor:
+    return reduce(lambda a, b: (a[:, None] * b[None]).flatten(0, 1), factors)
+
+
 def _cp(modes: Factors) -> Tensor:
-    return rebuild([*modes[:3], modes[3].T])
+    half = len(modes) // 2
+    flat = _khatri_rao(modes[:half]) @ _khatri_rao(modes[half:]).T
+    return flat.reshape([len(m) for m in modes])
 
 
 def _mttkrp(residual: Tensor, modes: Factors) -> list[Tensor]:
     """The residual's unfolding along each mode times the Khatri-Rao product of the other factors."""
-    u, v, w, o = modes
-    d, f, h, b = residual.shape
-    right = residual.reshape(d * f, h * b) @ (w[:, None] * o[None]).flatten(0, 1)
-    left = residual.reshape(d * f, h * b).T @ (u[:, None] * v[None]).flatten(0, 1)
-    right, left = right.reshape(d, f, -1), left.reshape(h, b, -1)
-    return [
-        torch.einsum("dfr,fr->dr", right, v),
-        torch.einsum("dfr,dr->fr", right, u),
-        torch.einsum("hbr,br->hr", left, o),
-        torch.einsum("hbr,hr->br", left, w),
-    ]
+    half, shape = len(modes) // 2, residual.shape
+    flat = residual.reshape(prod(shape[:half]), -1)
+    found = []
+    for own, matrix, others in ((modes[:half], flat, modes[half:]), (modes[half:], flat.T, modes[:half])):
+        left = (matrix @ _khatri_rao(others)).reshape(*(len(m) for m in own), -1)
+        for k in range(len(own)):
+            part = left
+            for j in reversed(range(len(own))):
+                if j != k:
+                    factor = own[j].reshape(len(own[j]), *[1] * (k > j), -1)
+                    part = (part * factor).sum(j)
+            found.append(part)
+    return found
 
 
 def _gauss_newton(modes: Factors) -> Tensor:
@@ -168,23 +195,24 @@ def _gauss_newton(modes: Factors) -> Tensor:
         ends.append(ends[-1] + m.numel())
     total = torch.empty(ends[-1], ends[-1], dtype=modes[0].dtype)
     for k, m in enumerate(modes):
-        others = torch.stack([g for j, g in enumerate(grams) if j != k]).prod(0)
+        others = reduce(mul, [g for j, g in enumerate(grams) if j != k])
         block = torch.einsum("ij,rs->irjs", torch.eye(len(m), dtype=m.dtype), others)
         total[ends[k] : ends[k + 1], ends[k] : ends[k + 1]] = block.reshape(m.numel(), m.numel())
     for (j, a), (k, b) in combinations(enumerate(modes), 2):
-        others = torch.stack([g for n, g in enumerate(grams) if n not in (j, k)]).prod(0)
+        others = reduce(mul, [g for n, g in enumerate(grams) if n not in (j, k)], torch.ones_like(grams[0]))
         block = torch.einsum("is,lr,rs->irls", a, b, others).reshape(len(a) * rank, len(b) * rank)
         total[ends[j] : ends[j + 1], ends[k] : ends[k + 1]] = block
         total[ends[k] : ends[k + 1], ends[j] : ends[j + 1]] = block.T
     return total
 
 
-def _balanced(factors: Factors) -> Factors:
+def _balanced(factors: Factors, settings: Settings) -> Factors:
     """Each term's norm spread evenly over its factors, so that no number is larger than it has to be."""
     columns = [*factors[:-1], factors[-1].T]
-    powers = [1, 2, 1] if len(columns) == 3 else [1] * 4
+    powers = [1, 2, 1] if settings.shared else [1] * len(columns)
     norms = [c.norm(dim=0).clamp_min(1e-300) for c in columns]
-    mean = torch.stack([n.log() * p for n, p in zip(norms, powers, strict=True)]).sum(0).div(4).exp()
+    total = torch.stack([n.log() * p for n, p in zip(norms, powers, strict=True)]).sum(0)
+    mean = (total / sum(powers)).exp()
     columns = [c / n * mean for c, n in zip(columns, norms, strict=True)]
     return [*columns[:-1], columns[-1].T]
 
@@ -193,8 +221,13 @@ def _most(ranks: Ranks, shape: Ranks) -> Ranks:
     return (prod(shape) // max(shape),)
 
 
-def _ladder(core: Tensor) -> list[Ranks]:
+def _ladder(core: Tensor, _: Orders) -> list[Ranks]:
     return [(r,) for r in range(1, _most((), tuple(core.shape))[0] + 1)]
+
+
+def _weights(ranks: Ranks, degree: int) -> tuple[list[Weight], dict[str, int]]:
+    sides: list[Weight] = [(f"w{letter(m, degree)}", (m, "r")) for m in range(1, degree + 1)]
+    return [*sides, ("wo", ("r", 0))], {"r": ranks[0]}
 
 
 CP = Family(
@@ -203,6 +236,7 @@ CP = Family(
     _most,
     _ladder,
     lambda ranks, mean, bias, shared: get("cp_nl", rank=ranks[0], mean=mean, bias=bias, symmetric=shared),
+    _weights,
     rebuild,
     fit,
     (0, 0, 0, None),

@@ -13,16 +13,18 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from polyattn.algebra import NL_PATTERN, ChannelCore, Spec
-from polyattn.algebra.core import pattern_text
+from polyattn.algebra import ChannelCore, Spec
 from polyattn.errors import FittingError
 from polyattn.fitting.block_terms import BLOCK_TERMS
+from polyattn.fitting.bounds import output_bound
 from polyattn.fitting.cp import CP
-from polyattn.fitting.family import SYMMETRIES, Family, Ranks, Settings, parameters_of, relative, symmetric
-from polyattn.fitting.recognise import recognise
+from polyattn.fitting.family import PAIR, SYMMETRIES, Family, Ranks, Settings, parameters_of, projected, relative
+from polyattn.fitting.layout import Layout, arrays, equation
+from polyattn.fitting.recognise import Recognition
+from polyattn.fitting.taking import Located, taken
 from polyattn.fitting.tensor_train import TT
 from polyattn.fitting.tucker import TUCKER
-from polyattn.fitting.weighting import square_root, unweighted
+from polyattn.fitting.weighting import square_root, unweighted, weighted
 from polyattn.lowering import plan
 from polyattn.planning import Plan
 
@@ -42,10 +44,10 @@ class Factorisation:
         error: the norm of the difference over that of the core, both of what the layer depends on: the part that is
             symmetric over the exchangeable x's (with symmetry "none", all of it); weighted by the moments, if given.
         plan: the layer's plan at the sizes asked for.
-        core: what was factored, T[b,d,f,h].
+        core: what was factored, T[b,d,f,h]: the output's mode, then one for each x.
         approximation: what the parameters are a factorisation of, likewise.
         symmetry: "pair", "shared" or "none"; see `factorise`.
-        mean: whether the layer divides by the number of positions.
+        layout: the places of the x's, with blocks and powers of sizes; NL's with or without 1/N.
         errors: what each start reached.
     """
 
@@ -58,8 +60,13 @@ class Factorisation:
     core: np.ndarray
     approximation: np.ndarray
     symmetry: str
-    mean: bool
+    layout: Layout
     errors: tuple[float, ...]
+
+    @property
+    def mean(self) -> bool:
+        """Whether the layer divides by the number of positions."""
+        return any(e < 0 for _, e in self.layout.powers)
 
     @property
     def macs(self) -> int:
@@ -73,30 +80,19 @@ class Factorisation:
     def bound(self, x: Any) -> float:
         """The most that the output can be off for an input, in the Frobenius norm.
 
-        With the difference of the cores Δ, symmetrised, the output's is Δ applied to each x[a] and to the Gram matrix
-        G = Σ_e x[e] x[e]ᵀ, so its norm is at most each of ‖Δ_(b, dfh)‖₂ ‖X‖ ‖G‖ and ‖Δ_(bd, fh)‖₂ ‖X‖₂ ‖G‖.
+        With the difference of the cores Δ, symmetrised, the output's at NL's positions is Δ applied to each x[a] and to
+        the Gram matrix G = Σ_e x[e] x[e]ᵀ, so its norm is at most each of ‖Δ_(b, dfh)‖₂ ‖X‖ ‖G‖ and
+        ‖Δ_(bd, fh)‖₂ ‖X‖₂ ‖G‖. At other positions it is ‖Δ_(b, dfh)‖₂ times the norm of the products of x's that the
+        pattern sums.
 
         Args:
-            x: the input (N, C), or a batch of them, for which the norms add up as squares.
+            x: the input, (N, C) or with more axes of positions, or a batch of them, for which the norms add up as
+                squares.
         """
-        x = np.asarray(x, dtype=float)
-        samples = x.reshape(-1, *x.shape[-2:])
-        delta = self.approximation - self.core
-        delta = (delta + delta.swapaxes(2, 3)) / 2
-        c, d, f, h = delta.shape
-        by_output = np.linalg.norm(delta.reshape(c, d * f * h), 2)
-        by_pair = np.linalg.norm(delta.reshape(c * d, f * h), 2)
-        squares = 0.0
-        for sample in samples:
-            if d > sample.shape[1]:
-                sample = np.concatenate([sample, np.ones((len(sample), 1))], 1)
-            gram = np.linalg.norm(sample.T @ sample) / (len(sample) if self.mean else 1)
-            own = min(by_output * np.linalg.norm(sample), by_pair * np.linalg.norm(sample, 2))
-            squares += (own * gram) ** 2
-        return float(squares**0.5)
+        return output_bound(self.approximation - self.core, self.layout, np.asarray(x, dtype=float))
 
     def __str__(self) -> str:
-        rank = self.ranks[0] if len(self.ranks) == 1 else self.ranks
+        rank = " x ".join(map(str, self.ranks))
         return (
             f"{self.family} of rank {rank}: relative error {self.error:.3g}, {self.parameter_count:,} parameters, "
             f"{self.macs:,} MACs = {self.plan.complexity}"
@@ -104,7 +100,7 @@ class Factorisation:
 
 
 def factorise(
-    core_or_tensor: ChannelCore | np.ndarray | Tensor,
+    core_or_tensor: ChannelCore | Recognition | Located | np.ndarray | Tensor,
     family: str = "cp_nl",
     *,
     rank: int | tuple[int, ...] | None = None,
@@ -123,23 +119,27 @@ def factorise(
 ) -> Factorisation:
     """A layer of a family whose channel core is, or is near, the given one.
 
+    The core may stand at any pattern of positions, on maps too, and be of any degree from 1: the families but
+    `block_term_nl`, which is for degree 3, are then the same decompositions at those positions.
+
     Exactly one of `rank`, `max_macs`, `max_params` and `max_error` chooses the rank: the given one, the largest that
     keeps to the budget, or the smallest that reaches the error.
 
-    The two x at one position may be exchanged, so a layer depends only on the core's symmetric part over d of the pair.
-    The fit uses that freedom: `symmetry="pair"` fits the symmetric part, "shared" moreover with one matrix for key and
-    value (`cp_nl` only), "none" fits the core as it is.
+    The two x at one position may be exchanged, so a layer depends only on the core's symmetric part over the pair.
+    The fit uses that freedom: `symmetry="pair"` fits the symmetric part (at other patterns over all x's that they let
+    be exchanged), "shared" moreover with one matrix for key and value (`cp_nl` at NL's positions only), "none" fits the
+    core as it is.
 
     Args:
         core_or_tensor: the core T[b,d,f,h], as an array or as `spec.channel_core` gives it; or an explicit
-            interaction tensor of order 8, whose pattern has to be NL's. Modes d, f, h of C + 1 mean that the last entry
-            is the constant 1: a layer with biases.
+            interaction tensor of order 8; or what `recognise` found in one, if it is a single pattern. Modes d, f, h of
+            C + 1 mean that the last entry is the constant 1: a layer with biases.
         family: "cp_nl", "tucker_nl", "tt_nl" or "block_term_nl".
         mean: whether the layer divides by the number of positions; what the core says, and for an array no.
         moments: E[x xᵀ] of the features that the layer will see, (C, C), or with biases (C + 1, C + 1) of the features
             and a 1. The error is then measured where the data is: in the core with the moments' square root on each of
             d, f and h, which is the mean square of the output's error were the three x's independent.
-        sizes: N and B of the plan, by default 784 and 1.
+        sizes: of positions and B in the plan, by default 784 positions, 28 on each axis of a map, and 1.
         objective: of the plan.
         starts: initial values to try, as far as the family's algorithm depends on them.
         iterations: the most steps from each.
@@ -148,7 +148,7 @@ def factorise(
 
     Raises:
         FittingError: no or two criteria, an unknown family, a rank that is too large, an error or a budget that no rank
-            reaches, entries that are not finite, or a pattern that is not NL's, with what was found.
+            reaches, entries that are not finite, or several patterns, with what was found.
 
     >>> import numpy as np
     >>> w = np.random.default_rng(0).normal(size=(5, 4, 3))
@@ -156,7 +156,7 @@ def factorise(
     >>> found.spec.parameters["wq"], found.error < 1e-6
     (('C', '3'), True)
     """
-    chosen = _family(family)
+    chosen = find_family(family)
     given = {n: v for n, v in zip(CRITERIA, (rank, max_macs, max_params, max_error), strict=True) if v is not None}
     if len(given) != 1:
         found = " and ".join(given) or "none"
@@ -165,53 +165,76 @@ def factorise(
         raise FittingError(f"unknown symmetry {symmetry!r}; there are {', '.join(SYMMETRIES)}")
     if symmetry == "shared" and not chosen.shares:
         raise FittingError(f'symmetry="shared" is for cp_nl; {family} has no form with one matrix for key and value')
-    core, own_mean = _core(core_or_tensor)
-    mean = own_mean if mean is None else mean
-    bias = core.shape[1] == core.shape[0] + 1
-    known = {"N": 784, **(sizes or {}), "C": core.shape[0]}
-    target, root = torch.from_numpy(np.ascontiguousarray(core.transpose(1, 2, 3, 0))), None
+    located = taken(core_or_tensor, mean)
+    core, layout = located.core, located.layout
+    at_nl, shared = layout.is_nl, symmetry == "shared"
+    if shared and not at_nl:
+        raise FittingError(f'symmetry="shared" is for key and value at NL\'s positions; found {layout}')
+    channels, bias = layout.channels(core), at_nl and core.shape[1] > core.shape[0]
+    known = {**default_sizes(layout), **(sizes or {}), "C": channels}
+    target, root = torch.from_numpy(np.ascontiguousarray(np.moveaxis(core, 0, -1))), None
+    orders = layout.orders[:1] if symmetry == "none" else layout.orders
     if moments is not None:
+        if any(s > 1 for s in layout.blocks):
+            raise FittingError(f"moments weigh channels that are alike at all positions; found {layout}")
         root = square_root(moments, core.shape[1])
-        target = torch.einsum("dfhb,di,fj,hk->ijkb", target, root, root, root)
+        target = weighted(target, root)
+
+    def spec(ranks: Ranks) -> Spec:
+        if at_nl:
+            return chosen.spec(ranks, bool(layout.powers), bias, shared)
+        return equation([(layout, *chosen.weights(ranks, layout.degree), "")])
+
     shown = sys.stderr.isatty() if progress is None else progress
     with Progress(console=Console(stderr=True), transient=True, disable=not shown) as bar:
         task = bar.add_task(family, total=None)
-        settings = Settings(symmetry, starts, iterations, seed, lambda: bar.advance(task))
+        settings = Settings(orders, shared, starts, iterations, seed, lambda: bar.advance(task))
 
         def planned(ranks: Ranks) -> Plan:
-            return plan(chosen.spec(ranks, mean, bias, symmetry == "shared"), known, objective)
+            return plan(spec(ranks), known, objective)
 
         def fitted(ranks: Ranks) -> Factorisation:
             bar.update(task, description=f"{family} of rank {ranks}")
             factors, errors = chosen.fit(target, ranks, settings)
-            error = relative(chosen.rebuild(factors) - target, target, symmetry)
+            error = relative(chosen.rebuild(factors) - target, target, orders)
+            weights, _ = chosen.weights(ranks, layout.degree)
             if root is not None:
-                factors = unweighted(chosen, factors, root)
-            made, approximation = planned(ranks), chosen.rebuild(factors).permute(3, 0, 1, 2).numpy()
-            parameters = parameters_of(chosen, factors, bias)
+                factors = unweighted(factors, weights, root)
+            approximation = chosen.rebuild(factors).movedim(-1, 0).numpy()
+            if at_nl:
+                parameters = parameters_of(chosen, factors, bias, shared)
+            else:
+                parameters = arrays(layout, channels, weights, factors)
+            made = planned(ranks)
             return Factorisation(
-                family, ranks, made.spec, parameters, error, made, core, approximation, symmetry, mean, errors
+                family, ranks, made.spec, parameters, error, made, core, approximation, symmetry, layout, errors
             )
 
         if rank is not None:
             ranks = (rank,) if isinstance(rank, int) else tuple(rank)
             chosen.check(ranks, tuple(target.shape))
             return fitted(ranks)
-        ladder = chosen.ladder(target)
+        ladder = chosen.ladder(target, orders)
         if max_error is not None:
             return _within_error(ladder, fitted, max_error)
         if max_macs is not None:
             return fitted(_largest(ladder, lambda r: planned(r).macs, max_macs, "MACs", family))
 
         def count(ranks: Ranks) -> int:
-            spec = chosen.spec(ranks, mean, bias, symmetry == "shared")
-            return sum(int(np.prod([_number(s, known) for s in shape])) for shape in spec.parameters.values())
+            shapes = spec(ranks).parameters.values()
+            return sum(int(np.prod([_number(s, known) for s in shape])) for shape in shapes)
 
         assert max_params is not None
         return fitted(_largest(ladder, count, max_params, "parameters", family))
 
 
-def _family(name: str) -> Family:
+def default_sizes(layout: Layout) -> dict[str, int]:
+    """The plan's sizes of positions where none are given: multiples of the blocks."""
+    one = 784 if len(layout.pattern) == 1 else 28
+    return {name: -(-one // s) * s for name, s in zip(layout.names, layout.blocks, strict=True)}
+
+
+def find_family(name: str) -> Family:
     if name not in FAMILIES:
         raise FittingError(f"unknown family {name!r}; there are {', '.join(FAMILIES)}")
     return FAMILIES[name]
@@ -219,47 +242,6 @@ def _family(name: str) -> Family:
 
 def _number(size: str, known: Mapping[str, int]) -> int:
     return int(size) if size.isdigit() else known[size]
-
-
-def _core(given: ChannelCore | np.ndarray | Tensor) -> tuple[np.ndarray, bool]:
-    """T[b,d,f,h] and whether the layer divides by N.
-
-    Raises:
-        FittingError: it is no core of NL's kind, or not finite.
-    """
-    if isinstance(given, ChannelCore):
-        found, powers = given, given.powers
-        if given.pattern != NL_PATTERN or powers not in ((), (("N", -1),)):
-            raise FittingError(f"the families have NL's pattern, {pattern_text(NL_PATTERN)}; found {given}")
-        array = found.core
-    else:
-        array = given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
-        powers = ()
-    if array.dtype.kind not in "fiu":
-        raise FittingError(f"a core has real numbers; found {array.dtype}")
-    array = array.astype(float)
-    bad = int((~np.isfinite(array)).sum())
-    if bad:
-        place = tuple(map(int, np.argwhere(~np.isfinite(array))[0]))
-        raise FittingError(f"{bad} of {array.size} entries are not finite, the first at {place}: {array[place]}")
-    if array.ndim == 8:
-        return _recognised(array), False
-    c, *inner = array.shape if array.ndim == 4 else (0,)
-    if array.ndim != 4 or len({*inner}) != 1 or inner[0] not in (c, c + 1):
-        raise FittingError(
-            "a core T[b,d,f,h] has the shape (C, C, C, C), with biases (C, C + 1, C + 1, C + 1), and an interaction "
-            f"tensor order 8, shape (N, C) four times; found shape {array.shape}"
-        )
-    if not array.any():
-        raise FittingError("the core is zero: there is nothing to factor")
-    return array, bool(powers)
-
-
-def _recognised(tensor: np.ndarray) -> np.ndarray:
-    found = recognise(tensor)
-    if found.blocks != (1,) or [c.pattern for c in found.components] != [NL_PATTERN]:
-        raise FittingError(f"the families have NL's pattern, {pattern_text(NL_PATTERN)}; found {found}")
-    return found.components[0].core
 
 
 def _largest(ladder: list[Ranks], cost: Callable[[Ranks], int], limit: int, what: str, family: str) -> Ranks:
@@ -292,5 +274,5 @@ def _within_error(ladder: list[Ranks], fitted: Callable[[Ranks], Factorisation],
 
 def symmetrised(core: np.ndarray) -> np.ndarray:
     """T[b,d,f,h] made symmetric over the exchangeable pair: all that a layer of NL's kind depends on."""
-    tensor = torch.from_numpy(np.ascontiguousarray(np.asarray(core, dtype=float).transpose(1, 2, 3, 0)))
-    return symmetric(tensor).permute(3, 0, 1, 2).numpy()
+    tensor = torch.from_numpy(np.ascontiguousarray(np.moveaxis(np.asarray(core, dtype=float), 0, -1)))
+    return projected(tensor, PAIR).movedim(-1, 0).numpy()

@@ -1,8 +1,8 @@
 """What a family of factored cores has to know, and what all of them share.
 
 Inside this stage a core is `T[d,f,h,b]`, a torch tensor in float64 whose modes are query, key, value and output: the
-order of the factors in the specifications. Where a layer has biases, the first three modes have one entry more, the
-constant 1 behind the channels.
+order of the factors in the specifications; at other degrees one mode for each x, then the output. Where a layer has
+biases, the modes of the x's have one entry more, the constant 1 behind the channels.
 """
 
 from __future__ import annotations
@@ -20,7 +20,13 @@ from polyattn.errors import FittingError
 
 Ranks = tuple[int, ...]
 Factors = list[Tensor]
+Orders = tuple[tuple[int, ...], ...]
+"""The orders of the x's over which a core may be permuted freely, the given one being the first."""
+Weight = tuple[str, tuple[int | str, ...]]
+"""A parameter's name and slots: the mode whose channels it has (the output's is 0), or the index of a rank."""
 SYMMETRIES = ("pair", "shared", "none")
+PAIR: Orders = ((0, 1, 2), (0, 2, 1))
+"""Those of NL: key and value."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +34,16 @@ class Settings:
     """How a fit is done.
 
     Attributes:
-        symmetry: "pair" fits the core up to what exchanging the two x at one position cannot change, "shared" also
-            gives key and value one matrix, "none" fits the core as it is.
+        orders: the core is fitted up to what these orders of the x's cannot change; one order fits it as it is.
+        shared: key and value have one matrix.
         starts: how many initial values are tried.
         iterations: the most steps from each.
         seed: of the initial values.
         done: called after each start.
     """
 
-    symmetry: str
+    orders: Orders
+    shared: bool
     starts: int
     iterations: int
     seed: int
@@ -52,7 +59,8 @@ class Family:
         names: of the specification's parameters, in the order of the factors.
         ranks: the most that each rank may be, for the core's modes.
         ladder: increasing choices of ranks for a core, from which a budget or an error chooses.
-        spec: the specification of ranks, with `mean`, `bias` and `shared`.
+        spec: the specification of ranks at NL's positions, with `mean`, `bias` and `shared`.
+        weights: of ranks, the parameters of such a core at any positions, and the number of each rank's index.
         rebuild: the core of factors.
         fit: the factors of a core at given ranks; the error that each start reached.
         bias_axis: for each factor the axis of the channels, and None for one that has no bias.
@@ -62,8 +70,9 @@ class Family:
     name: str
     names: tuple[str, ...]
     most: Callable[[Ranks, Ranks], Ranks]
-    ladder: Callable[[Tensor], list[Ranks]]
+    ladder: Callable[[Tensor, Orders], list[Ranks]]
     spec: Callable[[Ranks, bool, bool, bool], Spec]
+    weights: Callable[[Ranks, int], tuple[list[Weight], dict[str, int]]]
     rebuild: Callable[[Factors], Tensor]
     fit: Callable[[Tensor, Ranks, Settings], tuple[Factors, tuple[float, ...]]]
     bias_axis: tuple[int | None, ...]
@@ -100,50 +109,59 @@ def _bare(ranks: Ranks) -> str:
     return str(ranks[0] if len(ranks) == 1 else ranks)
 
 
-def symmetric(core: Tensor) -> Tensor:
-    """The core's symmetric part over key and value: all that the layer depends on."""
-    return (core + core.transpose(1, 2)) / 2
+def letter(mode: int, degree: int) -> str:
+    """The letter of the x's matrix in parameters' names: q, k and v, or numbers where there are more."""
+    return "qkv"[mode - 1] if degree <= 3 else str(mode)
 
 
-def projected(core: Tensor, symmetry: str) -> Tensor:
-    return core if symmetry == "none" else symmetric(core)
+def projected(core: Tensor, orders: Orders) -> Tensor:
+    """The core's symmetric part over its exchangeable x's: all that the layer depends on."""
+    last = core.dim() - 1
+    return core if len(orders) == 1 else torch.stack([core.permute(*o, last) for o in orders]).mean(0)
 
 
-def relative(difference: Tensor, core: Tensor, symmetry: str) -> float:
+def relative(difference: Tensor, core: Tensor, orders: Orders) -> float:
     """The norm of a difference over that of the core, both of the parts that count."""
-    norm = projected(core, symmetry).norm()
-    return (projected(difference, symmetry).norm() / norm).item() if norm > 0 else difference.norm().item()
+    norm = projected(core, orders).norm()
+    return (projected(difference, orders).norm() / norm).item() if norm > 0 else difference.norm().item()
 
 
 def completed(
-    core: Tensor, decompose: Callable[[Tensor], Factors], rebuild: Callable[[Factors], Tensor], settings: Settings
+    core: Tensor,
+    decompose: Callable[[Tensor, Factors | None], Factors],
+    rebuild: Callable[[Factors], Tensor],
+    settings: Settings,
 ) -> list[Factors]:
-    """Decompositions of the core as it is and, where its x's are exchangeable, with other antisymmetric parts.
+    """Decompositions of the core as it is and, where its x's are exchangeable, with other parts that do not count.
 
-    Any antisymmetric part gives the same layer. Taking that of the last approximation never makes the next best one
-    worse, so it descends: from the core as it is, and from its symmetric part.
+    Any part that the orders average away gives the same layer. Taking that of the last approximation never makes the
+    next best one worse, so it descends: from the core as it is, and from its symmetric part.
+
+    Args:
+        decompose: a tensor, and the factors of one near it if there are some.
     """
-    if settings.symmetry == "none":
+    if len(settings.orders) == 1:
         settings.done()
-        return [decompose(core)]
-    found, middle = [], symmetric(core)
+        return [decompose(core, None)]
+    found, middle = [], projected(core, settings.orders)
     for start in (core, middle):
-        factors, before = decompose(start), float("inf")
+        first = factors = decompose(start, None)
+        before = float("inf")
         for _ in range(settings.iterations):
             rebuilt = rebuild(factors)
-            error = (symmetric(rebuilt) - middle).norm().item()
+            error = (projected(rebuilt, settings.orders) - middle).norm().item()
             if error > (1 - 1e-4) * before or error < 1e-12 * middle.norm().item():
                 break
             before = error
-            factors = decompose(middle + (rebuilt - symmetric(rebuilt)))
-        found += [factors, decompose(start)]
+            factors = decompose(middle + (rebuilt - projected(rebuilt, settings.orders)), factors)
+        found += [factors, first]
         settings.done()
     return found
 
 
 def polished(core: Tensor, factors: Factors, rebuild: Callable[[Factors], Tensor], settings: Settings) -> Factors:
     """The factors after a descent by L-BFGS on all of them at once; never worse than before."""
-    target = projected(core, settings.symmetry)
+    target = projected(core, settings.orders)
     norm = target.norm().clamp_min(torch.finfo(torch.float64).tiny)
     leaves = [f.detach().clone(memory_format=torch.contiguous_format).requires_grad_() for f in factors]
     optimiser = torch.optim.LBFGS(
@@ -152,7 +170,7 @@ def polished(core: Tensor, factors: Factors, rebuild: Callable[[Factors], Tensor
     )  # fmt: skip
 
     def loss() -> Tensor:
-        return ((projected(rebuild(leaves), settings.symmetry) - target) / norm).square().sum()
+        return ((projected(rebuild(leaves), settings.orders) - target) / norm).square().sum()
 
     def closure() -> Tensor:
         optimiser.zero_grad()
@@ -163,16 +181,19 @@ def polished(core: Tensor, factors: Factors, rebuild: Callable[[Factors], Tensor
     with torch.enable_grad():
         optimiser.step(closure)  # pyright: ignore[reportArgumentType]
     after = [f.detach() for f in leaves]
-    errors = [relative(rebuild(f) - core, core, settings.symmetry) for f in (factors, after)]
+    errors = [relative(rebuild(f) - core, core, settings.orders) for f in (factors, after)]
     return after if errors[1] < errors[0] else factors  # so that an error that is no number does not win
 
 
 def decomposed(
-    core: Tensor, decompose: Callable[[Tensor], Factors], rebuild: Callable[[Factors], Tensor], settings: Settings
+    core: Tensor,
+    decompose: Callable[[Tensor, Factors | None], Factors],
+    rebuild: Callable[[Factors], Tensor],
+    settings: Settings,
 ) -> tuple[Factors, tuple[float, ...]]:
     """The best of a decomposition's factors, polished unless they are exact, and the error of each candidate."""
     candidates = completed(core, decompose, rebuild, settings)
-    errors = tuple(relative(rebuild(f) - core, core, settings.symmetry) for f in candidates)
+    errors = tuple(relative(rebuild(f) - core, core, settings.orders) for f in candidates)
     found = candidates[errors.index(min(errors))]
     return (found if min(errors) < 1e-12 else polished(core, found, rebuild, settings)), errors
 
@@ -186,17 +207,12 @@ def spectra_ladder(spectra: list[Tensor]) -> list[Ranks]:
     return list(dict.fromkeys(found)) or [(1,) * len(spectra)]
 
 
-def names_of(family: Family, factors: Factors) -> tuple[str, ...]:
-    """The parameter of each factor; where key and value share one, there is no wv."""
-    return family.names if len(factors) == len(family.names) else tuple(n for n in family.names if n != "wv")
-
-
-def parameters_of(family: Family, factors: Factors, bias: bool) -> dict[str, np.ndarray]:
-    """The specification's parameters, the biases being the last entries along the channels."""
-    names = names_of(family, factors)
-    axes = [family.bias_axis[family.names.index(n)] for n in names]
+def parameters_of(family: Family, factors: Factors, bias: bool, shared: bool = False) -> dict[str, np.ndarray]:
+    """The parameters at NL's positions, the biases being the last entries along the channels."""
     found: dict[str, np.ndarray] = {}
-    for name, axis, factor in zip(names, axes, factors, strict=True):
+    for name, axis, factor in zip(family.names, family.bias_axis, factors, strict=True):
+        if shared and name == "wv":
+            continue  # the key's
         array = factor.numpy()
         if bias and axis is not None:
             found[f"b{name[1]}"] = np.ascontiguousarray(array.take(-1, axis))

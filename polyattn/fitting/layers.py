@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,7 +90,7 @@ class TrainedLayer:
                 return made.train(old.training)
             if self.bias and old.out.bias is not None:
                 dict(made._parameters_of_spec())["bo"].copy_(old.out.bias)
-        return FactoredNonLocal(made, old.norm).train(old.training)
+        return FactoredNonLocal(made, copy.deepcopy(old.norm)).train(old.training)
 
 
 def trained_layer(module: nn.Module) -> TrainedLayer:

@@ -17,10 +17,13 @@ from math import prod
 from typing import Any
 
 import numpy as np
+import torch
 
 from polyattn.algebra import ChannelCore, Spec
 from polyattn.algebra.core import growth, pattern_text, standard
 from polyattn.errors import BudgetError, FittingError
+from polyattn.fitting.family import Weight
+from polyattn.fitting.layout import Layout, arrays, equation
 
 BUDGET = 2**30
 
@@ -123,10 +126,10 @@ def recognise(tensor: Any, axes: int = 2, *, tolerance: float = 1e-8) -> Recogni
 
 
 def _checked(w: np.ndarray, axes: int) -> tuple[int, ...]:
-    if axes < 2 or w.ndim < 2 * axes or w.ndim % axes or w.shape != w.shape[:axes] * (w.ndim // axes):
+    if axes < 2 or w.ndim < axes or w.ndim % axes or w.shape != w.shape[:axes] * (w.ndim // axes):
         raise FittingError(
-            f"an interaction tensor of inputs with {axes} axes has their shape two times or more (four times at degree "
-            f"3); found order {w.ndim}, shape {w.shape}"
+            f"an interaction tensor of inputs with {axes} axes has their shape once more than its degree (four times "
+            f"at 3); found order {w.ndim}, shape {w.shape}"
         )
     if w.dtype.kind not in "fiu":
         raise FittingError(f"an interaction tensor has real numbers; found {w.dtype}")
@@ -220,43 +223,12 @@ def _constant(core: ChannelCore, shape: tuple[int, ...], blocks: tuple[int, ...]
 
 
 def _rebuild(found: Recognition) -> tuple[Spec, dict[str, np.ndarray]]:
-    axes, modes = len(found.blocks), found.components[0].core.ndim
-    names = ("N",) if axes == 1 else ("T", "H", "W")[-axes:]
-    lines = [f"x[{','.join(names)},C]"]
-    lines += [f"where {n} = {s}*{n}1" for n, s in zip(names, found.blocks, strict=True) if s > 1]
-    outer = [[f"o{k}_{m}" for k, s in enumerate(found.blocks) if s > 1] for m in range(modes)]
-    channel = [f"c{m}" for m in range(modes)]
-    lines += [f"where {', '.join(channel)} : C"]
     terms, parameters = [], {}
-    split = [k for k, s in enumerate(found.blocks) if s > 1]
     for number, component in enumerate(found.components):
-        name = f"core{number}"
-        places = [_places(component.pattern, found.blocks, m, outer[m]) for m in range(modes)]
-        core = ",".join(",".join([*outer[m], channel[m]]) for m in range(modes))
-        xs = "*".join(f"x[{','.join(places[m])},{channel[m]}]" for m in range(1, modes))
-        terms.append(f"{name}[{core}]*{xs}")
-        width = len(found.blocks) + 1
-        array = component.core.reshape((*found.blocks, found.shape[-1]) * modes)
-        keep = [m * width + k for m in range(modes) for k in (*split, axes)]
-        parameters[name] = array.reshape([array.shape[k] for k in keep])
-    left = [_place(0, k, "p", s, outer[0], found.blocks) for k, s in enumerate(found.blocks)]
-    lines.append(f"y[{','.join(left)},{channel[0]}] = {' + '.join(terms)}")
-    for k in split:
-        lines.append(f"where {', '.join(f'o{k}_{m}' for m in range(modes))} : {found.blocks[k]}")
-    return Spec("\n".join(lines)), parameters
-
-
-def _places(pattern: tuple, blocks: tuple[int, ...], mode: int, outer: list[str]) -> list[str]:
-    places = []
-    for k, (axis, s) in enumerate(zip(pattern, blocks, strict=True)):
-        letter = "p" if axis[mode] == axis[0] else f"q{axis[mode]}_"
-        places.append(_place(mode, k, letter, s, outer, blocks))
-    return places
-
-
-def _place(mode: int, axis: int, letter: str, count: int, outer: list[str], blocks: tuple[int, ...]) -> str:
-    """The slot of an axis: the place inside a block, behind the block where there are several."""
-    inner = f"{letter}{axis}"
-    if count == 1:
-        return inner
-    return f"(o{axis}_{mode} {inner})"
+        modes = component.core.ndim
+        layout = Layout(component.pattern, found.blocks, ((),) * modes)
+        weights: list[Weight] = [("core", tuple(range(modes)))]
+        terms.append((layout, weights, {}, str(number)))
+        core = torch.from_numpy(np.ascontiguousarray(component.core))
+        parameters |= arrays(layout, found.shape[-1], weights, [core], str(number))
+    return equation(terms), parameters

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 from torch import Tensor
 
@@ -9,44 +11,57 @@ from polyattn.catalog import get
 from polyattn.fitting.family import (
     Factors,
     Family,
+    Orders,
     Ranks,
     Settings,
+    Weight,
     decomposed,
+    letter,
     spectra_ladder,
     torch_backend,
 )
+from polyattn.fitting.leading import leading
 
 
 def rebuild(factors: Factors) -> Tensor:
-    wq, wk, wv, wo = factors
-    left = torch.einsum("dr,rfs->dfs", wq, wk)
-    return torch.einsum("dfs,sht,tb->dfhb", left, wv, wo)
+    first, *middle, last = factors
+    for factor in (*middle, last):
+        first = torch.tensordot(first, factor, dims=1)
+    return first
 
 
 def fit(core: Tensor, ranks: Ranks, settings: Settings) -> tuple[Factors, tuple[float, ...]]:
     from tensorly.decomposition import tensor_train
 
-    def decompose(target: Tensor) -> Factors:
+    def decompose(target: Tensor, _: Factors | None) -> Factors:
         with torch_backend():
-            first, second, third, last = tensor_train(target, [1, *ranks, 1])
-        return [first[0], second, third, last[..., 0]]
+            first, *middle, last = tensor_train(target, [1, *ranks, 1], svd=leading)  # pyright: ignore[reportArgumentType]
+        return [first[0], *middle, last[..., 0]]
 
     return decomposed(core, decompose, rebuild, settings)
 
 
 def _most(ranks: Ranks, shape: Ranks) -> Ranks:
     """The ranks of the unfoldings: no larger than either side, nor than a neighbouring rank times the mode between."""
-    d, f, h, b = shape
-    if len(ranks) != 3 or not all(isinstance(r, int) for r in ranks):
-        return d, min(d * f, h * b), b
-    r, s, t = ranks
-    return min(d, f * s), min(r * f, h * t, d * f, h * b), min(b, s * h)
+    limits = [min(prod(shape[: k + 1]), prod(shape[k + 1 :])) for k in range(len(shape) - 1)]
+    if len(ranks) != len(limits) or not all(isinstance(r, int) for r in ranks):
+        return tuple(limits)
+    around = (1, *ranks, 1)
+    return tuple(min(limit, around[k] * shape[k], shape[k + 1] * around[k + 2]) for k, limit in enumerate(limits))
 
 
-def _ladder(core: Tensor) -> list[Ranks]:
+def _ladder(core: Tensor, _: Orders) -> list[Ranks]:
     shape = tuple(core.shape)
-    spectra = [torch.linalg.svdvals(core.flatten(0, k).flatten(1)) for k in range(3)]
+    spectra = [torch.linalg.svdvals(core.reshape(prod(shape[:k]), -1)) for k in range(1, len(shape))]
     return [r for r in spectra_ladder(spectra) if all(a <= b for a, b in zip(r, _most(r, shape), strict=True))]
+
+
+def _weights(ranks: Ranks, degree: int) -> tuple[list[Weight], dict[str, int]]:
+    names = [f"r{m}" for m in range(1, degree + 1)]
+    middle: list[Weight] = [(f"w{letter(m, degree)}", (names[m - 2], m, names[m - 1])) for m in range(2, degree + 1)]
+    return [("wq" if degree <= 3 else "w1", (1, names[0])), *middle, ("wo", (names[-1], 0))], dict(
+        zip(names, ranks, strict=True)
+    )
 
 
 TT = Family(
@@ -55,6 +70,7 @@ TT = Family(
     _most,
     _ladder,
     lambda ranks, mean, bias, _: get("tt_nl", ranks=ranks, mean=mean, bias=bias),
+    _weights,
     rebuild,
     fit,
     (0, 1, 1, None),

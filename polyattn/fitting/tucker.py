@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,27 +12,40 @@ from polyattn.catalog import get
 from polyattn.fitting.family import (
     Factors,
     Family,
+    Orders,
     Ranks,
     Settings,
+    Weight,
     decomposed,
+    letter,
+    projected,
     spectra_ladder,
-    symmetric,
     torch_backend,
 )
+from polyattn.fitting.leading import leading
+
+WARM = 4
+"""Sweeps of HOOI from the factors of a tensor that is near."""
 
 
 def rebuild(factors: Factors) -> Tensor:
-    wq, wk, wv, core, wo = factors
-    return torch.einsum("dr,fs,ht,rstu,ub->dfhb", wq, wk, wv, core, wo)
+    *sides, core, out = factors
+    for side in sides:
+        core = torch.einsum("r...,dr->...d", core, side)  # the modes rotate: the first goes, its channels come last
+    return torch.einsum("s...,sb->...b", core, out)
 
 
 def fit(core: Tensor, ranks: Ranks, settings: Settings) -> tuple[Factors, tuple[float, ...]]:
     from tensorly.decomposition import tucker
 
-    def decompose(target: Tensor) -> Factors:
+    def decompose(target: Tensor, near: Factors | None) -> Factors:
+        options: dict[str, Any] = {"init": "svd", "n_iter_max": 50, "svd": leading}
+        if near is not None:
+            *sides, middle, out = near
+            options |= {"init": (middle, [*sides, out.T]), "n_iter_max": WARM}
         with torch_backend():
-            middle, (u, v, w, o) = tucker(target, list(ranks), init="svd", n_iter_max=50, tol=1e-10)
-        return [u, v, w, torch.as_tensor(middle), o.T]
+            middle, (*sides, out) = tucker(target, list(ranks), tol=1e-10, **options)
+        return [*sides, torch.as_tensor(middle), out.T]
 
     return decomposed(core, decompose, rebuild, settings)
 
@@ -41,15 +55,21 @@ def _most(ranks: Ranks, shape: Ranks) -> Ranks:
     limits = []
     for k, size in enumerate(shape):
         others = [r for j, r in enumerate(ranks) if j != k and isinstance(r, int)]
-        limits.append(min(size, prod(others)) if len(ranks) == 4 else size)
+        limits.append(min(size, prod(others)) if len(ranks) == len(shape) else size)
     return tuple(limits)
 
 
-def _ladder(core: Tensor) -> list[Ranks]:
-    core = symmetric(core)
-    spectra = [torch.linalg.svdvals(core.movedim(k, 0).flatten(1)) for k in range(4)]
+def _ladder(core: Tensor, orders: Orders) -> list[Ranks]:
+    core = projected(core, orders)
+    spectra = [torch.linalg.svdvals(core.movedim(k, 0).flatten(1)) for k in range(core.dim())]
     shape = tuple(core.shape)
     return [r for r in spectra_ladder(spectra) if all(a <= b for a, b in zip(r, _most(r, shape), strict=True))]
+
+
+def _weights(ranks: Ranks, degree: int) -> tuple[list[Weight], dict[str, int]]:
+    names = [f"r{m}" for m in range(1, degree + 1)]
+    sides: list[Weight] = [(f"w{letter(m, degree)}", (m, names[m - 1])) for m in range(1, degree + 1)]
+    return [*sides, ("core", (*names, "s")), ("wo", ("s", 0))], dict(zip([*names, "s"], ranks, strict=True))
 
 
 TUCKER = Family(
@@ -58,6 +78,7 @@ TUCKER = Family(
     _most,
     _ladder,
     lambda ranks, mean, bias, _: get("tucker_nl", ranks=ranks, mean=mean, bias=bias),
+    _weights,
     rebuild,
     fit,
     (0, 0, 0, None, None),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from polyattn.errors import FittingError
-from polyattn.fitting.family import Family, names_of
+from polyattn.fitting.family import Weight
 
 
 def square_root(moments: np.ndarray | Tensor, channels: int) -> Tensor:
@@ -27,15 +27,20 @@ def square_root(moments: np.ndarray | Tensor, channels: int) -> Tensor:
     return (vectors * lifted) @ vectors.T
 
 
-def unweighted(family: Family, factors: list[Tensor], root: Tensor) -> list[Tensor]:
-    """The factors of a core from those of the core weighted by a root of moments."""
-    names = names_of(family, factors)
+def weighted(core: Tensor, root: Tensor) -> Tensor:
+    """The core with a root of moments on each x's mode."""
+    for mode in range(core.dim() - 1):
+        core = (core.movedim(mode, -1) @ root).movedim(-1, mode)
+    return core.contiguous()
+
+
+def unweighted(factors: list[Tensor], weights: list[Weight], root: Tensor) -> list[Tensor]:
+    """The factors of a core from those of the weighted core."""
     found = []
-    for name, factor in zip(names, factors, strict=True):
-        axis = family.bias_axis[family.names.index(name)]
-        if axis is not None:
-            solved = torch.linalg.solve(root, factor.movedim(axis, 0).flatten(1))
-            shape = factor.movedim(axis, 0).shape
-            factor = solved.reshape(shape).movedim(0, axis)
+    for (_, slots), factor in zip(weights, factors, strict=True):
+        for axis, slot in enumerate(slots):
+            if isinstance(slot, int) and slot:  # the channels of an x
+                solved = torch.linalg.solve(root, factor.movedim(axis, 0).flatten(1))
+                factor = solved.reshape(factor.movedim(axis, 0).shape).movedim(0, axis)
         found.append(factor)
     return found

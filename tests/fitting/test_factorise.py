@@ -168,8 +168,11 @@ BAD = {
     "the core is zero": lambda c: factorise(0 * c, rank=1),
     r"found shape \(5, 5, 5\)": lambda c: factorise(c[0], rank=1),
     "unknown symmetry 'all'": lambda c: factorise(c, rank=1, symmetry="all"),
-    r"found δ\[y,x1,x2,x3\]": lambda c: factorise(
-        pa.Spec("x[N,C]; y[a,b] = x[a,d]*x[a,f]*x[a,h]*w[d,f,h,b]").channel_core(5, {"w": c}), rank=1
+    "name the sizes of positions N": lambda c: factorise(
+        pa.Spec("x[L,C]; y[a,b] = 1/L*x[a,d]*x[e,f]*x[e,h]*w[d,f,h,b]").channel_core(5, {"w": c}), rank=1
+    ),
+    r"is for key and value at NL's positions; found δ\[y,x1,x2,x3\]": lambda c: factorise(
+        pa.Spec("x[N,C]; y[a,b] = x[a,d]*x[a,f]*x[a,h]*w[d,f,h,b]").channel_core(5, {"w": c}), rank=1, symmetry="shared"
     ),
     "none of the known patterns": lambda c: factorise(np.random.default_rng(0).normal(size=(2, 2) * 4), rank=1),
     "real numbers; found complex128": lambda c: factorise(c * 1j, rank=1),

@@ -1,0 +1,95 @@
+"""How far the output of a layer can be off, from how far its core is."""
+
+from __future__ import annotations
+
+import numpy as np
+import opt_einsum
+
+from polyattn.fitting.layout import Layout
+
+MOST = 2**27
+"""Entries of an intermediate, beyond which norms of positions stand for the positions."""
+
+
+def nl_bound(delta: np.ndarray, x: np.ndarray, mean: bool) -> float:
+    """Of one sample (N, C), at NL's positions: the smaller of two unfoldings' norms, times those of x and its Gram."""
+    delta = (delta + delta.swapaxes(2, 3)) / 2
+    c, d, f, h = delta.shape
+    by_output = np.linalg.norm(delta.reshape(c, d * f * h), 2)
+    by_pair = np.linalg.norm(delta.reshape(c * d, f * h), 2)
+    if d > x.shape[1]:
+        x = np.concatenate([x, np.ones((len(x), 1))], 1)
+    gram = np.linalg.norm(x.T @ x) / (len(x) if mean else 1)
+    return float(min(by_output * np.linalg.norm(x), by_pair * np.linalg.norm(x, 2)) * gram)
+
+
+def pattern_bound(delta: np.ndarray, layout: Layout, x: np.ndarray) -> float:
+    """Of one sample (*positions, C), at any pattern.
+
+    The difference is the core's unfolding (b, all x's) applied at each output position to Z, the sum of the products of
+    x's that the pattern has there, so its norm is at most ‖Δ_(b, dfh)‖₂ ‖Z‖. ‖Z‖² is the same sum of products of inner
+    products of positions.
+    """
+    orders = layout.orders
+    delta = np.mean([delta.transpose(0, *(k + 1 for k in o)) for o in orders], axis=0)
+    largest = np.linalg.norm(delta.reshape(len(delta), -1), 2)
+    return float(largest * _norm(layout, x) * _scale(layout, x.shape))
+
+
+def output_bound(delta: np.ndarray, layout: Layout, x: np.ndarray) -> float:
+    """Of a batch of samples, whose norms add up as squares; see `Factorisation.bound`."""
+    axes = len(layout.pattern)
+    samples = x.reshape(-1, *x.shape[-axes - 1 :])
+    if layout.is_nl:
+        return float(np.linalg.norm([nl_bound(delta, s, bool(layout.powers)) for s in samples]))
+    return float(np.linalg.norm([pattern_bound(delta, layout, s) for s in samples]))
+
+
+def _scale(layout: Layout, shape: tuple[int, ...]) -> float:
+    sizes = dict(zip(layout.names, shape, strict=False))
+    return float(np.prod([float(sizes[size]) ** e for size, e in layout.powers]))
+
+
+def _norm(layout: Layout, x: np.ndarray) -> float:
+    axes = len(layout.pattern)
+    inner = [n // s for n, s in zip(x.shape, layout.blocks, strict=False)]
+    blocks = x.reshape([n for s, u in zip(layout.blocks, inner, strict=True) for n in (s, u)] + [x.shape[-1]])
+    blocks = blocks.transpose([*range(1, 2 * axes, 2), *range(0, 2 * axes, 2), 2 * axes])  # places, blocks, channel
+    copies = 1.0
+    for k in layout.pooled[0]:
+        copies *= layout.blocks[k]  # the output's blocks that its weights do not have are all alike
+    if layout.degree == 0:
+        return float(np.sqrt(copies * np.prod(inner)))
+    operands, once = [], []
+    for mode in range(1, layout.modes):
+        own = blocks.sum(tuple(axes + k for k in layout.pooled[mode] if layout.blocks[k] > 1))
+        rows = own.reshape(int(np.prod(inner)), -1)
+        places = [(k, axis[mode]) for k, axis in enumerate(layout.pattern)]
+        first = [_index(k, c, layout, 0) for k, c in places]
+        second = [_index(k, c, layout, 1) for k, c in places]
+        operands += [(rows @ rows.T).reshape(*inner, *inner), [*first, *second]]
+        once += [np.linalg.norm(rows, axis=1).reshape(inner), first]
+    free = np.prod([u for k, u in enumerate(inner) if 0 not in layout.pattern[k][1:]])  # places that no x is tied to
+    _, path = opt_einsum.contract_path(*_without_twins(operands), [], optimize="greedy")
+    if path.largest_intermediate <= MOST:
+        square = float(opt_einsum.contract(*_without_twins(operands), [], optimize="greedy"))
+        return float(np.sqrt(max(square, 0.0) * copies * free))
+    output = sorted(
+        {i for indices in once[1::2] for i in indices if i in {_index(k, 0, layout, 0) for k in range(axes)}}
+    )
+    return float(np.linalg.norm(opt_einsum.contract(*once, output)) * np.sqrt(copies * free))
+
+
+def _index(axis: int, group: int, layout: Layout, copy: int) -> int:
+    """Of a place: the output's is the same in both copies, a place that is summed over has one in each."""
+    number = (axis * layout.modes + group) * 2
+    return number if group == 0 else number + copy
+
+
+def _without_twins(operands: list) -> list:
+    """Operands of which none has an index twice: the inner product of a place with itself is a diagonal."""
+    found = []
+    for array, indices in zip(operands[::2], operands[1::2], strict=True):
+        kept = list(dict.fromkeys(indices))
+        found += [array if len(kept) == len(indices) else np.einsum(array, indices, kept), kept]
+    return found
