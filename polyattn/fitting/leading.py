@@ -33,7 +33,7 @@ def leading(matrix: Tensor, n_eigenvecs: int | None = None, **_: object) -> tupl
 
         with suppress(ArpackNoConvergence):  # as where many singular values are equal: all of them, then
             found = svds(matrix.numpy(), count, v0=np.random.default_rng(0).normal(size=least))
-            u, s, v = (torch.from_numpy(part.copy()) for part in found)
+            u, s, v = (torch.from_numpy(np.array(part)) for part in found)
             order = s.argsort(descending=True)
             return u[:, order], s[order], v[order]
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
