@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 from operator import index
 
-import torch
 from torch import Tensor, fx, nn
 
 from polyattn.algebra import Index
 from polyattn.errors import SizeError, SpecError
 from polyattn.lowering.devices import calibrated, kind
 from polyattn.lowering.emit import Emitter
-from polyattn.lowering.functions import FUNCTIONS, keep
+from polyattn.lowering.functions import FUNCTIONS, constant_result, keep
 from polyattn.lowering.module import LoweredGraph, as_function
 from polyattn.planning import CPU, Device, Graph, Leaf
 from polyattn.planning.builder import Builder
@@ -57,7 +56,7 @@ def einsum(equation: str, *operands: Tensor) -> Tensor:
     return getattr(FUNCTIONS, name)(*distinct)
 
 
-@torch.compiler.assume_constant_result
+@constant_result
 def planned_einsum(equation: str, shapes: tuple[tuple[int, ...], ...], first: tuple[int, ...], device: str) -> str:
     """The name in `FUNCTIONS` of the function that computes an einsum of the distinct tensors among its operands.
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from polyattn.algebra import Spec
 from polyattn.errors import ShardingError, SizeError
 from polyattn.lowering import FUNCTIONS, calibrated, keep, lower_sharded
+from polyattn.lowering.functions import constant_result
 from polyattn.nn.exchange import Pieces
 from polyattn.nn.function import SpecFunction, _lies_channels_first
 from polyattn.nn.planned import NOMINAL_BATCH, is_static
@@ -117,7 +118,7 @@ def _lowered(chosen: Candidate, piece: tuple[int, int], channels_first: bool) ->
     return keep(partial(type(made).forward, None))
 
 
-@torch.compiler.assume_constant_result
+@constant_result
 def planned_piece(
     spec: Spec,
     sizes: Sizes,

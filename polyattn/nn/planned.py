@@ -10,6 +10,7 @@ from torch.fx.experimental import symbolic_shapes
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
 from polyattn.lowering import calibrated, differentiable, keep, kind, plan
+from polyattn.lowering.functions import constant_result
 from polyattn.planning import Device
 
 NOMINAL_BATCH = 8
@@ -26,7 +27,7 @@ def is_static(size: int) -> bool:
     return _has_static_value is not None and _has_static_value(size)
 
 
-@torch.compiler.assume_constant_result
+@constant_result
 def planned(
     text: str,
     sizes: tuple[tuple[str, int], ...],
