@@ -12,6 +12,8 @@ step   = @printf '\n==> %s\n' '$(1)'
 export MPLBACKEND := Agg
 export HF_HUB_OFFLINE := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+# The tests start many processes: without byte code on disk each compiles torch anew, which takes it some seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
