@@ -6,17 +6,14 @@ length of the text, which is limited, as is the depth of its brackets.
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Iterator
 from fractions import Fraction
-from functools import lru_cache
-from importlib.resources import files
 from typing import Any
 
-from lark import Lark, Token, Tree
+from lark import Token, Tree
 from lark.exceptions import UnexpectedCharacters, UnexpectedToken
 
 from polyattn.errors import SpecError
+from polyattn.language.messages import bad_character, bad_token
 from polyattn.language.syntax import (
     FUNCTIONS,
     Access,
@@ -35,30 +32,11 @@ from polyattn.language.syntax import (
     Term,
     is_size_name,
 )
+from polyattn.language.tokens import grammar
 
 MAX_LENGTH = 20_000
-MAX_DEPTH = 40
 MAX_NUMBER = 300
 MAX_SLOTS = 32
-
-OPENING = {"LPAR": ("RPAR", ")"), "LSQB": ("RSQB", "]")}
-CONTINUES_BEFORE = {"SIGN", "STAR", "SLASH", "EQUAL"}
-CONTINUES_AFTER = CONTINUES_BEFORE | {"COMMA"}
-STARTS_FACTOR = {"NAME", "NUMBER", "LPAR"}
-
-HINTS = {
-    "^": "there are no powers: write the factor as often as it occurs",
-    "@": "there is no matrix product sign: write '*' and name the shared index on both sides",
-    "{": "brackets are '[' for slots and '(' for sums",
-    "}": "brackets are '[' for slots and '(' for sums",
-    '"': "a specification has no quotation marks",
-    "'": "a transposed matrix is written by exchanging its indices",
-    ".": "a decimal has digits after its point, and a name has no point",
-    "Σ": "there is no summation sign: an index that is not on the left is summed",
-    "∑": "there is no summation sign: an index that is not on the left is summed",
-    "−": "a minus sign is '-'",
-    **dict.fromkeys("×·⋅∗⊙", "a product is written with '*'"),
-}
 
 
 def parse(text: str | bytes) -> Statements:
@@ -69,20 +47,14 @@ def parse(text: str | bytes) -> Statements:
     """
     source = _as_text(text)
     try:
-        tree = _lark().parse(source)
+        tree = grammar().parse(source)
     except UnexpectedCharacters as error:
-        raise _bad_character(error, source) from None
+        raise bad_character(error, source) from None
     except UnexpectedToken as error:
-        raise _bad_token(error, source) from None
+        raise bad_token(error, source) from None
     except SpecError as error:
         raise SpecError(error.reason, source, error.line, error.column) from None
     return _Builder(source).statements(tree)
-
-
-@lru_cache(maxsize=1)
-def _lark() -> Lark:
-    grammar = files("polyattn.language").joinpath("grammar.lark").read_text(encoding="utf-8")
-    return Lark(grammar, parser="lalr", lexer="basic", postlex=_StatementEnds(), maybe_placeholders=False)
 
 
 def _as_text(text: str | bytes) -> str:
@@ -96,125 +68,6 @@ def _as_text(text: str | bytes) -> str:
     if len(text) > MAX_LENGTH:
         raise SpecError(f"the text has {len(text)} characters; a specification has at most {MAX_LENGTH}")
     return text
-
-
-class _StatementEnds:
-    """Lark's token filter: drops the newlines that do not end a statement and checks that brackets pair up."""
-
-    always_accept = ("_END",)
-
-    def process(self, stream: Iterator[Token]) -> Iterator[Token]:
-        open_brackets: list[Token] = []
-        previous: Token | None = None
-        end: Token | None = None
-        for token in stream:
-            if token.type == "_END":
-                if token == ";" or (not open_brackets and end is None):
-                    end = token
-                continue
-            if end is not None and previous is not None and _ends(end, previous, token):
-                yield end
-            end = None
-            _pair(open_brackets, token)
-            yield token
-            previous = token
-        if open_brackets:
-            last = open_brackets[-1]
-            raise _bracket_error(f"this '{last}' is never closed: '{OPENING[last.type][1]}' is missing", last)
-
-
-def _ends(end: Token, previous: Token, following: Token) -> bool:
-    return end == ";" or (previous.type not in CONTINUES_AFTER and following.type not in CONTINUES_BEFORE)
-
-
-def _pair(open_brackets: list[Token], token: Token) -> None:
-    if token.type in OPENING:
-        open_brackets.append(token)
-        if len(open_brackets) > MAX_DEPTH:
-            raise _bracket_error(f"brackets are nested more than {MAX_DEPTH} deep", token)
-    elif token.type in ("RPAR", "RSQB"):
-        if not open_brackets:
-            raise _bracket_error(f"this '{token}' closes nothing: no bracket is open", token)
-        opened = open_brackets.pop()
-        wanted, close = OPENING[opened.type]
-        if token.type != wanted:
-            where = f"line {opened.line}, column {opened.column}"
-            raise _bracket_error(f"'{close}' expected, to close the '{opened}' of {where}, but found '{token}'", token)
-
-
-def _bracket_error(reason: str, token: Token) -> SpecError:
-    return SpecError(reason, line=token.line or 1, column=token.column or 1)
-
-
-def _bad_character(error: UnexpectedCharacters, source: str) -> SpecError:
-    char = source[error.pos_in_stream]
-    name = unicodedata.name(char, f"U+{ord(char):04X}")
-    hint = HINTS.get(char)
-    if hint is None and char.isspace():
-        hint = "only spaces, tabs and line ends separate"
-    if hint is None:
-        hint = "names are ASCII letters, digits and underscores, and start with a letter"
-    return SpecError(f"unexpected character {char!r} ({name}); {hint}", source, error.line, error.column)
-
-
-def _bad_token(error: UnexpectedToken, source: str) -> SpecError:
-    token = error.token
-    at_end = token.type == "$END"
-    previous = _token_before(source, None if at_end else token.start_pos)
-    if at_end or token.type == "_END":
-        place = previous or token
-        line, column = place.line or 1, place.end_column or place.column or 1
-        found = "the end of the text" if at_end else "the end of the statement"
-    else:
-        line, column, found = token.line or 1, token.column or 1, f"'{token}'"
-    return SpecError(f"{_expectation(error, previous)}, but found {found}", source, line, column)
-
-
-def _token_before(source: str, position: int | None) -> Token | None:
-    previous = None
-    for token in _lark().lex(source):
-        if position is not None and (token.start_pos or 0) >= position:
-            break
-        previous = token
-    return previous
-
-
-def _expectation(error: UnexpectedToken, previous: Token | None) -> str:
-    expected, found = set(error.accepts or error.expected or ()), error.token.type
-    if "STAR" in expected and found in STARTS_FACTOR:
-        return "an operator is missing: '*' expected between two factors"
-    if found in ("STAR", "SLASH") and previous is not None and previous.type in ("STAR", "SLASH"):
-        return "there are no powers and no '//': one '*' or '/' between two factors, then a factor expected"
-    if expected == STARTS_FACTOR and previous is not None and previous.type in ("LSQB", "COMMA"):
-        return "an index (or, in an input, a size) or a composite slot such as '(g m)' expected"
-    if expected >= STARTS_FACTOR:
-        return "a factor expected (a number, a size, tensor[index, ...], a scalar parameter or a bracket)"
-    if expected == {"NAME"} and previous is not None and previous.type == "_WHERE":
-        return "after 'where': the name of a size, as in 'where C = G*M', or of an index, as in 'where r : R'"
-    if expected == {"NAME"}:
-        return "an index (a name that starts with a small letter) expected"
-    if expected == {"NAME", "RPAR"}:
-        return "an index or ')' expected: a composite slot such as '(g m)' has its indices separated by spaces"
-    if {"_WHERE", "NAME"} <= expected:
-        return "a statement expected (an input x[N,C], a 'where', or a definition name[index, ...] = sum)"
-    if "RSQB" in expected:
-        return "',' or ']' expected: slots are separated by commas and closed by ']'"
-    if {"EQUAL", "_END"} <= expected:
-        slots = "slots in square brackets, " if found == "LPAR" else ""
-        return f"{slots}'=' and a sum, or the end of the statement expected"
-    if "COLON" in expected:
-        return "':' and a size, as in 'where r : R', or '=' and a product, as in 'where C = G*M', expected"
-    if expected == {"NAME", "NUMBER"}:
-        return "a size expected (a name that starts with a capital, or a number)"
-    if expected == {"STAR"}:
-        return "'*' and a size expected: 'where C = G*M' splits a size, and 'where r : R' gives an index its size"
-    if "RPAR" in expected:
-        return "')' or an operator expected"
-    if "SIGN" in expected:
-        return "an operator or the end of the statement expected"
-    if "STAR" in expected:
-        return "'*' or the end of the statement expected"
-    return "the end of the statement expected after the size of an index"
 
 
 ParseTree = Any

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polyattn.errors import SpecError
-from polyattn.language.parser import MAX_DEPTH, MAX_LENGTH, MAX_SLOTS, parse
+from polyattn.language.parser import MAX_LENGTH, MAX_SLOTS, parse
 from polyattn.language.syntax import (
     Access,
     Bracket,
@@ -23,6 +23,7 @@ from polyattn.language.syntax import (
     Sum,
     Term,
 )
+from polyattn.language.tokens import MAX_DEPTH
 from polyattn.testing import respaced, specification_texts
 
 

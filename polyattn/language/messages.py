@@ -1,0 +1,98 @@
+"""What is wrong with a text that the grammar refuses: the parser's errors as sentences that say what was expected."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from lark import Token
+from lark.exceptions import UnexpectedCharacters, UnexpectedToken
+
+from polyattn.errors import SpecError
+from polyattn.language.tokens import grammar
+
+STARTS_FACTOR = {"NAME", "NUMBER", "LPAR"}
+
+HINTS = {
+    "^": "there are no powers: write the factor as often as it occurs",
+    "@": "there is no matrix product sign: write '*' and name the shared index on both sides",
+    "{": "brackets are '[' for slots and '(' for sums",
+    "}": "brackets are '[' for slots and '(' for sums",
+    '"': "a specification has no quotation marks",
+    "'": "a transposed matrix is written by exchanging its indices",
+    ".": "a decimal has digits after its point, and a name has no point",
+    "Σ": "there is no summation sign: an index that is not on the left is summed",
+    "∑": "there is no summation sign: an index that is not on the left is summed",
+    "−": "a minus sign is '-'",
+    **dict.fromkeys("×·⋅∗⊙", "a product is written with '*'"),
+}
+
+
+def bad_character(error: UnexpectedCharacters, source: str) -> SpecError:
+    char = source[error.pos_in_stream]
+    name = unicodedata.name(char, f"U+{ord(char):04X}")
+    hint = HINTS.get(char)
+    if hint is None and char.isspace():
+        hint = "only spaces, tabs and line ends separate"
+    if hint is None:
+        hint = "names are ASCII letters, digits and underscores, and start with a letter"
+    return SpecError(f"unexpected character {char!r} ({name}); {hint}", source, error.line, error.column)
+
+
+def bad_token(error: UnexpectedToken, source: str) -> SpecError:
+    token = error.token
+    at_end = token.type == "$END"
+    previous = _token_before(source, None if at_end else token.start_pos)
+    if at_end or token.type == "_END":
+        place = previous or token
+        line, column = place.line or 1, place.end_column or place.column or 1
+        found = "the end of the text" if at_end else "the end of the statement"
+    else:
+        line, column, found = token.line or 1, token.column or 1, f"'{token}'"
+    return SpecError(f"{_expectation(error, previous)}, but found {found}", source, line, column)
+
+
+def _token_before(source: str, position: int | None) -> Token | None:
+    previous = None
+    for token in grammar().lex(source):
+        if position is not None and (token.start_pos or 0) >= position:
+            break
+        previous = token
+    return previous
+
+
+def _expectation(error: UnexpectedToken, previous: Token | None) -> str:
+    expected, found = set(error.accepts or error.expected or ()), error.token.type
+    if "STAR" in expected and found in STARTS_FACTOR:
+        return "an operator is missing: '*' expected between two factors"
+    if found in ("STAR", "SLASH") and previous is not None and previous.type in ("STAR", "SLASH"):
+        return "there are no powers and no '//': one '*' or '/' between two factors, then a factor expected"
+    if expected == STARTS_FACTOR and previous is not None and previous.type in ("LSQB", "COMMA"):
+        return "an index (or, in an input, a size) or a composite slot such as '(g m)' expected"
+    if expected >= STARTS_FACTOR:
+        return "a factor expected (a number, a size, tensor[index, ...], a scalar parameter or a bracket)"
+    if expected == {"NAME"} and previous is not None and previous.type == "_WHERE":
+        return "after 'where': the name of a size, as in 'where C = G*M', or of an index, as in 'where r : R'"
+    if expected == {"NAME"}:
+        return "an index (a name that starts with a small letter) expected"
+    if expected == {"NAME", "RPAR"}:
+        return "an index or ')' expected: a composite slot such as '(g m)' has its indices separated by spaces"
+    if {"_WHERE", "NAME"} <= expected:
+        return "a statement expected (an input x[N,C], a 'where', or a definition name[index, ...] = sum)"
+    if "RSQB" in expected:
+        return "',' or ']' expected: slots are separated by commas and closed by ']'"
+    if {"EQUAL", "_END"} <= expected:
+        slots = "slots in square brackets, " if found == "LPAR" else ""
+        return f"{slots}'=' and a sum, or the end of the statement expected"
+    if "COLON" in expected:
+        return "':' and a size, as in 'where r : R', or '=' and a product, as in 'where C = G*M', expected"
+    if expected == {"NAME", "NUMBER"}:
+        return "a size expected (a name that starts with a capital, or a number)"
+    if expected == {"STAR"}:
+        return "'*' and a size expected: 'where C = G*M' splits a size, and 'where r : R' gives an index its size"
+    if "RPAR" in expected:
+        return "')' or an operator expected"
+    if "SIGN" in expected:
+        return "an operator or the end of the statement expected"
+    if "STAR" in expected:
+        return "'*' or the end of the statement expected"
+    return "the end of the statement expected after the size of an index"
