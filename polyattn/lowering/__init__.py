@@ -6,7 +6,7 @@ any batch, and refuses other sizes; its code is readable, and no name of a speci
 planner needs to know of this machine, and the timing of candidates on it, are here too, since they need torch.
 """
 
-from polyattn.lowering.devices import calibrate, calibrated, kind
+from polyattn.lowering.devices import calibrate, calibrated, kind, version
 from polyattn.lowering.einsum import einsum
 from polyattn.lowering.functions import FUNCTIONS, keep
 from polyattn.lowering.lower import argument_names, lower, lower_backward, lower_with_kept
@@ -31,4 +31,5 @@ __all__ = [
     "lower_with_kept",
     "plan",
     "training_function",
+    "version",
 ]

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -44,6 +45,15 @@ def calibrated(device: str = "cpu") -> Device:
     if device not in DEVICES:
         raise SizeError(f"unknown device {device!r}; there are {', '.join(DEVICES)}, or give a Device")
     return _calibrated(device, torch.get_num_threads(), os.environ.get("POLYATTN_DEVICES"))
+
+
+_made = count()
+_newest = 0
+
+
+def version() -> tuple[int, int]:
+    """What the calibrations in use depend on, at little cost: the number of threads, and a number for the last one."""
+    return torch.get_num_threads(), _newest
 
 
 @cache
@@ -83,6 +93,8 @@ def calibrate(device: str = "cpu", *, seconds: float = 4.0) -> Device:
         os.replace(name, where)
     except OSError as error:
         raise PolyattnError(f"the calibration could not be kept in {where}: {error}") from error
+    global _newest
+    _newest = next(_made) + 1
     _stored.cache_clear()
     _calibrated.cache_clear()
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +78,7 @@ class Attention(nn.Module):
         self.alpha = nn.Parameter(torch.empty((), device=device, dtype=dtype)) if residual else None
         self.beta = nn.Parameter(torch.empty((), device=device, dtype=dtype)) if residual else None
         self._initial = (alpha, beta)
-        (self._input,) = self.spec.inputs
+        self._named = tuple(attribute for _, attribute in self._attributes)
         self._function = SpecFunction(self.spec, self.sizes, objective)
         self.reset_parameters(generator)
 
@@ -100,17 +101,20 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, *spatial) to the same shape."""
         y = self.attend(x)
-        alpha, beta = self.alpha, self.beta
-        return y if alpha is None or beta is None else alpha * x + beta * y
+        alpha, beta = self._held("alpha", "beta")
+        return y if alpha is None or beta is None else torch.addcmul(alpha * x, beta, y)
 
     def attend(self, x: Tensor) -> Tensor:
         """What the specification says of the input, without the residual."""
         self._check(x)
         axes = len(self.position_sizes)
-        tensors = {name: getattr(self, attribute) for name, attribute in self._attributes}
-        tensors[self._input] = positions_first(x, axes)
-        y = self._function(tensors)
+        y = self._function.apply(positions_first(x, axes), *self._held(*self._named))
         return channels_first(y, x, axes)
+
+    def _held(self, *attributes: str) -> list[Any]:
+        """Parameters by their attributes, past `nn.Module.__getattr__`, which takes several times as long."""
+        held = {} if torch.compiler.is_compiling() else self._parameters
+        return [held[a] if a in held else getattr(self, a) for a in attributes]
 
     def extra_repr(self) -> str:
         definitions = "; ".join(map(str, self.spec.statements.definitions))
@@ -120,18 +124,18 @@ class Attention(nn.Module):
         return [(name, getattr(self, attribute)) for name, attribute in self._attributes]
 
     def _check(self, x: Tensor) -> None:
-        positions = len(self.position_sizes)
-        if x.dim() < 3 or (positions > 1 and x.dim() != positions + 2):
+        positions, shape = len(self.position_sizes), x.shape
+        if len(shape) < 3 or (positions > 1 and len(shape) != positions + 2):
             wanted = "(B, C, ...)" if positions == 1 else f"(B, C, {', '.join(self.position_sizes)})"
-            raise SizeError(f"the input must have the shape {wanted}, not {tuple(x.shape)}")
-        if x.shape[1] != self.channels:
+            raise SizeError(f"the input must have the shape {wanted}, not {tuple(shape)}")
+        if shape[1] != self.channels:
             raise SizeError(
-                f"the layer has {self.channels} channels, but the input of shape {tuple(x.shape)} has {x.shape[1]}"
+                f"the layer has {self.channels} channels, but the input of shape {tuple(shape)} has {shape[1]}"
             )
         if not x.is_floating_point():
             raise SizeError(f"the input must be of a floating dtype, not {x.dtype}")
-        if not all(x.shape[2:]):
-            raise SizeError(f"the input has no positions: its shape is {tuple(x.shape)}")
+        if not all(shape[2:]):
+            raise SizeError(f"the input has no positions: its shape is {tuple(shape)}")
 
 
 def _attribute(name: str) -> str:
@@ -142,6 +146,6 @@ def _attribute(name: str) -> str:
 
 ATTRIBUTES = {
     *("alpha", "beta", "spec", "channels", "sizes", "objective", "channel_size", "position_sizes", "training"),
-    *("_attributes", "_input", "_function", "_initial"),
+    *("_attributes", "_named", "_function", "_initial"),
 }
 """What `Attention` has besides its class's attributes."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from operator import index
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from polyattn.algebra import Spec
-from polyattn.lowering import FUNCTIONS
+from polyattn.lowering import FUNCTIONS, version
 from polyattn.nn.planned import NOMINAL_BATCH, is_static, planned
 
 
@@ -33,6 +34,8 @@ class SpecFunction:
         self.sizes = tuple((name, size) for name, size in (sizes or {}).items() if name in spec.sizes.names)
         self.position_sizes = tuple(size for shape in spec.inputs.values() for size in shape)
         self.inputs, self.parameters = tuple(spec.inputs), tuple(spec.parameters)
+        self._names = (*self.inputs, *self.parameters)
+        self._made: dict[Hashable, Callable[..., Tensor]] = {}
 
     def __call__(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """The output (B, *axes) for inputs (B, *axes) and parameters.
@@ -40,8 +43,30 @@ class SpecFunction:
         Raises:
             SizeError: a tensor's shape contradicts another one's or the given sizes.
         """
-        inputs = [tensors[name] for name in self.inputs]
-        parameters = [tensors[name] for name in self.parameters]
+        return self.apply(*[tensors[name] for name in self._names])
+
+    def apply(self, *tensors: Tensor) -> Tensor:
+        """The same for the inputs and then the parameters, each in the order of the specification.
+
+        A shape that came before finds its function here; what it is looked up by is all that a plan depends on.
+        """
+        if torch.compiler.is_compiling():
+            return self._planned(tensors)(*tensors)
+        inputs = tensors[: len(self.inputs)]
+        shapes = tuple([x.shape for x in inputs])
+        try:
+            key = (shapes, _lies_channels_first(inputs[0]), self._differentiates(tensors), inputs[0].device, version())
+            function = self._made.get(key)
+        except TypeError:  # lengths that are symbols
+            return self._planned(tensors)(*tensors)
+        if function is None:
+            function = self._planned(tensors)
+            if all(type(n) is int for shape in shapes for n in shape):  # and not what a tracer puts in their place
+                self._made[key] = function
+        return function(*tensors)
+
+    def _planned(self, tensors: Sequence[Tensor]) -> Callable[..., Tensor]:
+        inputs = tensors[: len(self.inputs)]
         batch = inputs[0].shape[0]
         name = planned(
             self.text,
@@ -49,23 +74,25 @@ class SpecFunction:
             self.position_sizes,
             tuple(index(n) for x in inputs for n in x.shape[1:]),  # numbers, also where a compiler has symbols
             batch if is_static(batch) else NOMINAL_BATCH,
-            self._objective_for(*inputs, *parameters),
+            "forward" if self.objective == "training" and not self._differentiates(tensors) else self.objective,
             inputs[0].device.type,
             _lies_channels_first(inputs[0]),
         )
-        return getattr(FUNCTIONS, name)(*inputs, *parameters)
+        return getattr(FUNCTIONS, name)
 
-    def _objective_for(self, *tensors: Tensor) -> str:
-        """A backward pass is planned only where one can follow."""
-        if self.objective == "training" and not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)):
-            return "forward"
-        return self.objective
+    def _differentiates(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether a backward pass can follow; only then one is planned."""
+        return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the functions, which are made again where they are needed."""
+        return {**self.__dict__, "_made": {}}
 
 
 def _lies_channels_first(x: Tensor) -> bool:
     """Whether a tensor (B, *positions, C) is a view of one that lies in memory as (B, C, *positions)."""
-    first = False
+    first, strides = False, x.stride()
     # A compiler with symbolic strides decides at `if`, where it would otherwise pass a symbol on.
-    if x.dim() > 2 and x.stride(-1) > x.stride(1):
+    if len(strides) > 2 and strides[-1] > strides[1]:
         first = True
     return first

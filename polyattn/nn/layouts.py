@@ -20,6 +20,8 @@ def channels_first(y: Tensor, like: Tensor, axes: int) -> Tensor:
     """The way back, to (B, C, *spatial) with the spatial axes of `like`. A view."""
     if axes > 1:
         return y.movedim(-1, 1)
+    if not torch.compiler.is_compiling():
+        return y.transpose(1, 2).view(*y.shape[::2], *like.shape[2:])
     spatial = tuple(index(length) for length in like.shape[2:])  # numbers, also where a compiler has symbols
     return y.transpose(1, 2).unflatten(2, spatial)
 

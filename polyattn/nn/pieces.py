@@ -177,6 +177,10 @@ class PieceFunction:
                 raise SizeError(f"size {name} is {number} for this layer, but {length} in the input")
         return tuple(sorted(known.items())), counts
 
+    def apply(self, *tensors: Tensor) -> Tensor:
+        """The same for the inputs and then the parameters, each in the order of the specification."""
+        return self(dict(zip((*self.inputs, *self.parameters), tensors, strict=True)))
+
     def __call__(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """The output's piece (or the whole output, where it has no positions) for pieces of the inputs.
 
