@@ -8,9 +8,9 @@ and of the ways below the cheapest is taken:
 - as it is;
 - rows or columns that are torn apart are batches instead, over which the other operand is broadcast;
 - summed indices that are torn apart are batches instead, and are summed after the product;
-- where a summed index s is followed in memory by an index v that the other operand lacks, the other operand is filled
-  up to the matrix over (s v) that is zero where the two v's differ (P becomes P ⊗ I), or, where v is summed too, all
-  pairs of v's are computed and the diagonal is kept. That multiplies by zeros, and copies nothing.
+- where a summed index s is followed in memory by a short index v that the other operand lacks, the other operand is
+  filled up to the matrix over (s v) that is zero where the two v's differ (P becomes P ⊗ I), or, where v is summed too,
+  all pairs of v's are computed and the diagonal is kept. That multiplies by zeros, and copies nothing.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ TILE = 8
 """The side at which a matrix product reaches half of its rate."""
 SLOW = 1.3
 """How much longer a matrix product takes that reads its larger operand across the way that it lies in memory."""
-LARGEST_FILLED = 2048
-"""The longest side of a matrix that is filled up with zeros."""
+LARGEST_IDENTITY = 8
+"""The longest side of an identity that a matrix is filled up with. Up to it, multiplying by the zeros took less time
+than any way that copies the large operand; at 16 it took up to twice as long (`benchmarks/filling.py`)."""
 
 
 @dataclass(frozen=True)
@@ -256,6 +257,8 @@ def _tied(first: Product, big: Side, length: Length) -> Iterator[Product]:
     last = big.memory[-1]
     if last.size == BATCH:
         return  # its length is whatever comes
+    if length(last) > LARGEST_IDENTITY:
+        return
     copy = Index(1 + max(i.id for i in (*first.left.memory, *first.right.memory)), last.size)
     way = first if big is first.left else turned(first)
     before = way.left.memory[-2]
@@ -263,20 +266,18 @@ def _tied(first: Product, big: Side, length: Length) -> Iterator[Product]:
         inner = (*(i for i in way.inner if i != before), before, last)
         rows = tuple(i for i in way.rows if i != last)
         filled = replace(way, rows=rows, inner=inner, columns=(*way.columns, copy), tied=(last, copy))
-        if entries(filled.inner, length) <= LARGEST_FILLED:
-            yield filled
-            torn = _torn_rows(filled)
-            if torn is not None:
-                yield torn
+        yield filled
+        torn = _torn_rows(filled)
+        if torn is not None:
+            yield torn
     elif last in way.inner and before in way.rows and len(way.inner) > 1 and _ends(way.right, way.columns, last):
         inner = tuple(i for i in way.inner if i != last)
         rows, columns = (*way.rows, last), (*way.columns, copy)
         traced = replace(way, rows=rows, inner=inner, columns=columns, tied=(last, copy))
-        if entries(rows, length) * entries(columns, length) <= LARGEST_FILLED**2:
-            yield traced
-            torn = _torn_inner(traced)
-            if torn is not None:
-                yield torn
+        yield traced
+        torn = _torn_inner(traced)
+        if torn is not None:
+            yield torn
 
 
 def _ends(side: Side, group: Indices, last: Index) -> bool:

@@ -11,6 +11,7 @@ from polyattn import Spec, catalog, lower, plan
 from polyattn.lowering import emit
 from polyattn.lowering.lower import _lower, _lower_backward
 from polyattn.lowering.products import ways
+from polyattn.study.counted import counted
 from polyattn.testing import size_assignments, specification_texts
 from tests.lowering.test_lowering import arguments, reference
 
@@ -83,3 +84,13 @@ def test_a_channels_first_map_is_not_copied(name: str):
         graph(x, *weights)
     copied = [e.input_shapes for e in profile.events() if e.name == "aten::copy_"]
     assert not [shapes for shapes in copied if any(torch.Size(s).numel() >= x.numel() for s in shapes)], copied
+
+
+@pytest.mark.parametrize(("inside", "filled"), [(4, True), (16, False)])
+def test_only_a_tiny_identity_is_multiplied_out(inside: int, filled: bool):
+    """P_s ⊗ I: with 4 columns in a block the zeros are multiplied, with 16 no product is filled up."""
+    sizes = {"H": 7 * inside, "W": 7 * inside, "S": 7, "C": 16, "G": 4, "K": 4, "B": 2}
+    made = plan(catalog.ba_transform_block(), sizes)
+    matrix = counted(made).macs
+    assert (matrix > made.macs) == filled
+    assert matrix <= 2.6 * made.macs
