@@ -19,6 +19,7 @@ from torch import fx
 from polyattn.algebra import Index
 from polyattn.lowering.patterns import Fusion
 from polyattn.lowering.products import Indices, Product, choose, plain, turned
+from polyattn.lowering.pullbacks import ELEMENTWISE, L1_EPSILON, PULLBACKS
 from polyattn.lowering.shapes import as_float
 from polyattn.lowering.writer import Writer, has_batch
 from polyattn.planning import (
@@ -31,11 +32,9 @@ from polyattn.planning import (
     Identity,
     Leaf,
     Operand,
+    Pullback,
 )
 from polyattn.planning.steps import ONE, Node, is_matrix_product, numel
-
-L1_EPSILON = 1e-12
-"""`normalize` divides by the larger of the L1 norm and this, in the tensor's own precision."""
 
 
 @dataclass
@@ -70,6 +69,8 @@ class Emitter(Writer):
 
     def node(self, number: int, node: Node) -> fx.Node:
         self.memory[number] = node.output
+        if isinstance(node, Apply | Pullback) and node.function in ELEMENTWISE:
+            self.memory[number] = self.memory_of_elementwise(node)
         if number in self.fusions:
             return self.fused(number, node, self.fusions[number])
         if isinstance(node, Contract):
@@ -78,6 +79,8 @@ class Emitter(Writer):
             return self.add(number, node)
         if isinstance(node, Apply):
             return self.apply(node)
+        if isinstance(node, Pullback):
+            return self.pullback(node)
         if isinstance(node, Identity):
             return self.method("to", self.call(torch.eye, self.size(node.output[0])), self.reference)
         assert isinstance(node, Constant)
@@ -177,7 +180,7 @@ class Emitter(Writer):
         self.memory[number] = way.order
         return self.matmul(way, node.coefficient, node.output)
 
-    def memory_of_elementwise(self, node: Contract | Add) -> Indices:
+    def memory_of_elementwise(self, node: Node) -> Indices:
         """Where an operand has the shape of the result, the result lies in memory as the operand does."""
         for operand in node.operands:
             if set(operand.indices) == set(node.output) and operand.value in self.memory:
@@ -312,6 +315,13 @@ class Emitter(Writer):
         if node.function == "max":
             return self.method("amax", value, axes)
         return self.call({"relu": torch.relu, "sigmoid": torch.sigmoid}[node.function], value)
+
+    def pullback(self, node: Pullback) -> fx.Node:
+        """A function's vector-Jacobian product; the gradient is of length 1 along axes that it lacks."""
+        gradient, read = (self.spread(o, node.output) for o in node.operands)
+        if node.function in ELEMENTWISE:
+            return self.call(PULLBACKS[node.function], gradient, read)
+        return self.call(PULLBACKS[node.function], gradient, read, tuple(map(node.output.index, node.over)))
 
     def softmax(self, value: fx.Node, axes: tuple[int, ...], rank: int) -> fx.Node:
         if len(axes) == 1:

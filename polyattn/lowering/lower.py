@@ -74,10 +74,10 @@ def lower_backward(
     gradients of the inputs and parameters as a tuple, None for those that the output does not depend on.
 
     Raises:
-        SizeError: the plan has no planned backward pass: its objective is not "training", or it applies functions.
+        SizeError: the plan has no planned backward pass: its objective is not "training", or autograd's takes less.
     """
     if _checked(plan).backward is None:
-        raise SizeError("this plan has no planned backward pass: plan with objective='training', without functions")
+        raise SizeError("this plan has no planned backward pass: plan with objective='training'")
     return _lower_backward(plan, channels_first, as_choice(kernels, device))
 
 

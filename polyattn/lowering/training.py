@@ -16,8 +16,9 @@ from torch.autograd import forward_ad
 
 from polyattn.lowering.devices import calibrated, kind
 from polyattn.lowering.lower import lower, lower_backward, lower_with_kept
+from polyattn.lowering.matching import as_choice, fusions
 from polyattn.lowering.module import as_function
-from polyattn.planning import Device, Plan
+from polyattn.planning import Apply, Device, Plan
 
 FEWER = 0.98
 """The share of autograd's multiply-accumulates from which on a planned backward pass counts as cheaper."""
@@ -36,7 +37,7 @@ def differentiable(
         plan: for any objective.
         channels_first, kernels, device: see `lower`.
     """
-    if backward_pays(plan, calibrated(kind(device))):
+    if backward_pays(plan, calibrated(kind(device))) and not _fuses_functions(plan, kernels, device):
         return training_function(plan, channels_first=channels_first, kernels=kernels, device=device)
     return as_function(lower(plan, channels_first=channels_first, kernels=kernels, device=device))
 
@@ -53,6 +54,15 @@ def backward_pays(plan: Plan, device: Device) -> bool:
         return True
     seconds = device.seconds(plan.graph) + device.seconds(plan.backward.graph)
     return CALLS * device.step_seconds * len(plan.backward_steps) <= NEGLIGIBLE * seconds
+
+
+def _fuses_functions(plan: Plan, kernels: str | Sequence[str], device: str) -> bool:
+    """Whether fused kernels would make functions of the forward pass, which have backward passes of their own.
+
+    A planned backward pass would keep the functions' results instead, which those kernels never write.
+    """
+    fused = fusions(plan.graph, frozenset(), as_choice(kernels, device)).values()
+    return any(isinstance(plan.nodes[k], Apply) for fusion in fused for k in fusion.absorbed)
 
 
 def training_function(

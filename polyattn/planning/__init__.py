@@ -11,7 +11,18 @@ from polyattn.planning.costs import CPU, DEVICES, Device
 from polyattn.planning.graph import Graph, Step
 from polyattn.planning.plan import Plan
 from polyattn.planning.sharding import Link, Sharded, shard
-from polyattn.planning.steps import BATCH, Add, Apply, Coefficient, Constant, Contract, Identity, Leaf, Operand
+from polyattn.planning.steps import (
+    BATCH,
+    Add,
+    Apply,
+    Coefficient,
+    Constant,
+    Contract,
+    Identity,
+    Leaf,
+    Operand,
+    Pullback,
+)
 
 __all__ = [
     "BATCH",
@@ -31,6 +42,7 @@ __all__ = [
     "Link",
     "Operand",
     "Plan",
+    "Pullback",
     "Question",
     "Sharded",
     "Step",

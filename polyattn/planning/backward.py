@@ -4,6 +4,9 @@ The vector-Jacobian product of a contraction with respect to one operand is a co
 backward graph is built from the same nodes as the forward one, and with the same sharing: equal values are made once,
 and contributions to one tensor that share a factor are added before it is applied. For the Gram form of a layer that
 turns X*S + X*transposed(S) into X*(S + transposed(S)), one product where autograd takes two.
+
+Functions are opaque: each has a vector-Jacobian product of its own, a step that reads the function's result or its
+argument, whichever is less to keep.
 """
 
 from __future__ import annotations
@@ -14,10 +17,22 @@ from itertools import count
 
 from polyattn.algebra import Index
 from polyattn.algebra.monomial import size_product
-from polyattn.errors import NotPolynomialError
 from polyattn.planning.builder import Builder
 from polyattn.planning.graph import Graph
-from polyattn.planning.steps import ONE, Add, Apply, Coefficient, Contract, Leaf, Operand, loop_indices, numel
+from polyattn.planning.steps import (
+    ARGUMENT,
+    NEEDS,
+    ONE,
+    Add,
+    Apply,
+    Coefficient,
+    Contract,
+    Leaf,
+    Operand,
+    Pullback,
+    loop_indices,
+    numel,
+)
 
 
 @dataclass(frozen=True)
@@ -52,9 +67,6 @@ def differentiate(
         wanted: the leaves to differentiate by.
         seed: the name of the gradient of the output.
         recomputed: forward values that are computed again instead of kept.
-
-    Raises:
-        NotPolynomialError: the graph applies functions.
     """
     return _Reverse(forward, names, seed, frozenset(recomputed)).run(wanted)
 
@@ -71,8 +83,6 @@ class _Reverse:
     kept: set[int] = field(default_factory=set)
 
     def run(self, wanted: Sequence[str]) -> Backward:
-        if any(isinstance(n, Apply) for n in self.forward.nodes):
-            raise NotPolynomialError("a graph with functions has no polynomial backward pass")
         used = [i.id for n in self.forward.nodes for i in (*n.output, *loop_indices(n))]
         self.builder = Builder(self.forward.known, fresh=count(min([-1, *used]) - 1, -1))
         (output,) = self.forward.outputs
@@ -110,6 +120,8 @@ class _Reverse:
                     self.give_product(node, total, node.operands[mine], node.operands[other])
         elif isinstance(node, Contract):
             self.give_single(node, total)
+        elif isinstance(node, Apply):
+            self.give_argument(k, node, total)
         elif isinstance(node, Add):
             for operand, scale in zip(node.operands, node.coefficients, strict=True):
                 if operand.value in needed:
@@ -159,6 +171,13 @@ class _Reverse:
             gradient = self.builder.contract((both, eye), output)
             distinct.append(twin)
         self.give(Operand(operand.value, tuple(distinct)), gradient, node.coefficient)
+
+    def give_argument(self, k: int, node: Apply, total: Operand) -> None:
+        (operand,) = node.operands
+        read = operand if NEEDS[node.function] == ARGUMENT else Operand(k, node.output)
+        read = Operand(self.value(read.value).value, read.indices)
+        made = Pullback(node.function, node.over, (total, read), operand.indices)
+        self.give(operand, Operand(self.builder.add(made), operand.indices), ONE)
 
     def restricted(self, operand: Operand, indices: Sequence[Index]) -> Operand:
         """The operand summed over the indices that are not given."""

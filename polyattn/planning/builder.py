@@ -6,6 +6,7 @@ that sums the positions it divides by where there is one; terms of a sum that sh
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -24,6 +25,7 @@ from polyattn.planning.steps import (
     Leaf,
     Node,
     Operand,
+    Pullback,
     Sizes,
     numel,
 )
@@ -242,14 +244,37 @@ class Builder:
         return (b, a) if b.value < a.value else (a, b)
 
     def _factored(self, terms: list[tuple[Operand, Coefficient]]) -> list[tuple[Operand, Coefficient]]:
-        """Replace A*P + A*Q by A*(P + Q) as long as two terms share a factor."""
-        for first in range(len(terms)):
-            for second in range(first + 1, len(terms)):
-                merged = self._common_factor(terms[first], terms[second])
+        """Replace A*P + A*Q by A*(P + Q) as long as two terms share a factor.
+
+        What two terms became goes before all others, and is tried first; only terms that share a value are compared.
+        """
+        left = dict(enumerate(terms))
+        readers: dict[int, set[int]] = {}
+        for number, term in left.items():
+            for value in self._factors(term):
+                readers.setdefault(value, set()).add(number)
+        open_, fresh = deque(left), count(-1, -1)
+        while open_:
+            first = open_.popleft()
+            if first not in left:
+                continue
+            sharing = {n for value in self._factors(left[first]) for n in readers[value] if n > first and n in left}
+            for second in sorted(sharing):
+                merged = self._common_factor(left[first], left[second])
                 if merged is not None:
-                    rest = [t for k, t in enumerate(terms) if k not in (first, second)]
-                    return self._factored([merged, *rest])
-        return terms
+                    del left[first], left[second]
+                    new = next(fresh)
+                    left[new] = merged
+                    for value in self._factors(merged):
+                        readers.setdefault(value, set()).add(new)
+                    open_.appendleft(new)
+                    break
+        return [left[number] for number in sorted(left)]
+
+    def _factors(self, term: tuple[Operand, Coefficient]) -> set[int]:
+        """The values that a term is a product of; none if it is no product of two."""
+        node = self.nodes[term[0].value]
+        return {o.value for o in node.operands} if isinstance(node, Contract) and len(node.operands) == 2 else set()
 
     def _common_factor(
         self, one: tuple[Operand, Coefficient], two: tuple[Operand, Coefficient]
@@ -257,8 +282,6 @@ class Builder:
         """A * (P + Q) for two terms A*P and A*Q of equal shape, where P and Q are smaller than the terms."""
         a, b = self.nodes[one[0].value], self.nodes[two[0].value]
         if not (isinstance(a, Contract) and isinstance(b, Contract)) or not len(a.operands) == len(b.operands) == 2:
-            return None
-        if {o.value for o in a.operands}.isdisjoint(o.value for o in b.operands):
             return None
         if set(one[0].indices) != set(two[0].indices) or not a.summed:
             return None
@@ -337,6 +360,6 @@ def _nameless(node: Node) -> tuple[object, dict[Index, int]]:
         output = frozenset(numbers[i] for i in node.output)
     elif isinstance(node, Add):
         extra = node.coefficients
-    elif isinstance(node, Apply):
+    elif isinstance(node, Apply | Pullback):
         extra = (node.function, move(node.over))
     return (type(node), operands, extra, output), numbers

@@ -15,7 +15,7 @@ from polyattn.planning.expanded import contract_monomials
 from polyattn.planning.graph import Graph
 from polyattn.planning.orders import written_order
 from polyattn.planning.plan import Plan
-from polyattn.planning.steps import BATCH, Apply
+from polyattn.planning.steps import BATCH
 from polyattn.planning.trees import ranked_orders
 from polyattn.planning.written import follow_definitions
 
@@ -120,9 +120,12 @@ def ranked_plans(asked: Question, most: int) -> tuple[Plan, ...]:
 
 def _for_training(plans: list[Plan], written: Plan, asked: Question, most: int) -> list[Plan]:
     """The cheapest few plans and the author's with their backward passes, cheapest in both together first."""
-    chosen = {p.graph: p for p in (*plans[:most], written)}
-    trained = [with_backward(p) for p in chosen.values()]
-    allowed = min(p.training_macs for p in trained if p.graph == written.graph)
+    own = with_backward(written)
+    if own.training_macs > written.training_macs:
+        own = written  # autograd's backward pass takes less
+    chosen = {p.graph: p for p in plans[:most] if p.graph != written.graph}
+    trained = [own, *map(with_backward, chosen.values())]
+    allowed = own.training_macs
     return sorted(
         (p for p in trained if p.training_macs <= allowed),
         key=lambda p: (asked.price(p), p.peak_bytes + p.kept_bytes),
@@ -162,8 +165,6 @@ def _all_candidates(spec: Spec, sizes: dict[str, int]) -> Iterator[tuple[str, Gr
 
 def with_backward(plan: Plan) -> Plan:
     """The plan with its backward pass, keeping every forward value that it reads."""
-    if any(isinstance(n, Apply) for n in plan.graph.nodes):
-        return plan
     seed = "dy"
     while seed in (*plan.spec.inputs, *plan.spec.parameters, plan.spec.output):
         seed += "_"

@@ -18,6 +18,7 @@ from polyattn.planning.steps import (
     Leaf,
     Node,
     Operand,
+    Pullback,
     loop_indices,
     materialises_product,
     multiplies,
@@ -38,7 +39,7 @@ class Step:
 
     Attributes:
         name: of the value that it makes.
-        operation: "contract", "sum", "scale", "add", a function's name, ...
+        operation: "contract", "sum", "scale", "add", a function's name, with ' for its vector-Jacobian product, ...
         equation: in einsum letters, with the tensors' or earlier steps' names; b is the batch.
         shape: of the value.
         macs: multiply-accumulates (products of two tensors' entries; adding and scaling count none).
@@ -186,6 +187,8 @@ def symbol(size: str) -> sympy.Expr:
 def _operation(node: Node) -> str:
     if isinstance(node, Apply):
         return node.function
+    if isinstance(node, Pullback):
+        return f"{node.function}'"
     if isinstance(node, Add):
         return "add" if len(node.operands) > 1 else "permute"
     if isinstance(node, Identity):
@@ -216,9 +219,9 @@ def _equation(node: Node, names: Sequence[str]) -> str:
         text = " * ".join(([] if node.coefficient.is_one else [str(node.coefficient)]) + parts)
     elif isinstance(node, Add):
         text = " + ".join(p if c.is_one else f"{c}*{p}" for p, c in zip(parts, node.coefficients, strict=True))
-    elif isinstance(node, Apply):
+    elif isinstance(node, Apply | Pullback):
         over = f"[{','.join(letters[i] for i in node.over)}]" if node.over else ""
-        text = f"{node.function}{over}({parts[0]})"
+        text = f"{_operation(node)}{over}({', '.join(parts)})"
     else:
         text = "1" if isinstance(node, Constant) else access("I", node.output)
     return f"[{','.join(letters[i] for i in node.output)}] = {text}"

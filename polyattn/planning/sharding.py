@@ -21,7 +21,7 @@ from functools import cached_property
 from polyattn.algebra import Index
 from polyattn.errors import ShardingError
 from polyattn.planning.graph import ITEMSIZE, Graph, Step
-from polyattn.planning.steps import Add, Apply, Constant, Contract, Identity, Leaf, Node, Operand, numel
+from polyattn.planning.steps import Add, Apply, Constant, Contract, Identity, Leaf, Node, Operand, Pullback, numel
 
 LOCAL = "@local"
 """At the end of a size's name: how many of it one piece has. No size of a specification can be called so."""
@@ -205,6 +205,7 @@ class _Walk:
             return self.leaf(node)
         if isinstance(node, Identity | Constant):
             return node, WHOLE
+        assert not isinstance(node, Pullback), "backward passes are not cut; autograd goes through the pieces"
         split = self.split_index(k, node)
         states = [self.states[o.value] for o in node.operands]
         if isinstance(node, Apply) or split is not None:

@@ -127,7 +127,33 @@ class Apply:
     output: tuple[Index, ...]
 
 
-Node = Leaf | Identity | Constant | Contract | Add | Apply
+@dataclass(frozen=True)
+class Pullback:
+    """The vector-Jacobian product of a function: of its result's gradient and of what `NEEDS` says.
+
+    The gradient may lack indices of the result, along which it is constant; the output has the argument's axes.
+    """
+
+    function: str
+    over: tuple[Index, ...]
+    operands: tuple[Operand, ...]
+    output: tuple[Index, ...]
+
+
+ARGUMENT, RESULT = "argument", "result"
+NEEDS: Mapping[str, str] = {
+    "softmax": RESULT,
+    "sigmoid": RESULT,
+    "relu": RESULT,
+    "normalize": ARGUMENT,
+    "max": ARGUMENT,
+}
+"""What the vector-Jacobian product of each function of the language reads, besides the gradient of its result.
+
+The result where it does: it is mostly an operand of the next product, and kept for that one in any case.
+"""
+
+Node = Leaf | Identity | Constant | Contract | Add | Apply | Pullback
 
 
 def length(index: Index, sizes: Sizes) -> int:

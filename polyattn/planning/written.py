@@ -6,6 +6,7 @@ given: the author's (`written_order`), or the cheapest for that product by itsel
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import count
@@ -77,15 +78,16 @@ class _Writer:
         number, powers = scale.number * (-1 if term.negative else 1), scale.powers
         operands: list[Operand] = []
         written: list[Index] = list(over)
-        for position, (factor, divide) in enumerate(zip(term.factors, term.divides, strict=True)):
+        own = [frozenset(_indices(f, letters)) for f in term.factors]
+        uses = Counter(i for indices in own for i in indices)
+        for factor, divide, indices in zip(term.factors, term.divides, own, strict=True):
             if isinstance(factor, Number):
                 number = number / factor.value if divide else number * factor.value
             elif isinstance(factor, SizeRef):
                 extra, more = size_product(self.spec.sizes.atoms(factor.size), -1 if divide else 1)
                 number, powers = number * extra, multiply_powers(powers, more)
             elif isinstance(factor, Bracket):
-                around = {i for n, f in enumerate(term.factors) if n != position for i in _indices(f, letters)}
-                around |= {*keep, *over}
+                around = {i for i in indices if uses[i] > 1 or i in keep or i in over}
                 operands.append(self._sum(factor.body, frozenset(around), letters))
                 written += [i for i in _indices(factor, letters) if i in around]
             else:

@@ -19,6 +19,7 @@ from torch import fx
 from torch.fx.node import map_arg
 
 from polyattn.errors import NotPolynomialError, ProofError, SizeError
+from polyattn.lowering.pullbacks import PULLBACKS
 from polyattn.lowering.shapes import expect_shape
 from polyattn.proving.evaluation import Arithmetic
 
@@ -222,7 +223,8 @@ METHODS: Mapping[Any, Callable[..., Any]] = {
     "new_zeros": _Run.new_zeros,
 }
 OPAQUE = frozenset({"softmax", "relu", "sigmoid", "abs", "div", "clamp_min", "amax"})
-"""The operations that the language's functions are made of."""
+OPAQUE |= {f.__name__ for f in PULLBACKS.values()}
+"""The operations that the language's functions, and their vector-Jacobian products, are made of."""
 
 
 def _array(value: Any) -> np.ndarray:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from polyattn.errors import ProofError
+from polyattn.lowering.pullbacks import L1_EPSILON
 from polyattn.lowering.shapes import expect_shape
 from polyattn.proving.exact import interpreted, operation_name
 
@@ -150,6 +151,45 @@ class Analysis:
         error = (a.error + value.abs() * b.error) / (b.value - b.error).clamp_min(0)
         return self.rounded(value, value.abs(), error)
 
+    def softmax_backward(self, gradient: Rounded, result: Rounded, dim: tuple[int, ...]) -> Rounded:
+        """s * (g - Σ g s), also where a kernel takes it as g s - s Σ g s."""
+        along = self.sum(self.mul(gradient, result), dim, keepdim=True)
+        whole = self.mul(result, self.sub(gradient, along))
+        size = result.magnitude * (gradient.magnitude + along.magnitude)
+        return Rounded(whole.value, whole.magnitude, whole.error + self.roundings(3) * size)
+
+    def relu_backward(self, gradient: Rounded, result: Rounded) -> Rounded:
+        """Where the sign is in doubt, all of the gradient is."""
+        value = torch.where(result.value > 0, gradient.value, 0.0)
+        doubt = (result.error > 0) & (result.value <= result.error)
+        error = gradient.error + torch.where(doubt, gradient.magnitude, 0.0)
+        return Rounded(value, gradient.magnitude.expand_as(value), error)
+
+    def sigmoid_backward(self, gradient: Rounded, result: Rounded) -> Rounded:
+        one = Rounded.exact(torch.ones_like(result.value))
+        return self.mul(self.mul(gradient, result), self.sub(one, result))
+
+    def normalize_backward(self, gradient: Rounded, argument: Rounded, dim: tuple[int, ...]) -> Rounded:
+        """Where a sign is in doubt, so is twice its share."""
+        norm = self.clamp_min(self.sum(self.abs(argument), dim, keepdim=True), L1_EPSILON)
+        if bool((norm.value - norm.error <= L1_EPSILON).any()):
+            raise ProofError("the rounding of the gradient of 'normalize' is not known where the norm is nearly 0")
+        share = self.div(self.sum(self.mul(gradient, argument), dim, keepdim=True), norm)
+        doubt = (argument.error > 0) & (argument.value.abs() <= argument.error)
+        sign = Rounded(argument.value.sign(), torch.ones_like(argument.value), torch.where(doubt, 2.0, 0.0))
+        return self.div(self.sub(gradient, self.mul(sign, share)), norm)
+
+    def max_backward(self, gradient: Rounded, argument: Rounded, dim: tuple[int, ...]) -> Rounded:
+        """Where it is in doubt which entries are the largest, all of the gradient is."""
+        largest = argument.value == argument.value.amax(dim, keepdim=True)
+        above = (argument.value - argument.error).amax(dim, keepdim=True)
+        maybe = argument.value + argument.error >= above
+        sure = (largest == maybe) & (largest.sum(dim, keepdim=True) == maybe.sum(dim, keepdim=True))
+        count = largest.sum(dim, keepdim=True)
+        value = torch.where(largest, gradient.value / count, 0.0)
+        error = torch.where(maybe, gradient.error + torch.where(sure, 0.0, gradient.magnitude), 0.0)
+        return self.rounded(value, value.abs(), error)
+
     def eye(self, n: int) -> Rounded:
         return Rounded.exact(torch.eye(n, dtype=torch.float64))
 
@@ -204,6 +244,11 @@ RULES: Mapping[str, Callable[..., Any]] = {
     "abs": Analysis.abs,
     "clamp_min": Analysis.clamp_min,
     "div": Analysis.div,
+    "softmax_backward": Analysis.softmax_backward,
+    "relu_backward": Analysis.relu_backward,
+    "sigmoid_backward": Analysis.sigmoid_backward,
+    "normalize_backward": Analysis.normalize_backward,
+    "max_backward": Analysis.max_backward,
     "eye": Analysis.eye,
     "to": Analysis.to,
     "new_ones": Analysis.new_ones,

@@ -4,11 +4,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from polyattn import catalog
+from polyattn import Spec, catalog
 from polyattn.nn import Attention
 from polyattn.nn.sizes import layout, missing_sizes
 
 CHANNELS = 4
+WITH_FUNCTIONS = {
+    "e_nl_softmax": catalog.e_nl(softmax=True),
+    "nl_softmax": Spec("""
+        x[N,C]; where r : R
+        query[a,r] = x[a,d]*wq[d,r]
+        key[e,r] = x[e,f]*wk[f,r]
+        share[a,e] = softmax[e](query[a,r]*key[e,r])
+        y[a,b] = share[a,e]*x[e,h]*wg[h,b]
+    """),
+    "bat_normalised": Spec("""
+        x[H,W,C]; where C = G*M; where m : K
+        row[i,m] = 1/W * x[i,j,c]*wf[c,m]
+        col[j] = max[m](1/H * x[i,j,c]*wf[c,m])
+        ps[g,i,k] = sigmoid(row[u,m]*wp[g,i,k,u,m])
+        p[g,i,k] = normalize[k](ps[g,i,k])
+        positive[v] = relu(col[v])
+        q[g,l,j] = softmax[l](positive[v]*wq[g,l,j,v])
+        y[i,j,(g n)] = p[g,i,k] * x[k,l,(g n)] * q[g,l,j]
+    """),
+}
+"""Layers with functions: E-NL and NL with softmax, and a BA-Transform with every function of the language."""
+
 SIZES = {
     "a2_net": {"R": 2, "V": 3},
     "axial": {"R": 3},
@@ -17,6 +39,9 @@ SIZES = {
     "e_nl": {"R": 2, "V": 3},
     "glore": {"R": 2, "V": 3},
     "latent_gnn": {"R": 3},
+    "e_nl_softmax": {"R": 2, "V": 3},
+    "nl_softmax": {"R": 3},
+    "bat_normalised": {"H": 2, "W": 3, "G": 2, "K": 2},
 }
 """The sizes of 2 are left out."""
 
@@ -25,8 +50,8 @@ SPATIAL = {"ba_transform_block": (2, 4)}
 
 
 def layer(name: str, **options) -> Attention:
-    """The catalogue's layer of a name, with a beta that lets it through."""
-    spec, given = catalog.get(name), SIZES.get(name, {})
+    """The catalogue's layer of a name, or one with functions, with a beta that lets it through."""
+    spec, given = WITH_FUNCTIONS.get(name) or catalog.get(name), SIZES.get(name, {})
     missing = missing_sizes(spec, {layout(spec)[0]: CHANNELS, **given})
     return Attention(spec, CHANNELS, **{"sizes": given | dict.fromkeys(missing, 2), "beta": 0.7, **options})
 

@@ -7,7 +7,9 @@ from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vmap
 import polyattn as pa
 from polyattn import catalog
 
-from .layers import image, layer, named
+from .layers import WITH_FUNCTIONS, image, layer, named
+
+NAMES = (*catalog.names(), *WITH_FUNCTIONS)
 
 TYPED = """
     x[H,W,C]; where C = G*M; where r : R
@@ -37,7 +39,7 @@ def flat(tensors):
     return torch.cat([t.flatten() for t in tensors])
 
 
-@pytest.mark.parametrize("name", catalog.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_first_and_second_derivatives_are_those_of_finite_differences(name):
     function, parameters = function_of(layer(name, dtype=torch.float64))
     arguments = (image(name, dtype=torch.float64, requires_grad=True), *parameters)
@@ -54,7 +56,7 @@ def test_a_specification_that_nobody_planned_for_has_the_derivatives_of_finite_d
     assert torch.autograd.gradgradcheck(function, (x, *parameters), fast_mode=True)
 
 
-@pytest.mark.parametrize("name", catalog.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_the_planned_backward_pass_is_the_gradient_of_the_authors_own_form(name):
     planned, written = layer(name, dtype=torch.float64), layer(name, objective="as_written", dtype=torch.float64)
     written.load_state_dict(planned.state_dict())
@@ -64,7 +66,7 @@ def test_the_planned_backward_pass_is_the_gradient_of_the_authors_own_form(name)
     torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", catalog.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_gradients_reach_only_what_asks_for_them(name):
     module, x = layer(name), image(name)
     first, *others = named(module).values()
@@ -77,7 +79,7 @@ def test_gradients_reach_only_what_asks_for_them(name):
     assert not torch.no_grad()(module)(x).requires_grad
 
 
-@pytest.mark.parametrize("name", ["ba_transform", "e_nl", "poly_nl"])
+@pytest.mark.parametrize("name", ["ba_transform", "e_nl", "poly_nl", "nl_softmax"])
 def test_forward_and_reverse_mode_agree_to_second_order_in_any_mixture(name):
     module = layer(name, dtype=torch.float64)
     x = image(name, 1, dtype=torch.float64)
@@ -92,7 +94,7 @@ def test_forward_and_reverse_mode_agree_to_second_order_in_any_mixture(name):
         torch.testing.assert_close(other(x), second)
 
 
-@pytest.mark.parametrize("name", catalog.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_vmap_is_a_loop_over_inputs_and_over_parameters(name):
     module = layer(name, dtype=torch.float64)
     x = torch.stack([image(name, dtype=torch.float64) for _ in range(3)])
@@ -104,7 +106,7 @@ def test_vmap_is_a_loop_over_inputs_and_over_parameters(name):
     torch.testing.assert_close(got, torch.stack(wanted))
 
 
-@pytest.mark.parametrize("name", catalog.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_gradients_of_single_samples_add_up_to_that_of_the_batch(name):
     module = layer(name, dtype=torch.float64)
     x, parameters = image(name, dtype=torch.float64), dict(module.named_parameters())
@@ -119,7 +121,7 @@ def test_gradients_of_single_samples_add_up_to_that_of_the_batch(name):
         torch.testing.assert_close(each[n].sum(0), g)
 
 
-@pytest.mark.parametrize("name", catalog.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_autocast_to_bfloat16_is_the_layer_to_bfloat16_accuracy_in_both_directions(name):
     module, x = layer(name), image(name).requires_grad_()
     leaves = (x, *module.parameters())

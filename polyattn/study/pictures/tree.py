@@ -49,7 +49,7 @@ def contraction_tree(plan: Plan, which: str = "forward") -> Figure:
     if which not in PASSES:
         raise SizeError(f"unknown pass {which!r}; there are {' and '.join(PASSES)}")
     if which == "backward" and plan.backward is None:
-        raise SizeError("this plan has no planned backward pass: plan with objective='training', without functions")
+        raise SizeError("this plan has no planned backward pass: plan with objective='training'")
     graph = plan.backward.graph if which == "backward" and plan.backward is not None else plan.graph
     names, steps = (plan.names, plan.steps) if which == "forward" else (plan.backward_names, plan.backward_steps)
     return _drawn(graph, names, {s.name: s for s in steps}, which)

@@ -1,0 +1,74 @@
+"""Vector-Jacobian products of the language's functions, as torch operations that can be differentiated in turn.
+
+Each takes the gradient of the function's result, of length 1 along axes in which it is constant or that the function
+reduced, and the values that `planning.steps.NEEDS` names; the result has the shape of the function's argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+L1_EPSILON = 1e-12
+"""`normalize` divides by the larger of the L1 norm and this, in the tensor's own precision."""
+
+
+def softmax_backward(gradient: Tensor, result: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """dx = s * (ds - Σ ds * s), the sum over the axes."""
+    gradient = gradient.expand_as(result).to(result.dtype)
+    if len(axes) == 1:
+        return torch.ops.aten._softmax_backward_data(gradient, result, axes[0], result.dtype)
+    order = [k for k in range(result.dim()) if k not in axes] + list(axes)
+    inside = result.dim() - len(axes)
+    moved = result.permute(order)
+    both = (t.permute(order).flatten(inside) for t in (gradient, result))
+    flat = torch.ops.aten._softmax_backward_data(*both, -1, result.dtype)
+    return flat.view_as(moved).permute([order.index(k) for k in range(result.dim())])
+
+
+def relu_backward(gradient: Tensor, result: Tensor) -> Tensor:
+    """The gradient where the result is positive, else 0."""
+    return torch.ops.aten.threshold_backward(gradient.expand_as(result).to(result.dtype), result, 0)
+
+
+def sigmoid_backward(gradient: Tensor, result: Tensor) -> Tensor:
+    """dx = ds * s * (1 - s)."""
+    return torch.ops.aten.sigmoid_backward(gradient.expand_as(result).to(result.dtype), result)
+
+
+def normalize_backward(gradient: Tensor, argument: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """dx = (dy - sign(x) * Σ dy * x / n) / n with the norm n = Σ |x|; below the least norm, which is constant, dy / n.
+
+    `addcmul` multiplies and adds in one pass over the entries.
+    """
+    gradient = gradient.to(argument.dtype)
+    norm = argument.abs().sum(axes, keepdim=True)
+    least = norm.clamp_min(L1_EPSILON)
+    along = torch.addcmul(gradient.new_zeros(()), gradient, argument).sum(axes, keepdim=True) / least
+    along = torch.where(norm >= L1_EPSILON, along, 0.0)
+    return torch.addcmul(gradient, argument.sign(), along, value=-1) / least
+
+
+def max_backward(gradient: Tensor, argument: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """The gradient at the largest entries, in equal parts where several are equal.
+
+    The maximum is taken again: a kept one would not be among the entries of an argument that is itself made again, and
+    rounded otherwise.
+    """
+    largest = argument == argument.amax(axes, keepdim=True)
+    parts = gradient.to(argument.dtype) / largest.sum(axes, keepdim=True)
+    return torch.where(largest, parts, 0.0)
+
+
+PULLBACKS: Mapping[str, Callable[..., Any]] = {
+    "softmax": softmax_backward,
+    "relu": relu_backward,
+    "sigmoid": sigmoid_backward,
+    "normalize": normalize_backward,
+    "max": max_backward,
+}
+ELEMENTWISE = frozenset({"relu", "sigmoid"})
+"""The functions that run over no axes."""
