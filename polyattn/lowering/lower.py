@@ -74,7 +74,7 @@ def lower_backward(
     gradients of the inputs and parameters as a tuple, None for those that the output does not depend on.
 
     Raises:
-        SizeError: the plan has no planned backward pass: its objective is not "training", or autograd's takes less.
+        SizeError: the plan has no planned backward pass: its objective is not "training".
     """
     if _checked(plan).backward is None:
         raise SizeError("this plan has no planned backward pass: plan with objective='training'")

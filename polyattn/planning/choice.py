@@ -120,12 +120,9 @@ def ranked_plans(asked: Question, most: int) -> tuple[Plan, ...]:
 
 def _for_training(plans: list[Plan], written: Plan, asked: Question, most: int) -> list[Plan]:
     """The cheapest few plans and the author's with their backward passes, cheapest in both together first."""
-    own = with_backward(written)
-    if own.training_macs > written.training_macs:
-        own = written  # autograd's backward pass takes less
-    chosen = {p.graph: p for p in plans[:most] if p.graph != written.graph}
-    trained = [own, *map(with_backward, chosen.values())]
-    allowed = own.training_macs
+    chosen = {p.graph: p for p in (*plans[:most], written)}
+    trained = [with_backward(p) for p in chosen.values()]
+    allowed = min(p.training_macs for p in trained if p.graph == written.graph)
     return sorted(
         (p for p in trained if p.training_macs <= allowed),
         key=lambda p: (asked.price(p), p.peak_bytes + p.kept_bytes),

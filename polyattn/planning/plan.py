@@ -27,7 +27,7 @@ class Plan:
         objective: what it was chosen for.
         strategy: which candidate was chosen, such as "as written", "definitions" or "expanded".
         graph: the evaluation graph.
-        backward: the planned backward pass, for the objective "training"; None where autograd's takes less.
+        backward: the planned backward pass, for the objective "training".
         seed: the name of the output's gradient in it.
         kernels: what lowering put in the place of steps, by their names: a kernel, or the step whose kernel does them.
     """

@@ -184,8 +184,9 @@ class Analysis:
         largest = argument.value == argument.value.amax(dim, keepdim=True)
         above = (argument.value - argument.error).amax(dim, keepdim=True)
         maybe = argument.value + argument.error >= above
-        sure = (largest == maybe) & (largest.sum(dim, keepdim=True) == maybe.sum(dim, keepdim=True))
         count = largest.sum(dim, keepdim=True)
+        exact = torch.where(maybe, argument.error, 0.0).amax(dim, keepdim=True) == 0
+        sure = (maybe.sum(dim, keepdim=True) == count) & ((count == 1) | exact)
         value = torch.where(largest, gradient.value / count, 0.0)
         error = torch.where(maybe, gradient.error + torch.where(sure, 0.0, gradient.magnitude), 0.0)
         return self.rounded(value, value.abs(), error)

@@ -30,7 +30,7 @@ class Subject:
 
     Attributes:
         forward: returns the output or, where there is a `backward`, the output and the values kept for it.
-        backward: if the gradients are asked for, the planned backward pass; None where autograd's is taken.
+        backward: if the gradients are asked for, the planned backward pass.
         derivative: whether the gradients are asked for.
     """
 
