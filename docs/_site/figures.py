@@ -225,6 +225,21 @@ def networks() -> str:
     return table(head, ([number, *row] for row, number in found.items()))
 
 
+def hostile() -> str:
+    """What the live page's server answered to random and hostile requests, kind by kind."""
+    record = load("hostile")
+    rows = []
+    for kind, found in record["kinds"].items():
+        answers = [f"{outcome}: {count:,}" for outcome, count in sorted(found.items(), key=lambda f: -f[1])]
+        rows.append([kind, f"{sum(found.values()):,}", "; ".join(answers)])
+    wrong, longest = len(record["faults"]), record["longest wait in seconds"]
+    said = (
+        f"{wrong or 'None'} hung, crashed the server or came back as markup. With {record['connections']} requests at"
+    )
+    ends = f"{said} once\nthe longest wait was {longest:.1f} s."
+    return f"{table(['kind', 'requests', 'statuses of the answers'], rows)}\n\n{ends}"
+
+
 def planning() -> str:
     """What a plan costs to make, and to get from the cache."""
     s = load("planning_cost")["summary"]
@@ -265,8 +280,8 @@ def einsum() -> str:
 FIGURES: dict[str, Callable[[], str]] = {
     f.__name__: f
     for f in (
-        machines, figure2, figure2_memory, macs, layers, bat, digits, pairs, tensorgrad, claims, networks, planning,
-        kept, einsum,
+        machines, figure2, figure2_memory, macs, layers, bat, digits, pairs, tensorgrad, claims, networks, hostile,
+        planning, kept, einsum,
     )
 }  # fmt: skip
 
