@@ -19,11 +19,15 @@ from polyattn.lowering.lower import lower, lower_backward, lower_with_kept
 from polyattn.lowering.matching import as_choice, fusions
 from polyattn.lowering.module import as_function
 from polyattn.planning import Apply, Device, Plan
+from polyattn.planning.steps import multiplies
 
 FEWER = 0.98
 """The share of autograd's multiply-accumulates from which on a planned backward pass counts as cheaper."""
 CALLS = 3
 """Calls from Python for each step of a planned backward pass: the operation, and views of its operands."""
+LESS_KEPT = 0.9
+"""The share of what autograd keeps of a layer with functions from which on keeping it counts as less: at equal
+arithmetic NL with softmax took 1.1 to 1.2 times as long planned as in autograd."""
 NEGLIGIBLE = 0.05
 """The share of a layer's time that those calls may take where nothing else is won."""
 
@@ -52,8 +56,19 @@ def backward_pays(plan: Plan, device: Device) -> bool:
         return False
     if plan.backward_macs <= FEWER * 2 * plan.macs:
         return True
+    functions = any(isinstance(n, Apply) for n in plan.nodes)
+    if functions and plan.kept_bytes > LESS_KEPT * _kept_by_autograd(plan):
+        return False
     seconds = device.seconds(plan.graph) + device.seconds(plan.backward.graph)
     return CALLS * device.step_seconds * len(plan.backward_steps) <= NEGLIGIBLE * seconds
+
+
+def _kept_by_autograd(plan: Plan) -> int:
+    """Bytes of intermediates that autograd keeps of the forward pass: operands of products, results of functions."""
+    nodes = plan.nodes
+    kept = {o.value for n in nodes if multiplies(n) for o in n.operands}
+    kept |= {k for k, n in enumerate(nodes) if isinstance(n, Apply)}
+    return sum(plan.graph.bytes_of(k) for k in kept if nodes[k].operands)
 
 
 def _fuses_functions(plan: Plan, kernels: str | Sequence[str], device: str) -> bool:
