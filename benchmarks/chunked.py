@@ -41,7 +41,7 @@ def anonymous() -> int:
 
 @contextmanager
 def watched(seen: dict[str, float]) -> Iterator[None]:
-    """Seconds, and the largest RssAnon, sampled a hundred times a second."""
+    """Seconds, those of the processor, and the largest RssAnon, sampled a hundred times a second."""
     end = threading.Event()
 
     def sample() -> None:
@@ -51,11 +51,11 @@ def watched(seen: dict[str, float]) -> Iterator[None]:
     seen["rss_anon"] = anonymous()
     thread = threading.Thread(target=sample)
     thread.start()
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), time.process_time()
     try:
         yield
     finally:
-        seen["seconds"] = time.perf_counter() - start
+        seen["seconds"], seen["cpu_seconds"] = time.perf_counter() - start, time.process_time() - busy
         end.set()
         thread.join()
 
@@ -109,12 +109,12 @@ def _check(layer: torch.nn.Module, x: np.ndarray, out: np.ndarray, positions: in
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The largest memory, and seconds a gigabyte by size, which are equal where time is linear."""
+    """The largest memory, and processor seconds a gigabyte by size, which are equal where time is linear."""
     return {
         "largest_rss_anon": max(r[part]["rss_anon"] for r in runs for part in ("forward", "backward")),
-        "seconds_per_gigabyte": {
+        "cpu_seconds_per_gigabyte": {
             f"{r['layer']} {r['map_bytes'] / 1e9:g} GB": round(
-                (r["forward"]["seconds"] + r["backward"]["seconds"]) / r["map_bytes"] * 1e9, 3
+                (r["forward"]["cpu_seconds"] + r["backward"]["cpu_seconds"]) / r["map_bytes"] * 1e9, 3
             )
             for r in runs
         },

@@ -2,9 +2,9 @@
 
 torchrun starts two processes on the CPU, with its elastic restart. Once a training is under way, one of them gets
 SIGKILL after a random time: in a forward pass, in an exchange of gradients, in the middle of writing a checkpoint,
-wherever that falls. torchrun starts both again, and they go on from the last whole checkpoint. At the end every tensor
-of the last checkpoint (parameters, momentum, average, running values of the batch norms) is compared with an
-undisturbed run's, bit for bit.
+wherever that falls. The times are drawn so that the kills spread over the training. torchrun starts both again, and
+they go on from the last whole checkpoint. At the end every tensor of the last checkpoint (parameters, momentum,
+average, running values of the batch norms) is compared with an undisturbed run's, bit for bit.
 
     python benchmarks/kills.py --kills 30 --out benchmarks/results/kills.json
 """
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _common import show, write
+from _common import resumed, show
 from torch import Tensor, nn
 
 from polyattn.nn import PolyNL
@@ -78,8 +78,9 @@ def worker(out: Path, epochs: int, parallel: Any) -> None:
         fit(Marked(out / "marks"), settings, processes)
 
 
-def trained(out: Path, epochs: int, parallel: str, moments: list[float]) -> list[dict[str, Any]]:
-    """Train under torchrun, killing a worker so many seconds after each (re)start of the training; what was killed."""
+def trained(out: Path, epochs: int, parallel: str, moments: list[float]) -> tuple[list[dict[str, Any]], float]:
+    """Train under torchrun, killing a worker so many seconds after each (re)start of the training; what was killed, and
+    the seconds from the first step or the last kill to the end."""
     marks = out / "marks"
     marks.mkdir(parents=True)
     command = [
@@ -100,22 +101,32 @@ def trained(out: Path, epochs: int, parallel: str, moments: list[float]) -> list
                 kills += _kill(pids, number, out, moment)
                 for mark in marks.iterdir():
                     mark.unlink()
-            code = running.wait(timeout=900)
+            _training(running, marks)
+            clock = time.perf_counter()
+            code = running.wait(timeout=1800)
         finally:
             running.kill()
     if code:
         raise SystemExit(f"torchrun ended with {code}:\n{(out / 'output.txt').read_text()[-4000:]}")
-    return kills
+    return kills, time.perf_counter() - clock
 
 
 def _training(running: subprocess.Popen[bytes], marks: Path) -> list[int] | None:
     """The processes, once all of them train; None if torchrun ends before that."""
     while running.poll() is None:
-        pids = sorted(int(p.name) for p in marks.iterdir())
+        # One that outlived a killed one for a moment may have left a file.
+        pids = sorted(pid for pid in (int(p.name) for p in marks.iterdir()) if _alive(pid))
         if len(pids) == WORKERS:
             return pids
         time.sleep(0.002)
     return None
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def _kill(pids: list[int], number: int, out: Path, moment: float) -> list[dict[str, Any]]:
@@ -148,13 +159,12 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Tensor]:
     return found
 
 
-def compared(folder: Path, parallel: str, kills: int, epochs: int, seed: int, longest: float) -> dict[str, Any]:
+def compared(folder: Path, parallel: str, kills: int, epochs: int, seed: int) -> dict[str, Any]:
     """An undisturbed training and one that is killed, at moments that the seed draws."""
     rng = random.Random(seed)
-    clock = time.perf_counter()
-    trained(folder / "undisturbed", epochs, parallel, [])
-    seconds = time.perf_counter() - clock
-    made = trained(folder / "killed", epochs, parallel, [rng.uniform(0, longest) for _ in range(kills)])
+    _, seconds = trained(folder / "undisturbed", epochs, parallel, [])
+    longest = 1.5 * seconds / kills  # a quarter of the training is left for the end, and for what is lost
+    made, _ = trained(folder / "killed", epochs, parallel, [rng.uniform(0, longest) for _ in range(kills)])
     one, other = final(folder / "undisturbed"), final(folder / "killed")
     differing = sorted(k for k in one if k not in other or not torch.equal(one[k], other[k]))
     return {
@@ -163,32 +173,45 @@ def compared(folder: Path, parallel: str, kills: int, epochs: int, seed: int, lo
     }  # fmt: skip
 
 
+KINDS = ("a step", "a checkpoint", "a removal")
+
+
+def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Kills in all, during what they came, and whether all bits are the same."""
+    kills = [k for r in runs for k in r["kills"]]
+    during = {kind: sum(k["during"] == kind for k in kills) for kind in KINDS}
+    return {"kills": len(kills), "during": during, "same_bits": not any(r["differing"] for r in runs)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=30, help="how often")
-    parser.add_argument("--epochs", type=int, default=30, help="of 10 steps; long enough for all kills")
-    parser.add_argument("--longest", type=float, default=0.5, help="seconds from a start to its kill, at most")
-    parser.add_argument("--parallel", choices=["ddp", "fsdp"], default="ddp")
+    parser.add_argument("--kills", type=int, default=30, help="how often, in each training")
+    parser.add_argument("--epochs", type=int, default=20, help="of 10 steps")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--quick", action="store_true", help="2 kills")
+    parser.add_argument("--only", default="", help="ddp or fsdp")
+    parser.add_argument("--most-minutes", type=float, default=float("inf"))
     parser.add_argument("--out", type=Path, help="where to write the results as JSON")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--parallel", default="ddp", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker is not None:
         worker(args.worker, args.epochs, args.parallel)
         return
     kills, epochs = (2, 3) if args.quick else (args.kills, args.epochs)
     with tempfile.TemporaryDirectory(prefix="polyattn-kills-") as folder:
-        run = compared(Path(folder), args.parallel, kills, epochs, args.seed, args.longest)
-    during = {kind: sum(k["during"] == kind for k in run["kills"]) for kind in ("a step", "a checkpoint", "a removal")}
-    summary = {"kills": len(run["kills"]), "during": during, "same_bits": not run["differing"]}
-    write(args, summary, [run])
-    show(
-        "kills under torchrun",
-        ("", "kills", *during, "tensors compared", "differing"),
-        [(args.parallel, len(run["kills"]), *during.values(), run["tensors"], len(run["differing"]))],
-    )
-    if run["differing"] or len(run["kills"]) < kills:
+        cases = {
+            parallel: lambda parallel=parallel: compared(Path(folder) / parallel, parallel, kills, epochs, args.seed)
+            for parallel in ("ddp", "fsdp")
+        }
+        runs = resumed(args, cases, summary)
+    rows = [
+        (r["parallel"], len(r["kills"]), *(sum(k["during"] == d for k in r["kills"]) for d in KINDS),
+         r["tensors"], len(r["differing"]))
+        for r in runs
+    ]  # fmt: skip
+    show("kills under torchrun", ("", "kills", *KINDS, "tensors compared", "differing"), rows)
+    if any(r["differing"] or len(r["kills"]) < kills for r in runs):
         sys.exit(1)
 
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from polyattn.training import Evaluating, Schedule, Settings, Task, Trained, configured, fit, started
+from polyattn.training import Evaluating, Schedule, Settings, Trained
 from polyattn.training.coco_precision import coco_precision
 from polyattn.training.data import coco, tiny
-from polyattn.training.data.places import data_at
 from polyattn.training.detectors import mask_rcnn
+from polyattn.training.recipes import Detection, run
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,13 @@ CONFIGS = {
 }
 
 
-class Coco(Task):
+class Coco(Detection[Config]):
     """Detection and segmentation of instances."""
 
+    fixed = ("network", "pyramid", "attention", "places", "short_side", "long_side")
+
     def __init__(self, config: Config, root: Path):
-        self.config = config
+        super().__init__(config, root)
         self.samples = coco.CocoInstances(root, "train2017", coco.transform(training=True), with_instances=True)
         self.held_out = coco.CocoInstances(root, "val2017", coco.transform(training=False), with_instances=False)
 
@@ -74,25 +76,15 @@ class Coco(Task):
             config.network, config.pyramid, config.attention, config.places, classes, config.weights, sides
         )
 
-    def collate(self, samples: Sequence[Any]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-        return coco.collate(list(samples))
-
-    def loss(self, model: nn.Module, batch: tuple[list[Tensor], list[dict[str, Tensor]]]) -> dict[str, Tensor]:
-        return model(*batch)
-
     def evaluate(self, now: Evaluating) -> dict[str, float]:
         return coco_precision(now, self.held_out, now.settings.micro)
 
     def facts(self) -> dict[str, Any]:
-        names = ("network", "pyramid", "attention", "places", "short_side", "long_side")
-        chosen = {name: getattr(self.config, name) for name in names}
-        return {**super().facts(), **chosen, "categories": len(self.samples.categories)}
+        return {**super().facts(), "categories": len(self.samples.categories)}
 
 
 def main(argv: Sequence[str] | None = None) -> Trained:
-    config = configured(CONFIGS, argv)
-    with started(config.training.device) as processes, data_at(config.data, tiny.coco, processes) as root:
-        return fit(Coco(config, root), config.training, processes)
+    return run(CONFIGS, Coco, tiny.coco, argv)
 
 
 if __name__ == "__main__":

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from polyattn.training import Evaluating, Schedule, Settings, Task, Trained, configured, fit, started
-from polyattn.training.data import coco, tiny, wider
-from polyattn.training.data.places import data_at
+from polyattn.training import Evaluating, Schedule, Settings, Trained
+from polyattn.training.data import tiny, wider
 from polyattn.training.detectors import face_retinanet
+from polyattn.training.recipes import Detection, run
 from polyattn.training.wider_precision import wider_precision
 
 
@@ -63,23 +63,19 @@ CONFIGS = {
 }
 
 
-class WiderFace(Task):
+class WiderFace(Detection[Config]):
     """Detection of faces."""
 
+    fixed = ("network", "pyramid", "attention", "places", "patch")
+
     def __init__(self, config: Config, root: Path):
-        self.config, self.root = config, root
+        super().__init__(config, root)
         self.samples = wider.Faces(root, "train", wider.training_transform(config.patch))
         self.held_out = wider.Faces(root, "val", wider.evaluation_transform())
 
     def network(self) -> nn.Module:
         config, sides = self.config, (self.config.patch, self.config.patch)
         return face_retinanet(config.network, config.pyramid, config.attention, config.places, config.weights, sides)
-
-    def collate(self, samples: Sequence[Any]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-        return coco.collate(list(samples))
-
-    def loss(self, model: nn.Module, batch: tuple[list[Tensor], list[dict[str, Tensor]]]) -> dict[str, Tensor]:
-        return model(*batch)
 
     def evaluate(self, now: Evaluating) -> dict[str, float]:
         resize: Any = now.model.get_submodule("transform")
@@ -89,15 +85,9 @@ class WiderFace(Task):
         finally:
             resize.min_size, resize.max_size = (self.config.patch,), self.config.patch
 
-    def facts(self) -> dict[str, Any]:
-        names = ("network", "pyramid", "attention", "places", "patch")
-        return {**super().facts(), **{name: getattr(self.config, name) for name in names}}
-
 
 def main(argv: Sequence[str] | None = None) -> Trained:
-    config = configured(CONFIGS, argv)
-    with started(config.training.device) as processes, data_at(config.data, tiny.wider, processes) as root:
-        return fit(WiderFace(config, root), config.training, processes)
+    return run(CONFIGS, WiderFace, tiny.wider, argv)
 
 
 if __name__ == "__main__":

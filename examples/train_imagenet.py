@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 import polyattn as pa
-from polyattn.training import Evaluating, Schedule, Settings, Task, Trained, configured, fit, started
+from polyattn.training import Evaluating, Schedule, Settings, Trained
 from polyattn.training.accuracy import accuracy
 from polyattn.training.data import images, tiny
-from polyattn.training.data.places import data_at
+from polyattn.training.recipes import Classification, run
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,13 @@ CONFIGS = {
 }
 
 
-class ImageNet(Task):
+class ImageNet(Classification[Config]):
     """Classification of photographs."""
 
+    fixed = ("network", "attention", "places")
+
     def __init__(self, config: Config, root: Path):
-        self.config = config
+        super().__init__(config, root)
         self.samples = images.image_folder(root, "train", images.training_transform(config.image_size))
         self.held_out = images.image_folder(root, "val", images.evaluation_transform(config.image_size))
         if self.samples.classes != self.held_out.classes:
@@ -71,23 +73,15 @@ class ImageNet(Task):
         build = getattr(pa.vision, config.network)
         return build(config.attention, places=config.places, num_classes=classes, image_size=config.image_size)
 
-    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        inputs, labels = batch
-        return {"cross_entropy": nn.functional.cross_entropy(model(inputs), labels)}
-
     def evaluate(self, now: Evaluating) -> dict[str, float]:
         return accuracy(now, self.held_out, len(self.samples.classes), now.settings.micro)
 
     def facts(self) -> dict[str, Any]:
-        config = self.config
-        names = {"network": config.network, "attention": config.attention, "places": config.places}
-        return {**super().facts(), **names, "classes": len(self.samples.classes)}
+        return {**super().facts(), "classes": len(self.samples.classes)}
 
 
 def main(argv: Sequence[str] | None = None) -> Trained:
-    config = configured(CONFIGS, argv)
-    with started(config.training.device) as processes, data_at(config.data, tiny.image_folder, processes) as root:
-        return fit(ImageNet(config, root), config.training, processes)
+    return run(CONFIGS, ImageNet, tiny.image_folder, argv)
 
 
 if __name__ == "__main__":

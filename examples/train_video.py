@@ -2,6 +2,8 @@
 
     python examples/train_video.py                               # a tiny set, two steps, an evaluation
     torchrun --nproc-per-node 8 examples/train_video.py kinetics400 --data /data/kinetics --out runs/k400
+    torchrun --nproc-per-node 8 examples/train_video.py kinetics400_tsn --data /data/kinetics --out runs/tsn \\
+        --start runs/k400/weights.pt
     torchrun --nproc-per-node 8 examples/train_video.py mini_kinetics200 --data /data/mini --network c2d_resnet50
 
 The same command goes on where the last one stopped, on any number of processes. `--help` lists every option.
@@ -10,18 +12,17 @@ The same command goes on where the last one stopped, on any number of processes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from polyattn.errors import TrainingError
-from polyattn.training import Evaluating, Schedule, Settings, Task, Trained, configured, fit, started
+from polyattn.training import Evaluating, Schedule, Settings, Trained
 from polyattn.training.accuracy import accuracy
 from polyattn.training.data import clips, tiny
-from polyattn.training.data.places import data_at
+from polyattn.training.recipes import Classification, run
 from polyattn.vision import load_backbone
 from polyattn.vision.video import build_video, i3d_lengths
 
@@ -42,12 +43,15 @@ class Config:
     """A file with the weights of the 2D network, which are inflated; the paper starts from ImageNet's."""
     weights: str | None = None
     """Of the 2D network, as torchvision names them, such as IMAGENET1K_V1; instead of a file."""
+    start: Path | None = None
+    """The weights.pt of another run of this network, to go on from; instead of either."""
     frames: int = 8
     """Frames of a clip."""
     stride: int = 8
     """Frames of the video from one of the clip to the next, with dense sampling."""
     sampling: clips.Sampling = "dense"
-    """dense: frames with a stride, as in the paper; tsn: one frame of each of as many segments of the video."""
+    """dense: frames with a stride, as the paper trains; tsn: one frame of each of as many segments of the video, as it
+    fine-tunes for Table 8."""
     short_side: int = 256
     """Videos are evaluated with this short side."""
     image_size: int = 224
@@ -68,6 +72,7 @@ MINI = Settings(
     epochs=50, batch=64, micro=8, rate=0.01, weight_decay=1e-4, evaluate_every=10,
     schedule=Schedule("cosine", warmup_epochs=2),
 )  # fmt: skip
+TSN = replace(K400, epochs=20, rate=0.001, schedule=Schedule("step", milestones=(10, 15), gamma=0.1))
 TINY = Settings(epochs=1, steps=2, batch=2, micro=1, rate=0.001, checkpoint_every=1, log_every=1)
 SMALL = {"frames": 4, "stride": 2, "short_side": 40, "image_size": 32, "views": 2, "crops": 3}
 CONFIGS = {
@@ -76,15 +81,21 @@ CONFIGS = {
         Config(network="c2d_resnet18", attention="poly_nl", training=TINY, **SMALL),
     ),
     "kinetics400": ("The BAT paper, section 4.1, Kinetics-400.", Config(weights="IMAGENET1K_V1", training=K400)),
+    "kinetics400_tsn": (
+        "Fine-tuning of --start on segments of whole videos (TSN), as for Table 8; how long and how fast is not said.",
+        Config(sampling="tsn", training=TSN),
+    ),
     "mini_kinetics200": ("The same, Mini-Kinetics-200.", Config(weights="IMAGENET1K_V1", training=MINI)),
 }
 
 
-class Kinetics(Task):
+class Kinetics(Classification[Config]):
     """Classification of videos."""
 
+    fixed = ("network", "attention", "places", "frames", "stride", "sampling", "image_size")
+
     def __init__(self, config: Config, root: Path):
-        self.config = config
+        super().__init__(config, root)
         self.kind, _, self.plain = config.network.partition("_")
         if self.kind not in ("c2d", "i3d"):
             raise TrainingError(f"a video network is c2d_ or i3d_ and a ResNet, not {config.network!r}")
@@ -103,13 +114,11 @@ class Kinetics(Task):
             self.plain, config.attention, temporal=lengths, places=config.places, weights=config.weights,
             num_classes=self.samples.classes, frames=config.frames, image_size=config.image_size,
         )  # fmt: skip
-        if config.backbone is not None:
+        if config.start is not None:
+            model.load_state_dict(torch.load(config.start, map_location="cpu", weights_only=True))
+        elif config.backbone is not None:
             load_backbone(model, torch.load(config.backbone, map_location="cpu", weights_only=True), skip="fc")
         return model
-
-    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        inputs, labels = batch
-        return {"cross_entropy": nn.functional.cross_entropy(model(inputs), labels)}
 
     def evaluate(self, now: Evaluating) -> dict[str, float]:
         def scores(inputs: Tensor) -> Tensor:
@@ -120,15 +129,9 @@ class Kinetics(Task):
 
         return accuracy(now, self.held_out, self.samples.classes, 1, scores)
 
-    def facts(self) -> dict[str, Any]:
-        names = ("network", "attention", "places", "frames", "stride", "sampling", "image_size")
-        return {**super().facts(), **{name: getattr(self.config, name) for name in names}}
-
 
 def main(argv: Sequence[str] | None = None) -> Trained:
-    config = configured(CONFIGS, argv)
-    with started(config.training.device) as processes, data_at(config.data, tiny.clips, processes) as root:
-        return fit(Kinetics(config, root), config.training, processes)
+    return run(CONFIGS, Kinetics, tiny.clips, argv)
 
 
 if __name__ == "__main__":

@@ -277,11 +277,45 @@ def einsum() -> str:
     return table(["`pa.einsum` against `torch.einsum`, float64", "found"], rows)
 
 
+def kills() -> str:
+    """A worker killed again and again, and the bits at the end."""
+    rows = [
+        [
+            {"ddp": "DDP", "fsdp": "FSDP2"}[r["parallel"]],
+            r["steps"],
+            len(r["kills"]),
+            sum(k["during"] != "a step" for k in r["kills"]),
+            r["tensors"],
+            len(r["differing"]),
+        ]
+        for r in load("kills")["runs"]
+    ]
+    head = ["two processes under torchrun", "steps", "kills", "of these while checkpoints were written or removed",
+            "tensors compared", "tensors with another bit"]  # fmt: skip
+    return table(head, rows)
+
+
+def chunked() -> str:
+    """Layers on files that are larger than memory."""
+    rows = [
+        [
+            {"poly_nl": "Poly-NL", "e_nl softmax": "E-NL with softmax"}[r["layer"]],
+            f"{r['map_bytes'] / 1e9:g} GB",
+            f"{r['positions'] / 1e6:.1f} million",
+            f"{max(r[p]['rss_anon'] for p in ('forward', 'backward')) / 1e6:.0f} MB",
+            *(f"{r[p]['cpu_seconds'] / r['map_bytes'] * 1e9:.1f} s" for p in ("forward", "backward")),
+        ]
+        for r in load("chunked")["runs"]
+    ]
+    head = ["64 channels", "map", "positions", "memory at most", "forward, processor's time for a GB", "backward"]
+    return table(head, rows)
+
+
 FIGURES: dict[str, Callable[[], str]] = {
     f.__name__: f
     for f in (
         machines, figure2, figure2_memory, macs, layers, bat, digits, pairs, tensorgrad, claims, networks, hostile,
-        planning, kept, einsum,
+        planning, kept, einsum, kills, chunked,
     )
 }  # fmt: skip
 

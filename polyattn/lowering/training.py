@@ -104,6 +104,7 @@ def training_function(
             ctx.save_for_backward(*inputs, *kept)
             ctx.count = len(inputs)
             device = inputs[0].device.type
+            device = "cpu" if device == "meta" else device  # which autocast does not know
             ctx.autocast = (device, torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
 
         @staticmethod

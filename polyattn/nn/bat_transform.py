@@ -158,12 +158,18 @@ class BATransform(Block):
         p, q = self._spatial_scores(self.conv1(x))
         return self._normalized(p, -1), self._normalized(q, -2)
 
+    def _largest(self, features: Tensor, axis: int) -> Tensor:
+        return features.amax(axis)
+
+    def _frame_means(self, features: Tensor) -> Tensor:
+        return features.mean((-2, -1))
+
     def _spatial_scores(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """What the normalisation makes P and Q of: (B, [T,] G, S, S)."""
         assert self.conv_p is not None
         assert self.conv_q is not None
-        rows = block_max(features.amax(-1), self.blocks[0]).unsqueeze(-1)
-        columns = block_max(features.amax(-2), self.blocks[1]).unsqueeze(-2)
+        rows = block_max(self._largest(features, -1), self.blocks[0]).unsqueeze(-1)
+        columns = block_max(self._largest(features, -2), self.blocks[1]).unsqueeze(-2)
         p, q = self.conv_p(rows).flatten(2), self.conv_q(columns).flatten(2)
         if self.dim == 2:
             p, q = p.squeeze(2), q.squeeze(2)
@@ -177,7 +183,7 @@ class BATransform(Block):
         assert self.conv_t is not None
         frames = self.temporal_size
         assert frames is not None
-        pooled = block_mean(features.mean((-2, -1)), frames)
+        pooled = block_mean(self._frame_means(features), frames)
         return self.conv_t(pooled[..., None, None]).flatten(1).unflatten(1, (self.temporal_groups, frames, frames))
 
     def _normalized(self, scores: Tensor, axis: int) -> Tensor:

@@ -75,11 +75,11 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     On the CPU a matrix product is faster than torch's convolution, which copies the map to another layout; elsewhere
     it is left to the convolution.
     """
-    if x.device.type == "cpu":
+    if x.device.type == "cpu" or not x.numel():  # which torch's convolution does not take
         if is_channels_last(x):
             return F.linear(x.movedim(1, -1), weight, bias).movedim(-1, 1)
         rows = x.flatten(2)
-        if rows.shape[2] >= FEW_POSITIONS or not torch.is_grad_enabled():
+        if rows.shape[2] >= FEW_POSITIONS or not x.numel() or not torch.is_grad_enabled():
             matrices = weight.expand(rows.shape[0], -1, -1)
             y = torch.bmm(matrices, rows) if bias is None else torch.baddbmm(bias[:, None], matrices, rows)
             return y.unflatten(2, x.shape[2:])

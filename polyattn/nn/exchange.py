@@ -37,6 +37,8 @@ class Exchange:
 class Pieces(Exchange, ABC):
     """Pieces that meet in two ways, which subclasses define: by sums and by maxima of values of one shape.
 
+    Those that are there at the same time may define a third one, `to_channels` and back: the map is dealt out anew.
+
     Attributes:
         axis: the axis of the map (B, C, *spatial) that is cut.
         counts: how many rows along it each piece has.
@@ -45,7 +47,10 @@ class Pieces(Exchange, ABC):
         counting: whether this pass counts for running statistics.
         training: whether plans are made for a forward and a backward pass; None where that depends on the tensors.
         device: the type of the device that plans are made for; None for the tensors' own.
+        deals: whether there are `to_channels` and `to_rows`.
     """
+
+    deals = False
 
     def __init__(self, axis: int):
         self.axis, self.rank, self.rest, self.counting = axis, 0, 1, True
@@ -61,9 +66,28 @@ class Pieces(Exchange, ABC):
     def maximum(self, value: Tensor) -> Tensor:
         """The elementwise maximum over all pieces, without a gradient."""
 
+    def to_channels(self, x: Tensor, channels: tuple[int, ...]) -> Tensor:
+        """From all channels of this piece's rows to this piece's channels, of which each has so many, of all rows."""
+        raise NotImplementedError
+
+    def to_rows(self, x: Tensor, channels: tuple[int, ...]) -> Tensor:
+        """The way back."""
+        raise NotImplementedError
+
+    @property
+    def start(self) -> int:
+        """The first row of this piece."""
+        return sum(self.counts[: self.rank])
+
     def count(self, x: Tensor) -> int:
         """The positions of the whole map that x (B, C, *spatial) is a piece of."""
         return sum(self.counts) * self.rest
+
+    def gathered(self, x: Tensor, axis: int) -> Tensor:
+        """All pieces of a small value, one behind the other along an axis: each adds its own to zeros."""
+        before, after = list(x.shape), list(x.shape)
+        before[axis], after[axis] = self.start, sum(self.counts) - self.start - x.shape[axis]
+        return self.sum(torch.cat([x.new_zeros(before), x, x.new_zeros(after)], axis))
 
     def softmax(self, x: Tensor, axes: int | Sequence[int]) -> Tensor:
         """The softmax over axes that are cut: the maximum of all pieces first, then the sum. 16 bits are summed in 32.
@@ -112,3 +136,16 @@ def _largest(x: Tensor, axes: tuple[int, ...]) -> Tensor:
 
 WHOLE = Exchange()
 """There is one piece."""
+
+
+class Alone(Pieces):
+    """Every piece has the same whole value, of which it needs nothing from others."""
+
+    def sum(self, value: Tensor) -> Tensor:
+        return value
+
+    def maximum(self, value: Tensor) -> Tensor:
+        return value
+
+    def count(self, x: Tensor) -> int:
+        return prod(x.shape[2:])

@@ -1,4 +1,4 @@
-"""Batch and group norms whose statistics are those of all pieces of a map."""
+"""Batch and group norms whose statistics are those of all pieces of a map, and what else pieces have to agree on."""
 
 from __future__ import annotations
 
@@ -66,6 +66,22 @@ class PieceGroupNorm(nn.GroupNorm):
         if self.affine:
             y = y * _along_channels(self.weight, input) + _along_channels(self.bias, input)
         return y.to(input.dtype)
+
+
+class PieceDropout(nn.Module):
+    """Dropout of whole channels, of which the first piece says which."""
+
+    p: float
+    exchange: Pieces
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or not self.p:
+            return x
+        kept = torch.zeros(x.shape[:2], dtype=x.dtype, device=x.device)
+        if self.exchange.rank == 0:
+            kept.bernoulli_(1 - self.p)
+        scale = self.exchange.sum(kept) / (1 - self.p)
+        return x * scale.view(*scale.shape, *(1,) * (x.dim() - 2))
 
 
 def _along_channels(values: Tensor, x: Tensor) -> Tensor:

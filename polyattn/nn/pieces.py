@@ -82,11 +82,11 @@ def candidates(
     Raises:
         ShardingError: no candidate can be cut; says why the cheapest cannot.
     """
-    whole = dict(sizes)
+    known = question(spec, dict(sizes), batch=batch).sizes
+    whole = {name: number for name, number in known if name in spec.sizes.atomic}
     local = max(1, -(-whole[size] // pieces))
     model = calibrated(device if device in DEVICES else "cpu")
     asked = question(spec, whole | {size: local}, batch=batch, device=model)
-    known = question(spec, whole, batch=batch).sizes
     found = [_candidate(p, asked, known, size, pieces, training, link) for p in ranked_plans(asked, CANDIDATES)]
     if all(c.sharded is None for c in found):
         # At small sizes the orders that can be cut may take more arithmetic than the author's: those of a larger map.
@@ -166,7 +166,7 @@ class PieceFunction:
         known = dict(self.sizes)
         lengths = [index(n) for x in inputs for n in x.shape[1:]]
         for name, length in zip(self.position_sizes, lengths, strict=True):
-            if name == self.size:
+            if name == self.size or self.size in self.spec.sizes.atoms(name):
                 if length != counts[self.exchange.rank]:
                     raise SizeError(
                         f"size {name} is {length} in this piece, but {counts[self.exchange.rank]} were announced"
@@ -175,7 +175,19 @@ class PieceFunction:
             number = int(name) if name.isdigit() else known.setdefault(name, length)
             if number != length:
                 raise SizeError(f"size {name} is {number} for this layer, but {length} in the input")
-        return tuple(sorted(known.items())), counts
+        return tuple(sorted(known.items())), self._groups(known, counts)
+
+    def _groups(self, known: Mapping[str, int], counts: tuple[int, ...]) -> tuple[int, ...]:
+        """How many of the size that is cut each piece has: where it counts groups of channels, channels over width."""
+        if self.size in self.position_sizes:
+            return counts
+        whole = next(n for n in self.position_sizes if self.size in self.spec.sizes.atoms(n))
+        width = known[whole] // self.spec.sizes.solve(known)[self.size]
+        if any(count % width for count in counts):
+            raise SizeError(
+                f"groups of {width} channels are whole on one device, but the pieces have {counts} channels"
+            )
+        return tuple(count // width for count in counts)
 
     def apply(self, *tensors: Tensor) -> Tensor:
         """The same for the inputs and then the parameters, each in the order of the specification."""

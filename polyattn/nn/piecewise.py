@@ -14,8 +14,9 @@ from polyattn.nn.a2 import A2
 from polyattn.nn.attention import Attention
 from polyattn.nn.axial import Axial
 from polyattn.nn.bat_block import BATBlock
+from polyattn.nn.bat_piece import BATransformPiece
 from polyattn.nn.bat_transform import BATransform
-from polyattn.nn.block import Block
+from polyattn.nn.block import AXES, Block
 from polyattn.nn.cgnl import CGNL
 from polyattn.nn.criss_cross import CrissCross
 from polyattn.nn.efficient_nl import EfficientNL
@@ -24,13 +25,15 @@ from polyattn.nn.function import SpecFunction
 from polyattn.nn.glore import GloRe
 from polyattn.nn.latent_gnn import LatentGNN, _Kernel
 from polyattn.nn.non_local import NonLocal
-from polyattn.nn.norms import PieceBatchNorm, PieceConvolution, PieceGroupNorm
+from polyattn.nn.norms import PieceBatchNorm, PieceConvolution, PieceDropout, PieceGroupNorm
 from polyattn.nn.pieces import PieceFunction
 from polyattn.planning import Link
 
 POINTWISE = (nn.Identity, nn.ReLU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Sequential, nn.ModuleList, nn.ModuleDict)
 FLAT = (EfficientNL, A2, CGNL, GloRe, LatentGNN, _Kernel, NonLocal)
 """Blocks whose specifications have all positions in one axis N."""
+PREDICTORS = ("conv_p", "conv_q", "conv_t")
+"""Convolutions of a BA-Transform over pooled positions."""
 
 
 def piecewise(module: nn.Module, exchange: Pieces, link: Link | None = None) -> nn.Module:
@@ -45,10 +48,10 @@ def piecewise(module: nn.Module, exchange: Pieces, link: Link | None = None) -> 
 
 
 def _twin(module: nn.Module, exchange: Pieces, link: Link, name: str) -> nn.Module:
-    twin = copy.copy(module)
+    twin = _copied(module)
     state = twin.__dict__
-    for held in ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks"):
-        state[held] = copy.copy(state[held])
+    if exchange.axis == 1 and not isinstance(module, Attention):
+        raise _refusal(module, name, "along channels, only an Attention can be")
     if isinstance(module, _BatchNorm):
         twin.__class__ = PieceBatchNorm
         state["exchange"] = exchange
@@ -59,6 +62,9 @@ def _twin(module: nn.Module, exchange: Pieces, link: Link, name: str) -> nn.Modu
         if set(module.kernel_size) | set(module.stride) != {1} or any(p not in (0, "valid") for p in module.padding):
             raise _refusal(module, name, "a convolution of more than one position needs its neighbours' rows")
         twin.__class__ = PieceConvolution
+    elif isinstance(module, nn.Dropout1d | nn.Dropout2d | nn.Dropout3d):
+        twin.__class__ = PieceDropout
+        state["exchange"] = exchange
     elif isinstance(module, Attention):
         _attention(module, state, exchange, link, name)
     elif isinstance(module, Block | _Kernel):
@@ -66,14 +72,27 @@ def _twin(module: nn.Module, exchange: Pieces, link: Link, name: str) -> nn.Modu
     elif not isinstance(module, POINTWISE) and type(module).__module__ != "polyattn.nn.conv_norm":
         raise _refusal(module, name, "what it does to positions is not known here")
     for child, part in module._modules.items():
-        if part is not None:
+        if part is not None and isinstance(module, BATransform) and child in PREDICTORS:
+            state["_modules"][child] = _copied(part)  # of what is pooled, which every piece has as a whole
+        elif part is not None:
             state["_modules"][child] = _twin(part, exchange, link, f"{name}.{child}".lstrip("."))
     return twin
 
 
+def _copied(module: nn.Module) -> nn.Module:
+    twin = copy.copy(module)
+    state = twin.__dict__
+    for held in ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks"):
+        state[held] = copy.copy(state[held])
+    return twin
+
+
 def _attention(module: Attention, state: dict[str, Any], exchange: Pieces, link: Link, name: str) -> None:
-    sizes, flat = module.position_sizes, len(module.position_sizes) == 1
-    size = sizes[0] if flat else _at(sizes, exchange, module, name)
+    sizes, flat = module.position_sizes, len(module.position_sizes) == 1 and exchange.axis > 1
+    if exchange.axis == 1:
+        size, *_ = module.spec.sizes.atoms(module.channel_size)  # of grouped channels, the groups
+    else:
+        size = sizes[0] if flat else _at(sizes, exchange, module, name)
     atoms = module.spec.sizes.atoms(size)
     if size.isdigit() or len(atoms) > 1:
         raise _refusal(module, name, f"its positions {size} are {'a fixed number' if size.isdigit() else 'split'}")
@@ -93,9 +112,12 @@ def _block(module: nn.Module, twin: nn.Module, exchange: Pieces, link: Link, nam
     if reason:
         raise _refusal(module, name, reason)
     flat = isinstance(module, FLAT)
-    size = "N" if flat else _at(("H", "W"), exchange, module, name)
+    axes = AXES[module.dim] if isinstance(module, Block) else ("H", "W")
+    size = "N" if flat else _at(axes, exchange, module, name)
     if isinstance(module, Axial):
         twin.__class__, size = AxialPiece, "W"
+    if isinstance(module, BATransform):
+        twin.__class__ = BATransformPiece
     for attribute, value in list(state.items()):
         if isinstance(value, SpecFunction) and any(size == s for s in value.position_sizes):
             made = PieceFunction(value, exchange, size, flat, link)
@@ -130,10 +152,20 @@ def _reason(module: nn.Module, exchange: Pieces) -> str:
             return "its pooling windows lie across the cuts"
     if isinstance(module, CrissCross | Axial) and module.normalisation == "softmax":
         return "its softmax compares a position with others along the axis that is cut; with 'scaling' it can be cut"
-    if isinstance(module, BATransform | BATBlock):
-        return "its matrices mix rows with rows and columns with columns"
-    if not isinstance(module, (*FLAT, CrissCross, Axial)):
+    if isinstance(module, BATransform):
+        return _mixing(module, exchange)
+    if not isinstance(module, (*FLAT, CrissCross, Axial, BATBlock)):
         return "it has no form for pieces"
+    return ""
+
+
+def _mixing(module: BATransform, exchange: Pieces) -> str:
+    """Why a bilinear transform cannot be cut: its matrices mix the axis that is, and pieces cannot deal out the map."""
+    spatial = module.groups and exchange.axis - module.dim in (0, 1) and not module.downsample
+    if not exchange.deals and (spatial or (module.temporal_groups and exchange.axis == module.dim - 1)):
+        return (
+            "its matrices mix rows with rows, frames with frames; with downsample=True (and no temporal groups) it can"
+        )
     return ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ class Collectives(Pieces):
     The collectives are functional, so `torch.compile` and `CommDebugMode` see them.
     """
 
+    deals = True
+
     def __init__(self, mesh: DeviceMesh, axis: int):
         super().__init__(axis)
         self.mesh = mesh
@@ -28,6 +31,12 @@ class Collectives(Pieces):
 
     def maximum(self, value: Tensor) -> Tensor:
         return reduced(value, "max", self.mesh)
+
+    def to_channels(self, x: Tensor, channels: tuple[int, ...]) -> Tensor:
+        return Deal.apply(x, self.mesh, (1, channels), (self.axis, self.counts))
+
+    def to_rows(self, x: Tensor, channels: tuple[int, ...]) -> Tensor:
+        return Deal.apply(x, self.mesh, (self.axis, self.counts), (1, channels))
 
 
 class AllReduce(torch.autograd.Function):
@@ -41,6 +50,31 @@ class AllReduce(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         return AllReduce.apply(gradients[0], ctx.mesh), None
+
+
+class Deal(torch.autograd.Function):
+    """From pieces along one axis to pieces along another: each device sends every other its share of what it has.
+
+    Of the two axes, each with how much of it the devices have, `cut` is whole before and `joined` is whole after.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, mesh: DeviceMesh, cut: tuple[int, tuple[int, ...]], joined: tuple[int, tuple[int, ...]]
+    ) -> Tensor:
+        ctx.mesh, ctx.cut, ctx.joined = mesh, cut, joined
+        (axis, parts), (along, lengths) = cut, joined
+        shape = [parts[mesh.get_local_rank()] if a == axis else n for a, n in enumerate(x.shape)]
+        shapes = [[length if a == along else n for a, n in enumerate(shape)] for length in lengths]
+        shares = [share.reshape(-1) for share in x.split(parts, axis)]
+        sizes = [prod(s) for s in shapes]
+        sent = functional.all_to_all_single(torch.cat(shares), sizes, [len(s) for s in shares], (mesh, 0))
+        got = functional.wait_tensor(sent).split(sizes)
+        return torch.cat([flat.view(s) for flat, s in zip(got, shapes, strict=True)], along)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return Deal.apply(gradients[0], ctx.mesh, ctx.joined, ctx.cut), None, None, None
 
 
 class Replicate(torch.autograd.Function):
@@ -71,7 +105,7 @@ def reduced(value: Tensor, operation: str, mesh: DeviceMesh) -> Tensor:
 
 
 def agreed_counts(own: int, mesh: DeviceMesh) -> tuple[int, ...]:
-    """How many rows each device has: one all-gather of a number."""
-    mine = torch.tensor([own], dtype=torch.int64, device=mesh.device_type)
-    every = functional.wait_tensor(functional.all_gather_tensor(mine, 0, (mesh, 0)))
-    return tuple(int(n) for n in every.tolist())
+    """How many rows each device has: one all-reduce of so many numbers, of which each device knows its own."""
+    every = torch.zeros(mesh.size(), dtype=torch.int64, device=mesh.device_type)
+    every[mesh.get_local_rank()] = own
+    return tuple(int(n) for n in reduced(every, "sum", mesh).tolist())

@@ -6,9 +6,9 @@ The layer's form for pieces runs on meta tensors, and an exchange that sends not
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +25,14 @@ from polyattn.planning import Link
 
 @dataclass(frozen=True)
 class Traffic:
-    """What one layer reduces over the devices in one call.
+    """What one layer exchanges in one call.
 
     Attributes:
         layer: its name in the module; empty for the module itself.
         forward, backward: bytes of the values that are reduced, those of one device.
         forward_reductions, backward_reductions: in so many all-reduces.
+        forward_dealt, backward_dealt: bytes of maps that are dealt out anew by all-to-alls, those of all devices.
+        forward_deals, backward_deals: in so many.
     """
 
     layer: str
@@ -38,15 +40,29 @@ class Traffic:
     backward: int = 0
     forward_reductions: int = 0
     backward_reductions: int = 0
+    forward_dealt: int = 0
+    backward_dealt: int = 0
+    forward_deals: int = 0
+    backward_deals: int = 0
 
     def plus(self, payload: int, backward: bool) -> Traffic:
         """One reduction more, and its gradient's."""
-        return Traffic(
-            self.layer,
-            self.forward + payload,
-            self.backward + payload * backward,
-            self.forward_reductions + 1,
-            self.backward_reductions + backward,
+        return replace(
+            self,
+            forward=self.forward + payload,
+            backward=self.backward + payload * backward,
+            forward_reductions=self.forward_reductions + 1,
+            backward_reductions=self.backward_reductions + backward,
+        )
+
+    def dealt(self, payload: int, backward: bool) -> Traffic:
+        """A map dealt out once more, and its gradient."""
+        return replace(
+            self,
+            forward_dealt=self.forward_dealt + payload,
+            backward_dealt=self.backward_dealt + payload * backward,
+            forward_deals=self.forward_deals + 1,
+            backward_deals=self.backward_deals + backward,
         )
 
 
@@ -79,9 +95,16 @@ class Communication:
         return sum(t.backward for t in self.layers) + self.parameters
 
     @property
+    def dealt(self) -> tuple[int, int]:
+        """Bytes of maps that are dealt out anew in the forward and the backward pass, those of all devices."""
+        return sum(t.forward_dealt for t in self.layers), sum(t.backward_dealt for t in self.layers)
+
+    @property
     def sent(self) -> float:
-        """Bytes that each device sends in both passes, by all-reduces on a ring: 2 (P - 1) / P of what is reduced."""
-        return 2 * (self.devices - 1) / self.devices * (self.forward + self.backward)
+        """Bytes that each device sends in both passes, on the average: by all-reduces on a ring 2 (P - 1) / P of what
+        is reduced, and of a map that is dealt out anew all but its own share of its own piece."""
+        others = (self.devices - 1) / self.devices
+        return others * (2 * (self.forward + self.backward) + sum(self.dealt) / self.devices)
 
     @property
     def gathering(self) -> float:
@@ -89,19 +112,24 @@ class Communication:
         return (self.devices - 1) / self.devices * self.map_bytes
 
     def seconds(self, link: Link) -> float:
-        """The time of all reductions on a ring, one after the other."""
+        """The time of everything, one after the other; reductions on a ring."""
         messages = sum(t.forward_reductions + t.backward_reductions for t in self.layers) + bool(self.parameters)
-        return link.seconds(self.forward + self.backward, self.devices, messages)
+        deals = sum(t.forward_deals + t.backward_deals for t in self.layers)
+        reducing = link.seconds(self.forward + self.backward, self.devices, messages)
+        return reducing + link.dealing(sum(self.dealt), self.devices, deals)
 
     def __str__(self) -> str:
         rows = [
             f"{t.layer or '(the layer)'}: {t.forward:,} bytes forward, {t.backward:,} backward" for t in self.layers
         ]
+        forward, backward = self.dealt
+        dealt = [f"dealt out anew: maps of {forward:,} bytes forward, {backward:,} backward"] if forward else []
         return "\n".join(
             (
                 *rows,
                 f"gradients of parameters: {self.parameters:,} bytes",
                 f"reduced over {self.devices} devices: {self.forward:,} bytes forward, {self.backward:,} backward",
+                *dealt,
                 f"each device sends {self.sent:,.0f} bytes; gathering the map would send {self.gathering:,.0f}",
             )
         )
@@ -135,11 +163,11 @@ def communication(
     Raises:
         ShardingError: the layer cannot be cut.
     """
-    if len(shape) <= dim or not all(shape[1:]):
+    if len(shape) <= dim or dim < 1 or not all(shape[1:]):
         raise SizeError(f"the shape of the whole map must be (B, C, *spatial) with an axis {dim}, not {tuple(shape)}")
     exchange = _Counter(dim)
     twin = piecewise(module, exchange, link)
-    exchange.counts = even_counts(shape[dim], devices)
+    exchange.counts = even_counts(shape[dim], devices) if dim > 1 else _whole_groups(module, shape[dim], devices)
     exchange.rest = prod(n for axis, n in enumerate(shape[2:], 2) if axis != dim)
     exchange.device = device
     _named_layers(twin, exchange)
@@ -158,6 +186,16 @@ def communication(
     return Communication(tuple(exchange.layers.values()), gradients, devices, kept.bytes, whole)
 
 
+def _whole_groups(module: nn.Module, channels: int, devices: int) -> tuple[int, ...]:
+    """Channels of each device where groups of channels stay together."""
+    width = 1
+    if isinstance(module, Attention):
+        groups, *_ = module.spec.sizes.atoms(module.channel_size)
+        if groups != module.channel_size:
+            width = channels // module.spec.sizes.solve(module.sizes)[groups]
+    return tuple(width * n for n in even_counts(channels // width, devices))
+
+
 def even_counts(length: int, pieces: int) -> tuple[int, ...]:
     """How many rows each piece has, as `torch.chunk` and DTensor cut them: the last ones may be shorter, or empty.
 
@@ -170,8 +208,9 @@ def even_counts(length: int, pieces: int) -> tuple[int, ...]:
 
 @dataclass(eq=False)
 class _Counter(Pieces):
-    """Counts what it is asked to reduce, by layer."""
+    """Counts what it is asked to exchange, by layer."""
 
+    deals: ClassVar[bool] = True
     axis: int
     layers: dict[str, Traffic] = field(default_factory=dict)
     where: list[str] = field(default_factory=list)
@@ -188,10 +227,29 @@ class _Counter(Pieces):
         self._count(value, False)
         return value.detach()
 
+    def to_channels(self, x: Tensor, channels: tuple[int, ...]) -> Tensor:
+        return self._deal(x, (1, channels), (self.axis, self.counts))
+
+    def to_rows(self, x: Tensor, channels: tuple[int, ...]) -> Tensor:
+        return self._deal(x, (self.axis, self.counts), (1, channels))
+
+    def _deal(self, x: Tensor, cut: tuple[int, tuple[int, ...]], joined: tuple[int, tuple[int, ...]]) -> Tensor:
+        (axis, parts), (along, lengths) = cut, joined
+        whole = x.numel() // lengths[self.rank] * sum(lengths) * x.element_size()
+        self.layers[self._name] = self._of(self._name).dealt(whole, torch.is_grad_enabled() and x.requires_grad)
+        share = x.narrow(axis, 0, parts[self.rank])
+        return torch.cat([share] * -(-sum(lengths) // share.shape[along]), along).narrow(along, 0, sum(lengths))
+
+    @property
+    def _name(self) -> str:
+        return self.where[0] if self.where else ""
+
+    def _of(self, name: str) -> Traffic:
+        return self.layers.get(name, Traffic(name))
+
     def _count(self, value: Tensor, backward: bool) -> None:
-        name = self.where[0] if self.where else ""
         payload = value.numel() * value.element_size()
-        self.layers[name] = self.layers.get(name, Traffic(name)).plus(payload, backward)
+        self.layers[self._name] = self._of(self._name).plus(payload, backward)
 
 
 def _named_layers(twin: nn.Module, exchange: _Counter) -> None:

@@ -32,14 +32,17 @@ def shard_positions(
     Each process passes its own rows along `dim` and gets their rows of the result; pieces may differ in length, and be
     empty. The layer's plan says which steps sum over positions, and exactly there the devices' sums are added up, so
     what crosses does not grow with the map: C numbers a sample for Poly-NL, R x S for E-NL. The order of contraction is
-    chosen with what it exchanges.
+    chosen with what it exchanges. The bilinear transform of a `BATransform` or `BATBlock` mixes rows with rows: with
+    `downsample` the averages of its blocks cross, otherwise the map is dealt out anew, by channels, and back.
 
     Args:
         module: an `Attention`, a block of `polyattn.nn` without similarities of positions, or an `nn.Sequential` of
-            such, of 1x1 convolutions, norms and activations. Its parameters are shared, not copied, and are the same
-            on all devices.
+            such, of 1x1 convolutions, norms, activations and dropout of channels. Its parameters are shared, not
+            copied, and are the same on all devices.
         mesh: with one axis (of a larger mesh, `mesh["name"]`).
-        dim: the axis of (B, C, *spatial) that is spread.
+        dim: the axis of (B, C, *spatial) that is spread. With 1 it is the channels, in whole groups where there are
+            groups; only for an `Attention` whose products stay within channels, such as `catalog.ba_transform`, is less
+            exchanged than a map.
         counts: how many rows each process has, if that is known. Otherwise they are agreed on at each call, by one
             all-gather of a number. Settable later as the attribute `counts`. Not needed for a `DTensor`.
         link: what connects the devices, for the choice of the order of contraction.
@@ -77,8 +80,8 @@ class ShardedPositions(nn.Module):
         super().__init__()
         if mesh.ndim != 1:
             raise ShardingError(f"the mesh must have one axis, not {mesh.ndim}: take one, as in mesh['name']")
-        if isinstance(dim, bool) or not isinstance(dim, int) or dim < 2:
-            raise ShardingError(f"dim must be an axis of positions of (B, C, *spatial), 2 or more, not {dim!r}")
+        if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
+            raise ShardingError(f"dim must be an axis of (B, C, *spatial), 1 (channels) or more, not {dim!r}")
         self.module, self.mesh, self.dim, self.link = module, mesh, dim, link
         self.reduce_gradients = reduce_gradients
         self.counts = None if counts is None else tuple(counts)

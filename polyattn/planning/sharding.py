@@ -57,6 +57,16 @@ class Link:
         rounds = 2 * (devices - 1)
         return rounds * (payload / devices / self.bytes_per_second + messages * self.latency)
 
+    def dealing(self, payload: float, devices: int, times: int = 1) -> float:
+        """The time of dealing a map out anew: each device sends every other the share of its piece that is theirs.
+
+        Args:
+            payload: bytes of the whole map, all times together.
+            devices: P, of which each has a P-th of it.
+            times: so often.
+        """
+        return (devices - 1) * (payload / devices**2 / self.bytes_per_second + times * self.latency)
+
 
 @dataclass(frozen=True)
 class Sharded:

@@ -16,7 +16,10 @@ from torch import nn
 import polyattn as pa
 from tests.parallel.cases import made
 
-SOME = ("poly_nl", "e_nl softmax", "nl", "EfficientNL", "A2", "LatentGNN symmetric", "CGNL", "axial width")
+SOME = (
+    *("poly_nl", "e_nl softmax", "nl", "EfficientNL", "A2", "LatentGNN symmetric", "CGNL", "axial width"),
+    "BATransform downsample",
+)
 
 
 @pytest.mark.parametrize("name", SOME)
@@ -67,6 +70,7 @@ def test_a_softmax_over_positions_stays_finite_whatever_the_values():
         (pa.nn.NonLocal(8), "compare every position"),
         (pa.nn.CrissCross(8), "softmax"),
         (pa.nn.BATBlock(16), "mix rows"),
+        (pa.nn.BATBlock(16, dim=3, temporal_groups=2, temporal_size=2, downsample=True), "temporal"),
         (nn.Conv2d(8, 8, 3, padding=1), "neighbours"),
         (nn.Sequential(nn.ReLU(), nn.AvgPool2d(2)), "not known"),
     ],

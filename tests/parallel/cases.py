@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -21,6 +21,8 @@ def of(name: str, **options: object) -> Callable[[], nn.Module]:
         own = {s: n for s, n in INNER.items() if s in spec.sizes.names}
         if name == "ba_transform":
             own = {"H": 7, "W": 5, "G": 2, "K": 3}
+        if name == "ba_transform_block":
+            own = {"S": 1, "G": 2, "K": 3}
         return pa.nn.Attention(spec, 8, sizes=own, beta=0.7)
 
     return make
@@ -52,19 +54,33 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "NonLocal": lambda: pa.nn.NonLocal(8, similarity="dot_product", zero_init=False),
     "CrissCross": lambda: pa.nn.CrissCross(8, 4, normalisation="scaling"),
     "Axial": lambda: pa.nn.Axial(8, 4, normalisation="scaling"),
+    "BATransform": lambda: pa.nn.BATransform(8, block_size=(3, 2), groups=2),
+    "BATransform downsample": lambda: pa.nn.BATransform(8, block_size=(3, 2), groups=4, downsample=True),
+    "BATBlock": lambda: pa.nn.BATBlock(8, block_size=(2, 5), groups=1, normalisation="softmax"),
     "a small network": lambda: nn.Sequential(
         nn.Conv2d(8, 6, 1), nn.BatchNorm2d(6), nn.ReLU(), pa.nn.PolyNL(6, beta=0.5), pa.nn.EfficientNL(6)
     ),
 }
 
-TRAINED_NORM = ("A2", "GloRe", "LatentGNN", "LatentGNN symmetric", "NonLocal", "a small network")
-"""Layers with a batch norm, whose statistics are those of all pieces."""
+VIDEO: dict[str, Callable[[], nn.Module]] = {
+    "over space": lambda: pa.nn.BATransform(8, block_size=(3, 2), groups=2, dim=3),
+    "over space and time": lambda: pa.nn.BATBlock(
+        16, block_size=2, groups=4, dim=3, temporal_groups=2, temporal_size=2, dropout=0.0
+    ),
+    "downsample": lambda: pa.nn.BATransform(
+        8, block_size=2, groups=1, dim=3, downsample=True, temporal_groups=8, temporal_size=3
+    ),
+}
+"""Bilinear transforms of (B, C, T, H, W)."""
+
+CHANNELS = {"ba_transform": 4, "ba_transform_block": 4, "poly_nl": 1, "e_nl": 1}
+"""Catalogue entries that are cut by channels, and how many channels stay together."""
 
 
-def made(name: str, dtype: torch.dtype) -> nn.Module:
+def made(name: str, dtype: torch.dtype, layers: Mapping[str, Callable[[], nn.Module]] = LAYERS) -> nn.Module:
     """The layer with seeded weights; scalars that start at 0 do not."""
     torch.manual_seed(1)
-    layer = LAYERS[name]()
+    layer = layers[name]()
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in layer.parameters():

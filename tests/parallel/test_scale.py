@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from torch import nn
 from typer.testing import CliRunner
 
 import polyattn as pa
 from polyattn.cli import app
+from polyattn.nn.exchange import Alone
+from polyattn.nn.piecewise import piecewise
 from polyattn.parallel.communication import even_counts
 from polyattn.planning import question, ranked_plans, shard
 
@@ -42,6 +45,41 @@ def test_each_layer_of_a_network_is_counted_by_its_name():
     found = pa.parallel.communication(network, (1, 8, 6, 6), 3)
     assert [t.layer for t in found.layers] == ["0", "2"]
     assert "0: 32 bytes forward" in str(found)
+
+
+def test_a_bilinear_transform_by_channels_exchanges_pooled_rows_and_columns_only():
+    layer = pa.nn.Attention(pa.catalog.ba_transform(), 16, sizes={"H": 9, "W": 12, "G": 4, "K": 3})
+    found = pa.parallel.communication(layer, (2, 16, 9, 12), 3, dim=1)
+    assert found.forward == 4 * 2 * (9 + 12) * 3
+    assert pa.parallel.communication(layer, (2, 16, 9, 12), 3).forward >= 4 * 2 * 16 * 9 * 12
+
+
+def test_a_bat_block_deals_its_inner_map_out_and_back_and_with_downsample_not_at_all():
+    found = pa.parallel.communication(pa.nn.BATBlock(64), (1, 64, 56, 48), 4)
+    assert found.dealt == (2 * 4 * 32 * 56 * 48,) * 2
+    pooled = 4 * 4 * (56 + 3 * 48)  # the maxima of columns, how many there are, and their gradient's share
+    assert pooled <= found.forward <= pooled + 4 * (4 * 64 + 2 * 32 + 2 * 4 + 64)  # and norms, and dropout
+    small = pa.parallel.communication(pa.nn.BATBlock(64, downsample=True), (1, 64, 56, 48), 4)
+    assert small.dealt == (0, 0)
+    assert small.forward < 0.05 * sum(found.dealt)
+
+
+def test_dealing_a_map_out_sends_all_but_the_own_share():
+    link = pa.parallel.Link(bytes_per_second=1000.0, latency=0.5)
+    assert link.dealing(16_000, 4) == pytest.approx(3 * (1.0 + 0.5))
+
+
+def test_blocks_are_not_cut_along_channels():
+    with pytest.raises(pa.ShardingError, match="along channels, only an Attention"):
+        pa.parallel.communication(pa.nn.PolyNL(8), (1, 8, 4, 4), 2, dim=1)
+
+
+def test_groups_of_channels_stay_together():
+    exchange = Alone(1)
+    exchange.counts = (6, 2)
+    layer = piecewise(pa.nn.Attention(pa.catalog.ba_transform_block(), 8, sizes={"S": 1, "G": 2, "K": 3}), exchange)
+    with pytest.raises(pa.SizeError, match="groups of 4 channels"):
+        layer(torch.ones(1, 6, 3, 3))
 
 
 def test_rows_are_cut_as_torch_chunks_them():

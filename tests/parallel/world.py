@@ -1,8 +1,8 @@
-"""A world of gloo processes: runs all cases in it, once, and writes what it measured as JSON.
+"""Worlds of gloo processes, one after the other: runs all cases in each, once, and writes what they measured as JSON.
 
-    python world.py PROCESSES FILE [PART ...]
+    python world.py FOLDER [PROCESSES ...] [PART ...]
 
-Everything is imported before the processes are forked, so they start at once.
+What all processes need is made before they are forked: imports, and plans, which are kept.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import json
 import os
 import re
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -32,7 +31,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import polyattn as pa
 import polyattn.parallel
-from tests.parallel.cases import LAYERS, SHAPE, made
+from tests.parallel.cases import CHANNELS, LAYERS, SHAPE, VIDEO, made, of
 
 CUTS = {
     2: [((5, 2), torch.float32)],
@@ -42,17 +41,21 @@ CUTS = {
 
 
 class Sent(TorchDispatchMode):
-    """Counts the bytes that are really given to all-reduces."""
+    """Counts the bytes that are really given to all-reduces, and to all-to-alls."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.bytes = 0
+        self.bytes = self.dealt = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = str(func)
         if "c10d" in name and "wait_tensor" not in name and "_wrap_" not in name:
-            assert "all_reduce" in name, name
-            self.bytes += args[0].numel() * args[0].element_size()
+            size = args[0].numel() * args[0].element_size()
+            if "all_to_all" in name:
+                self.dealt += size
+            else:
+                assert "all_reduce" in name, name
+                self.bytes += size
         return func(*args, **(kwargs or {}))
 
 
@@ -63,19 +66,29 @@ def worst(value: float) -> float:
     return float(found)
 
 
+def together(value: int) -> int:
+    """The sum of all processes' values."""
+    found = torch.tensor(value)
+    dist.all_reduce(found)
+    return int(found)
+
+
 def apart(mine: Tensor, theirs: Tensor, scale: float) -> float:
     return float((mine - theirs).abs().max()) / scale if mine.numel() else 0.0
 
 
-def compared(layer: nn.Module, counts: tuple[int, ...], mesh: DeviceMesh, dim: int = 2) -> dict[str, Any]:
+def compared(
+    layer: nn.Module, counts: tuple[int, ...], mesh: DeviceMesh, dim: int = 2, given: Sequence[int] = SHAPE
+) -> dict[str, Any]:
     """A layer on pieces beside itself on the whole, forward, backward and in its running statistics."""
     dtype = next(layer.parameters()).dtype
     generator = torch.Generator().manual_seed(3)
-    shape = list(SHAPE)
+    shape = list(given)
     shape[dim] = sum(counts)
     x, seed = (torch.randn(shape, generator=generator, dtype=dtype) for _ in range(2))
     channels = getattr(layer, "channels", 8)
     x = x[:, :channels].clone()
+    torch.manual_seed(8)  # of dropout
     alone, spread = copy.deepcopy(layer), copy.deepcopy(layer)
     whole = x.clone().requires_grad_()
     wanted = alone(whole)
@@ -85,6 +98,7 @@ def compared(layer: nn.Module, counts: tuple[int, ...], mesh: DeviceMesh, dim: i
     piece = (dim, sum(counts[:rank]), counts[rank])
     own = x.narrow(*piece).clone().requires_grad_()
     sharded = pa.parallel.shard_positions(spread, mesh, dim=dim, counts=counts)
+    torch.manual_seed(8)
     with Sent() as forward:
         y = sharded(own)
     with Sent() as backward:
@@ -100,8 +114,8 @@ def compared(layer: nn.Module, counts: tuple[int, ...], mesh: DeviceMesh, dim: i
         "forward": worst(apart(y, wanted.narrow(*piece), float(wanted.abs().max()))),
         "backward": worst(max(wrong)),
         "statistics": worst(max(statistics, default=0.0)),
-        "sent": [forward.bytes, backward.bytes],
-        "planned": [planned.forward, planned.backward],
+        "sent": [forward.bytes, backward.bytes, together(forward.dealt), together(backward.dealt)],
+        "planned": [planned.forward, planned.backward, *planned.dealt],
     }
 
 
@@ -109,6 +123,7 @@ def _rounding(layer: nn.Module, x: Tensor, seed: Tensor, largest: float) -> floa
     """How far the gradients of one process are from the exact ones, in float32."""
     found = []
     for dtype in (torch.float32, torch.float64):
+        torch.manual_seed(8)
         alone, own = copy.deepcopy(layer).to(dtype), x.to(dtype).requires_grad_()
         found.append(torch.autograd.grad(alone(own), (own, *alone.parameters()), seed.to(dtype)))
     return max(apart(a, b, largest) for a, b in zip(*found, strict=True))
@@ -121,11 +136,41 @@ def every_layer(mesh: DeviceMesh) -> Iterator[dict[str, Any]]:
             yield {"layer": name, "cut": cut, "dtype": str(dtype), **row}
 
 
+def warm(size: int) -> None:
+    """Make the plans of `every_layer`. No gradients: autograd's threads would not outlive a fork."""
+    for name in LAYERS:
+        for cut, dtype in CUTS[size]:
+            layer = made(name, dtype)
+            whole = (*SHAPE[:2], sum(cut), *SHAPE[3:])
+            first = next((m.in_channels for m in layer.modules() if isinstance(m, nn.Conv2d)), 8)
+            pa.parallel.communication(layer, whole, size)
+            layer(torch.zeros(whole[0], first, *whole[2:], dtype=dtype, requires_grad=True))
+
+
 def columns(mesh: DeviceMesh) -> Iterator[dict[str, Any]]:
     """Cut along the second axis of positions."""
     if mesh.size() == 3:
-        for name in ("poly_nl", "e_nl softmax", "axial height", "CrissCross", "EfficientNL"):
+        some = ("poly_nl", "e_nl softmax", "axial height", "CrissCross", "EfficientNL", "BATBlock")
+        for name in (*some, "BATransform downsample"):
             yield {"layer": name, **compared(made(name, torch.float64), (2, 0, 3), mesh, dim=3)}
+
+
+def video(mesh: DeviceMesh) -> Iterator[dict[str, Any]]:
+    """Cut along frames, rows and columns."""
+    if mesh.size() == 3:
+        for name in VIDEO:
+            for dim, counts in ((2, (3, 0, 2)), (3, (1, 4, 0)), (4, (2, 1, 1))):
+                layer = made(name, torch.float64, VIDEO)
+                yield {"layer": name, "dim": dim, **compared(layer, counts, mesh, dim, (1, 16, 5, 5, 4))}
+
+
+def channels(mesh: DeviceMesh) -> Iterator[dict[str, Any]]:
+    """Cut along channels, in whole groups."""
+    if mesh.size() == 2:
+        for name, width in CHANNELS.items():
+            counts = (4, 4) if width == 4 else (5, 3)
+            layer = of(name)().double()
+            yield {"layer": name, **compared(layer, counts, mesh, dim=1)}
 
 
 def agreed(mesh: DeviceMesh) -> Iterator[dict[str, Any]]:
@@ -219,6 +264,8 @@ def anonymous() -> int:
 PARTS: tuple[Callable[[DeviceMesh], Iterator[dict[str, Any]]], ...] = (
     every_layer,
     columns,
+    video,
+    channels,
     agreed,
     distributed_tensors,
     compiled,
@@ -226,10 +273,9 @@ PARTS: tuple[Callable[[DeviceMesh], Iterator[dict[str, Any]]], ...] = (
 )
 
 
-def process(rank: int, size: int, meeting: str, file: str, parts: Sequence[str]) -> None:
-    torch.set_num_threads(1)
+def process(rank: int, size: int, folder: str, parts: Sequence[str]) -> None:
     limit = datetime.timedelta(seconds=120)
-    dist.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=size, timeout=limit)
+    dist.init_process_group("gloo", f"file://{folder}/meeting-{size}", rank=rank, world_size=size, timeout=limit)
     mesh = init_device_mesh("cpu", (size,))
     try:
         rows: dict[str, list[dict[str, Any]]] = {}
@@ -237,7 +283,7 @@ def process(rank: int, size: int, meeting: str, file: str, parts: Sequence[str])
             if not parts or part.__name__ in parts:
                 rows[part.__name__] = list(part(mesh))
         if rank == 0:
-            Path(file).write_text(json.dumps(rows))
+            Path(folder, f"{size}.json").write_text(json.dumps(rows))
     except Exception:
         traceback.print_exc()
         os._exit(1)  # the others wait for this process, and are ended with it
@@ -245,7 +291,10 @@ def process(rank: int, size: int, meeting: str, file: str, parts: Sequence[str])
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder:
-        size = int(sys.argv[1])
-        given = (size, f"{folder}/meeting", sys.argv[2], sys.argv[3:])
-        mp.start_processes(process, given, nprocs=size, start_method="fork")
+    torch.set_num_threads(1)
+    folder, *words = sys.argv[1:]
+    parts = [word for word in words if not word.isdigit()]
+    for size in [int(word) for word in words if word.isdigit()] or CUTS:
+        if not parts or "every_layer" in parts:
+            warm(size)
+        mp.start_processes(process, (size, folder, parts), nprocs=size, start_method="fork")
