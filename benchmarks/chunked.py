@@ -104,7 +104,8 @@ def _check(layer: torch.nn.Module, x: np.ndarray, out: np.ndarray, positions: in
         rows = x[0, :, start : start + positions].T.astype(np.float64)
         mean += ((rows @ w1) * (rows @ w2)).sum(0) / x.shape[2]
     rows = x[0, :, -100:].T.astype(np.float64)
-    y = float(layer.alpha) * rows + float(layer.beta) * (rows * mean) @ w3
+    alpha, beta = layer.alpha.item(), layer.beta.item()
+    y = alpha * rows + beta * (rows * mean) @ w3
     return float(np.abs(out[0, :, -100:].T - y).max() / np.abs(y).max())
 
 

@@ -114,7 +114,8 @@ class Pieces(Exchange, ABC):
         """The maximum over axes that are cut. Where a gradient is wanted, equal maxima share it."""
         axes = _tuple(axes)
         top = self.maximum(_largest(x.detach(), axes))
-        if torch.is_grad_enabled() and x.requires_grad:
+        wanted = torch.is_grad_enabled() and x.requires_grad if self.training is None else self.training
+        if wanted:
             mine = x.detach() == top
             many = self.sum(mine.sum(axes, keepdim=True).to(x.dtype))
             share = self.sum(torch.where(mine, x, 0).sum(axes, keepdim=True)) / many

@@ -93,7 +93,7 @@ def whole_table(found: Scale, title: str) -> Table:
 def layers_table(layers: tuple[Layer, ...], devices: int) -> Table:
     """The attentions with their maps cut by positions."""
     table = Table(title=f"attention with the whole batch's maps cut into {devices}", title_justify="left")
-    for column in ("layer", "kind", "map", "kept", "reduced forward", "backward", "gathering", "time"):
+    for column in ("layer", "kind", "map", "kept", "reduced forward", "backward", "dealt", "gathering", "time"):
         table.add_column(
             column, justify="left" if column in ("layer", "kind", "map") else "right", no_wrap=column == "layer"
         )
@@ -102,7 +102,7 @@ def layers_table(layers: tuple[Layer, ...], devices: int) -> Table:
         shape = "x".join(map(str, layer.shape))
         known = layer.communication
         if known is None:
-            table.add_row(layer.name, layer.kind, shape, *[""] * 5)
+            table.add_row(layer.name, layer.kind, shape, *[""] * 6)
             refused.append(f"{layer.name}: {layer.refusal}")
             continue
         table.add_row(
@@ -112,6 +112,7 @@ def layers_table(layers: tuple[Layer, ...], devices: int) -> Table:
             size(known.kept),
             size(known.forward),
             size(known.backward),
+            size(sum(known.dealt)),
             size(known.gathering),
             time(layer.seconds),
         )

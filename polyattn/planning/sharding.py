@@ -115,19 +115,38 @@ def shard(graph: Graph, names: Sequence[str], size: str, local: int, inputs: Col
     Raises:
         ShardingError: a step needs positions of different pieces at once, or an axis is ambiguous; it is named.
     """
-    chosen: frozenset[int] = frozenset()
-    best = _Walk(graph, names, size, local, frozenset(inputs), chosen).run()
-    partial = best[1]
-    while True:
-        tried = [
-            (_price(walked[0]), k, walked[0])
-            for k in sorted(partial - chosen)
-            for walked in [_Walk(graph, names, size, local, frozenset(inputs), chosen | {k}).run()]
-        ]
-        better = min(tried, default=None, key=lambda t: t[:2])
-        if better is None or better[0] >= _price(best[0]):
-            return best[0]
-        chosen, best = chosen | {better[1]}, (better[2], partial)
+
+    def walked(places: frozenset[int]) -> tuple[Sharded, frozenset[int]]:
+        return _Walk(graph, names, size, local, frozenset(inputs), places).run()
+
+    latest, partial = walked(frozenset())
+    found = [(latest, frozenset[int]())]
+    narrow = _narrow(graph, partial)
+    if narrow:
+        found.append((walked(narrow)[0], narrow))
+    # From both, as long as it helps, a place more or less.
+    best: list[Sharded] = []
+    for sharded, chosen in found:
+        while True:
+            tried = [(_price(walked(chosen ^ {k})[0]), k) for k in sorted(partial)]
+            price, k = min(tried, default=((0, 0), -1))
+            if k < 0 or price >= _price(sharded):
+                break
+            chosen ^= {k}
+            sharded = walked(chosen)[0]
+        best.append(sharded)
+    return min(best, key=_price)
+
+
+def _narrow(graph: Graph, partial: frozenset[int]) -> frozenset[int]:
+    """Partial values with fewer entries than those that they are made of, and no more than those made of them."""
+    entries = {k: numel(graph.nodes[k].output, graph.known) for k in partial}
+    made = {k: [entries[o.value] for o in graph.nodes[k].operands if o.value in partial] for k in partial}
+    users = {k: [n for n in partial if any(o.value == k for o in graph.nodes[n].operands)] for k in partial}
+    return frozenset(
+        k for k in partial if entries[k] < min(made[k], default=entries[k] + 1)
+        and entries[k] <= min((entries[n] for n in users[k]), default=entries[k])
+    )  # fmt: skip
 
 
 def _price(sharded: Sharded) -> tuple[int, int]:

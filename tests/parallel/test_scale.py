@@ -71,7 +71,7 @@ def test_dealing_a_map_out_sends_all_but_the_own_share():
 
 def test_blocks_are_not_cut_along_channels():
     with pytest.raises(pa.ShardingError, match="along channels, only an Attention"):
-        pa.parallel.communication(pa.nn.PolyNL(8), (1, 8, 4, 4), 2, dim=1)
+        pa.parallel.communication(pa.nn.CGNL(8, groups=2), (1, 8, 4, 4), 2, dim=1)
 
 
 def test_groups_of_channels_stay_together():
