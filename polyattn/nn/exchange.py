@@ -14,6 +14,8 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from polyattn.errors import ShardingError
+
 L1_EPSILON = 1e-12
 NARROW = (torch.float16, torch.bfloat16)
 
@@ -48,9 +50,11 @@ class Pieces(Exchange, ABC):
         training: whether plans are made for a forward and a backward pass; None where that depends on the tensors.
         device: the type of the device that plans are made for; None for the tensors' own.
         deals: whether there are `to_channels` and `to_rows`.
+        slack: so many times the dtype's precision may a piece's maximum be below itself when it is computed anew.
     """
 
     deals = False
+    slack = 0.0
 
     def __init__(self, axis: int):
         self.axis, self.rank, self.rest, self.counting = axis, 0, 1, True
@@ -67,12 +71,16 @@ class Pieces(Exchange, ABC):
         """The elementwise maximum over all pieces, without a gradient."""
 
     def to_channels(self, x: Tensor, channels: tuple[int, ...]) -> Tensor:
-        """From all channels of this piece's rows to this piece's channels, of which each has so many, of all rows."""
-        raise NotImplementedError
+        """From all channels of this piece's rows to this piece's channels, of which each has so many, of all rows.
+
+        Raises:
+            ShardingError: the pieces are not there at the same time.
+        """
+        raise ShardingError("a layer that mixes rows with rows needs them all at once, not one piece after the other")
 
     def to_rows(self, x: Tensor, channels: tuple[int, ...]) -> Tensor:
         """The way back."""
-        raise NotImplementedError
+        raise ShardingError("a layer that mixes rows with rows needs them all at once, not one piece after the other")
 
     @property
     def start(self) -> int:
@@ -113,10 +121,12 @@ class Pieces(Exchange, ABC):
     def amax(self, x: Tensor, axes: int | Sequence[int]) -> Tensor:
         """The maximum over axes that are cut. Where a gradient is wanted, equal maxima share it."""
         axes = _tuple(axes)
-        top = self.maximum(_largest(x.detach(), axes))
+        own = _largest(x.detach(), axes)
+        top = self.maximum(own)
         wanted = torch.is_grad_enabled() and x.requires_grad if self.training is None else self.training
         if wanted:
-            mine = x.detach() == top
+            near = own >= top - self.slack * torch.finfo(x.dtype).eps * top.abs()
+            mine = (x.detach() == own) & near
             many = self.sum(mine.sum(axes, keepdim=True).to(x.dtype))
             share = self.sum(torch.where(mine, x, 0).sum(axes, keepdim=True)) / many
             top = top + (share - share.detach())

@@ -52,6 +52,8 @@ class Replay(Pieces):
         results: what it got for them, leaves of autograd while gradients are wanted.
     """
 
+    slack = 64.0  # with gradients torch may take other operations than without
+
     def __init__(self, axis: int):
         super().__init__(axis)
         self.known: list[Reduction] = []

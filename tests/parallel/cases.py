@@ -55,7 +55,7 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "CrissCross": lambda: pa.nn.CrissCross(8, 4, normalisation="scaling"),
     "Axial": lambda: pa.nn.Axial(8, 4, normalisation="scaling"),
     "BATransform": lambda: pa.nn.BATransform(8, block_size=(3, 2), groups=2),
-    "BATransform downsample": lambda: pa.nn.BATransform(8, block_size=(3, 2), groups=4, downsample=True),
+    "BATransform downsample": lambda: pa.nn.BATransform(8, block_size=(6, 4), groups=4, downsample=True),
     "BATBlock": lambda: pa.nn.BATBlock(8, block_size=(2, 5), groups=1, normalisation="softmax"),
     "a small network": lambda: nn.Sequential(
         nn.Conv2d(8, 6, 1), nn.BatchNorm2d(6), nn.ReLU(), pa.nn.PolyNL(6, beta=0.5), pa.nn.EfficientNL(6)

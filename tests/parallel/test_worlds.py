@@ -35,13 +35,14 @@ def test_a_layer_on_pieces_is_the_layer_and_sends_what_its_plan_says(size: int):
     wrong = [
         row
         for row in rows
-        if not max(row["forward"], row["statistics"]) <= TOLERANCE[row["dtype"]]
+        if not row["statistics"] <= TOLERANCE[row["dtype"]]
         # A batch norm of few positions magnifies rounding, in one process as in several.
-        or not row["backward"] <= max(TOLERANCE[row["dtype"]], 3 * row["rounding"])
+        or not row["forward"] <= max(TOLERANCE[row["dtype"]], 3 * row["rounding"][0])
+        or not row["backward"] <= max(TOLERANCE[row["dtype"]], 3 * row["rounding"][1])
         or row["sent"] != row["planned"]
     ]
     assert not wrong
-    assert all(min(row["sent"]) > 0 for row in rows if row["layer"] != "axial width")
+    assert all(min(row["sent"][:2]) > 0 for row in rows if row["layer"] != "axial width")
     for part in ("columns", "video", "channels", "agreed", "distributed_tensors", "compiled"):
         for row in worlds()[size][part]:
             wrong = {k: v for k, v in row.items() if k in ("error", "forward", "backward", "statistics") and v > 1e-12}

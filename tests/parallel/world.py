@@ -110,7 +110,7 @@ def compared(
     statistics = [apart(a, b, 1.0) for a, b in zip(spread.buffers(), alone.buffers(), strict=True)]
     planned = sharded.communication()
     return {
-        "rounding": _rounding(layer, x, seed, largest) if dtype == torch.float32 else 0.0,
+        "rounding": _rounding(layer, x, seed, largest) if dtype == torch.float32 else (0.0, 0.0),
         "forward": worst(apart(y, wanted.narrow(*piece), float(wanted.abs().max()))),
         "backward": worst(max(wrong)),
         "statistics": worst(max(statistics, default=0.0)),
@@ -119,14 +119,16 @@ def compared(
     }
 
 
-def _rounding(layer: nn.Module, x: Tensor, seed: Tensor, largest: float) -> float:
-    """How far the gradients of one process are from the exact ones, in float32."""
-    found = []
+def _rounding(layer: nn.Module, x: Tensor, seed: Tensor, largest: float) -> tuple[float, float]:
+    """How far the output and the gradients of one process are from the exact ones, in float32."""
+    outputs, found = [], []
     for dtype in (torch.float32, torch.float64):
         torch.manual_seed(8)
         alone, own = copy.deepcopy(layer).to(dtype), x.to(dtype).requires_grad_()
-        found.append(torch.autograd.grad(alone(own), (own, *alone.parameters()), seed.to(dtype)))
-    return max(apart(a, b, largest) for a, b in zip(*found, strict=True))
+        outputs.append(alone(own))
+        found.append(torch.autograd.grad(outputs[-1], (own, *alone.parameters()), seed.to(dtype)))
+    forward = apart(*outputs, float(outputs[-1].abs().max()))
+    return forward, max(apart(a, b, largest) for a, b in zip(*found, strict=True))
 
 
 def every_layer(mesh: DeviceMesh) -> Iterator[dict[str, Any]]:
