@@ -311,11 +311,61 @@ def chunked() -> str:
     return table(head, rows)
 
 
+def compressed() -> str:
+    """NL on the digits and what replaces it within a third of its cost, for each seed, and points lost elsewhere."""
+    runs = load("compress_digits")["runs"]
+    third, sixth, half = 1 / 3, 1 / 6, 1 / 2
+
+    def shown(values: list[float]) -> str:
+        return f"{100 * mean(values):.2f} ± {100 * stdev(values):.2f}" if len(values) > 1 else ""
+
+    def of(family: str, budget: float) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        return [(r, c) for r in runs for c in r["candidates"] if (c["family"], c["budget"]) == (family, budget)]
+
+    def lost(family: str, budget: float) -> str:
+        points = [100 * (r["accuracy"] - c["accuracy"]) for r, c in of(family, budget)]
+        return f"{mean(points):.2f}, {max(points):.2f}" if len(points) == len(runs) else "not measured"
+
+    rows = [
+        [
+            f"NL, trained, {len(runs)} seeds",
+            f"{runs[0]['macs']:,}",
+            "",
+            shown([r["accuracy"] for r in runs]),
+            *[""] * 3,
+        ],
+        ["a layer of zeros", "0", "", shown([r["without"] for r in runs]), *[""] * 3],
+    ]
+    for family in dict.fromkeys(c["family"] for r in runs for c in r["candidates"]):
+        own = [c for _, c in of(family, third)]
+        if len(own) < len(runs):
+            continue
+        before = "" if family == "truncation" else shown([c["accuracy before"] for c in own])
+        row = [family, f"{max(c['macs'] for c in own):,}", before, shown([c["accuracy"] for c in own])]
+        rows.append(row + [lost(family, budget) for budget in (third, sixth, half)])
+    head = ["layer", "most MACs", "before fine-tuning, %", "accuracy, %"]
+    return table([*head, "points lost: mean, most", "at 1/6 of the MACs", "at 1/2"], rows)
+
+
+def recovery() -> str:
+    """Random cores of known rank: the errors of all seeds one below that rank, at it, and above it."""
+    record = load("fitting")
+    rows = []
+    for family, found in record["summary"]["recovery"].items():
+        own = [r for r in record["runs"] if r.get("family") == family]
+        true = found["true rank"]
+        above = max(r["error"] for r in own if r["rank"] > true)
+        below, at = found["smallest one below it"], found["largest error at it"]
+        rows.append([f"`{family}`", true, f"{below:.2g}", f"{at:.1e}", f"{above:.1e}"])
+    return table(["family", "rank r of the core", "smallest error at r - 1", "largest at r", "largest above"], rows)
+
+
 FIGURES: dict[str, Callable[[], str]] = {
     f.__name__: f
     for f in (
         machines, figure2, figure2_memory, macs, layers, bat, digits, pairs, tensorgrad, claims, networks, hostile,
         planning, kept, einsum, kills, chunked,
+        compressed, recovery,
     )
 }  # fmt: skip
 
