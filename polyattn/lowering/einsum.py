@@ -42,6 +42,7 @@ def einsum(equation: str, *operands: Tensor) -> Tensor:
         SpecError: the equation is not well formed, or does not fit the number of operands.
         SizeError: an operand has another number of axes, or an index two lengths.
 
+    >>> import torch
     >>> a, b = torch.ones(2, 3), torch.ones(3, 4)
     >>> einsum("ij,jk->ik", a, b).shape
     torch.Size([2, 4])
