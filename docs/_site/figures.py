@@ -240,6 +240,13 @@ def hostile() -> str:
     return f"{table(['kind', 'requests', 'statuses of the answers'], rows)}\n\n{ends}"
 
 
+def newcomer() -> str:
+    """The newcomer's path, step by step."""
+    record = load("newcomer")
+    rows = [[r["step"], f"{r['s']:.1f} s"] for r in record["runs"]]
+    return table(["step", "time"], [*rows, ["in all", f"{record['summary']['minutes']:.1f} minutes"]])
+
+
 def planning() -> str:
     """What a plan costs to make, and to get from the cache."""
     s = load("planning_cost")["summary"]
@@ -364,7 +371,7 @@ FIGURES: dict[str, Callable[[], str]] = {
     f.__name__: f
     for f in (
         machines, figure2, figure2_memory, macs, layers, bat, digits, pairs, tensorgrad, claims, networks, hostile,
-        planning, kept, einsum, kills, chunked,
+        newcomer, planning, kept, einsum, kills, chunked,
         compressed, recovery,
     )
 }  # fmt: skip
