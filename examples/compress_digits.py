@@ -163,26 +163,30 @@ def main(
 
 def _draw(runs: list[dict], path: Path) -> None:
     """Points lost and the layer's error against the share of multiply-accumulates, each seed a point."""
-    from matplotlib.figure import Figure
+    from polyattn.study.pictures.style import COLOURS, MARKERS, figure
 
-    drawing = Figure(figsize=(10, 4), layout="constrained")
+    drawing = figure(10, 4.4)
     left, right = drawing.subplots(1, 2)
-    for family in dict.fromkeys(c["family"] for r in runs for c in r["candidates"]):
+    families = dict.fromkeys(c["family"] for r in runs for c in r["candidates"])
+    for family, colour, marker in zip(families, COLOURS, MARKERS, strict=False):
         own = [(r, c) for r in runs for c in r["candidates"] if c["family"] == family]
         shares = [c["share"] for _, c in own]
+        look = {"color": colour, "marker": marker, "linestyle": "", "alpha": 0.6, "label": family}
         if not family.endswith(THROUGH):
-            left.plot(shares, [c["output error"] for _, c in own], "o", alpha=0.7, label=family)
-        right.plot(shares, [100 * (r["accuracy"] - c["accuracy"]) for r, c in own], "o", alpha=0.7, label=family)
+            left.plot(shares, [c["output error"] for _, c in own], **look)
+        right.plot(shares, [100 * (r["accuracy"] - c["accuracy"]) for r, c in own], **look)
     layers = [c for r in runs for c in r["candidates"] if not c["family"].endswith(THROUGH)]
-    points = sorted((c["share"], c["output error"]) for c in layers)
-    front = [p for k, p in enumerate(points) if all(p[1] < q[1] for q in points[:k])]
-    left.plot(*zip(*front, strict=True), "-", color="grey", zorder=0, label="Pareto front")
+    made = sorted((c["share"], c["output error"]) for c in layers)
+    front = [p for k, p in enumerate(made) if all(p[1] < q[1] for q in made[:k])]
+    left.plot(*zip(*front, strict=True), "-", color="grey", zorder=0)  # the Pareto front
     left.set(xlabel="share of NL's planned MACs", ylabel="relative error of the layer's output", yscale="log")
     right.set(xlabel="share of NL's planned MACs", ylabel="points of test accuracy lost")
     right.axhline(0.5, linestyle=":", color="black")
+    left.set_title("the Pareto front as a line", fontsize="medium")
+    right.set_title("half a point as a dotted line", fontsize="medium")
     right.set_yscale("symlog", linthresh=1)
-    right.legend()
-    left.legend()
+    points, names = right.get_legend_handles_labels()
+    drawing.legend(points, names, loc="outside lower center", ncols=len(names), frameon=False)
     drawing.savefig(path, dpi=110)
 
 

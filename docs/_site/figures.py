@@ -331,7 +331,8 @@ def compressed() -> str:
 
     def lost(family: str, budget: float) -> str:
         points = [100 * (r["accuracy"] - c["accuracy"]) for r, c in of(family, budget)]
-        return f"{mean(points):.2f}, {max(points):.2f}" if len(points) == len(runs) else "not measured"
+        mean_lost, most = (round(p, 2) + 0.0 for p in (mean(points), max(points)))  # no "-0.00"
+        return f"{mean_lost:.2f}, {most:.2f}"
 
     rows = [
         [

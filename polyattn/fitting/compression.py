@@ -138,7 +138,7 @@ class Compression:
         except ImportError as error:
             raise MissingPackageError("plots need matplotlib: pip install 'polyattn[study]'") from error
         layers = list(dict.fromkeys(c.layer for c in self.candidates))
-        figure = Figure(figsize=(5.5 * len(layers), 4.2), layout="constrained")
+        figure = Figure(figsize=(7.5 * len(layers), 4.2), layout="constrained")
         for axis, layer in zip(figure.subplots(1, len(layers), squeeze=False)[0], layers, strict=True):
             own = [c for c in self.candidates if c.layer == layer]
             for family in dict.fromkeys(c.family for c in own):
@@ -149,7 +149,7 @@ class Compression:
             axis.axvline(own[0].trained_macs, linestyle=":", color="black", label="trained layer")
             axis.set(xscale="log", yscale="log", xlabel="MACs of one sample", ylabel="relative error of the output")
             axis.set_title(layer)
-            axis.legend()
+            axis.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)  # beside the points
         if path is not None:
             figure.savefig(path, dpi=110)
         return figure
