@@ -368,12 +368,26 @@ def recovery() -> str:
     return table(["family", "rank r of the core", "smallest error at r - 1", "largest at r", "largest above"], rows)
 
 
+def exchanged() -> str:
+    """The smallest CP rank of those tried that holds NL's core, by what is exchanged."""
+    runs = [r for r in load("fitting")["runs"] if "symmetry" in r]
+    rows = []
+    for channels in dict.fromkeys(r["channels"] for r in runs):
+        cells = []
+        for symmetry in ("none", "pair", "shared"):
+            own = [r for r in runs if (r["channels"], r["symmetry"]) == (channels, symmetry)]
+            exact = [r["rank"] for r in own if r["error"] < 1e-6]
+            cells.append(min(exact) if exact else f"above {max(r['rank'] for r in own)}")
+        rows.append([channels, *cells])
+    return table(["C", "as a tensor", '`symmetry="pair"`', '`symmetry="shared"`'], rows)
+
+
 FIGURES: dict[str, Callable[[], str]] = {
     f.__name__: f
     for f in (
         machines, figure2, figure2_memory, macs, layers, bat, digits, pairs, tensorgrad, claims, networks, hostile,
         newcomer, planning, kept, einsum, kills, chunked,
-        compressed, recovery,
+        compressed, recovery, exchanged,
     )
 }  # fmt: skip
 

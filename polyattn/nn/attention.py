@@ -75,8 +75,9 @@ class Attention(nn.Module):
         for name, attribute in self._attributes:
             shape = [value_of(atoms, known) for atoms in self.spec.shape(name)]
             self.register_parameter(attribute, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
-        self.alpha = nn.Parameter(torch.empty((), device=device, dtype=dtype)) if residual else None
-        self.beta = nn.Parameter(torch.empty((), device=device, dtype=dtype)) if residual else None
+        # Of one entry: FSDP2 shards no scalars.
+        self.alpha = nn.Parameter(torch.empty(1, device=device, dtype=dtype)) if residual else None
+        self.beta = nn.Parameter(torch.empty(1, device=device, dtype=dtype)) if residual else None
         self._initial = (alpha, beta)
         self._named = tuple(attribute for _, attribute in self._attributes)
         self._function = SpecFunction(self.spec, self.sizes, objective)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
+from polyattn.errors import TrainingError
 from polyattn.training.processes import Processes
 from polyattn.training.settings import Settings
 from polyattn.training.task import Task, seeded_network
@@ -25,6 +26,11 @@ def wrapped(task: Task, settings: Settings, processes: Processes) -> nn.Module:
         for module in model.modules():
             _channels_last(module)
     if settings.parallel == "fsdp":
+        scalars = [name for name, parameter in model.named_parameters() if parameter.dim() == 0]
+        if scalars:
+            raise TrainingError(
+                f'FSDP2 shards no scalars, and the network has {", ".join(scalars)}: train it with parallel="ddp"'
+            )
         mesh = init_device_mesh(processes.device.type, (processes.count,))
         for part in task.sharded(model):
             fully_shard(part, mesh=mesh)

@@ -8,7 +8,10 @@ import pytest
 import torch
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+import polyattn as pa
 from polyattn.errors import TrainingError
+from polyattn.training.processes import Processes
+from polyattn.training.wrapping import wrapped
 from tests.training.launching import Killed, together
 from tests.training.toy import SETTINGS, Toy, curve, train, weights
 
@@ -132,3 +135,12 @@ def test_more_processes_than_forward_passes_are_refused():
     for error in together(2, train, replace(SETTINGS, micro=12)):
         assert isinstance(error, TrainingError)
         assert "1 forward passes, but 2 processes" in str(error)
+
+
+def test_scalars_which_fsdp2_does_not_shard_are_refused_by_name():
+    class Scalar(Toy):
+        def network(self):
+            return torch.nn.Sequential(pa.nn.TESA(8))
+
+    with pytest.raises(TrainingError, match=r"0\.alpha1, 0\.alpha2, 0\.alpha3: train it with"):
+        wrapped(Scalar(), replace(SETTINGS, parallel="fsdp"), Processes(0, 1, torch.device("cpu")))

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+import polyattn as pa
 from polyattn.training import Evaluating, Settings, Task, fit, started
 
 SETTINGS = Settings(epochs=3, batch=12, micro=2, rate=0.1, checkpoint_every=1, log_every=1, ema=0.9)
@@ -38,7 +39,8 @@ class Toy(Task):
         self.passes = 0
 
     def network(self):
-        first = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.2))
+        attention = pa.nn.PolyNL(8, beta=0.5)
+        first = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), attention, nn.Dropout(0.2))
         return nn.Sequential(first, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
 
     def sharded(self, model):
