@@ -3,21 +3,24 @@
 Usage: python benchmarks/gpu.py [--out results.json] [--quick] [--minutes 8.5] [--rehearse]
 
 1. Every kernel against its definition in float64, values and gradients, in each dtype and memory layout, at sizes that
-   are no multiples of a tile. Nothing is timed if one is wrong.
+   are no multiples of a tile; and, on all cores, every kernel and layer compiled that is timed later. Nothing is timed
+   if one is wrong.
 2. Two ceilings, measured here: bytes per second of a large copy, and multiply-accumulates per second of a large matrix
    product in each dtype.
-3. Kernels and layers, bfloat16: median times (the cache flushed between runs), and how near they are to the larger of
-   MACs / rate and bytes / bandwidth. Torch's own way to the same values stands beside each.
+3. Kernels and layers, bfloat16: median times of CUDA graphs replayed in turns (the cache flushed before each), and how
+   near they are to the larger of MACs / rate and bytes / bandwidth. Torch's own way to the same values stands beside
+   each. "called" is the time of a call from Python on an idle device.
 4. How the time of a layer grows with the number of positions, and the goals that these figures are to meet.
 
 `--rehearse` runs all of it once at tiny sizes in Triton's interpreter, on a machine without a GPU: what would stop a
 run on one shows itself before. Its times mean nothing.
 
-What a run needs: torch with CUDA, triton, numpy, sympy, opt_einsum; for planning lark, igraph and texttable. Where some
-are missing and there is no package index, fetch their wheels for that Python and platform elsewhere (`pip download
---no-deps --only-binary=:all: --python-version ... --platform ... -d wheels lark igraph texttable`), carry the folder
-along, install it there (`pip install --no-index --no-deps --target site wheels/*.whl`), and put `site` and the root of
-this repository on PYTHONPATH. With timm there its BA-Transform is compared too; without it that is left out.
+What a run needs: torch with CUDA, triton, numpy, sympy, opt_einsum; for planning lark, igraph, texttable and
+platformdirs. Where some are missing and there is no package index, fetch their wheels for that Python and platform
+elsewhere (`pip download --no-deps --only-binary=:all: --python-version ... --platform ... -d wheels lark igraph
+texttable platformdirs`), carry the folder along, install it there (`pip install --no-index --no-deps --target site
+wheels/*.whl`), and put `site` and the root of this repository on PYTHONPATH. With timm there its BA-Transform is
+compared too; without it that is left out.
 """
 
 from __future__ import annotations
@@ -62,7 +65,7 @@ def main() -> int:
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(record, indent=1) + "\n")
-    return int(not all(c["right"] for c in record["correctness"]))
+    return int("rows" not in record)
 
 
 def measured(bench: Any, quick: bool) -> dict[str, Any]:
@@ -70,31 +73,40 @@ def measured(bench: Any, quick: bool) -> dict[str, Any]:
     import torch
     import triton
     from _gpu.bench import Table, ceilings
-    from _gpu.checks import correctness
-    from _gpu.kernels import kernel_rows
-    from _gpu.layers import goals, growth, layer_rows
+    from _gpu.checks import correctness, ways
+    from _gpu.kernels import attention_rows, bilinear_rows, product_rows
+    from _gpu.layers import bat_rows, enl_rows, goals, growth, poly_nl_rows
+    from _gpu.prepare import Job, compiled, on_all_cores
 
+    started = time.perf_counter()
     record: dict[str, Any] = {
         "benchmark": "gpu", "rehearsal": not bench.timed,
         "gpu": torch.cuda.get_device_name() if bench.timed else None, "torch": torch.__version__,
         "triton": triton.__version__, "python": platform.python_version(), "date": date.today().isoformat(),
     }  # fmt: skip
-    record["correctness"] = correctness(bench)
+    points = bench.sizes.points[:1] if quick else bench.sizes.points
+    kinds = (poly_nl_rows, bat_rows, enl_rows, product_rows, bilinear_rows, attention_rows)
+    jobs: list[Job] = [(correctness, (bench.device, way)) for way in ways(bench.timed)]
+    jobs += [
+        (compiled, (rows, bench.device, *point)) for point in points[: None if bench.timed else 1] for rows in kinds
+    ]
+    found = on_all_cores(jobs)
+    failed = [f for f in found if isinstance(f, str)]
+    record["correctness"] = [c for f in found if isinstance(f, list) for c in f]
     wrong = [c for c in record["correctness"] if not c["right"]]
-    print(f"correctness: {len(record['correctness'])} checks, {len(wrong)} wrong", flush=True)
-    for case in wrong[:20]:
+    took = round(time.perf_counter() - started)
+    print(f"correctness: {len(record['correctness'])} checks, {len(wrong)} wrong, {took} s", flush=True)
+    for case in [*failed, *wrong[:20]]:
         print(case)
-    if wrong:
-        return record
+    if wrong or failed:
+        return record | {"failed": failed}
     record["ceilings"] = ceilings(bench)
     print(record["ceilings"], flush=True)
     table = Table(bench, record["ceilings"])
-    points = bench.sizes.points[:1] if quick else bench.sizes.points
-    for point in points:
-        layer_rows(table, *point)
+    for rows in kinds:
+        for point in points:
+            rows(table, *point)
     record["growth"] = growth(bench)
-    for point in points:
-        kernel_rows(table, *point)
     record |= {"rows": table.rows, "left out": bench.left_out}
     record["goals"] = goals(table.rows, record["growth"]["exponent"])
     for goal in record["goals"]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +16,13 @@ from polyattn.kernels.cost import Cost
 from polyattn.lowering.matching import NAMES
 
 Function = Callable[..., Tensor]
+
+LEAST_RUNS = 20
+MOST_RUNS = 200
+FLUSHED = 2**28
+"""Bytes written before every measured run: several times the cache of a large GPU."""
+CALLED = ("fused", "compiled")
+"""Ways that are also timed as Python calls them."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +48,14 @@ class Bench:
         end: of the time, as `time.perf_counter` counts.
         sizes: what is measured.
         left_out: what was not measured, and why.
+        seconds: about how long one way is measured.
     """
 
     device: str
     end: float
     sizes: Sizes
     left_out: list[str] = field(default_factory=list)
+    seconds: float = 0.06
 
     @property
     def timed(self) -> bool:
@@ -59,28 +70,88 @@ class Bench:
         return torch.randn(shape, device=self.device, dtype=dtype)
 
     def milliseconds(self, what: str, call: Callable[[], object]) -> float | None:
-        """The median time, the cache flushed between runs; None if it was left out."""
-        if time.perf_counter() > self.end:
-            self.left_out.append(f"{what}: no time left")
-            return None
+        """The median time of one call on the device; None if it was left out."""
+        return self.compared(what, {"": call}).get("")
+
+    def compared(self, what: str, ways: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+        """The median times of several ways to one result on the device, in milliseconds, taken in turns.
+
+        Each way is recorded as a CUDA graph and replayed, so that what Python and the launches take is left aside
+        (`called` has that in it), and the cache is flushed before every replay.
+        """
+        found: dict[str, float] = {}
         if not self.timed:
+            for name, call in ways.items():
+                started = time.perf_counter()
+                call()
+                found[name] = 1e3 * (time.perf_counter() - started)
+            return found
+        replays: dict[str, Callable[[], object]] = {}
+        for name, call in ways.items():
+            if time.perf_counter() > self.end:
+                self.left_out.append(f"{what} {name}: no time left")
+                continue
+            try:
+                replays[name] = recorded(call).replay
+            except RuntimeError as error:
+                self.left_out.append(f"{what} {name}: {error}")
+                gc.collect()
+                torch.cuda.empty_cache()
+        return interleaved(replays, LEAST_RUNS, self.seconds)
+
+    def called(self, call: Callable[[], object]) -> float | None:
+        """The median milliseconds from a call on an idle device until its result is there, launches included."""
+        if not self.timed or time.perf_counter() > self.end:
+            return None
+        times = []
+        for _ in range(LEAST_RUNS):
+            torch.cuda.synchronize()
             started = time.perf_counter()
             call()
-            return 1e3 * (time.perf_counter() - started)
-        from triton.testing import do_bench
-
-        try:
-            found = do_bench(call, warmup=10, rep=60, return_mode="median")
-        except torch.OutOfMemoryError:
-            self.left_out.append(f"{what}: out of memory")
-            torch.cuda.empty_cache()
-            return None
-        assert isinstance(found, float)
-        return found
+            torch.cuda.synchronize()
+            times.append(1e3 * (time.perf_counter() - started))
+        return statistics.median(times)
 
     def compiled(self, function: Function) -> Function:
         torch._dynamo.reset()
         return torch.compile(function, dynamic=False, backend="inductor" if self.timed else "eager")
+
+
+def recorded(call: Callable[[], object]) -> torch.cuda.CUDAGraph:
+    """A call as a graph of its launches; it is called a few times before, for what is compiled and chosen first."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream().wait_stream(stream)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph
+
+
+def interleaved(replays: Mapping[str, Callable[[], object]], least: int, seconds: float) -> dict[str, float]:
+    """The median milliseconds of each, in turns, the cache flushed before each; at least so many runs of each."""
+    flushed = torch.empty(FLUSHED, dtype=torch.int8, device="cuda")
+    times: dict[str, list[float]] = {name: [] for name in replays}
+    end = time.perf_counter() + seconds * len(replays)
+    runs = 0
+    while runs < least or (runs < MOST_RUNS and time.perf_counter() < end):
+        marks = {}
+        for name, replay in replays.items():
+            before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            flushed.zero_()
+            before.record()
+            replay()
+            after.record()
+            marks[name] = before, after
+        torch.cuda.synchronize()
+        for name, (before, after) in marks.items():
+            times[name].append(before.elapsed_time(after))
+        runs += 1
+    return {name: statistics.median(found) for name, found in times.items()}
 
 
 def both(function: Function, tensors: list[Tensor]) -> Callable[[], object]:
@@ -123,10 +194,10 @@ class Table:
     ) -> None:
         """Time several ways to one result; the first is ours."""
         row: dict[str, Any] = {"what": what, "pass": which, "N": point[0], "C": point[1], "B": self.bench.sizes.batch}
-        for name, call in ways.items():
-            took = self.bench.milliseconds(f"{what} {which} {point} {name}", call)
-            if took is not None:
-                row[f"ms {name}"] = took
+        times = self.bench.compared(f"{what} {which} {point}", ways)
+        row |= {f"ms {name}": took for name, took in times.items()}
+        called = {name: self.bench.called(ways[name]) for name in times if name in CALLED}
+        row |= {f"ms {name}, called": took for name, took in called.items() if took is not None}
         names = list(ways)
         mine = row.get(f"ms {names[0]}")
         if cost is not None:

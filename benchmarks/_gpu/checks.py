@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import torch
 
-from _gpu.bench import Bench
+from _gpu.bench import Bench, Sizes
 from polyattn import kernels
 from polyattn.kernels.bilinear import block_cross
 from polyattn.kernels.bilinear import naive as bilinear_naive
@@ -59,19 +60,28 @@ def cases(b: int, n: int, c: int, d: int) -> dict[str, Case]:
     }
 
 
-def correctness(bench: Bench) -> list[dict[str, Any]]:
+Way = tuple[Size, torch.dtype, str, str]
+
+
+def ways(timed: bool) -> list[Way]:
+    """Sizes, dtypes, layouts and precisions."""
+    sizes = CHECKED if timed else REHEARSED
+    found: list[Way] = [(size, torch.bfloat16, layout, "highest") for size in sizes for layout in ("rows", "columns")]
+    found.append((sizes[0], torch.float16, "rows", "highest"))
+    found += [(sizes[0], torch.float32, "rows", precision) for precision in ("highest", "high")]
+    return found
+
+
+def correctness(device: str, way: Way) -> list[dict[str, Any]]:
     """The relative errors of values and gradients, and whether they are small enough; all arguments are random.
 
-    Nothing is tuned here: every kernel runs with its first tile, since each way to compile one takes a second.
+    Nothing is tuned here: every kernel runs with its first tile.
     """
+    bench = Bench(device, inf, Sizes())
     before = os.environ.get("POLYATTN_TUNING")
     os.environ["POLYATTN_TUNING"] = "off"
-    sizes = CHECKED if bench.timed else REHEARSED
-    ways = [(size, torch.bfloat16, layout, "highest") for size in sizes for layout in ("rows", "columns")]
-    ways += [(sizes[0], torch.float16, "rows", "highest")]
-    ways += [(sizes[0], torch.float32, "rows", precision) for precision in ("highest", "high")]
     try:
-        return [check(bench, name, *way) for way in ways for name in cases(*way[0])]
+        return [check(bench, name, *way) for name in cases(*way[0])]
     finally:
         torch.set_float32_matmul_precision("highest")
         if before is None:

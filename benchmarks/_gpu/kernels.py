@@ -18,12 +18,6 @@ ITEM = 2
 """Bytes of a bfloat16."""
 
 
-def kernel_rows(table: Table, n: int, c: int) -> None:
-    product_rows(table, n, c)
-    bilinear_rows(table, n, c)
-    attention_rows(table, n, c)
-
-
 def product_rows(table: Table, n: int, c: int) -> None:
     bench, b, point = table.bench, table.bench.sizes.batch, (n, c)
     x, w1, w2, s = bench.draw(b, n, c), bench.draw(c, c) / c**0.5, bench.draw(c, c) / c**0.5, bench.draw(b, c)

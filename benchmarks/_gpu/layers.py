@@ -21,12 +21,6 @@ def poly_nl_paper(x: Tensor, w1: Tensor, w2: Tensor, w3: Tensor) -> Tensor:
     return (((x @ w1) * (x @ w2)).mean(1, keepdim=True) * x) @ w3
 
 
-def layer_rows(table: Table, n: int, c: int) -> None:
-    poly_nl_rows(table, n, c)
-    bat_rows(table, n, c)
-    enl_rows(table, n, c)
-
-
 def poly_nl_rows(table: Table, n: int, c: int) -> None:
     bench, b, point = table.bench, table.bench.sizes.batch, (n, c)
     device, size = bench.device, 2 * b * n * c
