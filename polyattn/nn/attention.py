@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
 from polyattn.language import value_of
+from polyattn.nn.exchange import NARROW
 from polyattn.nn.function import SpecFunction
 from polyattn.nn.initialise import fan_in
 from polyattn.nn.layouts import channels_first, positions_first
@@ -103,7 +104,11 @@ class Attention(nn.Module):
         """(B, channels, *spatial) to the same shape."""
         y = self.attend(x)
         alpha, beta = self._held("alpha", "beta")
-        return y if alpha is None or beta is None else torch.addcmul(alpha * x, beta, y)
+        if alpha is None or beta is None:
+            return y
+        if x.dtype in NARROW:  # to which scalars leave its dtype, without a map in 32 bits
+            alpha, beta = alpha.squeeze(), beta.squeeze()
+        return torch.addcmul(alpha * x, beta, y).to(x.dtype)
 
     def attend(self, x: Tensor) -> Tensor:
         """What the specification says of the input, without the residual."""

@@ -17,6 +17,8 @@ AXES = {1: ("L",), 2: ("H", "W"), 3: ("T", "H", "W")}
 class Block(nn.Module):
     """A block on (B, channels, *spatial) with `dim` spatial axes, whose polynomial part is `spec`.
 
+    With a residual its output has the dtype of its input, under autocast too.
+
     Raises:
         SizeError: channels, dim or another number is wrong; at call time, an input of another shape or dtype.
     """

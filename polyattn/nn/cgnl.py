@@ -74,4 +74,4 @@ class CGNL(Block):
         y = self._attended({"x": positions_first(x, 1), **self.spec_parameters()})
         summands = self.positions.count(x) * self.group_width
         y = y.to(self.gn.weight.dtype) * (summands**0.5 if self.scale else summands)
-        return x + self.gn(channels_first(y, x, 1))
+        return (x + self.gn(channels_first(y, x, 1))).to(x.dtype)

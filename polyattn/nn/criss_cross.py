@@ -73,7 +73,7 @@ class CrissCross(Block):
         """(B, channels, H, W) to the same shape."""
         self.check(x)
         for _ in range(self.recurrence):
-            x = x + self.gamma * self.attend(x)
+            x = (x + self.gamma * self.attend(x)).to(x.dtype)
         return x
 
     def attend(self, x: Tensor) -> Tensor:

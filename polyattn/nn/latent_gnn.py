@@ -89,7 +89,7 @@ class LatentGNN(Block):
         if self.mode == "symmetric" and self.kernels[0].GraphConvWeight is None:
             y = _summed(y, norm, self.positions)
         y = norm(y)
-        return x + y * self.gamma if self.residual else y
+        return (x + y * self.gamma).to(x.dtype) if self.residual else y
 
 
 class _Kernel(nn.Module):

@@ -76,7 +76,7 @@ class TESA(Attention):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) to the same shape."""
-        return x + self.attend(x)
+        return (x + self.attend(x)).to(x.dtype)
 
     def spec_parameters(self) -> dict[str, Tensor]:
         """The parameters of `spec` by name."""

@@ -57,6 +57,32 @@ def test_whatever_a_specification_of_the_language_says_is_what_its_layer_compute
 
 
 @pytest.mark.parametrize("name", catalog.names())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_under_autocast_the_output_has_the_dtype_of_the_input(name, dtype):
+    module, x = layer(name, alpha=0.5), image(name, dtype=dtype)
+    exact = module(x.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        y = module(x)
+    assert y.dtype == dtype
+    assert (y - exact).norm() <= 0.03 * exact.norm()
+
+
+@pytest.mark.usefixtures("_nothing_compiled_before")
+def test_compiled_exported_and_mapped_the_output_of_a_16_bit_map_under_autocast_has_its_dtype():
+    module, x = layer("poly_nl"), image("poly_nl", dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        eager = module(x)
+        compiled = torch.compile(module, fullgraph=True, backend="aot_eager")(x)
+        exported = torch.export.export(module, (x,)).module()(x)
+        mapped = torch.vmap(module)(x[None])[0]
+        parameters = {n: p[None] for n, p in module.named_parameters()}
+        with_parameters = torch.vmap(lambda p: torch.func.functional_call(module, p, (x,)))(parameters)[0]
+    for y in (compiled, exported, mapped, with_parameters):
+        assert y.dtype == torch.bfloat16
+        assert (y - eager).norm() <= 0.03 * eager.norm()
+
+
+@pytest.mark.parametrize("name", catalog.names())
 def test_with_beta_zero_a_layer_is_the_identity_to_the_bit(name):
     x = image(name)
     assert torch.equal(layer(name, beta=0.0)(x), x)

@@ -9,11 +9,13 @@ import torch
 
 import polyattn as pa
 
-from .blocks import CASES, FLOAT16
+from .blocks import CASES, FLOAT16, awake
 from .forms import assert_state_carries_it, assert_twins_compute_the_same_and_share_nothing, value_and_gradients
 
 every_block = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 HALVES = [(name, dtype) for name, case in CASES.items() if case.large is not None for dtype in case.halves]
+RESIDUAL = [n for n in CASES if not n.startswith(("BATransform", "NonLocal, dot", "NonLocal, concatenation"))]
+"""Those that give the dtype of their input. BATransform has no residual; the others' biases make theirs float32."""
 
 
 def channels_last(x):
@@ -70,6 +72,18 @@ def test_float16_holds_what_fits_into_it(make, sides):
     with torch.no_grad():
         exact = module(x)
     assert_half_precision_holds_it(module, x, exact, torch.float16)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("name", RESIDUAL)
+def test_with_a_residual_its_output_under_autocast_has_the_dtype_of_its_input(name, dtype):
+    torch.manual_seed(0)
+    block, x = awake(CASES[name].make()).eval(), CASES[name].image(dtype=dtype)
+    exact = block(x.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        y = block(x)
+    assert y.dtype == dtype
+    assert (y - exact).norm() <= 0.03 * exact.norm()
 
 
 @every_block
