@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
-from itertools import count
 from pathlib import Path
 
 import torch
@@ -47,13 +46,12 @@ def calibrated(device: str = "cpu") -> Device:
     return _calibrated(device, torch.get_num_threads(), os.environ.get("POLYATTN_DEVICES"))
 
 
-_made = count()
-_newest = 0
+_measured = 0
 
 
-def version() -> tuple[int, int]:
-    """What the calibrations in use depend on, at little cost: the number of threads, and a number for the last one."""
-    return torch.get_num_threads(), _newest
+def version() -> tuple[int, str | None, int]:
+    """What the calibrations in use depend on, at little cost: threads, the named file, how many were made so far."""
+    return torch.get_num_threads(), os.environ.get("POLYATTN_DEVICES"), _measured
 
 
 @cache
@@ -93,8 +91,8 @@ def calibrate(device: str = "cpu", *, seconds: float = 4.0) -> Device:
         os.replace(name, where)
     except OSError as error:
         raise PolyattnError(f"the calibration could not be kept in {where}: {error}") from error
-    global _newest
-    _newest = next(_made) + 1
+    global _measured
+    _measured += 1
     _stored.cache_clear()
     _calibrated.cache_clear()
     return found

@@ -10,6 +10,7 @@ from polyattn import PolyattnError, SizeError, calibrate, catalog, plan
 from polyattn.lowering import calibrated, devices, planner, training
 from polyattn.lowering.einsum import einsum_graph
 from polyattn.lowering.matching import as_choice
+from polyattn.nn import Attention, function, planned
 from polyattn.planning import DEVICES, Device, question, ranked_plans
 
 SIZES = {"B": 2, "N": 60, "C": 8}
@@ -94,6 +95,22 @@ def test_candidates_are_timed_as_layers_run_them_on_their_device(monkeypatch):
     plan(catalog.nl(), SIZES | {"N": 63}, "training", cost="measured")
     assert len(made) > 1
     assert all(entry == ("training", {"device": "cpu"}) for entry in made)
+
+
+def test_a_layer_is_planned_again_for_another_file_of_calibrations(file, monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(function, "planned", lambda *a: asked.append(calibrated("cpu")) or planned.planned(*a))
+    layer, x = Attention("x[N,C]; y[a,b] = x[a,d]*w[d,b]", 3), torch.ones(2, 3, 5)
+    for _ in range(2):
+        layer(x)
+    assert asked == [DEVICES["cpu"]]
+    other = tmp_path / "other.json"
+    rates = {"name": "a", "macs_per_second": 1e9, "bytes_per_second": 1e9, "step_seconds": 1e-6, "tile": 8}
+    other.write_text(json.dumps({devices._key("cpu"): rates}))
+    monkeypatch.setenv("POLYATTN_DEVICES", str(other))
+    for _ in range(2):
+        layer(x)
+    assert asked == [DEVICES["cpu"], Device(**rates)]
 
 
 def test_kernels_and_einsums_follow_a_new_calibration(file, monkeypatch):
