@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-PATH = Path(__file__).parents[2] / "docs" / "_site" / "figures.py"
+PATH = Path(__file__).parents[2] / "docs" / "_site" / "figures"
 figures = SimpleNamespace(**runpy.run_path(str(PATH)))
 
 QUOTING = [path for path in figures.pages() if "<!-- figures:" in path.read_text(encoding="utf-8")]
@@ -17,7 +17,7 @@ QUOTING = [path for path in figures.pages() if "<!-- figures:" in path.read_text
 @pytest.mark.parametrize("page", QUOTING, ids=lambda path: path.name)
 def test_a_page_quotes_the_recorded_figures(page):
     text = page.read_text(encoding="utf-8")
-    assert text == figures.written(text), "run: python docs/_site/figures.py"
+    assert text == figures.written(text), "run: python docs/_site/figures"
 
 
 def test_every_table_of_figures_is_on_some_page():

@@ -1,0 +1,145 @@
+"""Tables of what layers and plans cost: arithmetic, time and memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import exp, log
+from statistics import mean
+from typing import Any
+
+from records import load, milliseconds, table
+
+LAYERS = {
+    "TESA": "TESA",
+    "NL": "NL without softmax",
+    "L-GNN": "Latent-GNN",
+    "E-NL": "E-NL without softmax",
+    "Poly-NL": "Poly-NL",
+    "BA-Transform": "BA-Transform, block-based",
+}
+"""The layers of Figure 2, as its record and as the pages call them."""
+
+
+def figure2() -> str:
+    """One layer at N = 16384, C = 64: milliseconds in the paper's form and planned, forward and in training."""
+    head = ["layer", "forward, paper's form", "planned", "training, paper's form", "planned"]
+    passes = ("forward", "training")
+    return table(head, _figure2(passes, lambda cell: milliseconds(cell["seconds"])))
+
+
+def figure2_memory() -> str:
+    """The same cells: the peak of the allocator."""
+    head = ["layer", "peak in training, paper's form", "planned"]
+    return table(head, _figure2(("training",), lambda cell: f"{cell['peak bytes'] / 2**20:,.0f} MiB"))
+
+
+def _figure2(passes: Sequence[str], shown: Callable[[dict[str, Any]], str]) -> list[list[str]]:
+    cells = {
+        (c["layer"], c["pass"], c["form"]): c
+        for c in load("figure2_cpu")["cells"]
+        if (c["axis"], c["N"], c["C"]) == ("positions", 16384, 64) and "seconds" in c
+    }
+    measured = [layer for layer in LAYERS if (layer, "training", "planned") in cells]
+    forms = ("paper", "planned")
+    return [[LAYERS[name], *(shown(cells[name, p, f]) for p in passes for f in forms)] for name in measured]
+
+
+def macs() -> str:
+    """Multiply-accumulates of plans against other orders."""
+    summary = load("macs")["summary"]
+    names = {
+        "the author's order": "written",
+        "opt_einsum, `optimal`": "opt_einsum",
+        "cotengra, best of 128 trials": "cotengra",
+        "for training: autograd of the author's order": "training against autograd of the author's order",
+        "for training: autograd of the planned order": "training against autograd of the planned order",
+    }
+    head = ["against", "cases", "plan above", "plan below", "theirs over the plan's, geometric mean", "most"]
+    rows = []
+    for name, key in names.items():
+        s = summary[key]
+        most = f"{s['most']:,.0f}" if s["most"] > 100 else f"{s['most']:.2f}"
+        rows.append([name, s["cases"], s["above"], s["strictly below"], f"{s['geometric mean']:.2f}", most])
+    return table(head, rows)
+
+
+def layers() -> str:
+    """Time of the papers' forms over the planned form's, a forward and a backward pass."""
+    runs = load("layers_cpu")["runs"]
+    names = {
+        "paper": "the paper's form",
+        "einsum": "`torch.einsum` with opt_einsum",
+        "compiled": "`torch.compile` of the paper's form",
+    }
+    rows = []
+    for key, name in names.items():
+        ratios = [r["ratios"][key] for r in runs if r["pass"] == "forward + backward" and key in r["ratios"]]
+        geometric = exp(mean(map(log, ratios)))
+        rows.append([name, len(ratios), f"{geometric:.2f}", f"{min(ratios):.2f}", f"{max(ratios):.3g}"])
+    return table(["theirs over the planned form's, medians", "points", "geometric mean", "least", "most"], rows)
+
+
+def bat() -> str:
+    """Blocks against timm's, over ResNet-50's stages at 224 and 448 pixels: from the least to the most."""
+    found = load("bat_cpu")["runs"]
+    rows = []
+    for block, part in (("BilinearAttnTransform", "transform"), ("BatNonLocalAttn", "bat"), ("NonLocalAttn", "nl")):
+        for pixels in dict.fromkeys(r["pixels"] for r in found):
+            runs = [r for r in found if (r["block"], r["pixels"]) == (part, pixels)]
+            cells = [f"`{block}`", pixels]
+            for key in ("times faster", "times less memory"):
+                for which in ("evaluation", "training"):
+                    ratios = [r[key] for r in runs if r["pass"] == which]
+                    cells.append(f"{min(ratios):.2f} to {max(ratios):.2f}")
+            rows.append(cells)
+    head = [
+        "against timm's",
+        "pixels",
+        "evaluation: times as fast",
+        "training",
+        "evaluation: times less memory",
+        "training",
+    ]
+    return table(head, rows)
+
+
+def planning() -> str:
+    """What a plan costs to make, and to get from the cache."""
+    s = load("planning_cost")["summary"]
+    rows = [
+        ["a plan at new sizes, the slowest layer's median", f"{s['worst median ms at new sizes']:.0f} ms"],
+        ["the same plan again, from the cache", f"{s['worst median µs from the cache']:.0f} µs"],
+    ]
+    rows += [
+        [f"a module's {m['pass']} over its torch code by hand", f"{m['module / by hand']:.2f}"] for m in s["module"]
+    ]
+    return table(["", "measured"], rows)
+
+
+def kept() -> str:
+    """What Poly-NL keeps for its backward pass, over the input's bytes."""
+    head = ["N", "C", "B", "planned, bytes kept over the input's", "paper's form"]
+    rows = [
+        [r["N"], r["C"], r["B"], f"{r['planned / input']:.2f}", f"{r['paper / input']:.2f}"]
+        for r in load("memory")["runs"]
+    ]
+    return table(head, rows)
+
+
+def chunked() -> str:
+    """Layers on files that are larger than memory."""
+    rows = [
+        [
+            {"poly_nl": "Poly-NL", "e_nl softmax": "E-NL with softmax"}[r["layer"]],
+            f"{r['map_bytes'] / 1e9:g} GB",
+            f"{r['positions'] / 1e6:.1f} million",
+            f"{max(r[p]['rss_anon'] for p in ('forward', 'backward')) / 1e6:.0f} MB",
+            *(f"{r[p]['cpu_seconds'] / r['map_bytes'] * 1e9:.1f} s" for p in ("forward", "backward")),
+        ]
+        for r in load("chunked")["runs"]
+    ]
+    head = ["64 channels", "map", "positions", "memory at most", "forward, processor's time for a GB", "backward"]
+    return table(head, rows)
+
+
+TABLES = (figure2, figure2_memory, macs, layers, bat, planning, kept, chunked)
