@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import opt_einsum
 
+from polyattn.fitting.family import symmetrised
 from polyattn.fitting.layout import Layout
 
 MOST = 2**27
@@ -13,7 +14,7 @@ MOST = 2**27
 
 def nl_bound(delta: np.ndarray, x: np.ndarray, mean: bool) -> float:
     """Of one sample (N, C), at NL's positions: the smaller of two unfoldings' norms, times those of x and its Gram."""
-    delta = (delta + delta.swapaxes(2, 3)) / 2
+    delta = symmetrised(delta)
     c, d, f, h = delta.shape
     by_output = np.linalg.norm(delta.reshape(c, d * f * h), 2)
     by_pair = np.linalg.norm(delta.reshape(c * d, f * h), 2)
@@ -30,8 +31,7 @@ def pattern_bound(delta: np.ndarray, layout: Layout, x: np.ndarray) -> float:
     x's that the pattern has there, so its norm is at most ‖Δ_(b, dfh)‖₂ ‖Z‖. ‖Z‖² is the same sum of products of inner
     products of positions.
     """
-    orders = layout.orders
-    delta = np.mean([delta.transpose(0, *(k + 1 for k in o)) for o in orders], axis=0)
+    delta = symmetrised(delta, layout.orders)
     largest = np.linalg.norm(delta.reshape(len(delta), -1), 2)
     return float(largest * _norm(layout, x) * _scale(layout, x.shape))
 

@@ -18,7 +18,7 @@ from polyattn.errors import FittingError
 from polyattn.fitting.block_terms import BLOCK_TERMS
 from polyattn.fitting.bounds import output_bound
 from polyattn.fitting.cp import CP
-from polyattn.fitting.family import PAIR, SYMMETRIES, Family, Ranks, Settings, parameters_of, projected, relative
+from polyattn.fitting.family import SYMMETRIES, Family, Ranks, Settings, parameters_of, relative
 from polyattn.fitting.layout import Layout, arrays, equation
 from polyattn.fitting.recognise import Recognition
 from polyattn.fitting.taking import Located, taken
@@ -32,8 +32,24 @@ FAMILIES: dict[str, Family] = {f.name: f for f in (CP, TUCKER, TT, BLOCK_TERMS)}
 CRITERIA = ("rank", "max_macs", "max_params", "max_error")
 
 
+class Fitted:
+    """What a layer of fitted parameters costs."""
+
+    plan: Plan
+    parameters: dict[str, np.ndarray]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one evaluation of the plan's batch."""
+        return self.plan.macs
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(p.size for p in self.parameters.values())
+
+
 @dataclass(frozen=True, eq=False)
-class Factorisation:
+class Factorisation(Fitted):
     """A factored layer near a channel core.
 
     Attributes:
@@ -67,15 +83,6 @@ class Factorisation:
     def mean(self) -> bool:
         """Whether the layer divides by the number of positions."""
         return any(e < 0 for _, e in self.layout.powers)
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates of one evaluation of the plan's batch."""
-        return self.plan.macs
-
-    @property
-    def parameter_count(self) -> int:
-        return sum(p.size for p in self.parameters.values())
 
     def bound(self, x: Any) -> float:
         """The most that the output can be off for an input, in the Frobenius norm.
@@ -270,9 +277,3 @@ def _within_error(ladder: list[Ranks], fitted: Callable[[Ranks], Factorisation],
         trial = fitted(ladder[middle])
         low, high, made = (low, middle, trial) if trial.error <= limit else (middle, high, made)
     return made
-
-
-def symmetrised(core: np.ndarray) -> np.ndarray:
-    """T[b,d,f,h] made symmetric over the exchangeable pair: all that a layer of NL's kind depends on."""
-    tensor = torch.from_numpy(np.ascontiguousarray(np.moveaxis(np.asarray(core, dtype=float), 0, -1)))
-    return projected(tensor, PAIR).movedim(-1, 0).numpy()

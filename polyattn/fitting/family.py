@@ -120,6 +120,11 @@ def projected(core: Tensor, orders: Orders) -> Tensor:
     return core if len(orders) == 1 else torch.stack([core.permute(*o, last) for o in orders]).mean(0)
 
 
+def symmetrised(core: np.ndarray, orders: Orders = PAIR) -> np.ndarray:
+    """The same of an array whose first mode is the output's."""
+    return np.mean([core.transpose(0, *(k + 1 for k in o)) for o in orders], axis=0)
+
+
 def relative(difference: Tensor, core: Tensor, orders: Orders) -> float:
     """The norm of a difference over that of the core, both of the parts that count."""
     norm = projected(core, orders).norm()

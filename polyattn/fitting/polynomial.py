@@ -18,8 +18,8 @@ from torch import Tensor
 from polyattn.algebra import ChannelCore, Spec
 from polyattn.errors import FittingError
 from polyattn.fitting.bounds import output_bound
-from polyattn.fitting.factorise import CRITERIA, FAMILIES, Factorisation, default_sizes, factorise, find_family
-from polyattn.fitting.family import Weight
+from polyattn.fitting.factorise import CRITERIA, FAMILIES, Factorisation, Fitted, default_sizes, factorise, find_family
+from polyattn.fitting.family import Weight, symmetrised
 from polyattn.fitting.layout import Layout, arrays, equation
 from polyattn.fitting.recognise import Recognition, recognise
 from polyattn.fitting.taking import Located, components
@@ -59,7 +59,7 @@ class Part:
 
 
 @dataclass(frozen=True, eq=False)
-class FactoredPolynomial:
+class FactoredPolynomial(Fitted):
     """A sum of factored orders.
 
     Attributes:
@@ -75,15 +75,6 @@ class FactoredPolynomial:
     parameters: dict[str, np.ndarray]
     error: float
     plan: Plan
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates of one evaluation of the plan's batch."""
-        return self.plan.macs
-
-    @property
-    def parameter_count(self) -> int:
-        return sum(p.size for p in self.parameters.values())
 
     def bound(self, x: Any) -> float:
         """The most that the output can be off for an input or a batch of them: the sum of the parts' bounds."""
@@ -240,5 +231,4 @@ def _norm(part: Part) -> float:
     orders = part.layout.orders
     if part.factorisation is not None and part.factorisation.symmetry == "none":
         orders = orders[:1]
-    core = np.mean([part.core.transpose(0, *(k + 1 for k in o)) for o in orders], axis=0)
-    return float(np.linalg.norm(core))
+    return float(np.linalg.norm(symmetrised(part.core, orders)))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import polyattn as pa
 from polyattn.fitting import factorise
-from polyattn.fitting.factorise import symmetrised
+from polyattn.fitting.family import symmetrised
 
 C = 5
 MADE = {
