@@ -35,8 +35,13 @@ TILE = 8
 SLOW = 1.3
 """How much longer a matrix product takes that reads its larger operand across the way that it lies in memory."""
 LARGEST_IDENTITY = 8
-"""The longest side of an identity that a matrix is filled up with. Up to it, multiplying by the zeros took less time
-than any way that copies the large operand; at 16 it took up to twice as long (`benchmarks/filling.py`)."""
+"""The longest side of an identity that a matrix is filled up with. Over 4 to 14 blocks, a single product with
+identities of side 8 took 0.6 to 1.6 times as long as the quickest way that copies the large operand. But those leave
+the result in another order: BA-Transforms of 4 x 4 and of 7 x 7 blocks took 1.2 to 1.4 times as long with at most 4
+here. At side 16 the single product took 0.6 to 2.4 times as long (`benchmarks/filling.py`, both parts)."""
+LARGEST_FILLED = 2048
+"""The longest side of a matrix that is filled up with zeros, and of a square of as many entries as are computed for a
+diagonal."""
 
 
 @dataclass(frozen=True)
@@ -266,18 +271,20 @@ def _tied(first: Product, big: Side, length: Length) -> Iterator[Product]:
         inner = (*(i for i in way.inner if i != before), before, last)
         rows = tuple(i for i in way.rows if i != last)
         filled = replace(way, rows=rows, inner=inner, columns=(*way.columns, copy), tied=(last, copy))
-        yield filled
-        torn = _torn_rows(filled)
-        if torn is not None:
-            yield torn
+        if entries(filled.inner, length) * entries(filled.columns, length) <= LARGEST_FILLED**2:
+            yield filled
+            torn = _torn_rows(filled)
+            if torn is not None:
+                yield torn
     elif last in way.inner and before in way.rows and len(way.inner) > 1 and _ends(way.right, way.columns, last):
         inner = tuple(i for i in way.inner if i != last)
         rows, columns = (*way.rows, last), (*way.columns, copy)
         traced = replace(way, rows=rows, inner=inner, columns=columns, tied=(last, copy))
-        yield traced
-        torn = _torn_inner(traced)
-        if torn is not None:
-            yield torn
+        if entries(rows, length) * entries(columns, length) <= LARGEST_FILLED**2:
+            yield traced
+            torn = _torn_inner(traced)
+            if torn is not None:
+                yield torn
 
 
 def _ends(side: Side, group: Indices, last: Index) -> bool:

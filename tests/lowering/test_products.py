@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyattn import Spec, catalog, lower, plan
-from polyattn.lowering import emit
+from polyattn.lowering import emit, products
 from polyattn.lowering.lower import _lower, _lower_backward
 from polyattn.lowering.products import ways
 from polyattn.study.counted import run
@@ -70,6 +70,30 @@ def test_every_way_computes_the_catalogue_and_all_kinds_of_ways_are_tried():
         for turn in range(5):
             check(spec, known, turn, bool(turn % 2), used)
     assert all(used[kind] > 5 for kind in ("fills", "traces", "sums after", "plain")), used
+
+
+def test_no_matrix_above_the_bound_is_filled_up_or_made_for_its_diagonal(monkeypatch):
+    made = plan(catalog.ba_transform_block(), {"H": 12, "W": 12, "S": 3, "C": 8, "G": 2, "K": 2, "B": 2}, "training")
+
+    def largest() -> dict[str, int]:
+        found = {"fills": 0, "traces": 0}
+
+        def recorded(node, left, right, length, wanted):
+            for way in (*ways(node, left, right, length), *ways(node, right, left, length)):
+                if way.tied is not None:
+                    kind, other = ("fills", way.inner) if way.fills else ("traces", way.rows)
+                    found[kind] = max(found[kind], products.entries((*other, *way.columns), length))
+            return products.choose(node, left, right, length, wanted)
+
+        monkeypatch.setattr(emit, "choose", recorded)
+        for channels_first in (False, True):
+            _lower.__wrapped__(made, channels_first, (), made.backward.kept)
+            _lower_backward.__wrapped__(made, channels_first, ())
+        return found
+
+    assert min(largest().values()) > 8**2
+    monkeypatch.setattr(products, "LARGEST_FILLED", 8)
+    assert max(largest().values()) <= 8**2
 
 
 @pytest.mark.parametrize("name", ["poly_nl", "e_nl", "nl", "a2_net", "latent_gnn"])
