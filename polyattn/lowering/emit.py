@@ -17,7 +17,7 @@ import torch
 from torch import fx
 
 from polyattn.algebra import Index
-from polyattn.lowering.patterns import Fusion
+from polyattn.lowering.fusion import Fusion
 from polyattn.lowering.products import Indices, Product, choose, plain, turned
 from polyattn.lowering.pullbacks import ELEMENTWISE, L1_EPSILON, PULLBACKS
 from polyattn.lowering.shapes import as_float

@@ -11,7 +11,8 @@ from functools import lru_cache
 from polyattn.errors import SizeError
 from polyattn.kernels.runtime import has_triton
 from polyattn.lowering.devices import calibrated
-from polyattn.lowering.patterns import Fusion, Matcher
+from polyattn.lowering.fusion import Fusion
+from polyattn.lowering.patterns import Matcher
 from polyattn.planning import Device, Graph
 
 Kernels = tuple[str, ...] | Device

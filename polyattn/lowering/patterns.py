@@ -6,85 +6,25 @@ unnecessary; those must be read nowhere else.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-
-from torch import Tensor
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from polyattn import kernels
 from polyattn.algebra import Index
-from polyattn.kernels import Cost
 from polyattn.kernels.bilinear import cost as bilinear_cost
 from polyattn.kernels.gram import cost as gram_cost
 from polyattn.kernels.hadamard_mean import cost as hadamard_cost
 from polyattn.kernels.linear_attention import cost as attention_cost
 from polyattn.kernels.project import cost as project_cost
-from polyattn.planning import BATCH, Add, Apply, Coefficient, Contract, Graph, Operand
+from polyattn.lowering.fusion import Argument, Fusion
+from polyattn.lowering.reading import Reading, batch_of, repeats
+from polyattn.planning import BATCH, Add, Contract, Operand
 from polyattn.planning.graph import ITEMSIZE
-from polyattn.planning.steps import ONE, numel
-
-Groups = tuple[tuple[Index, ...], ...]
-"""The indices that make up each axis of a kernel's argument or result."""
 
 
 @dataclass(frozen=True)
-class Argument:
-    """A value as a kernel takes it, times a coefficient."""
-
-    operand: Operand
-    groups: Groups
-    coefficient: Coefficient = ONE
-
-
-@dataclass(frozen=True)
-class Fusion:
-    """A kernel in the place of steps.
-
-    Attributes:
-        kernel: its name.
-        function: what is called.
-        value: the node whose value it makes.
-        absorbed: nodes whose values are then not made.
-        arguments: in the function's order.
-        result: the indices of each axis of what it returns.
-        scale: a coefficient that the function takes by the name of "scale", or None.
-        cost: multiply-accumulates and bytes, in float32.
-    """
-
-    kernel: str
-    function: Callable[..., Tensor]
-    value: int
-    absorbed: frozenset[int]
-    arguments: tuple[Argument, ...]
-    result: Groups
-    cost: Cost
-    scale: Coefficient | None = None
-
-    @property
-    def follows(self) -> bool:
-        """Whether the result lies in memory as the first argument does."""
-        return self.kernel in ("bilinear", "project", "project_pair")
-
-
-@dataclass(frozen=True)
-class Matcher:
-    """The patterns, on one graph.
-
-    Attributes:
-        graph: the evaluation graph.
-        needed: values that are asked for besides the outputs.
-    """
-
-    graph: Graph
-    needed: frozenset[int] = frozenset()
-    uses: Counter[int] = field(init=False, compare=False)
-
-    def __post_init__(self) -> None:
-        uses = Counter(o.value for n in self.graph.nodes for o in n.operands)
-        uses.update(o.value for o in self.graph.outputs)
-        uses.update(self.needed)
-        object.__setattr__(self, "uses", uses)
+class Matcher(Reading):
+    """The patterns, on one graph."""
 
     def found(self) -> Iterator[Fusion]:
         for number in range(len(self.graph.nodes)):
@@ -101,55 +41,23 @@ class Matcher:
                 if fusion is not None:
                     yield fusion
 
-    def only_here(self, value: int) -> bool:
-        return self.uses[value] == 1
-
-    def product(self, value: int, *, alone: bool = True) -> Contract | None:
-        """The node as a product of two that is summed over something, if it is one (read nowhere else)."""
-        node = self.graph.nodes[value]
-        fits = isinstance(node, Contract) and len(node.operands) == 2 and bool(node.summed)
-        return node if fits and isinstance(node, Contract) and (not alone or self.only_here(value)) else None
-
-    def many(self, indices: Sequence[Index]) -> int:
-        return numel(indices, self.graph.known)
-
     def gram(self, number: int) -> Fusion | None:
         """g[b,c,d] = Σ_n x[b,n,c] x[b,n,d]: both operands are one value, read with other names for some axes."""
         node = self.product(number, alone=False)
         if node is None or node.operands[0].value != node.operands[1].value:
             return None
         left, right = node.operands
-        batch, summed = _batch(node), node.summed
+        batch, summed = batch_of(node), node.summed
         rows = tuple(i for i in left.indices if i not in right.indices)
         columns = tuple(i for i in right.indices if i not in left.indices)
         same = all(a == b or (a in rows and b in columns) for a, b in zip(left.indices, right.indices, strict=True))
-        if not same or not rows or not batch or {*batch, *rows, *columns} != set(node.output) or _repeats(left):
+        if not same or not rows or not batch or {*batch, *rows, *columns} != set(node.output) or repeats(left):
             return None
         cost = gram_cost.forward(self.many(batch), self.many(summed), self.many(rows), ITEMSIZE)
         argument = Argument(left, (batch, summed, rows))
         return Fusion(
             "gram", kernels.gram, number, frozenset(), (argument,), (batch, rows, columns), cost, node.coefficient
         )
-
-    def rows_by_matrix(self, operand: Operand, matrix: Operand, node: Contract) -> tuple[Groups, Groups] | None:
-        """The groups of x[b,n,c] and of w[c,o] or w[b,c,o], if the two operands are those."""
-        batch = tuple(i for i in operand.indices if i.size == BATCH)
-        if len(batch) != 1 or _repeats(operand) or _repeats(matrix):
-            return None
-        shared = [i for i in operand.indices if i in matrix.indices and i in node.output]
-        rows = tuple(i for i in operand.indices if i not in matrix.indices and i not in batch)
-        columns = tuple(i for i in matrix.indices if i not in operand.indices and i not in batch)
-        own = any(i.size == BATCH for i in matrix.indices)
-        if not rows or not columns or set(shared) - set(batch) or {*batch, *rows, *columns} != set(node.output):
-            return None
-        if any(i not in operand.indices or i not in matrix.indices for i in node.summed):
-            return None
-        inner = tuple(i for i in operand.indices if i in node.summed)
-        return (batch, rows, inner), ((batch, inner, columns) if own else (inner, columns))
-
-    def sides(self, node: Contract) -> Iterator[tuple[Operand, Operand]]:
-        yield node.operands[0], node.operands[1]
-        yield node.operands[1], node.operands[0]
 
     def project(self, number: int) -> Fusion | None:
         """y[b,n,o] = Σ_c x[b,n,c] (s[b,c] w[c,o]), where the bracket is a step that nothing else reads."""
@@ -222,7 +130,7 @@ class Matcher:
         node = self.product(number, alone=False)
         if node is None or set(node.operands[0].indices) != set(node.operands[1].indices):
             return None
-        batch = _batch(node)
+        batch = batch_of(node)
         columns = tuple(i for i in node.operands[0].indices if i not in (*node.summed, *batch))
         xs: list[Argument] = []
         matrices: list[Argument] = []
@@ -286,7 +194,7 @@ class Matcher:
         roles: dict[Index, tuple[Operand, Index]] = {}
         for matrix, inner in (p, q):
             new = [i for i in matrix.indices if i not in x.indices]
-            if len(matrix.indices) != 4 or _repeats(matrix) or len(new) != 1 or inner not in matrix.indices:
+            if len(matrix.indices) != 4 or repeats(matrix) or len(new) != 1 or inner not in matrix.indices:
                 return None
             if new[0].size != inner.size or inner not in x.indices:
                 return None
@@ -323,17 +231,6 @@ class Matcher:
             result, cost,
         )  # fmt: skip
 
-    def softmaxed(self, operand: Operand, over: Sequence[Index]) -> Operand | None:
-        """What a softmax over these indices, read nowhere else, is taken of."""
-        node = self.graph.nodes[operand.value]
-        if not isinstance(node, Apply) or node.function != "softmax" or not self.only_here(operand.value):
-            return None
-        names = dict(zip(node.output, operand.indices, strict=True))
-        (inner,) = node.operands
-        if {names[i] for i in node.over} != set(over) or set(inner.indices) != set(node.output):
-            return None
-        return Operand(inner.value, tuple(names[i] for i in inner.indices))
-
     def linear_context(self, number: int) -> Fusion | None:
         """c[b,r,s] = Σ_n softmax[n](k)[b,n,r] v[b,n,s]."""
         node = self.product(number, alone=False)
@@ -341,7 +238,7 @@ class Matcher:
             return None
         for k, v in self.sides(node):
             key = self.softmaxed(k, node.summed)
-            if key is None or _repeats(v) or _repeats(key):
+            if key is None or repeats(v) or repeats(key):
                 continue
             shared = tuple(i for i in node.output if i in key.indices and i in v.indices)
             r = tuple(i for i in key.indices if i not in v.indices)
@@ -369,7 +266,7 @@ class Matcher:
             return None
         for q, c in self.sides(node):
             query = self.softmaxed(q, node.summed)
-            if query is None or _repeats(c) or _repeats(query):
+            if query is None or repeats(c) or repeats(query):
                 continue
             shared = tuple(i for i in node.output if i in query.indices and i in c.indices)
             positions = tuple(i for i in query.indices if i not in c.indices)
@@ -388,13 +285,3 @@ class Matcher:
                 (batch, heads, positions, s), attention_cost.query(*sizes),
             )  # fmt: skip
         return None
-
-
-def _batch(node: Contract) -> tuple[Index, ...]:
-    """The shared indices of a product's operands that are kept, the batch among them, if they are only it."""
-    left, right = node.operands
-    return tuple(i for i in node.output if i in left.indices and i in right.indices and i.size == BATCH)
-
-
-def _repeats(operand: Operand) -> bool:
-    return len(set(operand.indices)) < len(operand.indices)
