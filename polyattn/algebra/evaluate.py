@@ -31,6 +31,8 @@ def evaluate(spec: Specification, tensors: Mapping[str, Any], sizes: Mapping[str
     if unknown:
         raise SizeError(f"no tensor {unknown[0]!r} in this specification; it has {', '.join(needed)}")
     arrays = {name: np.asarray(tensors[name]) for name in needed}
+    # Layers hold scalars as arrays of one entry.
+    arrays = {n: a.reshape(()) if a.shape == (1,) and not spec.shape(n) else a for n, a in arrays.items()}
     known = sizes_of(spec, {n: a.shape for n, a in arrays.items()}, sizes)
     values = {n: a.reshape([value_of([x], known) for atoms in spec.shape(n) for x in atoms]) for n, a in arrays.items()}
     for number, definition in enumerate(spec.statements.definitions):

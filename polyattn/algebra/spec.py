@@ -166,7 +166,7 @@ class Spec(Specification):
         """The output for given tensors, in numpy, definition by definition as written. A reference: slow.
 
         Args:
-            tensors: an array for every input and parameter.
+            tensors: an array for every input and parameter; for a scalar one without axes, or of one entry.
             sizes: sizes that no tensor's shape tells.
 
         Raises:

@@ -100,7 +100,7 @@ def trained_layer(module: nn.Module) -> TrainedLayer:
         FittingError: it is no `Attention` or `NonLocal` of NL's kind; says what was found.
     """
     if isinstance(module, Attention):
-        parameters = {n: p.detach().cpu().double().numpy() for n, p in module._parameters_of_spec()}
+        parameters = {n: p.detach().cpu().double().numpy() for n, p in module.spec_parameters().items()}
         try:
             found = module.spec.channel_cores(module.channels, parameters)
         except NotPolynomialError as error:

@@ -75,12 +75,13 @@ class Attention(nn.Module):
         self._attributes = tuple((name, _attribute(name)) for name in self.spec.parameters)
         for name, attribute in self._attributes:
             shape = [value_of(atoms, known) for atoms in self.spec.shape(name)]
-            self.register_parameter(attribute, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
-        # Of one entry: FSDP2 shards no scalars.
+            # Scalars are held as one entry: FSDP2 shards nothing else.
+            self.register_parameter(attribute, nn.Parameter(torch.empty(shape or 1, device=device, dtype=dtype)))
         self.alpha = nn.Parameter(torch.empty(1, device=device, dtype=dtype)) if residual else None
         self.beta = nn.Parameter(torch.empty(1, device=device, dtype=dtype)) if residual else None
         self._initial = (alpha, beta)
         self._named = tuple(attribute for _, attribute in self._attributes)
+        self._scalar = frozenset(i for i, name in enumerate(self.spec.parameters) if not self.spec.shape(name))
         self._function = SpecFunction(self.spec, self.sizes, objective)
         self.reset_parameters(generator)
 
@@ -90,7 +91,7 @@ class Attention(nn.Module):
         with torch.no_grad():
             for name, parameter in self._parameters_of_spec():
                 fan = fan_in(self.spec, name, known)
-                if parameter.dim() == 0:
+                if not self.spec.shape(name):
                     parameter.fill_(1.0)
                 elif fan is None:
                     parameter.zero_()
@@ -114,8 +115,16 @@ class Attention(nn.Module):
         """What the specification says of the input, without the residual."""
         self._check(x)
         axes = len(self.position_sizes)
-        y = self._function.apply(positions_first(x, axes), *self._held(*self._named))
+        y = self._function.apply(positions_first(x, axes), *self._values())
         return channels_first(y, x, axes)
+
+    def spec_parameters(self) -> dict[str, Tensor]:
+        """The parameters of `spec` by name, in its shapes."""
+        return dict(zip(self.spec.parameters, self._values(), strict=True))
+
+    def _values(self) -> list[Tensor]:
+        held = self._held(*self._named)
+        return [p.squeeze(0) if i in self._scalar else p for i, p in enumerate(held)] if self._scalar else held
 
     def _held(self, *attributes: str) -> list[Any]:
         """Parameters by their attributes, past `nn.Module.__getattr__`, which takes several times as long."""
@@ -152,6 +161,6 @@ def _attribute(name: str) -> str:
 
 ATTRIBUTES = {
     *("alpha", "beta", "spec", "channels", "sizes", "objective", "channel_size", "position_sizes", "training"),
-    *("_attributes", "_named", "_function", "_initial"),
+    *("_attributes", "_named", "_scalar", "_function", "_initial"),
 }
 """What `Attention` has besides its class's attributes."""

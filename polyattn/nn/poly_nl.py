@@ -63,9 +63,5 @@ class PolyNL(Attention):
         )
         self.reduction, self.dim = reduction, axes_of("PolyNL", dim)
 
-    def spec_parameters(self) -> dict[str, Tensor]:
-        """The parameters of `spec` by name."""
-        return dict(self._parameters_of_spec())
-
     def _check(self, x: Tensor) -> None:
         check_input(x, "PolyNL", self.channels, self.dim)

@@ -78,9 +78,5 @@ class TESA(Attention):
         """(B, channels, H, W) to the same shape."""
         return (x + self.attend(x)).to(x.dtype)
 
-    def spec_parameters(self) -> dict[str, Tensor]:
-        """The parameters of `spec` by name."""
-        return dict(self._parameters_of_spec())
-
     def _check(self, x: Tensor) -> None:
         check_input(x, "TESA", self.channels, self.dim)

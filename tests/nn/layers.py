@@ -63,7 +63,7 @@ def image(name: str, batch: int = 2, **options) -> Tensor:
 
 def named(module: Attention) -> dict[str, Tensor]:
     """The specification's parameters by their names in the specification."""
-    return dict(module._parameters_of_spec())
+    return module.spec_parameters()
 
 
 def reference(module: Attention, x: Tensor) -> Tensor:

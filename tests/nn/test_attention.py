@@ -88,6 +88,18 @@ def test_with_beta_zero_a_layer_is_the_identity_to_the_bit(name):
     assert torch.equal(layer(name, beta=0.0)(x), x)
 
 
+def test_no_parameter_is_a_scalar_which_could_not_be_sharded():
+    module = Attention("x[N,C]; y[a,b] = gain * x[a,d]*w[d,b]", 4)
+    assert module.gain.shape == module.alpha.shape == (1,)
+    assert module.spec_parameters()["gain"].shape == ()
+    x = torch.randn(3, 4, dtype=torch.float64)
+    held = {n: p.detach().double() for n, p in module.named_parameters() if n in module.spec.parameters}
+    wanted = module.spec.evaluate({"x": x, **held})
+    torch.testing.assert_close(torch.from_numpy(wanted), float(module.gain.detach()) * x @ held["w"])
+    with pytest.raises(pa.SizeError, match="'gain' has 0 slots"):
+        module.spec.evaluate({"x": x, **held, "gain": torch.ones(2)})
+
+
 def test_without_a_residual_there_is_no_alpha_and_no_beta():
     module = layer("poly_nl", residual=False)
     x = image("poly_nl")

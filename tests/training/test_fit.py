@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-import polyattn as pa
 from polyattn.errors import TrainingError
 from polyattn.training.processes import Processes
 from polyattn.training.wrapping import wrapped
@@ -138,9 +137,14 @@ def test_more_processes_than_forward_passes_are_refused():
 
 
 def test_scalars_which_fsdp2_does_not_shard_are_refused_by_name():
+    class Scaled(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.tensor(1.0))
+
     class Scalar(Toy):
         def network(self):
-            return torch.nn.Sequential(pa.nn.TESA(8))
+            return torch.nn.Sequential(Scaled())
 
-    with pytest.raises(TrainingError, match=r"0\.alpha1, 0\.alpha2, 0\.alpha3: train it with"):
+    with pytest.raises(TrainingError, match=r"scalars, and the network has 0\.scale: train it with"):
         wrapped(Scalar(), replace(SETTINGS, parallel="fsdp"), Processes(0, 1, torch.device("cpu")))

@@ -39,7 +39,7 @@ class Toy(Task):
         self.passes = 0
 
     def network(self):
-        attention = pa.nn.PolyNL(8, beta=0.5)
+        attention = nn.Sequential(pa.nn.PolyNL(8, beta=0.5), pa.nn.TESA(8, alpha=0.5))
         first = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), attention, nn.Dropout(0.2))
         return nn.Sequential(first, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
 
