@@ -7,6 +7,7 @@ interpreter), `cost.py` counts it, `op.py` registers it with torch, with gradien
 
 from polyattn.kernels.bilinear import MOST_BLOCKS, bilinear
 from polyattn.kernels.cost import Cost
+from polyattn.kernels.cross_gram import cross_gram
 from polyattn.kernels.gram import gram
 from polyattn.kernels.hadamard_mean import hadamard_mean
 from polyattn.kernels.linear_attention import linear_attention, linear_context, linear_query
@@ -16,6 +17,7 @@ __all__ = [
     "MOST_BLOCKS",
     "Cost",
     "bilinear",
+    "cross_gram",
     "gram",
     "hadamard_mean",
     "linear_attention",

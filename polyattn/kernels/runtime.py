@@ -57,6 +57,11 @@ def input_precision(dtype: torch.dtype, precision: str) -> str:
     return precision or ("ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32")
 
 
+def as_torch(dtype: torch.dtype, precision: str) -> bool:
+    """Whether torch's own products compute as a kernel is asked to."""
+    return dtype != torch.float32 or precision == ""
+
+
 def accumulator(dtype: torch.dtype) -> torch.dtype:
     """The dtype in which sums over positions are taken."""
     return dtype if dtype == torch.float64 else torch.float32

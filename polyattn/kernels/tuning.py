@@ -43,6 +43,9 @@ class Tile(NamedTuple):
 SMALL = Tile(16, 16, 16)
 """The least that a matrix product takes: for the interpreter, so that small tests have several tiles."""
 
+TORCH = Tile(0, 0, 0, 0, 0)
+"""No tile: torch's own products, against which a kernel is measured where they make the same."""
+
 FILE = "tuning.json"
 
 _chosen: dict[str, Tile] = {}
@@ -82,7 +85,10 @@ def best(
 
 def without_matrix_units(tiles: Sequence[Tile]) -> Sequence[Tile]:
     """Smaller tiles: exact float32 products are unrolled into single instructions, and large ones take minutes."""
-    small = [Tile(min(t.rows, 64), min(t.columns, 64), min(t.inner, 16), 4, min(t.stages, 2)) for t in tiles]
+    small = [
+        t if t == TORCH else Tile(min(t.rows, 64), min(t.columns, 64), min(t.inner, 16), 4, min(t.stages, 2))
+        for t in tiles
+    ]
     return tuple(dict.fromkeys(small))
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from polyattn.kernels.bilinear import naive as bilinear
+from polyattn.kernels.cross_gram import naive as cross_gram
 from polyattn.kernels.gram import naive as gram
 from polyattn.kernels.hadamard_mean import naive as hadamard_mean
 from polyattn.kernels.linear_attention import naive as linear_attention
@@ -79,6 +80,12 @@ CASES = {
         lambda z: {"x": (z.b, z.n, z.c)},
         lambda z, tile, x: _triton("gram").gram(x, 0.3, "ieee", tile, z.splits),
         lambda z, x: gram.gram(x, 0.3),
+    ),
+    "cross_gram": Case(
+        lambda z: {"x": (z.b, z.n, z.c), "y": (z.b, z.n, z.d)},
+        lambda z, tile, x, y: _triton("cross_gram").cross_gram(x, y, 0.3, "ieee", tile, z.splits),
+        lambda z, x, y: cross_gram.cross_gram(x, y, 0.3),
+        ("x", "y"),
     ),
     "hadamard_mean": Case(
         _matrices,

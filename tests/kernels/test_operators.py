@@ -14,6 +14,7 @@ from polyattn import kernels
 from polyattn.kernels import runtime
 from polyattn.kernels.bilinear import block_cross, block_mix
 from polyattn.kernels.bilinear import naive as bilinear_naive
+from polyattn.kernels.cross_gram import naive as cross_naive
 from polyattn.kernels.gram import naive as gram_naive
 from polyattn.kernels.hadamard_mean import naive as hadamard_naive
 from polyattn.kernels.linear_attention import naive as linear_naive
@@ -25,6 +26,11 @@ pytestmark = pytest.mark.interpreted
 
 FUNCTIONS = {
     "gram": (kernels.gram, gram_naive.gram, [(2, 20, 5)]),
+    "cross_gram": (
+        lambda x, y: kernels.cross_gram(x, y, 0.1),
+        lambda x, y: cross_naive.cross_gram(x, y, 0.1),
+        [(2, 20, 5), (2, 20, 4)],
+    ),
     "hadamard_mean, tall": (
         lambda x, v, w: kernels.hadamard_mean(x, v, w, 0.1),
         lambda x, v, w: hadamard_naive.hadamard_mean(x, v, w, 0.1),

@@ -7,7 +7,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from polyattn.kernels.tuning import Tile
+from polyattn.kernels.tuning import TORCH, Tile
 
 from .cases import CASES, LAYOUTS, TOLERANCE, Sizes, distance, tensors
 from .conftest import check
@@ -44,6 +44,16 @@ def test_a_kernel_equals_its_definition(guarded, name, sizes, dtype, layout, til
     have = case.triton(sizes, tile, *inputs.values())
     check(guarded)
     assert distance(have, case.naive(sizes, *inputs.values())) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("name", ["gram", "cross_gram", "project", "project, a matrix each", "project_pair"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_torch_s_own_products_which_tuning_may_choose_equal_the_definition(guarded, name, layout):
+    case = CASES[name]
+    inputs = tensors(case, Sizes(), torch.float32, layout)
+    have = case.triton(Sizes(), TORCH, *inputs.values())
+    check(guarded)
+    assert distance(have, case.naive(Sizes(), *inputs.values())) < TOLERANCE[torch.float32]
 
 
 def test_the_guards_catch_a_kernel_that_leaves_an_element_or_writes_beyond(guarded):

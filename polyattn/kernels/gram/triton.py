@@ -1,4 +1,7 @@
-"""`gram` in Triton: a program for each upper tile and part of the positions, then the parts added and mirrored."""
+"""`gram` and `cross_gram` in Triton: a program for each tile and part of the positions, then the parts added.
+
+A Gram matrix needs its upper tiles only, each of which is written with its mirror image.
+"""
 
 # pyright: reportGeneralTypeIssues=false, reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false
 from __future__ import annotations
@@ -8,8 +11,8 @@ import triton.language as tl
 from torch import Tensor
 
 from polyattn.kernels import runtime
-from polyattn.kernels.blocks import product
-from polyattn.kernels.tuning import Tile, best
+from polyattn.kernels.blocks import product, tile_of
+from polyattn.kernels.tuning import TORCH, Tile, best
 
 TILES = (
     Tile(64, 64, 64, 4, 3),
@@ -18,7 +21,7 @@ TILES = (
     Tile(64, 64, 128, 4, 3),
     Tile(32, 32, 128, 4, 4),
 )
-"""Rows and columns are both the side of a tile of channels; inner is positions."""
+"""Rows and columns of the result; inner is positions. Tiles of Gram matrices are square."""
 
 
 @triton.jit
@@ -32,91 +35,122 @@ def upper_tile(number, across):
 
 
 @triton.jit
-def partial_products(
-    x, part, N, C, x_batch, x_row, x_column, across, pairs, splits, share, scale,
-    SIDE: tl.constexpr, INNER: tl.constexpr, DIRECT: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Σ over one part of the positions of one upper tile; with one part, the result itself and its mirror image."""
-    program = tl.program_id(0)
-    row, column = upper_tile(program % pairs, across)
-    split = (program // pairs) % splits
-    batch = (program // pairs // splits).to(tl.int64)
-    here = row * SIDE + tl.arange(0, SIDE)
-    there = column * SIDE + tl.arange(0, SIDE)
-    first = split * share
-    last = tl.minimum(first + share, N)
-    n = first + tl.arange(0, INNER)
-    rows = x + batch * x_batch + n.to(tl.int64)[:, None] * x_row
-    left = rows + here.to(tl.int64)[None, :] * x_column
-    right = rows + there.to(tl.int64)[None, :] * x_column
-    stride = tl.full([], INNER, tl.int64) * x_row
-    total = tl.zeros((SIDE, SIDE), tl.float32)
-    for _ in range(first, last, INNER):
-        inside = (n < last)[:, None]
-        a = tl.load(left, mask=inside & (here < C)[None, :], other=0.0)
-        b = tl.load(right, mask=inside & (there < C)[None, :], other=0.0)
-        total = product(tl.trans(a), b, total, PRECISION)
-        left += stride
-        right += stride
-        n += INNER
-    if DIRECT:
-        value = (total * scale).to(part.dtype.element_ty)
-        base = part + batch * C * C
-        inside = (here < C)[:, None] & (there < C)[None, :]
-        tl.store(base + here[:, None] * C + there[None, :], value, mask=inside)
-        if row != column:
-            tl.store(base + there[:, None] * C + here[None, :], tl.trans(value), mask=tl.trans(inside))
+def place(number, across, UPPER: tl.constexpr):
+    """The row and column of a tile, of all or of those not below the diagonal."""
+    if UPPER:
+        row, column = upper_tile(number, across)
     else:
-        base = part + program.to(tl.int64) * SIDE * SIDE
-        offsets = tl.arange(0, SIDE)
-        tl.store(base + offsets[:, None] * SIDE + offsets[None, :], total)
+        row = number // across
+        column = number % across
+    return row, column
 
 
 @triton.jit
-def add_parts(part, out, C, across, pairs, splits, scale, SIDE: tl.constexpr):
-    """The parts of one upper tile added, scaled, rounded, and written with their mirror image."""
+def store(
+    out, total, row, column, C, D, scale, UPPER: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+):  # fmt: skip
+    """A tile of results, scaled and rounded, and its mirror image."""
+    value = (total * scale).to(out.dtype.element_ty)
+    here = row * ROWS + tl.arange(0, ROWS)
+    there = column * COLUMNS + tl.arange(0, COLUMNS)
+    inside = (here < C)[:, None] & (there < D)[None, :]
+    tl.store(out + here[:, None] * D + there[None, :], value, mask=inside)
+    if UPPER:
+        if row != column:
+            tl.store(out + there[:, None] * D + here[None, :], tl.trans(value), mask=tl.trans(inside))
+
+
+@triton.jit
+def partial_products(
+    x, y, part, N, C, D, x_batch, x_row, x_column, y_batch, y_row, y_column, across, tiles, splits, share, scale,
+    UPPER: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, DIRECT: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Σ over one part of the positions of one tile of XᵀY; with one part, the result itself."""
     program = tl.program_id(0)
-    pair = program % pairs
-    batch = (program // pairs).to(tl.int64)
-    row, column = upper_tile(pair, across)
-    offsets = tl.arange(0, SIDE)
-    source = part + (batch * splits * pairs + pair) * SIDE * SIDE + offsets[:, None] * SIDE + offsets[None, :]
-    total = tl.zeros((SIDE, SIDE), tl.float32)
+    row, column = place(program % tiles, across, UPPER)
+    split = (program // tiles) % splits
+    batch = (program // tiles // splits).to(tl.int64)
+    here = row * ROWS + tl.arange(0, ROWS)
+    there = column * COLUMNS + tl.arange(0, COLUMNS)
+    first = split * share
+    last = tl.minimum(first + share, N)
+    n = first + tl.arange(0, INNER)
+    left = tile_of(x + batch * x_batch, n, here, x_row, x_column)
+    right = tile_of(y + batch * y_batch, n, there, y_row, y_column)
+    left_step = tl.full([], INNER, tl.int64) * x_row
+    right_step = tl.full([], INNER, tl.int64) * y_row
+    total = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for _ in range(first, last, INNER):
+        inside = (n < last)[:, None]
+        a = tl.load(left, mask=inside & (here < C)[None, :], other=0.0)
+        b = tl.load(right, mask=inside & (there < D)[None, :], other=0.0)
+        total = product(tl.trans(a), b, total, PRECISION)
+        left += left_step
+        right += right_step
+        n += INNER
+    if DIRECT:
+        store(part + batch * C * D, total, row, column, C, D, scale, UPPER, ROWS, COLUMNS)
+    else:
+        base = part + program.to(tl.int64) * ROWS * COLUMNS
+        tl.store(base + tl.arange(0, ROWS)[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :], total)
+
+
+@triton.jit
+def add_parts(
+    part, out, C, D, across, tiles, splits, scale, UPPER: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+):  # fmt: skip
+    """The parts of one tile added, in their order."""
+    program = tl.program_id(0)
+    tile = program % tiles
+    batch = (program // tiles).to(tl.int64)
+    row, column = place(tile, across, UPPER)
+    source = part + (batch * splits * tiles + tile) * ROWS * COLUMNS
+    source += tl.arange(0, ROWS)[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    total = tl.zeros((ROWS, COLUMNS), tl.float32)
     for _ in range(splits):
         total += tl.load(source)
-        source += pairs * SIDE * SIDE
-    value = (total * scale).to(out.dtype.element_ty)
-    here = row * SIDE + offsets
-    there = column * SIDE + offsets
-    base = out + batch * C * C
-    inside = (here < C)[:, None] & (there < C)[None, :]
-    tl.store(base + here[:, None] * C + there[None, :], value, mask=inside)
-    if row != column:
-        tl.store(base + there[:, None] * C + here[None, :], tl.trans(value), mask=tl.trans(inside))
+        source += tiles * ROWS * COLUMNS
+    store(out + batch * C * D, total, row, column, C, D, scale, UPPER, ROWS, COLUMNS)
+
+
+def products(x: Tensor, y: Tensor, scale: float, precision: str, tile: Tile | None, splits: int | None) -> Tensor:
+    """XᵀY of x (B, N, C) and y (B, N, D), any strides, times a scale: (B, C, D). Of one tensor, the Gram matrix."""
+    batch, positions, rows = x.shape
+    columns, upper = y.shape[2], x is y
+    how = runtime.input_precision(x.dtype, precision)
+    out = runtime.allocate((batch, rows, columns), x.dtype, x.device)
+
+    def launch(tile: Tile) -> None:
+        if tile == TORCH:
+            out.baddbmm_(x.mT, y, beta=0, alpha=scale)
+            return
+        width = tile.rows if upper else tile.columns
+        across, down = triton.cdiv(columns, width), triton.cdiv(rows, tile.rows)
+        tiles = across * (across + 1) // 2 if upper else across * down
+        parts = splits or runtime.splits_for(batch * tiles, positions, tile.inner, x.device)
+        share = triton.cdiv(triton.cdiv(positions, parts), tile.inner) * tile.inner
+        parts = triton.cdiv(positions, share)
+        direct = parts == 1
+        part = out if direct else runtime.allocate((batch, parts, tiles, tile.rows, width), runtime.FLOAT32, x.device)
+        partial_products[(batch * parts * tiles,)](
+            x, y, part, positions, rows, columns, *x.stride(), *y.stride(), across, tiles, parts, share, scale,
+            UPPER=upper, ROWS=tile.rows, COLUMNS=width, INNER=tile.inner, DIRECT=direct, PRECISION=how, **tile.launch,
+        )  # fmt: skip
+        if not direct:
+            add_parts[(batch * tiles,)](
+                part, out, rows, columns, across, tiles, parts, scale, UPPER=upper, ROWS=tile.rows, COLUMNS=width
+            )
+
+    if tile is None:
+        candidates = (*TILES, TORCH) if runtime.as_torch(x.dtype, precision) else TILES
+        layouts = (x.stride(2) == 1, y.stride(2) == 1)
+        problem = (batch, positions, rows, *(() if upper else (columns,)), how, *layouts)
+        tile = best("gram" if upper else "cross_gram", problem, x, candidates, launch)
+    launch(tile)
+    return out
 
 
 def gram(x: Tensor, scale: float, precision: str, tile: Tile | None = None, splits: int | None = None) -> Tensor:
     """XᵀX of x (B, N, C), any strides, times a scale: (B, C, C)."""
-    batch, positions, channels = x.shape
-    how = runtime.input_precision(x.dtype, precision)
-    out = runtime.allocate((batch, channels, channels), x.dtype, x.device)
-
-    def launch(tile: Tile) -> None:
-        side = tile.rows
-        across = triton.cdiv(channels, side)
-        pairs = across * (across + 1) // 2
-        parts = splits or runtime.splits_for(batch * pairs, positions, tile.inner, x.device)
-        share = triton.cdiv(triton.cdiv(positions, parts), tile.inner) * tile.inner
-        parts = triton.cdiv(positions, share)
-        direct = parts == 1
-        part = out if direct else runtime.allocate((batch, parts, pairs, side, side), runtime.FLOAT32, x.device)
-        partial_products[(batch * parts * pairs,)](
-            x, part, positions, channels, *x.stride(), across, pairs, parts, share, scale,
-            SIDE=side, INNER=tile.inner, DIRECT=direct, PRECISION=how, **tile.launch,
-        )  # fmt: skip
-        if not direct:
-            add_parts[(batch * pairs,)](part, out, channels, across, pairs, parts, scale, SIDE=side)
-
-    problem = (batch, positions, channels, how, x.stride(2) == 1)
-    launch(tile or best("gram", problem, x, TILES, launch))
-    return out
+    return products(x, x, scale, precision, tile, splits)

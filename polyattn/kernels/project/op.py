@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from polyattn.kernels import runtime
+from polyattn.kernels.cross_gram import cross_gram
 from polyattn.kernels.project import naive
 
 
@@ -97,16 +98,16 @@ def _backward_project(ctx: Any, seed: Tensor) -> tuple[Tensor | None, ...]:
     x, w, *rest = ctx.saved_tensors
     dx = torch.matmul(seed, w.mT)
     if not ctx.scaled:
-        return dx, _matrix_gradient(x, seed, w), None, None
+        return dx, _matrix_gradient(x, seed, w, ctx.precision), None, None
     (scale,) = rest
-    cross = torch.matmul(x.mT, seed)
+    cross = cross_gram(x, seed, 1.0, ctx.precision)
     dw = cross * scale[:, :, None]
     return dx * scale[:, None], dw if w.dim() == 3 else dw.sum(0), (cross * w).sum(-1), None
 
 
-def _matrix_gradient(x: Tensor, seed: Tensor, w: Tensor) -> Tensor:
+def _matrix_gradient(x: Tensor, seed: Tensor, w: Tensor, precision: str) -> Tensor:
     """Σ_n x[b,n,c] seed[b,n,o], summed over the batch too where one matrix serves it."""
-    return torch.matmul(x.mT, seed) if w.dim() == 3 else torch.einsum("bnc,bno->co", x, seed)
+    return cross_gram(x, seed, 1.0, precision) if w.dim() == 3 else torch.einsum("bnc,bno->co", x, seed)
 
 
 _project.register_autograd(_backward_project, setup_context=_setup_project)
@@ -135,7 +136,8 @@ def _setup_pair(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward_pair(ctx: Any, seed: Tensor) -> tuple[Tensor | None, ...]:
     a, m, x, s = ctx.saved_tensors
     da, dx = torch.matmul(seed, m.mT), torch.matmul(seed, s.mT)
-    return da, _matrix_gradient(a, seed, m), dx, _matrix_gradient(x, seed, s), None
+    how = ctx.precision
+    return da, _matrix_gradient(a, seed, m, how), dx, _matrix_gradient(x, seed, s, how), None
 
 
 _project_pair.register_autograd(_backward_pair, setup_context=_setup_pair)

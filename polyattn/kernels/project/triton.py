@@ -3,13 +3,14 @@
 # pyright: reportGeneralTypeIssues=false, reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from polyattn.kernels import runtime
 from polyattn.kernels.blocks import product, tile_of
-from polyattn.kernels.tuning import Tile, best
+from polyattn.kernels.tuning import TORCH, Tile, best
 
 TILES = (
     Tile(128, 128, 64, 8, 3),
@@ -84,6 +85,12 @@ def _run(
     factor = a if scale is None else scale.contiguous()
 
     def launch(tile: Tile) -> None:
+        if tile == TORCH:
+            first = m if scale is None else m * scale[:, :, None]
+            torch.bmm(a, first.expand(batch, inner, columns), out=y)
+            if x is not None:
+                y.baddbmm_(other, matrix.expand(batch, other.shape[2], columns))
+            return
         across, down = triton.cdiv(columns, tile.columns), triton.cdiv(rows, tile.rows)
         rows_times_columns[(across * down * batch,)](
             a, m, factor, other, matrix, y, rows, inner, other.shape[2], columns, across, down,
@@ -93,7 +100,8 @@ def _run(
         )  # fmt: skip
 
     problem = (batch, rows, inner, other.shape[2], columns, how, a.stride(2) == 1, scale is None)
-    launch(tile or best(name, problem, a, TILES, launch))
+    candidates = (*TILES, TORCH) if runtime.as_torch(a.dtype, precision) else TILES
+    launch(tile or best(name, problem, a, candidates, launch))
     return y
 
 
