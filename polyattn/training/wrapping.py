@@ -60,5 +60,8 @@ def _channels_last(module: nn.Module) -> None:
     formats: dict[int, Any] = {4: torch.channels_last, 5: torch.channels_last_3d}
     weight = getattr(module, "weight", None)
     if isinstance(module, nn.Conv2d | nn.Conv3d) and isinstance(weight, torch.Tensor):
-        # `contiguous` would leave kernels of one pixel as they are, and DDP's gradients would have other strides.
+        # Kernels lie as their gradients will, which is what DDP asks for. Of one pixel, where both orders are the same
+        # but for their strides, those of 3D kernels are the plain ones.
+        if weight.dim() == 5 and weight[0, 0].numel() == 1:
+            return
         weight.data = torch.empty_like(weight, memory_format=formats[weight.dim()]).copy_(weight.data)

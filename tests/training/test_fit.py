@@ -10,7 +10,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from polyattn.errors import TrainingError
 from polyattn.training.processes import Processes
-from polyattn.training.wrapping import wrapped
+from polyattn.training.wrapping import _channels_last, wrapped
 from tests.training.launching import Killed, together
 from tests.training.toy import SETTINGS, Toy, curve, train, weights
 
@@ -148,3 +148,14 @@ def test_scalars_which_fsdp2_does_not_shard_are_refused_by_name():
 
     with pytest.raises(TrainingError, match=r"scalars, and the network has 0\.scale: train it with"):
         wrapped(Scalar(), replace(SETTINGS, parallel="fsdp"), Processes(0, 1, torch.device("cpu")))
+
+
+@pytest.mark.parametrize("side", [1, 3])
+@pytest.mark.parametrize(("kind", "layout"), [("Conv2d", torch.channels_last), ("Conv3d", torch.channels_last_3d)])
+def test_kernels_lie_in_memory_as_their_gradients_do(kind, layout, side):
+    layer = getattr(torch.nn, kind)(4, 6, side)
+    _channels_last(layer)
+    x = torch.randn(2, 4, *[5] * (layer.weight.dim() - 2)).contiguous(memory_format=layout)
+    layer(x).sum().backward()
+    assert layer.weight.grad.stride() == layer.weight.stride()
+    assert layer.weight.is_contiguous(memory_format=layout)

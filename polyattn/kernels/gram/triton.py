@@ -56,7 +56,7 @@ def store(
     inside = (here < C)[:, None] & (there < D)[None, :]
     tl.store(out + here[:, None] * D + there[None, :], value, mask=inside)
     if UPPER:
-        if row != column:
+        if row != column:  # noqa: SIM102, known when it is run, unlike the other
             tl.store(out + there[:, None] * D + here[None, :], tl.trans(value), mask=tl.trans(inside))
 
 
