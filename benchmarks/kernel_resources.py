@@ -21,6 +21,7 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from polyattn.kernels.bilinear import triton as bilinear
+from polyattn.kernels.cross_gram import triton as cross_gram
 from polyattn.kernels.gram import triton as gram
 from polyattn.kernels.hadamard_mean import triton as hadamard_mean
 from polyattn.kernels.linear_attention import triton as linear_attention
@@ -65,6 +66,7 @@ def launches(dtype: torch.dtype) -> list[tuple[str, Any, Any]]:
     divisor = torch.empty(b, 1, 64)
     return [
         ("gram", gram.TILES, lambda t: gram.gram(x, 1.0, "", t, 4)),
+        ("cross_gram", gram.TILES, lambda t: cross_gram.cross_gram(x, empty(b, n, 64), 1.0, "", t, 4)),
         ("project", project.TILES, lambda t: project.project(x, w, empty(b, c), "", t)),
         ("project, channels first", project.TILES, lambda t: project.project(empty(b, c, n).mT, w, empty(b, c), "", t)),
         ("project_pair", project.TILES, lambda t: project.project_pair(x, empty(b, c, c).mT, x, empty(b, c, c), "", t)),

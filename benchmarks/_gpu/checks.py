@@ -13,6 +13,7 @@ from _gpu.bench import Bench, Sizes
 from polyattn import kernels
 from polyattn.kernels.bilinear import block_cross
 from polyattn.kernels.bilinear import naive as bilinear_naive
+from polyattn.kernels.cross_gram import naive as cross_naive
 from polyattn.kernels.gram import naive as gram_naive
 from polyattn.kernels.hadamard_mean import naive as hadamard_naive
 from polyattn.kernels.linear_attention import naive as attention_naive
@@ -35,6 +36,11 @@ def cases(b: int, n: int, c: int, d: int) -> dict[str, Case]:
     h, w, g, s, t = max(1, n // 20), 20, 2, 7, 5
     return {
         "gram": (lambda x: kernels.gram(x, 1 / n), lambda x: gram_naive.gram(x, 1 / n), [(b, n, c)]),
+        "cross_gram": (
+            lambda x, y: kernels.cross_gram(x, y, 1 / n),
+            lambda x, y: cross_naive.cross_gram(x, y, 1 / n),
+            [(b, n, c), (b, n, d)],
+        ),
         "hadamard_mean": (
             kernels.hadamard_mean,
             lambda x, v, u: hadamard_naive.hadamard_mean(x, v, u, 1 / n),

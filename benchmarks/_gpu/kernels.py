@@ -9,6 +9,7 @@ from _gpu.bench import Table, both
 from polyattn import kernels
 from polyattn.kernels.bilinear import cost as bilinear_cost
 from polyattn.kernels.bilinear import naive as bilinear_naive
+from polyattn.kernels.cross_gram import cost as cross_cost
 from polyattn.kernels.gram import cost as gram_cost
 from polyattn.kernels.hadamard_mean import cost as hadamard_cost
 from polyattn.kernels.linear_attention import cost as attention_cost
@@ -31,6 +32,8 @@ def product_rows(table: Table, n: int, c: int) -> None:
 
     table.add("gram", "forward", point, gram_cost.forward(b, n, c, ITEM),
               kernel=lambda: kernels.gram(x, 1 / n), torch=lambda: torch_gram(x))  # fmt: skip
+    table.add("cross_gram", "forward", point, cross_cost.forward(b, n, c, c, ITEM),
+              kernel=lambda: kernels.cross_gram(x, dy), torch=lambda: x.mT @ dy)  # fmt: skip
     compiled = bench.compiled(torch_mean)
     table.add("hadamard_mean", "forward", point, hadamard_cost.forward(b, n, c, c, ITEM),
               kernel=lambda: kernels.hadamard_mean(x, w1, w2), torch=lambda: torch_mean(x, w1, w2),

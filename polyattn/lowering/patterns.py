@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from polyattn import kernels
 from polyattn.algebra import Index
 from polyattn.kernels.bilinear import cost as bilinear_cost
+from polyattn.kernels.cross_gram import cost as cross_cost
 from polyattn.kernels.gram import cost as gram_cost
 from polyattn.kernels.hadamard_mean import cost as hadamard_cost
 from polyattn.kernels.linear_attention import cost as attention_cost
@@ -20,6 +21,9 @@ from polyattn.lowering.fusion import Argument, Fusion
 from polyattn.lowering.reading import Reading, batch_of, repeats
 from polyattn.planning import BATCH, Add, Contract, Operand
 from polyattn.planning.graph import ITEMSIZE
+
+TALL = 4
+"""How many times longer than wide the operands of `cross_gram` are: with fewer rows torch's product fills a device."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Matcher(Reading):
                 self.linear_context,
                 self.linear_query,
                 self.gram,
+                self.cross_gram,
                 self.project,
             ):
                 fusion = pattern(number)
@@ -58,6 +63,27 @@ class Matcher(Reading):
         return Fusion(
             "gram", kernels.gram, number, frozenset(), (argument,), (batch, rows, columns), cost, node.coefficient
         )
+
+    def cross_gram(self, number: int) -> Fusion | None:
+        """g[b,c,d] = Σ_n x[b,n,c] y[b,n,d] of two tall matrices."""
+        node = self.product(number, alone=False)
+        if node is None or any(repeats(o) for o in node.operands):
+            return None
+        left, right = node.operands
+        batch, summed = batch_of(node), node.summed
+        rows = tuple(i for i in left.indices if i not in right.indices)
+        columns = tuple(i for i in right.indices if i not in left.indices)
+        if not rows or not columns or not batch or {*batch, *rows, *columns} != set(node.output):
+            return None
+        whole = {*batch, *summed, *rows} == set(left.indices) and {*batch, *summed, *columns} == set(right.indices)
+        sizes = [self.many(group) for group in (batch, summed, rows, columns)]
+        if not whole or sizes[1] < TALL * max(sizes[2:]):
+            return None
+        arguments = (Argument(left, (batch, summed, rows)), Argument(right, (batch, summed, columns)))
+        return Fusion(
+            "cross_gram", kernels.cross_gram, number, frozenset(), arguments, (batch, rows, columns),
+            cross_cost.forward(*sizes, ITEMSIZE), node.coefficient,
+        )  # fmt: skip
 
     def project(self, number: int) -> Fusion | None:
         """y[b,n,o] = Σ_c x[b,n,c] (s[b,c] w[c,o]), where the bracket is a step that nothing else reads."""

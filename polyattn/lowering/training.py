@@ -41,7 +41,7 @@ def differentiable(
         plan: for any objective.
         channels_first, kernels, device: see `lower`.
     """
-    if backward_pays(plan, calibrated(kind(device))) and not _fuses_functions(plan, kernels, device):
+    if backward_pays(plan, calibrated(kind(device))) and not _kernels_differentiate(plan, kernels, device):
         return training_function(plan, channels_first=channels_first, kernels=kernels, device=device)
     return as_function(lower(plan, channels_first=channels_first, kernels=kernels, device=device))
 
@@ -71,13 +71,14 @@ def _kept_by_autograd(plan: Plan) -> int:
     return sum(plan.graph.bytes_of(k) for k in kept if nodes[k].operands)
 
 
-def _fuses_functions(plan: Plan, kernels: str | Sequence[str], device: str) -> bool:
-    """Whether fused kernels would make functions of the forward pass, which have backward passes of their own.
+def _kernels_differentiate(plan: Plan, kernels: str | Sequence[str], device: str) -> bool:
+    """Whether fused kernels of the forward pass bring backward passes that are better than a planned one.
 
-    A planned backward pass would keep the functions' results instead, which those kernels never write.
+    Those that make functions do: a planned backward pass would keep the functions' results, which they never write.
+    So does the bilinear transform, whose gradients are fused too.
     """
     fused = fusions(plan.graph, frozenset(), as_choice(kernels, device)).values()
-    return any(isinstance(plan.nodes[k], Apply) for fusion in fused for k in fusion.absorbed)
+    return any(f.kernel == "bilinear" or any(isinstance(plan.nodes[k], Apply) for k in f.absorbed) for f in fused)
 
 
 def training_function(

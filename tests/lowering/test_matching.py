@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import polyattn as pa
-from polyattn.lowering import lower, lower_backward, training_function
+from polyattn.lowering import differentiable, lower, lower_backward, training_function
 from polyattn.lowering.matching import NAMES, fusions
 
 BLOCK = {"H": 6, "W": 9, "C": 6, "G": 2, "S": 3, "U": 2, "K": 2}
@@ -18,9 +19,9 @@ context[r,s] = key[e,r]*x[e,h]*wv[h,s]
 y[a,b] = query[a,r]*context[r,s]*wo[s,b]
 """
 LAYERS = {
-    "poly_nl, tall": (pa.catalog.poly_nl(), {"N": 40, "C": 5}, {"gram", "project"}, {"project_pair"}),
+    "poly_nl, tall": (pa.catalog.poly_nl(), {"N": 40, "C": 5}, {"gram", "project"}, {"project_pair", "cross_gram"}),
     "poly_nl, wide": (pa.catalog.poly_nl(), {"N": 4, "C": 9}, {"hadamard_mean"}, set()),
-    "nl": (pa.catalog.nl(), {"N": 40, "C": 5}, {"gram"}, {"project_pair"}),
+    "nl": (pa.catalog.nl(), {"N": 40, "C": 5}, {"gram"}, {"project_pair", "cross_gram"}),
     "ba_transform": (pa.catalog.ba_transform(), {"H": 4, "W": 5, "C": 6, "G": 2, "K": 2}, {"bilinear"}, set()),
     "ba_transform_block": (pa.catalog.ba_transform_block(), BLOCK, {"bilinear"}, set()),
     "e_nl with softmax": (
@@ -74,6 +75,29 @@ def test_gradients_with_kernels_are_the_same(name):
     torch.testing.assert_close(have, want)
 
 
+class Called(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["ba_transform", "ba_transform_block"])
+def test_a_layer_with_the_bilinear_kernel_has_its_gradients_from_kernels(name):
+    spec, sizes, _, _ = LAYERS[name]
+    plan = pa.plan(spec, {"B": 2, **sizes}, "training")
+    inputs = [t.requires_grad_() for t in tensors(spec, plan)]
+    plain = torch.autograd.grad(training_function(plan, kernels="off")(*inputs).square().sum(), inputs)
+    y = differentiable(plan, kernels="bilinear")(*inputs)
+    with Called() as called:
+        have = torch.autograd.grad(y.square().sum(), inputs)
+    assert {"polyattn::block_mix", "polyattn::block_cross"} <= called.names
+    torch.testing.assert_close(have, plain)
+
+
 def test_a_compiler_sees_through_a_graph_with_kernels():
     plan = pa.plan(pa.catalog.poly_nl(), {"B": 2, "N": 40, "C": 5}, "training")
     inputs = [t.requires_grad_() for t in tensors(plan.spec, plan)]
@@ -118,5 +142,5 @@ def test_a_matrix_is_no_gram_matrix_where_its_factors_differ():
 def test_an_unknown_kernel_is_refused_by_name():
     plan = pa.plan(pa.catalog.nl(), {"N": 4, "C": 2})
     for wrong in ("grams", ["gram", "grams"]):
-        with pytest.raises(pa.SizeError, match="no kernel 'grams'; there are bilinear, gram"):
+        with pytest.raises(pa.SizeError, match="no kernel 'grams'; there are bilinear, cross_gram"):
             lower(plan, kernels=wrong)

@@ -7,7 +7,7 @@ from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vmap
 import polyattn as pa
 from polyattn import catalog
 
-from .layers import WITH_FUNCTIONS, image, layer, named
+from .layers import WITH_FUNCTIONS, image, layer
 
 NAMES = (*catalog.names(), *WITH_FUNCTIONS)
 

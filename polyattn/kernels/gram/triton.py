@@ -55,8 +55,8 @@ def store(
     there = column * COLUMNS + tl.arange(0, COLUMNS)
     inside = (here < C)[:, None] & (there < D)[None, :]
     tl.store(out + here[:, None] * D + there[None, :], value, mask=inside)
-    if UPPER:
-        if row != column:  # noqa: SIM102, known when it is run, unlike the other
+    if UPPER:  # noqa: SIM102, known when the kernel is compiled
+        if row != column:
             tl.store(out + there[:, None] * D + here[None, :], tl.trans(value), mask=tl.trans(inside))
 
 
