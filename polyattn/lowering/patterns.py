@@ -76,13 +76,13 @@ class Matcher(Reading):
         if not rows or not columns or not batch or {*batch, *rows, *columns} != set(node.output):
             return None
         whole = {*batch, *summed, *rows} == set(left.indices) and {*batch, *summed, *columns} == set(right.indices)
-        sizes = [self.many(group) for group in (batch, summed, rows, columns)]
-        if not whole or sizes[1] < TALL * max(sizes[2:]):
+        positions, width = self.many(summed), (self.many(rows), self.many(columns))
+        if not whole or positions < TALL * max(width):
             return None
         arguments = (Argument(left, (batch, summed, rows)), Argument(right, (batch, summed, columns)))
         return Fusion(
             "cross_gram", kernels.cross_gram, number, frozenset(), arguments, (batch, rows, columns),
-            cross_cost.forward(*sizes, ITEMSIZE), node.coefficient,
+            cross_cost.forward(self.many(batch), positions, *width, ITEMSIZE), node.coefficient,
         )  # fmt: skip
 
     def project(self, number: int) -> Fusion | None:
