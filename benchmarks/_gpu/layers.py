@@ -116,12 +116,12 @@ def enl_rows(table: Table, n: int, c: int) -> None:
 
 
 def growth(bench: Bench) -> dict[str, Any]:
-    """The exponent of Poly-NL's forward time in the positions, at 8 samples and 64 channels, by least squares."""
-    times = {}
+    """The exponent of Poly-NL's forward time in the positions, at 64 channels, by least squares."""
+    times, b = {}, bench.sizes.batch
     for n in bench.sizes.lengths:
-        found = plan(catalog.poly_nl(), {"B": 8, "N": n, "C": 64}, device=bench.device)
+        found = plan(catalog.poly_nl(), {"B": b, "N": n, "C": 64}, device=bench.device)
         made = lower(found, kernels=bench.kernels, device=bench.device)
-        x, *w = bench.draw(8, n, 64), *(bench.draw(64, 64) / 8 for _ in range(3))
+        x, *w = bench.draw(b, n, 64), *(bench.draw(64, 64) / 8 for _ in range(3))
         took = bench.milliseconds(f"growth at N = {n}", lambda made=made, x=x, w=w: made(x, *w))
         if took is not None:
             times[n] = took
