@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +15,12 @@ from polyattn.parallel.scale import Layer, Scale, scale
 from polyattn.planning import Link
 
 IMAGES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "seresnet50")
+FIGURES = (
+    *("kind", "map", "kept by a device", "reduced, forward", "reduced, backward", "dealt out, by all devices"),
+    *("sent by a device", "sent if it gathered the map", "time of sending"),
+)
+COLUMNS = 3
+"""Of figures, in one table: as many as 80 characters have room for."""
 CLIPS = ("c2d_resnet50", "c2d_resnet101", "i3d_resnet50", "i3d_resnet101")
 
 
@@ -49,8 +56,14 @@ def print_scale(
         return
     title = f"{network}, {attention}, {'x'.join(map(str, sides))}, {batch} on each of {devices} devices"
     console.print(whole_table(found, title))
-    if found.layers:
-        console.print(layers_table(found.layers, devices))
+    for table in layers_tables(found.layers, devices):
+        console.print(table)
+    refused: dict[str, list[str]] = {}
+    for layer in found.layers:
+        if layer.communication is None:
+            refused.setdefault(layer.refusal, []).append(layer.name)
+    for reason, names in refused.items():
+        console.print(f"cannot be cut: {', '.join(names)}. {reason}", soft_wrap=True)
 
 
 def _sides(network: str, image: str) -> tuple[int, ...]:
@@ -90,34 +103,34 @@ def whole_table(found: Scale, title: str) -> Table:
     return table
 
 
-def layers_table(layers: tuple[Layer, ...], devices: int) -> Table:
-    """The attentions with their maps cut by positions."""
-    table = Table(title=f"attention with the whole batch's maps cut into {devices}", title_justify="left")
-    for column in ("layer", "kind", "map", "kept", "reduced forward", "backward", "dealt", "gathering", "time"):
-        table.add_column(
-            column, justify="left" if column in ("layer", "kind", "map") else "right", no_wrap=column == "layer"
-        )
-    refused: list[str] = []
+def layers_tables(layers: tuple[Layer, ...], devices: int) -> Iterator[Table]:
+    """The attentions with their maps cut by positions, those alike in one column, a few columns to a table."""
+    alike: dict[tuple[str, ...], list[str]] = {}
     for layer in layers:
-        shape = "x".join(map(str, layer.shape))
-        known = layer.communication
-        if known is None:
-            table.add_row(layer.name, layer.kind, shape, *[""] * 6)
-            refused.append(f"{layer.name}: {layer.refusal}")
-            continue
-        table.add_row(
-            layer.name,
-            layer.kind,
-            shape,
-            size(known.kept),
-            size(known.forward),
-            size(known.backward),
-            size(sum(known.dealt)),
-            size(known.gathering),
-            time(layer.seconds),
-        )
-    table.caption = "\n".join(refused) or None
-    return table
+        alike.setdefault(_figures(layer), []).append(layer.name)
+    columns = list(alike.items())
+    for first in range(0, len(columns), COLUMNS):
+        some = columns[first : first + COLUMNS]
+        table = Table(title=f"attention with the whole batch's maps cut into {devices}", title_justify="left")
+        table.add_column("of each layer, in one step")
+        for _, names in some:
+            table.add_column("\n".join(names), justify="right", overflow="fold")
+        for row in zip(FIGURES, *(figures for figures, _ in some), strict=True):
+            table.add_row(*row)
+        names = {name for _, group in some for name in group}
+        refused = [
+            f"{t.name} cannot be cut: {t.refusal}" for t in layers if t.communication is None and t.name in names
+        ]
+        table.caption = "\n".join(refused) or None
+        yield table
+
+
+def _figures(layer: Layer) -> tuple[str, ...]:
+    shape, known = "x".join(map(str, layer.shape)), layer.communication
+    if known is None:
+        return (layer.kind, shape, *["-"] * (len(FIGURES) - 2))
+    sizes = (known.kept, known.forward, known.backward, sum(known.dealt), known.sent, known.gathering)
+    return (layer.kind, shape, *map(size, sizes), time(layer.seconds))
 
 
 def size(count: float) -> str:

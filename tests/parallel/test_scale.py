@@ -100,7 +100,17 @@ def test_the_command_prints_memory_communication_and_time():
     assert found["exchanged"] == found["gradients"]
     assert found["memory"] == sum(found[k] for k in ("parameters", "gradients", "optimizer", "activations"))
     assert found["layers"][0]["communication"]["layers"][0]["forward"] == 4 * 8 * 256
-    assert "layer3.0.attention" in CliRunner().invoke(app, line).output
+
+
+def test_the_command_s_tables_cut_nothing_off_and_say_what_cannot_be_cut():
+    line = ["scale", "resnet50", "--image", "64", "--devices", "4", "--batch", "1", "--device", "cpu"]
+    result = CliRunner().invoke(app, [*line, "--attention", "bat"], env={"COLUMNS": "80"})
+    assert result.exit_code == 0, result.output
+    assert "…" not in result.output
+    assert all(f"layer{place}.attention" in result.output for place in ("2.1", "2.3", "3.1", "3.3", "3.5"))
+    refused = CliRunner().invoke(app, [*line, "--attention", "nl"], env={"COLUMNS": "80"})
+    assert refused.exit_code == 0, refused.output
+    assert "cannot be cut: layer2.1.attention, " in refused.output
 
 
 def test_the_command_names_the_networks_that_there_are():
