@@ -100,7 +100,7 @@ def exported(name):
     """The block, and its exported program for every batch."""
     module = CASES[name].make().eval()
     batch = ({0: torch.export.Dim("batch")},)
-    return module, torch.export.export(module, (CASES[name].image(3),), dynamic_shapes=batch)
+    return module, torch.export.export(module, (CASES[name].image(3),), dynamic_shapes=batch, strict=False)
 
 
 def assert_onnxruntime_computes_the_same(module, exportable, arguments, images, optimize=True):
@@ -114,7 +114,15 @@ def assert_onnxruntime_computes_the_same(module, exportable, arguments, images, 
         torch.testing.assert_close(torch.from_numpy(y), module(x).detach(), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "form"), [(name, form) for name in CASES for form in ("program", "onnx")])
+onnx_of_any_batch = pytest.mark.skipif(
+    torch.__version__ < torch.torch_version.TorchVersion("2.7"),
+    reason="torch 2.6 decomposes no matrix product with a bias and a symbolic batch for ONNX",
+)
+FORMS = ["program", pytest.param("onnx", marks=onnx_of_any_batch)]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", CASES)
 def test_exported_it_has_the_same_values_for_every_batch(name, form):
     module, program = exported(name)
     images = [CASES[name].image(batch) for batch in (2, 5)]
@@ -135,6 +143,7 @@ ALIKE = [
 ]
 
 
+@onnx_of_any_batch
 @pytest.mark.parametrize("name", ALIKE)
 def test_in_onnx_two_images_are_not_taken_for_two_heads_or_groups(name):
     """An exporter that knows the batch may join axes of one length."""

@@ -15,7 +15,10 @@ pytestmark = pytest.mark.usefixtures("_nothing_compiled_before")
 
 @pytest.mark.parametrize("name", [*catalog.names(), *WITH_FUNCTIONS])
 def test_compiled_in_one_graph_a_layer_has_the_same_values_and_gradients(name, planned_backward):
-    module, x = layer(name), image(name).requires_grad_()
+    module = layer(
+        name, dtype=torch.float64
+    )  # a compiler may choose another plan, whose float32 differs in the last digits
+    x = image(name, dtype=torch.float64).requires_grad_()
     leaves = (x, *module.parameters())
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(value_and_gradients(compiled, x, leaves), value_and_gradients(module, x, leaves))
@@ -55,7 +58,8 @@ def test_a_compiled_layer_follows_its_input_to_other_maps():
 @pytest.mark.parametrize("name", [*catalog.names(), "bat_normalised"])
 def test_exported_a_layer_has_the_same_values_for_every_batch(name):
     module = layer(name).eval()
-    program = torch.export.export(module, (image(name),), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
+    batch = ({0: torch.export.Dim("batch")},)
+    program = torch.export.export(module, (image(name),), dynamic_shapes=batch, strict=False).module()
     for batch in (2, 5):
         x = image(name, batch)
         torch.testing.assert_close(program(x), module(x))
