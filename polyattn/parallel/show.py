@@ -117,11 +117,6 @@ def layers_tables(layers: tuple[Layer, ...], devices: int) -> Iterator[Table]:
             table.add_column("\n".join(names), justify="right", overflow="fold")
         for row in zip(FIGURES, *(figures for figures, _ in some), strict=True):
             table.add_row(*row)
-        names = {name for _, group in some for name in group}
-        refused = [
-            f"{t.name} cannot be cut: {t.refusal}" for t in layers if t.communication is None and t.name in names
-        ]
-        table.caption = "\n".join(refused) or None
         yield table
 
 
