@@ -48,7 +48,7 @@ TORCH = Tile(0, 0, 0, 0, 0)
 
 FILE = "tuning.json"
 
-_chosen: dict[str, Tile] = {}
+_chosen: dict[tuple[object, ...], Tile] = {}
 
 
 def best(
@@ -69,17 +69,18 @@ def best(
         tiles = without_matrix_units(tiles)
     if os.environ.get("POLYATTN_TUNING") == "off":
         return tiles[0]
-    parts = [str(1 << max(0, p - 1).bit_length()) if type(p) is int else str(p) for p in problem]
-    key = " ".join([_device(x.device), kernel, str(x.dtype), *parts])
+    parts = tuple(1 << max(0, p - 1).bit_length() if type(p) is int else p for p in problem)
+    key = (x.device, kernel, x.dtype, parts)
     if key not in _chosen:
-        known = _remembered().get(key)
+        name = " ".join(map(str, (_device(x.device), kernel, x.dtype, *parts)))
+        known = _remembered().get(name)
         if known is not None and Tile(*known) in tiles:
             _chosen[key] = Tile(*known)
         elif torch.cuda.is_current_stream_capturing():
             return tiles[0]
         else:
             _chosen[key] = min(tiles, key=lambda tile: _milliseconds(tile, run))
-            _remember(key, _chosen[key])
+            _remember(name, _chosen[key])
     return _chosen[key]
 
 
