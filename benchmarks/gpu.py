@@ -76,7 +76,9 @@ def measured(bench: Any, quick: bool) -> dict[str, Any]:
     from _gpu.checks import correctness, ways
     from _gpu.kernels import attention_rows, bilinear_rows, product_rows
     from _gpu.layers import bat_rows, enl_rows, goals, growth, poly_nl_rows
-    from _gpu.prepare import Job, compiled, on_all_cores
+    from _gpu.prepare import Job, compile_growth, compiled, on_all_cores
+
+    from polyattn.kernels import tuning
 
     started = time.perf_counter()
     record: dict[str, Any] = {
@@ -90,6 +92,7 @@ def measured(bench: Any, quick: bool) -> dict[str, Any]:
     jobs += [
         (compiled, (rows, bench.device, *point)) for point in points[: None if bench.timed else 1] for rows in kinds
     ]
+    jobs.append((compile_growth, (bench.device,)))
     found = on_all_cores(jobs)
     failed = [f for f in found if isinstance(f, str)]
     record["correctness"] = [c for f in found if isinstance(f, list) for c in f]
@@ -107,7 +110,7 @@ def measured(bench: Any, quick: bool) -> dict[str, Any]:
         for point in points:
             rows(table, *point)
     record["growth"] = growth(bench)
-    record |= {"rows": table.rows, "left out": bench.left_out}
+    record |= {"rows": table.rows, "left out": bench.left_out, "tiles": tuning.remembered()}
     record["goals"] = goals(table.rows, record["growth"]["exponent"])
     for goal in record["goals"]:
         print(goal)

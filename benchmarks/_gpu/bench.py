@@ -92,7 +92,8 @@ class Bench:
                 self.left_out.append(f"{what} {name}: no time left")
                 continue
             try:
-                replays[name] = recorded(call).replay
+                with torch.cuda.stream(torch.cuda.current_stream()):  # which a failed capture may not give back
+                    replays[name] = recorded(call).replay
             except RuntimeError as error:
                 self.left_out.append(f"{what} {name}: {error}")
                 gc.collect()

@@ -66,26 +66,31 @@ def cases(b: int, n: int, c: int, d: int) -> dict[str, Case]:
     }
 
 
-Way = tuple[Size, torch.dtype, str, str]
+Way = tuple[Size, torch.dtype, str, str, int]
+"""Sizes, dtype, layout, precision of float32 products, and the number of the tile."""
+
+MOST_TILES = 6
 
 
 def ways(timed: bool) -> list[Way]:
-    """Sizes, dtypes, layouts and precisions."""
+    """Two sizes and both layouts with each tile; the other dtypes and precisions with the first."""
     sizes = CHECKED if timed else REHEARSED
-    found: list[Way] = [(size, torch.bfloat16, layout, "highest") for size in sizes for layout in ("rows", "columns")]
-    found.append((sizes[0], torch.float16, "rows", "highest"))
-    found += [(sizes[0], torch.float32, "rows", precision) for precision in ("highest", "high")]
+    found: list[Way] = [
+        (size, torch.bfloat16, layout, "highest", tile)
+        for tile in range(MOST_TILES if timed else 1)
+        for size in sizes
+        for layout in ("rows", "columns")
+    ]
+    found.append((sizes[0], torch.float16, "rows", "highest", 0))
+    found += [(sizes[0], torch.float32, "rows", precision, 0) for precision in ("highest", "high")]
     return found
 
 
 def correctness(device: str, way: Way) -> list[dict[str, Any]]:
-    """The relative errors of values and gradients, and whether they are small enough; all arguments are random.
-
-    Nothing is tuned here: every kernel runs with its first tile.
-    """
+    """The relative errors of values and gradients, and whether they are small enough; all arguments are random."""
     bench = Bench(device, inf, Sizes())
     before = os.environ.get("POLYATTN_TUNING")
-    os.environ["POLYATTN_TUNING"] = "off"
+    os.environ["POLYATTN_TUNING"] = str(way[4])
     try:
         return [check(bench, name, *way) for name in cases(*way[0])]
     finally:
@@ -96,7 +101,9 @@ def correctness(device: str, way: Way) -> list[dict[str, Any]]:
             os.environ["POLYATTN_TUNING"] = before
 
 
-def check(bench: Bench, name: str, size: Size, dtype: torch.dtype, layout: str, precision: str) -> dict[str, Any]:
+def check(
+    bench: Bench, name: str, size: Size, dtype: torch.dtype, layout: str, precision: str, tile: int
+) -> dict[str, Any]:
     """One kernel against its definition in float64."""
     torch.set_float32_matmul_precision(precision)
     function, naive, shapes = cases(*size)[name]
@@ -114,6 +121,6 @@ def check(bench: Bench, name: str, size: Size, dtype: torch.dtype, layout: str, 
     most = TF32 if precision == "high" else TOLERANCES[dtype]
     right = all(e < most for e in errors)
     return {
-        "kernel": name, "sizes": size, "dtype": str(dtype), "layout": layout, "precision": precision,
+        "kernel": name, "sizes": size, "dtype": str(dtype), "layout": layout, "precision": precision, "tile": tile,
         "errors": errors, "right": right,
     }  # fmt: skip

@@ -12,40 +12,63 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from math import inf
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from _gpu.bench import REHEARSED, Bench, Sizes, Table
+from _gpu.layers import growth
 from polyattn.kernels import tuning
 
 Job = tuple[Callable[..., Any], tuple[Any, ...]]
 
+MOST_PROCESSES = 8
+"""They share one GPU's memory."""
 
-def on_all_cores(jobs: list[Job], processes: int | None = None) -> list[Any]:
-    """The jobs' results in their order; of one that fails, its traceback as text."""
+
+def on_all_cores(jobs: list[Job]) -> list[Any]:
+    """The jobs' results in their order; of one that fails, the error as text."""
     context = multiprocessing.get_context("spawn")
-    count = min(len(jobs), processes or max(1, (os.cpu_count() or 2) - 2))
+    count = max(1, min(len(jobs), MOST_PROCESSES, (os.cpu_count() or 2) - 1))
     with ProcessPoolExecutor(count, mp_context=context, initializer=_begin) as pool:
-        return list(pool.map(_finished, jobs))
+        waiting = [pool.submit(_finished, number, job) for number, job in enumerate(jobs)]
+        found = []
+        for future, (function, arguments) in zip(waiting, jobs, strict=True):
+            try:
+                found.append(future.result())
+            except Exception as error:  # the process was killed
+                found.append(f"{function.__name__}{arguments}: {error!r}")
+        return found
 
 
 def compiled(rows: Callable[..., None], device: str, n: int, c: int) -> None:
     """Run a function of rows once, every candidate tile included, and keep no figure."""
-    bench = Untimed(device, inf, Sizes() if device == "cuda" else REHEARSED)
     with contextlib.redirect_stdout(None):
-        rows(Table(bench, {"MACs per second, bfloat16": 1.0, "bytes per second": 1.0}), n, c)
+        rows(Table(untimed(device), {"MACs per second, bfloat16": 1.0, "bytes per second": 1.0}), n, c)
+
+
+def compile_growth(device: str) -> None:
+    growth(untimed(device))
+
+
+def untimed(device: str) -> Bench:
+    return Untimed(device, inf, Sizes() if device == "cuda" else REHEARSED)
 
 
 class Untimed(Bench):
-    """Calls once what is to be measured later."""
+    """Calls once what is to be measured later. What fails here for want of memory may not fail there."""
 
     def compared(self, what: str, ways: Any) -> dict[str, float]:
         for name, call in ways.items():
-            if name != "attention":  # nothing of ours, and the longest
+            if name == "attention":  # nothing of ours, and the longest
+                continue
+            try:
                 call()
-        if self.timed:
-            torch.cuda.synchronize()
+                if self.timed:
+                    torch.cuda.synchronize()
+            except torch.OutOfMemoryError:
+                torch.cuda.empty_cache()
         return {}
 
     def called(self, call: Any) -> None:
@@ -66,13 +89,18 @@ def _begin() -> None:
 
     # What is fastest is found later, on a device that does nothing else; here each tile is compiled.
     tuning._milliseconds = once
-    tuning._remember = lambda key, tile: None
-    torch.manual_seed(os.getpid())
+    tuning._remember = lambda name, tile: None
 
 
-def _finished(job: Job) -> Any:
+def _finished(number: int, job: Job) -> Any:
     function, arguments = job
+    torch.manual_seed(number)
     try:
         return function(*arguments)
-    except Exception:
-        return f"{function.__name__}{arguments}\n{traceback.format_exc()}"
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        places = [f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in frames[-6:]]
+        return f"{function.__name__}{arguments}: {type(error).__name__}: {error} (in {', '.join(places)})"
+    finally:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

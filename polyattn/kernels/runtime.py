@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, wraps
 from importlib.util import find_spec
 from typing import Any, TypeVar
@@ -60,6 +61,18 @@ def input_precision(dtype: torch.dtype, precision: str) -> str:
 def as_torch(dtype: torch.dtype, precision: str) -> bool:
     """Whether torch's own products compute as a kernel is asked to."""
     return dtype != torch.float32 or precision == ""
+
+
+@contextmanager
+def sums_in_float32() -> Iterator[None]:
+    """Torch's products of 16-bit numbers add in 32 bits throughout, as the kernels do; by default they need not."""
+    flags = torch.backends.cuda.matmul
+    before = flags.allow_bf16_reduced_precision_reduction, flags.allow_fp16_reduced_precision_reduction
+    flags.allow_bf16_reduced_precision_reduction = flags.allow_fp16_reduced_precision_reduction = False
+    try:
+        yield
+    finally:
+        flags.allow_bf16_reduced_precision_reduction, flags.allow_fp16_reduced_precision_reduction = before
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:

@@ -2,7 +2,8 @@
 
 Choices are kept in the process and in `tuning.json` in the folder that POLYATTN_CACHE names (by default the user's
 cache folder), by device, Triton's version, kernel and problem. Lengths count by their next power of two. With
-POLYATTN_TUNING=off nothing is timed, and each kernel runs with its first tile.
+POLYATTN_TUNING=off nothing is timed, and each kernel runs with its first tile; with a number, with the tile of that
+number, counted around.
 """
 
 from __future__ import annotations
@@ -67,13 +68,14 @@ def best(
         return SMALL
     if x.dtype == torch.float32 and "ieee" in problem:
         tiles = without_matrix_units(tiles)
-    if os.environ.get("POLYATTN_TUNING") == "off":
-        return tiles[0]
+    asked = os.environ.get("POLYATTN_TUNING", "")
+    if asked == "off" or asked.isdecimal():
+        return tiles[0 if asked == "off" else int(asked) % len(tiles)]
     parts = tuple(1 << max(0, p - 1).bit_length() if type(p) is int else p for p in problem)
     key = (x.device, kernel, x.dtype, parts)
     if key not in _chosen:
         name = " ".join(map(str, (_device(x.device), kernel, x.dtype, *parts)))
-        known = _remembered().get(name)
+        known = remembered().get(name)
         if known is not None and Tile(*known) in tiles:
             _chosen[key] = Tile(*known)
         elif torch.cuda.is_current_stream_capturing():
@@ -121,7 +123,8 @@ def cache_file() -> Path:
     return (Path(folder).expanduser() if folder else platformdirs.user_cache_path("polyattn", appauthor=False)) / FILE
 
 
-def _remembered() -> dict[str, list[int]]:
+def remembered() -> dict[str, list[int]]:
+    """The choices in the file, by device, Triton's version, kernel and problem."""
     try:
         return json.loads(cache_file().read_text())
     except (OSError, ValueError):
@@ -134,5 +137,5 @@ def _remember(key: str, tile: Tile) -> None:
         path = cache_file()
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_suffix(f".{os.getpid()}")
-        draft.write_text(json.dumps(_remembered() | {key: list(tile)}, indent=1))
+        draft.write_text(json.dumps(remembered() | {key: list(tile)}, indent=1))
         draft.replace(path)

@@ -23,7 +23,7 @@ from polyattn.planning import BATCH, Add, Contract, Operand
 from polyattn.planning.graph import ITEMSIZE
 
 TALL = 4
-"""How many times longer than wide the operands of `cross_gram` are: with fewer rows torch's product fills a device."""
+"""How many times longer than wide the operands of `cross_gram` are at the least."""
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,8 @@ identities of side 8 took 0.6 to 1.6 times as long as the quickest way that copi
 the result in another order: BA-Transforms of 4 x 4 and of 7 x 7 blocks took 1.2 to 1.4 times as long with at most 4
 here. At side 16 the single product took 0.6 to 2.4 times as long (`benchmarks/filling.py`, both parts)."""
 LARGEST_FILLED = 2048
-"""The longest side of a matrix that is filled up with zeros, and of a square of as many entries as are computed for a
-diagonal."""
+"""A matrix that is filled up with zeros has at most this number squared of entries; so has a product of which only the
+diagonal is read."""
 
 
 @dataclass(frozen=True)

@@ -107,8 +107,9 @@ class Attention(nn.Module):
         alpha, beta = self._held("alpha", "beta")
         if alpha is None or beta is None:
             return y
-        if x.dtype in NARROW:  # to which scalars leave its dtype, without a map in 32 bits
-            alpha, beta = alpha.squeeze(), beta.squeeze()
+        if x.dtype in NARROW:
+            # Scalars leave it its dtype; autocast on a GPU would make `addcmul`'s maps as wide as the widest operand.
+            return (alpha.squeeze() * x + beta.squeeze() * y).to(x.dtype)
         return torch.addcmul(alpha * x, beta, y).to(x.dtype)
 
     def attend(self, x: Tensor) -> Tensor:
@@ -137,6 +138,13 @@ class Attention(nn.Module):
 
     def _parameters_of_spec(self) -> list[tuple[str, nn.Parameter]]:
         return [(name, getattr(self, attribute)) for name, attribute in self._attributes]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        for name, parameter in self._parameters.items():
+            given = state_dict.get(prefix + name)
+            if parameter is not None and parameter.shape == (1,) and isinstance(given, Tensor) and given.dim() == 0:
+                state_dict[prefix + name] = given.reshape(1)  # as scalars were held once
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _check(self, x: Tensor) -> None:
         positions, shape = len(self.position_sizes), x.shape

@@ -15,13 +15,13 @@ from polyattn.parallel.scale import Layer, Scale, scale
 from polyattn.planning import Link
 
 IMAGES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "seresnet50")
+CLIPS = ("c2d_resnet50", "c2d_resnet101", "i3d_resnet50", "i3d_resnet101")
 FIGURES = (
     *("kind", "map", "kept by a device", "reduced, forward", "reduced, backward", "dealt out, by all devices"),
     *("sent by a device", "sent if it gathered the map", "time of sending"),
 )
 COLUMNS = 3
 """Of figures, in one table: as many as 80 characters have room for."""
-CLIPS = ("c2d_resnet50", "c2d_resnet101", "i3d_resnet50", "i3d_resnet101")
 
 
 def print_scale(

@@ -13,7 +13,7 @@ from polyattn.kernels.gram import cost as gram
 from polyattn.kernels.hadamard_mean import cost as hadamard_mean
 from polyattn.kernels.linear_attention import cost as linear_attention
 from polyattn.kernels.project import cost as project
-from polyattn.kernels.tuning import Tile
+from polyattn.kernels.tuning import SMALL, TORCH, Tile
 
 
 def test_gram_multiplies_only_on_and_above_the_diagonal():
@@ -112,6 +112,35 @@ def test_with_tuning_off_the_first_tile_runs(timed, monkeypatch):
     monkeypatch.setenv("POLYATTN_TUNING", "off")
     assert choose() == TILES[0]
     assert not timed
+
+
+def test_with_a_number_the_tile_of_that_number_runs(timed, monkeypatch):
+    for number in range(4):
+        monkeypatch.setenv("POLYATTN_TUNING", str(number))
+        assert choose() == TILES[number % len(TILES)]
+    assert not timed
+
+
+@pytest.mark.interpreted
+@pytest.mark.parametrize("kernel", ["gram", "cross_gram", "project"])
+def test_torch_s_products_are_candidates_only_where_they_are_as_precise_as_asked(monkeypatch, kernel):
+    from importlib import import_module
+
+    asked = []
+
+    def best(name, problem, x, tiles, run):
+        asked.append((problem, TORCH in tiles))
+        return SMALL
+
+    for module in ("gram", "project"):
+        monkeypatch.setattr(import_module(f"polyattn.kernels.{module}.triton"), "best", best)
+    function = getattr(import_module(f"polyattn.kernels.{kernel}.triton"), kernel)
+    x, w = torch.randn(1, 20, 4), torch.randn(4, 4)
+    arguments = {"gram": (x, 1.0), "cross_gram": (x, x + 1, 1.0), "project": (x, w, None)}[kernel]
+    for precision in ("", "ieee", "tf32"):
+        function(*arguments, precision)
+    assert [torch_too for _, torch_too in asked] == [True, False, False]
+    assert len({problem for problem, _ in asked}) == 3
 
 
 def test_exact_float32_products_get_small_tiles(timed, monkeypatch):

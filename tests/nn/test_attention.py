@@ -100,6 +100,12 @@ def test_no_parameter_is_a_scalar_which_could_not_be_sharded():
         module.spec.evaluate({"x": x, **held, "gain": torch.ones(2)})
 
 
+def test_weights_in_which_scalars_have_no_axis_are_loaded():
+    module, other = (pa.nn.TESA(4, alpha=a) for a in (0.5, 0.0))
+    other.load_state_dict({n: p.squeeze() if p.shape == (1,) else p for n, p in module.state_dict().items()})
+    assert all(torch.equal(p, q) for p, q in zip(other.parameters(), module.parameters(), strict=True))
+
+
 def test_without_a_residual_there_is_no_alpha_and_no_beta():
     module = layer("poly_nl", residual=False)
     x = image("poly_nl")

@@ -61,10 +61,11 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(x, y)
 
 
-def _backward(ctx: Any, seed: Tensor) -> tuple[Tensor, Tensor, None, None]:
+def _backward(ctx: Any, seed: Tensor) -> tuple[Tensor | None, ...]:
     x, y = ctx.saved_tensors
+    left, right, *_ = ctx.needs_input_grad
     seed = seed * ctx.scale
-    return torch.matmul(y, seed.mT), torch.matmul(x, seed), None, None
+    return torch.matmul(y, seed.mT) if left else None, torch.matmul(x, seed) if right else None, None, None
 
 
 _cross_gram.register_autograd(_backward, setup_context=_setup)

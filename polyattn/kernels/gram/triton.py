@@ -123,7 +123,8 @@ def products(x: Tensor, y: Tensor, scale: float, precision: str, tile: Tile | No
 
     def launch(tile: Tile) -> None:
         if tile == TORCH:
-            out.baddbmm_(x.mT, y, beta=0, alpha=scale)
+            with runtime.sums_in_float32():
+                out.baddbmm_(x.mT, y, beta=0, alpha=scale)
             return
         width = tile.rows if upper else tile.columns
         across, down = triton.cdiv(columns, width), triton.cdiv(rows, tile.rows)
@@ -143,9 +144,10 @@ def products(x: Tensor, y: Tensor, scale: float, precision: str, tile: Tile | No
             )
 
     if tile is None:
-        candidates = (*TILES, TORCH) if runtime.as_torch(x.dtype, precision) else TILES
+        free = runtime.as_torch(x.dtype, precision)
         layouts = (x.stride(2) == 1, y.stride(2) == 1)
-        problem = (batch, positions, rows, *(() if upper else (columns,)), how, *layouts)
+        problem = (batch, positions, rows, *(() if upper else (columns,)), how, *layouts, free)
+        candidates = (*TILES, TORCH) if free else TILES
         tile = best("gram" if upper else "cross_gram", problem, x, candidates, launch)
     launch(tile)
     return out

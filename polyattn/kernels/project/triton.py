@@ -86,10 +86,9 @@ def _run(
 
     def launch(tile: Tile) -> None:
         if tile == TORCH:
-            first = m if scale is None else m * scale[:, :, None]
-            torch.bmm(a, first.expand(batch, inner, columns), out=y)
-            if x is not None:
-                y.baddbmm_(other, matrix.expand(batch, other.shape[2], columns))
+            matrices = m if scale is None else m * scale[:, :, None]
+            with runtime.sums_in_float32():
+                torch.bmm(a, matrices.expand(batch, inner, columns), out=y)
             return
         across, down = triton.cdiv(columns, tile.columns), triton.cdiv(rows, tile.rows)
         rows_times_columns[(across * down * batch,)](
@@ -99,8 +98,10 @@ def _run(
             ROWS=tile.rows, COLUMNS=tile.columns, INNER=tile.inner, PRECISION=how, **tile.launch,
         )  # fmt: skip
 
-    problem = (batch, rows, inner, other.shape[2], columns, how, a.stride(2) == 1, scale is None)
-    candidates = (*TILES, TORCH) if runtime.as_torch(a.dtype, precision) else TILES
+    # Of a pair torch would round one product before the other is added.
+    free = x is None and runtime.as_torch(a.dtype, precision)
+    problem = (batch, rows, inner, other.shape[2], columns, how, a.stride(2) == 1, scale is None, free)
+    candidates = (*TILES, TORCH) if free else TILES
     launch(tile or best(name, problem, a, candidates, launch))
     return y
 
