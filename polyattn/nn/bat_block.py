@@ -8,6 +8,8 @@ from polyattn.errors import SizeError
 from polyattn.nn.bat_transform import BATransform
 from polyattn.nn.block import Block, inner_width
 from polyattn.nn.conv_norm import ConvNormReLU
+from polyattn.nn.layouts import laid_out_as
+from polyattn.nn.products import turned_if_few
 
 
 class BATBlock(Block):
@@ -85,7 +87,8 @@ class BATBlock(Block):
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, [T,] H, W) to the same shape."""
         self.check(x)
-        return x + self.dropout(self.conv2(self.transform(self.conv1(x))))
+        y = self.transform(self.conv1(turned_if_few(x)))
+        return x + laid_out_as(self.dropout(self.conv2(y)), x)
 
     def spec_parameters(self) -> dict[str, Tensor]:
         """Those of the transform."""

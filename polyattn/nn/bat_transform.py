@@ -17,6 +17,7 @@ from polyattn.nn.exchange import NARROW
 from polyattn.nn.function import SpecFunction
 from polyattn.nn.layouts import is_channels_last, laid_out_as
 from polyattn.nn.parts import part
+from polyattn.nn.products import turned_if_few
 from polyattn.nn.uneven import block_max, block_mean, cut, of_blocks, taken
 
 
@@ -118,8 +119,8 @@ class BATransform(Block):
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, [T,] H, W) to the same shape."""
         self.check(x)
-        y = self.conv2(self.transform(x))
-        return y if y.shape[2:] == x.shape[2:] else self._upsampled(y, x)
+        y = self.conv2(self.transform(turned_if_few(x)))
+        return laid_out_as(y, x) if y.shape[2:] == x.shape[2:] else self._upsampled(y, x)
 
     def transform(self, x: Tensor) -> Tensor:
         """P X Q, and in 3D the temporal matrix, without the convolution behind them; with `downsample` of the averaged

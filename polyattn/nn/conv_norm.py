@@ -7,11 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from polyattn.nn.block import BATCH_NORMS, Convolution, convolve, pointwise
-from polyattn.nn.layouts import is_channels_last
-
-FEW_POSITIONS = 256
-"""Below so many positions the gradient of a weight that is spread over the batch costs more than a convolution."""
+from polyattn.nn.block import BATCH_NORMS, Convolution, pointwise
+from polyattn.nn.products import outnumber_positions, product
 
 
 class ConvNormReLU(nn.Module):
@@ -44,15 +41,21 @@ def kaiming(conv: Convolution) -> None:
 
 def normed(x: Tensor, conv: Convolution, norm: nn.Module | None) -> Tensor:
     """`norm(conv(x))` of a 1x1 convolution, with a batch norm in evaluation folded into it."""
-    weight, bias, rest = affine(conv, norm)
+    weight, bias, rest = affine(conv, norm, x)
     y = product(x, weight, bias)
     return y if rest is None else rest(y)
 
 
-def affine(conv: Convolution, norm: nn.Module | None) -> tuple[Tensor, Tensor | None, nn.Module | None]:
-    """The matrix (outputs, inputs) and the bias of a 1x1 convolution, and the norm that is still to be applied: none
-    where it is a batch norm in evaluation, which is folded in."""
-    if isinstance(norm, _BatchNorm) and not norm.training and norm.running_var is not None:
+def affine(conv: Convolution, norm: nn.Module | None, x: Tensor) -> tuple[Tensor, Tensor | None, nn.Module | None]:
+    """The matrix (outputs, inputs) and the bias of a 1x1 convolution of a map (B, channels, *positions), and the norm
+    that is still to be applied: none where it is a batch norm in evaluation, which is folded in, unless the matrix is
+    larger than maps of so few positions are."""
+    if (
+        not outnumber_positions(conv.in_channels, x)
+        and isinstance(norm, _BatchNorm)
+        and not norm.training
+        and norm.running_var is not None
+    ):
         return *folded(conv, norm), None
     return conv.weight.flatten(1), conv.bias, norm
 
@@ -67,20 +70,3 @@ def folded(conv: Convolution, norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     shift = norm.bias.to(exact) - mean * scale
     dtype = conv.weight.dtype
     return (conv.weight.flatten(1) * scale[:, None]).to(dtype), shift.to(dtype)
-
-
-def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A map (B, inputs, *positions) through a matrix (outputs, inputs), in the layout of the map.
-
-    On the CPU a matrix product is faster than torch's convolution, which copies the map to another layout; elsewhere
-    it is left to the convolution.
-    """
-    if x.device.type == "cpu" or not x.numel():  # which torch's convolution does not take
-        if is_channels_last(x):
-            return F.linear(x.movedim(1, -1), weight, bias).movedim(-1, 1)
-        rows = x.flatten(2)
-        if rows.shape[2] >= FEW_POSITIONS or not x.numel() or not torch.is_grad_enabled():
-            matrices = weight.expand(rows.shape[0], -1, -1)
-            y = torch.bmm(matrices, rows) if bias is None else torch.baddbmm(bias[:, None], matrices, rows)
-            return y.unflatten(2, x.shape[2:])
-    return convolve(x, weight.reshape(*weight.shape, *(1,) * (x.dim() - 2)), bias)

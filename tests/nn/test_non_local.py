@@ -75,8 +75,8 @@ def test_it_computes_its_definition(similarity, options, positions):
 
 @pytest.mark.parametrize("similarity", ["embedded_gaussian", "gaussian"])
 def test_fused_attention_and_the_small_map_of_training_have_the_same_gradients(similarity, monkeypatch):
-    block = pa.nn.NonLocal(4, similarity=similarity, reduction=1, heads=2, scale=0.7, zero_init=False).double()
-    x = torch.randn(2, 4, 3, 5, dtype=torch.float64, requires_grad=True)
+    block = pa.nn.NonLocal(16, similarity=similarity, reduction=1, heads=2, scale=0.7, zero_init=False).double()
+    x = torch.randn(2, 16, 3, 5, dtype=torch.float64, requires_grad=True)
     results = []
     for most in (0, 15 * 15):
         monkeypatch.setattr(non_local, "SMALL_MAP", most)
