@@ -80,4 +80,4 @@ class A2(Block):
         tensors = {"features": features, "gather": gather, "distribute": distribute}
         rows = {name: positions_first(tensor, 1) for name, tensor in tensors.items()}
         y = self._attended({**rows, "wo": matrix(self.extend)})
-        return x + self.bn(channels_first(y, x, 1))
+        return x + self.bn(channels_first(y, x, 1)).to(x.dtype)

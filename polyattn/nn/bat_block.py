@@ -88,7 +88,7 @@ class BATBlock(Block):
         """(B, channels, [T,] H, W) to the same shape."""
         self.check(x)
         y = self.transform(self.conv1(turned_if_few(x)))
-        return x + laid_out_as(self.dropout(self.conv2(y)), x)
+        return x + laid_out_as(self.dropout(self.conv2(y)), x).to(x.dtype)
 
     def spec_parameters(self) -> dict[str, Tensor]:
         """Those of the transform."""

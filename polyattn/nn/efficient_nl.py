@@ -89,7 +89,7 @@ class EfficientNL(Block):
             query, key = torch.softmax(query, 2), self.positions.softmax(key, 3)
         query, key, value = (t.movedim(3, 1) for t in (query, key, value))
         y = self._attended({"query": query, "key": key, "value": value})
-        return x + self.reprojection(channels_first(y.flatten(2), x, 1))
+        return x + self.reprojection(channels_first(y.flatten(2), x, 1)).to(x.dtype)
 
     def _heads(self, x: Tensor) -> Tensor:
         """(B, J*R, *spatial) as (B, J, R, N)."""

@@ -83,4 +83,4 @@ class GloRe(Block):
         nodes = self._nodes({"projection": projection, "reduced": reduced})
         diffused = torch.relu(nodes + self.gcn["conv1"](nodes))
         y = self._back({"projection": projection, "diffused": diffused, **self._reasoning()})
-        return x + self.blocker(channels_first(y, x, 1))
+        return x + self.blocker(channels_first(y, x, 1)).to(x.dtype)

@@ -119,9 +119,9 @@ class NonLocal(Block):
         """(B, channels, *positions) to the same shape."""
         self.check(x)
         if self.similarity not in ("dot_product", "concatenation"):
-            return x + laid_out_as(self._out(self._softmax(x), x), x)
+            return x + laid_out_as(self._out(self._softmax(x), x), x).to(x.dtype)
         y = laid_out_as(channels_first(self._planned(x), x, 1), x)
-        return x + (y if self.norm is None else self.norm(y))
+        return x + (y if self.norm is None else self.norm(y)).to(x.dtype)
 
     def _out(self, rows: Tensor, x: Tensor) -> Tensor:
         """The last convolution and the norm of rows (B, N, inner), as a map in the layout of x."""

@@ -14,8 +14,7 @@ from .forms import assert_state_carries_it, assert_twins_compute_the_same_and_sh
 
 every_block = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 HALVES = [(name, dtype) for name, case in CASES.items() if case.large is not None for dtype in case.halves]
-RESIDUAL = [n for n in CASES if not n.startswith(("BATransform", "NonLocal, dot", "NonLocal, concatenation"))]
-"""Those that give the dtype of their input. BATransform has no residual; the others' biases make theirs float32."""
+RESIDUAL = [n for n in CASES if not n.startswith("BATransform")]
 
 
 def channels_last(x):
