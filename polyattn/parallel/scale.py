@@ -15,12 +15,12 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
-from torch.utils.flop_counter import FlopCounterMode
 
 from polyattn.errors import ShardingError, SizeError
 from polyattn.lowering import calibrated
 from polyattn.nn.attention import Attention
 from polyattn.nn.block import Block
+from polyattn.nn.counting import flop_counter
 from polyattn.parallel.communication import Communication, communication
 from polyattn.parallel.kept import Kept
 from polyattn.planning import Device, Link
@@ -160,7 +160,7 @@ def _counted(model: nn.Module, shape: Sequence[int]) -> tuple[int, int, dict[str
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     state = {n: mode.from_tensor(t).requires_grad_(t.requires_grad) for n, t in model.named_parameters()}
     state |= {n: mode.from_tensor(t) for n, t in model.named_buffers()}
-    counter = FlopCounterMode(display=False)
+    counter = flop_counter()
     try:
         model.train()
         kept = Kept(state.values())

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from polyattn.language import value_of
 from polyattn.lowering import lower, lower_backward, lower_with_kept
+from polyattn.nn.counting import flop_counter
 from polyattn.planning import Plan
 
 
@@ -60,7 +60,7 @@ def counted(plan: Plan) -> Counted:
 
 def run(call: Callable[[], Any]) -> tuple[Any, Counted]:
     """The result of a call, and the multiply-accumulates that torch made for it."""
-    with FlopCounterMode(display=False) as matrix, _Products() as products:
+    with flop_counter() as matrix, _Products() as products:
         result = call()
     flops = matrix.get_total_flops()
     return result, Counted(flops // 2, products.entries)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from polyattn.nn.counting import flop_counter
 from polyattn.vision.insert import CHILD, inserted
 from polyattn.vision.trace import Example, arguments_of, run
 
@@ -49,7 +49,7 @@ def cost(model: nn.Module, example_input: Example | None = None) -> Cost:
     attentions = {target.get_submodule(CHILD) for target in inserted(model).values()}
     running: list[int] = []
     added = 0
-    counter = FlopCounterMode(display=False)
+    counter = flop_counter()
 
     def enter(_: nn.Module, *arguments: Any) -> None:
         running.append(counter.get_total_flops())

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import sympy
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from polyattn.nn import BATBlock, NonLocal
+from polyattn.nn.counting import flop_counter
 
 C, H, W, CP, K, S = sympy.symbols("C H W C' k s", positive=True, integer=True)
 
@@ -68,7 +68,7 @@ def complexity() -> Iterator[Complexity]:
             with torch.device("meta"):
                 block = make(channels).eval()
                 example = torch.zeros(1, channels, side, side)
-            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            with torch.no_grad(), flop_counter() as counter:
                 block(example)
             yield Complexity(
                 block=name,
