@@ -87,8 +87,8 @@ class BATBlock(Block):
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, [T,] H, W) to the same shape."""
         self.check(x)
-        y = self.transform(self.conv1(turned_if_few(x)))
-        return x + laid_out_as(self.dropout(self.conv2(y)), x).to(x.dtype)
+        # In one expression: a name would keep a map longer than it is needed.
+        return x + laid_out_as(self.dropout(self.conv2(self.transform(self.conv1(turned_if_few(x))))), x).to(x.dtype)
 
     def spec_parameters(self) -> dict[str, Tensor]:
         """Those of the transform."""
