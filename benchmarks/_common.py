@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import random
 import statistics
 import sys
 import time
@@ -123,6 +124,9 @@ def interleaved(
 ) -> Seconds:
     """Timings of several functions, one of each in turn, so that what slows the machine slows all of them.
 
+    The order is drawn anew for each round: in one order, even shifted, each would find the caches as the same other one
+    left them.
+
     Args:
         contenders: called without arguments, once before anything is timed.
         seconds: about how long all of it may take.
@@ -135,9 +139,9 @@ def interleaved(
     once = time.perf_counter() - started
     rounds = min(most, max(least, int(seconds / max(once, 1e-6))))
     found: Seconds = {name: [] for name in names}
-    for number in range(rounds):
-        shift = number % len(names)
-        for name in (*names[shift:], *names[:shift]):
+    draw = random.Random(0)
+    for _ in range(rounds):
+        for name in draw.sample(names, len(names)):
             start = time.perf_counter()
             contenders[name]()
             found[name].append(time.perf_counter() - start)

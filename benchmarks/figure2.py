@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import random
 import statistics
 import time
 import warnings
@@ -172,7 +173,8 @@ def calls(
 
 
 def interleaved(contenders: dict[str, Call], args: argparse.Namespace) -> tuple[dict[str, list[float]], dict[str, str]]:
-    """One run of each in turn; those that have had their time or their twenty runs leave. CUDA is waited for."""
+    """One run of each in turn, in an order drawn for each round; those that have had their time or their runs leave.
+    CUDA is waited for."""
 
     def run(name: str) -> float:
         start = time.perf_counter()
@@ -191,9 +193,9 @@ def interleaved(contenders: dict[str, Call], args: argparse.Namespace) -> tuple[
             torch.cuda.empty_cache()
     found: dict[str, list[float]] = {name: [] for name in contenders if name not in failed}
     least, most = (5, 5) if args.quick else (5, 40)
-    active = list(found)
+    active, draw = list(found), random.Random(0)
     while active:
-        for name in list(active):
+        for name in draw.sample(active, len(active)):
             found[name].append(run(name))
             times = found[name]
             if len(times) >= most or (len(times) >= least and sum(times) > args.seconds):

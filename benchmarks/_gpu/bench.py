@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -138,10 +139,10 @@ def interleaved(replays: Mapping[str, Callable[[], object]], least: int, seconds
     flushed = torch.empty(FLUSHED, dtype=torch.int8, device="cuda")
     times: dict[str, list[float]] = {name: [] for name in replays}
     end = time.perf_counter() + seconds * len(replays)
-    runs = 0
+    runs, draw = 0, random.Random(0)
     while runs < least or (runs < MOST_RUNS and time.perf_counter() < end):
         marks = {}
-        for name, replay in replays.items():
+        for name, replay in draw.sample(list(replays.items()), len(replays)):
             before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             flushed.zero_()
             before.record()

@@ -115,7 +115,8 @@ class Compression:
         title = "" if self.score is None else f"score {self.score:.4g}, compressed {self.compressed_score:.4g}"
         table = Table(title=title, caption="* in the compressed model; + none is both cheaper and nearer")
         for heading in ("layer", "family", "rank", "MACs", "share", "core error", "output error", "score"):
-            table.add_column(heading, justify="left" if heading in ("layer", "family") else "right")
+            words = heading in ("layer", "family")
+            table.add_column(heading, justify="left" if words else "right", overflow="fold")
         front = self.pareto()
         for c in self.candidates:
             mark = ("*" if c.chosen else "") + ("+" if c in front else "")

@@ -120,6 +120,14 @@ def test_the_command_prints_one_table_with_its_reasons():
     assert "top-1 (theirs)" in result.output
 
 
+@pytest.mark.parametrize("columns", ["60", "80"])
+def test_on_a_narrow_screen_no_figure_is_cut_or_broken(columns):
+    result = CliRunner().invoke(app, ["tables", "--paper", "bat", "--table", "1"], env={"COLUMNS": columns})
+    assert result.exit_code == 0, result.output
+    assert "…" not in result.output
+    assert {"2,097,152", "2,097,152=", "2,101,760"} <= set(result.output.split())
+
+
 def test_the_command_prints_json():
     result = CliRunner().invoke(app, ["tables", "--json", "--paper", "bat", "--table", "5"])
     assert result.exit_code == 0, result.output

@@ -75,9 +75,7 @@ def show(table: Table, rows: list[Compared], console: Console) -> None:
     )
     for row in rows:
         view.add_row(*_cells(row, printed, table.input is not None), *row.row.accuracy)
-    for column in view.columns[1:]:
-        column.justify = "right"
-    console.print(view)
+    _print_whole(console, view, words=1)
     for row in rows:
         if row.row.why:
             console.print(f"  {row.row.label}: {row.row.why}", markup=False, highlight=False)
@@ -92,20 +90,31 @@ def show_complexity(console: Console) -> None:
     view = Printed(*columns, title=f"BAT, Table 1: {COMPLEXITY}", title_justify="left")
     found = list(complexity())
     for one in found:
-        same = " =" if one.weights == one.params else " ≠"
+        same = "=" if one.weights == one.params else "≠"
         view.add_row(
             one.block, f"{one.channels} x {one.side} x {one.side}", f"{one.params:,}", f"{one.weights:,}{same}",
             f"{one.parameters:,}", f"{one.macs / MILLION:.1f}", f"{one.macs_here / MILLION:.1f}",
             f"{100 * (one.macs_here / one.macs - 1):+.1f} %",
         )  # fmt: skip
-    for column in view.columns[2:]:
-        column.justify = "right"
-    console.print(view)
+    _print_whole(console, view, words=2)
     for one in {one.block: one for one in found}.values():
         console.print(
             f"  {one.block}: params {one.params_formula}; MACs {one.macs_formula}", markup=False, highlight=False
         )
     console.print(f"  {COMPLEXITY_WHY}\n", markup=False, highlight=False)
+
+
+def _print_whole(console: Console, view: Printed, words: int) -> None:
+    """Print a table whose first columns are words, which may be broken between them, and the others numbers, which
+    may not: where the screen is too narrow for that, the lines are longer than it."""
+    needed = 1
+    for number, column in enumerate(view.columns):
+        cells = [str(cell) for cell in column.cells]
+        whole = [part for cell in cells for part in cell.split()] if number < words else cells
+        column.min_width = max(len(part) for part in (*whole, *str(column.header).split()))
+        column.justify = "left" if number < words else "right"
+        needed += column.min_width + 3
+    console.print(view, width=max(console.width, needed), crop=False)
 
 
 def record_complexity() -> dict[str, Any]:
