@@ -49,9 +49,12 @@ def calibrated(device: str = "cpu") -> Device:
 _measured = 0
 
 
-def version() -> tuple[int, str | None, int]:
-    """What the calibrations in use depend on, at little cost: threads, the named file, how many were made so far."""
-    return torch.get_num_threads(), os.environ.get("POLYATTN_DEVICES"), _measured
+def version() -> tuple[int, int]:
+    """What may change which calibration holds, at the little cost that a layer can pay in every call.
+
+    The environment is not asked: a file that POLYATTN_DEVICES names later holds for plans that are made later.
+    """
+    return torch.get_num_threads(), _measured
 
 
 @cache

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -52,6 +53,9 @@ class Attention(nn.Module):
     torch.Size([2, 8, 5, 5])
     """
 
+    alpha: nn.Parameter | None
+    beta: nn.Parameter | None
+
     def __init__(
         self,
         spec: Spec | str,
@@ -72,15 +76,17 @@ class Attention(nn.Module):
         self.channel_size, self.position_sizes = layout(self.spec)
         self.sizes = given_sizes(self.spec, channels, sizes)
         known = parameter_sizes(self.spec, self.sizes)
-        self._attributes = tuple((name, _attribute(name)) for name in self.spec.parameters)
-        for name, attribute in self._attributes:
+        self._attributes = (*map(_attribute, self.spec.parameters), "alpha", "beta")
+        self._fetch = itemgetter(*self._attributes)
+        for name, attribute in zip(self.spec.parameters, self._attributes, strict=False):
             shape = [value_of(atoms, known) for atoms in self.spec.shape(name)]
             # Scalars are held as one entry: FSDP2 shards nothing else.
             self.register_parameter(attribute, nn.Parameter(torch.empty(shape or 1, device=device, dtype=dtype)))
-        self.alpha = nn.Parameter(torch.empty(1, device=device, dtype=dtype)) if residual else None
-        self.beta = nn.Parameter(torch.empty(1, device=device, dtype=dtype)) if residual else None
+        for scalar in ("alpha", "beta"):
+            self.register_parameter(
+                scalar, nn.Parameter(torch.empty(1, device=device, dtype=dtype)) if residual else None
+            )
         self._initial = (alpha, beta)
-        self._named = tuple(attribute for _, attribute in self._attributes)
         self._scalar = frozenset(i for i, name in enumerate(self.spec.parameters) if not self.spec.shape(name))
         self._function = SpecFunction(self.spec, self.sizes, objective)
         self.reset_parameters(generator)
@@ -103,8 +109,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, *spatial) to the same shape."""
-        y = self.attend(x)
-        alpha, beta = self._held("alpha", "beta")
+        *values, alpha, beta = self._held()
+        y = self._attended(x, values)
         if alpha is None or beta is None:
             return y
         if x.dtype in NARROW:
@@ -114,30 +120,37 @@ class Attention(nn.Module):
 
     def attend(self, x: Tensor) -> Tensor:
         """What the specification says of the input, without the residual."""
-        self._check(x)
-        axes = len(self.position_sizes)
-        y = self._function.apply(positions_first(x, axes), *self._values())
-        return channels_first(y, x, axes)
+        return self._attended(x, self._held()[:-2])
 
     def spec_parameters(self) -> dict[str, Tensor]:
         """The parameters of `spec` by name, in its shapes."""
-        return dict(zip(self.spec.parameters, self._values(), strict=True))
+        return dict(zip(self.spec.parameters, self._in_shape(self._held()[:-2]), strict=True))
 
-    def _values(self) -> list[Tensor]:
-        held = self._held(*self._named)
-        return [p.squeeze(0) if i in self._scalar else p for i, p in enumerate(held)] if self._scalar else held
+    def _attended(self, x: Tensor, values: Sequence[Tensor]) -> Tensor:
+        self._check(x)
+        axes = len(self.position_sizes)
+        if self._scalar:
+            values = self._in_shape(values)
+        return channels_first(self._function.apply(positions_first(x, axes), *values), x, axes)
 
-    def _held(self, *attributes: str) -> list[Any]:
-        """Parameters by their attributes, past `nn.Module.__getattr__`, which takes several times as long."""
-        held = {} if torch.compiler.is_compiling() else self._parameters
-        return [held[a] if a in held else getattr(self, a) for a in attributes]
+    def _in_shape(self, values: Sequence[Tensor]) -> list[Tensor]:
+        return [p.squeeze(0) if i in self._scalar else p for i, p in enumerate(values)]
+
+    def _held(self) -> Sequence[Any]:
+        """The parameters of `spec`, alpha and beta, past `nn.Module.__getattr__`, which takes several times as long."""
+        if not torch.compiler.is_compiling():
+            try:
+                return self._fetch(self._parameters)
+            except KeyError:  # something is put in a parameter's place, such as a parametrization
+                pass
+        return [getattr(self, attribute) for attribute in self._attributes]
 
     def extra_repr(self) -> str:
         definitions = "; ".join(map(str, self.spec.statements.definitions))
         return f"{definitions}; channels={self.channels}, sizes={self.sizes}"
 
     def _parameters_of_spec(self) -> list[tuple[str, nn.Parameter]]:
-        return [(name, getattr(self, attribute)) for name, attribute in self._attributes]
+        return [(n, getattr(self, a)) for n, a in zip(self.spec.parameters, self._attributes, strict=False)]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         for name, parameter in self._parameters.items():
@@ -169,6 +182,6 @@ def _attribute(name: str) -> str:
 
 ATTRIBUTES = {
     *("alpha", "beta", "spec", "channels", "sizes", "objective", "channel_size", "position_sizes", "training"),
-    *("_attributes", "_named", "_scalar", "_function", "_initial"),
+    *("_attributes", "_fetch", "_scalar", "_function", "_initial"),
 }
 """What `Attention` has besides its class's attributes."""

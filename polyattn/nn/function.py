@@ -52,16 +52,17 @@ class SpecFunction:
         """
         if torch.compiler.is_compiling():
             return self._planned(tensors)(*tensors)
-        inputs = tensors[: len(self.inputs)]
-        shapes = tuple([x.shape for x in inputs])
+        first = tensors[0]
         try:
-            key = (shapes, _lies_channels_first(inputs[0]), self._differentiates(tensors), inputs[0].device, version())
+            key = (first.shape, first.stride(), first.device, needs_gradient(tensors), version())
+            if len(self.inputs) > 1:
+                key += tuple([x.shape for x in tensors[1 : len(self.inputs)]])
             function = self._made.get(key)
         except TypeError:  # lengths that are symbols
             return self._planned(tensors)(*tensors)
         if function is None:
             function = self._planned(tensors)
-            if all(type(n) is int for shape in shapes for n in shape):  # and not what a tracer puts in their place
+            if all(type(n) is int for x in tensors[: len(self.inputs)] for n in x.shape):  # and not a tracer's
                 self._made[key] = function
         return function(*tensors)
 
@@ -74,19 +75,24 @@ class SpecFunction:
             self.position_sizes,
             tuple(index(n) for x in inputs for n in x.shape[1:]),  # numbers, also where a compiler has symbols
             batch if is_static(batch) else NOMINAL_BATCH,
-            "forward" if self.objective == "training" and not self._differentiates(tensors) else self.objective,
+            "forward" if self.objective == "training" and not needs_gradient(tensors) else self.objective,
             inputs[0].device.type,
             _lies_channels_first(inputs[0]),
         )
         return getattr(FUNCTIONS, name)
 
-    def _differentiates(self, tensors: Sequence[Tensor]) -> bool:
-        """Whether a backward pass can follow; only then one is planned."""
-        return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-
     def __getstate__(self) -> dict[str, Any]:
         """Without the functions, which are made again where they are needed."""
         return {**self.__dict__, "_made": {}}
+
+
+def needs_gradient(tensors: Sequence[Tensor]) -> bool:
+    """Whether a backward pass can follow; only then one is planned."""
+    if torch.is_grad_enabled():
+        for tensor in tensors:  # any() of a generator takes a time that small layers notice
+            if tensor.requires_grad:
+                return True
+    return False
 
 
 def _lies_channels_first(x: Tensor) -> bool:

@@ -97,20 +97,17 @@ def test_candidates_are_timed_as_layers_run_them_on_their_device(monkeypatch):
     assert all(entry == ("training", {"device": "cpu"}) for entry in made)
 
 
-def test_a_layer_is_planned_again_for_another_file_of_calibrations(file, monkeypatch, tmp_path):
+def test_a_layer_is_planned_again_once_the_machine_is_calibrated(file, monkeypatch):
     asked = []
     monkeypatch.setattr(function, "planned", lambda *a: asked.append(calibrated("cpu")) or planned.planned(*a))
     layer, x = Attention("x[N,C]; y[a,b] = x[a,d]*w[d,b]", 3), torch.ones(2, 3, 5)
     for _ in range(2):
         layer(x)
     assert asked == [DEVICES["cpu"]]
-    other = tmp_path / "other.json"
-    rates = {"name": "a", "macs_per_second": 1e9, "bytes_per_second": 1e9, "step_seconds": 1e-6, "tile": 8}
-    other.write_text(json.dumps({devices._key("cpu"): rates}))
-    monkeypatch.setenv("POLYATTN_DEVICES", str(other))
+    found = calibrate("cpu", seconds=0.05)
     for _ in range(2):
         layer(x)
-    assert asked == [DEVICES["cpu"], Device(**rates)]
+    assert asked == [DEVICES["cpu"], found]
 
 
 def test_kernels_and_einsums_follow_a_new_calibration(file, monkeypatch):
