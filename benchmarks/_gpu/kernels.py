@@ -34,6 +34,9 @@ def product_rows(table: Table, n: int, c: int) -> None:
               kernel=lambda: kernels.gram(x, 1 / n), torch=lambda: torch_gram(x))  # fmt: skip
     table.add("cross_gram", "forward", point, cross_cost.forward(b, n, c, c, ITEM),
               kernel=lambda: kernels.cross_gram(x, dy), torch=lambda: x.mT @ dy)  # fmt: skip
+    cost = cross_cost.forward(b, n, c, c, ITEM) + cross_cost.backward(b, n, c, c, ITEM)
+    table.add("cross_gram", "training", point, cost, kernel=both(kernels.cross_gram, [x, dy]),
+              torch=both(lambda x, y: x.mT @ y, [x, dy]))  # fmt: skip
     compiled = bench.compiled(torch_mean)
     table.add("hadamard_mean", "forward", point, hadamard_cost.forward(b, n, c, c, ITEM),
               kernel=lambda: kernels.hadamard_mean(x, w1, w2), torch=lambda: torch_mean(x, w1, w2),

@@ -23,8 +23,8 @@ NAMES = ("bilinear", "cross_gram", "gram", "hadamard_mean", "linear_context", "l
 LEAST_GAIN = 1.05
 """A kernel is taken where the steps that it replaces take at least this much longer."""
 TUNED = ("cross_gram",)
-"""Kernels taken wherever the roofline has them no slower: their tuning measures torch's own product beside them. That
-has as many programs as the result has tiles, few where matrices are tall, which the roofline does not count."""
+"""Kernels taken wherever the roofline has them no slower: their tuning measures torch's own product beside them and
+takes that where it is faster. The roofline counts the same for both, so it cannot tell."""
 
 
 @lru_cache(maxsize=1024)

@@ -26,10 +26,9 @@ FEWER = 0.98
 CALLS = 3
 """Calls from Python for each step of a planned backward pass: the operation, and views of its operands."""
 LESS_KEPT = 0.9
-"""The share of what autograd keeps of a layer with functions from which on keeping it counts as less: at equal
-arithmetic and equal memory, NL with softmax took 1.02 to 1.18 times as long planned as in autograd at 784 to 3136
-positions, and 0.65 times at 196 with more channels than that (medians of interleaved runs, one core of a busy machine).
-"""
+"""The share of what autograd keeps of a layer with functions from which on keeping it counts as less.
+
+At equal arithmetic and equal memory such a layer is on the whole slower planned than in autograd: functions.json."""
 NEGLIGIBLE = 0.05
 """The share of a layer's time that those calls may take where nothing else is won."""
 
@@ -74,7 +73,7 @@ def _kept_by_autograd(plan: Plan) -> int:
 
 
 def _kernels_differentiate(plan: Plan, kernels: str | Sequence[str], device: str) -> bool:
-    """Whether fused kernels of the forward pass bring backward passes that are better than a planned one.
+    """Whether fused kernels of the forward pass bring backward passes of their own, taken instead of a planned one.
 
     Those that make functions do: a planned backward pass would keep the functions' results, which they never write.
     So does the bilinear transform, whose gradients are fused too.

@@ -9,6 +9,7 @@ import torch
 
 from polyattn.kernels import Cost, tuning
 from polyattn.kernels.bilinear import cost as bilinear
+from polyattn.kernels.cross_gram import cost as cross_gram
 from polyattn.kernels.gram import cost as gram
 from polyattn.kernels.hadamard_mean import cost as hadamard_mean
 from polyattn.kernels.linear_attention import cost as linear_attention
@@ -19,6 +20,13 @@ from polyattn.kernels.tuning import SMALL, TORCH, Tile
 def test_gram_multiplies_only_on_and_above_the_diagonal():
     count = sum(c <= d for _, _, c, d in product(range(2), range(7), range(5), range(5)))
     assert gram.forward(2, 7, 5, 4) == Cost(count, 4 * (2 * 7 * 5 + 2 * 5 * 5))
+
+
+def test_cross_gram_multiplies_every_pair_of_columns_at_every_position_and_twice_as_often_in_its_gradients():
+    count = sum(1 for _ in product(range(2), range(7), range(5), range(3)))
+    assert cross_gram.forward(2, 7, 5, 3, 4) == Cost(count, 4 * (2 * 7 * 5 + 2 * 7 * 3 + 2 * 5 * 3))
+    of_x, of_y = (2 * 7 * 3 + 2 * 5 * 3 + 2 * 7 * 5), (2 * 7 * 5 + 2 * 5 * 3 + 2 * 7 * 3)  # two read, one written
+    assert cross_gram.backward(2, 7, 5, 3, 4) == Cost(2 * count, 4 * (of_x + of_y))
 
 
 def test_projections_cost_a_multiply_accumulate_for_each_entry_of_each_matrix():

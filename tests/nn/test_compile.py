@@ -15,9 +15,8 @@ pytestmark = pytest.mark.usefixtures("_nothing_compiled_before")
 
 @pytest.mark.parametrize("name", [*catalog.names(), *WITH_FUNCTIONS])
 def test_compiled_in_one_graph_a_layer_has_the_same_values_and_gradients(name, planned_backward):
-    module = layer(
-        name, dtype=torch.float64
-    )  # a compiler may choose another plan, whose float32 differs in the last digits
+    # In float64: a compiler may choose another plan, whose float32 differs in the last digits.
+    module = layer(name, dtype=torch.float64)
     x = image(name, dtype=torch.float64).requires_grad_()
     leaves = (x, *module.parameters())
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
