@@ -117,11 +117,25 @@ onnx_of_any_batch = pytest.mark.skipif(
     torch.__version__ < torch.torch_version.TorchVersion("2.7"),
     reason="torch 2.6 decomposes no matrix product with a bias and a symbolic batch for ONNX",
 )
-FORMS = ["program", pytest.param("onnx", marks=onnx_of_any_batch)]
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", CASES)
+EVERY_KIND = [
+    *(name for name, case in CASES.items() if case.thorough),
+    *("TESA", "A2", "GloRe", "BATransform, without biases", "BATBlock, 3D", "NonLocal, gaussian, heads", "Axial, 1D"),
+]
+"""A case of every block; with two heads in one, and a video and a row of positions in others."""
+FORMS = [
+    pytest.param(name, form, id=f"{name}-{form}", marks=[onnx_of_any_batch] if form == "onnx" else [])
+    for name in CASES
+    for form in (("program", "onnx") if name in EVERY_KIND else ("program",))
+]
+
+
+def test_every_block_is_exported_to_onnx():
+    assert {type(CASES[name].make()) for name in EVERY_KIND} == {type(case.make()) for case in CASES.values()}
+
+
+@pytest.mark.parametrize(("name", "form"), FORMS)
 def test_exported_it_has_the_same_values_for_every_batch(name, form):
     module, program = exported(name)
     images = [CASES[name].image(batch) for batch in (2, 5)]

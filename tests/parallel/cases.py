@@ -64,6 +64,9 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     ),
 }
 
+FEW = ("poly_nl", "e_nl softmax", "TESA", "NonLocal", "Axial", "BATransform downsample", "BATBlock", "a small network")
+"""Layers that meet in different ways: by sums, by maxima, all to all, in pooled maps, and in a network's statistics."""
+
 VIDEO: dict[str, Callable[[], nn.Module]] = {
     "over space": lambda: pa.nn.BATransform(8, block_size=(3, 2), groups=2, dim=3),
     "over space and time": lambda: pa.nn.BATBlock(

@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import polyattn as pa
 import polyattn.parallel
-from tests.parallel.cases import CHANNELS, LAYERS, SHAPE, VIDEO, made, of
+from tests.parallel.cases import CHANNELS, FEW, LAYERS, SHAPE, VIDEO, made, of
 
 CUTS = {
     2: [((5, 2), torch.float32)],
@@ -131,8 +131,13 @@ def _rounding(layer: nn.Module, x: Tensor, seed: Tensor, largest: float) -> tupl
     return forward, max(apart(a, b, largest) for a, b in zip(*found, strict=True))
 
 
+def layers_of(size: int) -> Iterable[str]:
+    """All layers on two and three pieces; on four, one for each way in which pieces meet."""
+    return FEW if size == 4 else LAYERS
+
+
 def every_layer(mesh: DeviceMesh) -> Iterator[dict[str, Any]]:
-    for name in LAYERS:
+    for name in layers_of(mesh.size()):
         for cut, dtype in CUTS[mesh.size()]:
             row = compared(made(name, dtype), cut, mesh)
             yield {"layer": name, "cut": cut, "dtype": str(dtype), **row}
@@ -140,7 +145,7 @@ def every_layer(mesh: DeviceMesh) -> Iterator[dict[str, Any]]:
 
 def warm(size: int) -> None:
     """Make the plans of `every_layer`. No gradients: autograd's threads would not outlive a fork."""
-    for name in LAYERS:
+    for name in layers_of(size):
         for cut, dtype in CUTS[size]:
             layer = made(name, dtype)
             whole = (*SHAPE[:2], sum(cut), *SHAPE[3:])

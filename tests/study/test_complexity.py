@@ -33,7 +33,7 @@ def test_a_planner_changes_its_plan_where_positions_outnumber_channels():
     assert gram.leading["N"].coeff(N, 1).coeff(C, 2) == 2 * B
 
 
-@settings(max_examples=15)
+@settings(max_examples=7)
 @given(st.data())
 def test_numbers_formulas_and_plans_agree(data: st.DataObject):
     spec = data.draw(specifications())

@@ -21,15 +21,22 @@ LAYERS = {
 
 
 def figure2() -> str:
-    """One layer at N = 16384, C = 64: milliseconds in the paper's form and planned, forward and in training."""
-    head = ["layer", "forward, paper's form", "planned", "training, paper's form", "planned"]
-    passes = ("forward", "training")
-    return table(head, _figure2(passes, lambda cell: milliseconds(cell["seconds"])))
+    """One layer at N = 16384, C = 64: milliseconds in three forms, forward and in training."""
+    head = [
+        "layer",
+        "forward: paper's form",
+        "planned",
+        "to install",
+        "training: paper's form",
+        "planned",
+        "to install",
+    ]
+    return table(head, _figure2(("forward", "training"), lambda cell: milliseconds(cell["seconds"])))
 
 
 def figure2_memory() -> str:
     """The same cells: the peak of the allocator."""
-    head = ["layer", "peak in training, paper's form", "planned"]
+    head = ["layer", "peak in training: paper's form", "planned", "to install"]
     return table(head, _figure2(("training",), lambda cell: f"{cell['peak bytes'] / 2**20:,.0f} MiB"))
 
 
@@ -37,11 +44,11 @@ def _figure2(passes: Sequence[str], shown: Callable[[dict[str, Any]], str]) -> l
     cells = {
         (c["layer"], c["pass"], c["form"]): c
         for c in load("figure2_cpu")["cells"]
-        if (c["axis"], c["N"], c["C"]) == ("positions", 16384, 64) and "seconds" in c
+        if (c["axis"], c["N"], c["C"]) == ("positions", 16384, 64)
     }
-    measured = [layer for layer in LAYERS if (layer, "training", "planned") in cells]
-    forms = ("paper", "planned")
-    return [[LAYERS[name], *(shown(cells[name, p, f]) for p in passes for f in forms)] for name in measured]
+    forms = ("paper", "planned", "best")
+    rows = [(LAYERS[name], [cells[name, p, f] for p in passes for f in forms]) for name in LAYERS]
+    return [[name, *(shown(c) if "seconds" in c else c["left out"] for c in row)] for name, row in rows]
 
 
 def macs() -> str:
@@ -121,9 +128,36 @@ def planning() -> str:
         ["the same plan again, from the cache", f"{s['worst median µs from the cache']:.0f} µs"],
     ]
     rows += [
-        [f"a module's {m['pass']} over its torch code by hand", f"{m['module / by hand']:.2f}"] for m in s["module"]
+        [f"a layer's {m['pass']} over the same operations as a {m['against']}", f"{m['ratio']:.2f}"]
+        for m in s["module"]
     ]
     return table(["", "measured"], rows)
+
+
+def chosen() -> str:
+    """The planned choice against timing every candidate."""
+    runs = load("chosen")["runs"]
+    rows = []
+    for which in dict.fromkeys(r["pass"] for r in runs):
+        over = [r["chosen / fastest"] for r in runs if r["pass"] == which]
+        near = sum(ratio <= 1.1 for ratio in over)
+        share = f"{near / len(over):.0%}"
+        rows.append([which, len(over), f"{near} ({share})", f"{exp(mean(map(log, over))):.3f}", f"{max(over):.2f}"])
+    head = ["pass", "points", "within 10 % of the fastest candidate", "chosen over fastest, geometric mean", "most"]
+    return table(head, rows)
+
+
+def functions() -> str:
+    """Layers with functions: the planned backward pass against autograd's."""
+    names = {"nl": "NL with softmax", "e_nl": "E-NL with softmax"}
+    points = dict.fromkeys((r["B"], r["N"], r["C"]) for r in load("functions")["runs"])
+    by = {(r["layer"], r["B"], r["N"], r["C"]): r for r in load("functions")["runs"]}
+
+    def cell(run: dict[str, Any]) -> str:
+        return f"{run['planned / autograd']:.2f}{' (taken)' if run['chosen'] == 'planned' else ''}"
+
+    rows = [[names[name], *(cell(by[(name, *p)]) for p in points)] for name in names]
+    return table(["planned over autograd's", *(f"{b} x {n} x {c}" for b, n, c in points)], rows)
 
 
 def kept() -> str:
@@ -174,4 +208,17 @@ def chunked() -> str:
     return table(head, rows)
 
 
-TABLES = (figure2, figure2_memory, macs, layers, bat, planning, kept, filling, filling_layer, chunked)
+TABLES = (
+    figure2,
+    figure2_memory,
+    macs,
+    layers,
+    bat,
+    planning,
+    chosen,
+    functions,
+    kept,
+    filling,
+    filling_layer,
+    chunked,
+)
