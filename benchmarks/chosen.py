@@ -71,9 +71,9 @@ def measure(name: str, positions: int, channels: int, batch: int, training: bool
         "fastest": int(fastest),
         "chosen / fastest": ratio(second, "0", fastest),
         "left_out": left_out,
-        "once": alone,
-        "first": first,
-        "second": second,
+        "once": {k: round(t, 7) for k, t in alone.items()},
+        "first": {k: round(t, 7) for k, t in medians(first).items()},
+        "second": {k: [round(t, 7) for t in times] for k, times in second.items()},
     }
 
 

@@ -28,7 +28,7 @@ def measure(name: str, objective: str, repeats: int) -> dict[str, Any]:
     points = [{"B": 2, **sizes_of(spec, 28, 28, 64 * (k + 1))} for k in range(repeats + 1)]
     plan(spec, points[0], objective)  # the expansion of the specification is made once
     new = [timed(lambda p=p: plan(spec, p, objective)) for p in points[1:]]
-    cached = [timed(lambda: plan(spec, points[0], objective)) for _ in range(1000)]
+    cached = [timed(lambda: plan(spec, points[0], objective)) for _ in range(200)]
     return {"layer": name, "objective": objective, "new": new, "cached": cached}
 
 
