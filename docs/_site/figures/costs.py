@@ -160,6 +160,27 @@ def functions() -> str:
     return table(["planned over autograd's", *(f"{b} x {n} x {c}" for b, n, c in points)], rows)
 
 
+def huge_pages() -> str:
+    """Large maps on a processor, with pages of 4 KiB and of 2 MiB."""
+    runs = load("huge_pages")["runs"]
+    passes = ("forward", "forward + backward")
+    by = {(r["layer"], r["B"], r["pass"]): r for r in runs}
+    names = {"poly_nl": "Poly-NL", "e_nl": "E-NL without softmax", "ba_transform_block": "BA-Transform, block-based"}
+    rows = []
+    for batch in sorted({r["B"] for r in runs}):
+        for layer, name in names.items():
+            row: list[object] = [
+                name,
+                f"{batch} x {by[layer, batch, 'forward']['N']} x {by[layer, batch, 'forward']['C']}",
+            ]
+            for which in passes:
+                run = by[layer, batch, which]
+                row += [milliseconds(median(run["seconds"]["4 KiB"])), f"{run['times faster']:.2f}"]
+            rows.append(row)
+    head = ["layer", "B x N x C", "forward", "times faster with 2 MiB", "forward + backward", "times faster with 2 MiB"]
+    return table(head, rows)
+
+
 def kept() -> str:
     """What Poly-NL keeps for its backward pass, over the input's bytes."""
     head = ["N", "C", "B", "planned, bytes kept over the input's", "paper's form"]
@@ -217,6 +238,7 @@ TABLES = (
     planning,
     chosen,
     functions,
+    huge_pages,
     kept,
     filling,
     filling_layer,
