@@ -33,7 +33,7 @@ def test_a_planner_changes_its_plan_where_positions_outnumber_channels():
     assert gram.leading["N"].coeff(N, 1).coeff(C, 2) == 2 * B
 
 
-@settings(max_examples=7)
+@settings(max_examples=15)
 @given(st.data())
 def test_numbers_formulas_and_plans_agree(data: st.DataObject):
     spec = data.draw(specifications())
@@ -44,7 +44,8 @@ def test_numbers_formulas_and_plans_agree(data: st.DataObject):
         (found,) = [f for f in study.formulas["layer"] if f.order == case.order]
         for name in ("macs", "traffic_bytes", "peak_bytes", "kept_bytes", "parameters"):
             formula = getattr(found, name)
-            assert formula.subs({s: case.sizes[s.name] for s in formula.free_symbols}) == getattr(case, name), name
+            at = {s: sympy.Integer(case.sizes[s.name]) for s in formula.free_symbols}
+            assert formula.xreplace(at) == getattr(case, name), name  # all at once: subs() compares terms in between
         if objective == "forward":
             assert (case.macs, case.peak_bytes) == (case.plan.macs, case.plan.peak_bytes)
         else:
