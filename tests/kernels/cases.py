@@ -108,6 +108,12 @@ CASES = {
         lambda z, *t: project.project_pair(*t),
         ("x", "y"),
     ),
+    "project_pair, matrices each": Case(
+        lambda z: {"x": (z.b, z.n, z.c), "m": (z.b, z.c, z.d), "y": (z.b, z.n, z.d), "s": (z.b, z.d, z.d)},
+        lambda z, tile, *t: _triton("project").project_pair(*t, "ieee", tile),
+        lambda z, *t: project.project_pair(*t),
+        ("x", "y"),
+    ),
     "block_mix": Case(
         lambda z: {"x": _maps(z), "k": (z.b, z.g, z.s * z.t, z.s * z.t)},
         lambda z, tile, x, k: _triton("bilinear").block_mix(x, k, z.s, z.t, "ieee", tile),

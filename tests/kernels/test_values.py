@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from polyattn.kernels.tuning import TORCH, Tile
@@ -25,6 +25,8 @@ SIZES = st.builds(
     t=st.integers(1, 5),
     splits=st.integers(1, 3),
 )
+SEVERAL_TILES = Sizes(n=50, c=40, d=35)
+"""Three tiles across and down, the last ones in part outside, in two samples and two groups."""
 TILES = st.sampled_from([Tile(16, 16, 16), Tile(32, 16, 16), Tile(16, 32, 32)])
 
 
@@ -37,6 +39,7 @@ TILES = st.sampled_from([Tile(16, 16, 16), Tile(32, 16, 16), Tile(16, 32, 32)])
     tile=TILES,
     seed=st.integers(0, 99),
 )
+@example(sizes=SEVERAL_TILES, dtype=torch.float32, layout="gaps", tile=Tile(16, 16, 16), seed=0)
 def test_a_kernel_equals_its_definition(guarded, name, sizes, dtype, layout, tile, seed):
     case = CASES[name]
     inputs = tensors(case, sizes, dtype, layout, seed)
