@@ -78,7 +78,7 @@ class Attention(nn.Module):
         known = parameter_sizes(self.spec, self.sizes)
         self._attributes = (*map(_attribute, self.spec.parameters), "alpha", "beta")
         self._fetch = itemgetter(*self._attributes)
-        for name, attribute in zip(self.spec.parameters, self._attributes, strict=False):
+        for name, attribute in zip(self.spec.parameters, self._attributes[:-2], strict=True):
             shape = [value_of(atoms, known) for atoms in self.spec.shape(name)]
             # Scalars are held as one entry: FSDP2 shards nothing else.
             self.register_parameter(attribute, nn.Parameter(torch.empty(shape or 1, device=device, dtype=dtype)))
@@ -150,7 +150,7 @@ class Attention(nn.Module):
         return f"{definitions}; channels={self.channels}, sizes={self.sizes}"
 
     def _parameters_of_spec(self) -> list[tuple[str, nn.Parameter]]:
-        return [(n, getattr(self, a)) for n, a in zip(self.spec.parameters, self._attributes, strict=False)]
+        return [(n, getattr(self, a)) for n, a in zip(self.spec.parameters, self._attributes[:-2], strict=True)]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         for name, parameter in self._parameters.items():

@@ -5,6 +5,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
+from torch.nn.utils import parametrize
 
 import polyattn as pa
 from polyattn import catalog
@@ -374,3 +376,17 @@ def test_numpy_integers_are_sizes():
     module = Attention(POSITIONS, CHANNELS, sizes={"N": np.int64(6)})
     assert module.mix.shape == (6, 6)
     assert module(torch.zeros(1, CHANNELS, 2, 3)).shape == (1, CHANNELS, 2, 3)
+
+
+def test_a_parametrized_weight_and_scalar_are_used_as_their_parametrization_makes_them():
+    layer, x = Attention("x[N,C]; y[a,b] = x[a,d]*w[d,b]", 3, beta=1.0), torch.randn(2, 3, 5)
+    added = layer(x) - x
+    for name in ("w", "beta"):
+        parametrize.register_parametrization(layer, name, Doubled())
+    torch.testing.assert_close(layer(x) - x, 4 * added)
+    torch.testing.assert_close(layer.attend(x), 2 * added)
+
+
+class Doubled(nn.Module):
+    def forward(self, value):
+        return 2 * value
