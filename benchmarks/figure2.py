@@ -248,9 +248,8 @@ def measure(
 def main() -> None:
     args = parse()
     warnings.filterwarnings("ignore")
-    torch.set_flush_denormal(
-        True
-    )  # of a saturated softmax, whose gradients would take a processor up to 100 times as long
+    # A saturated softmax has denormal gradients, which slow a processor down and say nothing of the layers.
+    torch.set_flush_denormal(True)
     record: dict[str, Any] = {"benchmark": "figure2", "machine": machine(), "cells": []}
     if args.device == "cuda":
         record["machine"]["gpu"] = torch.cuda.get_device_name()

@@ -1,8 +1,8 @@
 """Layers with functions: the planned backward pass against autograd's, where neither wins arithmetic or memory.
 
 The rule that says when a planned backward pass is taken (`polyattn.lowering.training`) leaves such layers to autograd;
-here is what that costs or saves. Inputs are small, so that softmax does not saturate: gradients that are denormal
-numbers take a processor up to a hundred times as long and say nothing of either program.
+here is what that costs or saves. Inputs are small, so that softmax does not saturate: denormal gradients
+slow a processor down and say nothing of either program.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Maps of more than 32 MiB on a processor: what pages of 2 MiB save, which torch asks for if THP_MEM_ALLOC_ENABLE=1.
 
-The C library gives so large a block back to the system when it is freed, so every result of every call is new memory,
-page by page of 4 KiB. Two processes, one with the variable, hold the same layer and take turns, one call each.
+glibc takes so large a block from the system and gives it back when it is freed (mallopt(3), M_MMAP_THRESHOLD), so every
+such result of a call is new memory, page by page of 4 KiB. Two processes, one with the variable, hold the same layer
+and take turns, one call each.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _common import arguments, ratio, resumed, show, sides, sizes_of, tensors_of
+from _common import arguments, medians, ratio, resumed, show, sides, sizes_of, tensors_of
 from layers_cpu import forward_call, training_call
 
 from polyattn import catalog, plan
@@ -99,7 +100,7 @@ def main() -> None:
     show(
         "with pages of 2 MiB",
         ("case", "times faster", "ms with 4 KiB", "ms with 2 MiB"),
-        [[r["case"], r["times faster"], *(1e3 * sorted(t)[len(t) // 2] for t in r["seconds"].values())] for r in runs],
+        [[r["case"], r["times faster"], *(1e3 * t for t in medians(r["seconds"]).values())] for r in runs],
     )
 
 
