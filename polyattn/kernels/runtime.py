@@ -101,6 +101,11 @@ def splits_for(programs: int, rows: int, block: int, device: torch.device) -> in
     return max(1, min(wanted, rows // (8 * block)))
 
 
+def parts_to_fill(programs: int, most: int, device: torch.device) -> int:
+    """Into how many parts to cut the work of each program so that every multiprocessor gets eight."""
+    return max(1, min(most, -(-8 * processors(device) // max(1, programs))))
+
+
 def one_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
     """The tensors in autocast's dtype where that is on.
 

@@ -31,14 +31,17 @@ class Sizes:
     s: int = 3
     t: int = 2
     splits: int = 2
+    u: int = 0
+    v: int = 0
+    """Positions of a block of a map, if the map is to be made up of whole blocks."""
 
     @property
     def height(self) -> int:
-        return max(1, self.n // 5)
+        return self.s * self.u or max(1, self.n // 5)
 
     @property
     def width(self) -> int:
-        return min(5, self.n)
+        return self.t * self.v or min(5, self.n)
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ CASES = {
     ),
     "block_mix": Case(
         lambda z: {"x": _maps(z), "k": (z.b, z.g, z.s * z.t, z.s * z.t)},
-        lambda z, tile, x, k: _triton("bilinear").block_mix(x, k, z.s, z.t, "ieee", tile),
+        lambda z, tile, x, k: _triton("bilinear").block_mix(x, k, z.s, z.t, "ieee", tile, z.splits),
         lambda z, x, k: bilinear.block_mix(x, k, z.s, z.t),
     ),
     "block_cross": Case(

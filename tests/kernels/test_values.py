@@ -24,6 +24,8 @@ SIZES = st.builds(
     s=st.integers(1, 5),
     t=st.integers(1, 5),
     splits=st.integers(1, 3),
+    u=st.integers(0, 2),
+    v=st.sampled_from([0, 1, 2, 4, 8]),
 )
 SEVERAL_TILES = Sizes(n=50, c=40, d=35)
 """Three tiles across and down, the last ones in part outside, in two samples and two groups."""

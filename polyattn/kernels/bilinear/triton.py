@@ -7,6 +7,9 @@ in memory running fastest.
 # pyright: reportGeneralTypeIssues=false, reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false
 from __future__ import annotations
 
+from math import gcd
+from typing import NamedTuple
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -16,9 +19,9 @@ from polyattn.kernels.blocks import product
 from polyattn.kernels.tuning import Tile, best
 
 MIX_TILES = (
-    Tile(64, 128, 64, 4, 2),
-    Tile(64, 64, 64, 4, 3),
-    Tile(64, 256, 64, 8, 2),
+    Tile(64, 128, 64, 4, 3),
+    Tile(64, 64, 64, 4, 4),
+    Tile(64, 256, 64, 8, 3),
     Tile(128, 128, 64, 8, 2),
     Tile(32, 128, 32, 4, 3),
 )
@@ -29,62 +32,117 @@ CROSS_TILES = (
     Tile(128, 128, 32, 8, 3),
 )
 
+WIDEST = 8
+"""The most places that a unit has: 16 bytes of 16-bit numbers."""
+NARROW = 2**30
+"""Offsets below this are computed in 32 bits, which leaves room for places beyond the last block."""
+
 
 @triton.jit
-def places(block, inside, T, U, V, M, x_row, x_column, x_channel, LAST: tl.constexpr):
-    """Row, column and 64-bit offset of elements: of the block axis, and of the place in the block, before they add."""
+def elements(
+    x, block, inside, count, last, H, W, T, U, V, M, x_row, x_column, x_channel,
+    LAST: tl.constexpr, UNIT: tl.constexpr, WIDE: tl.constexpr, WHOLE: tl.constexpr,
+):  # fmt: skip
+    """Pointers to the elements of blocks at places inside them, and which of them there are.
+
+    UNIT places lie one behind the other in memory, from a multiple of UNIT on. The strides of the other axes are counted
+    in UNITs, so that the compiler, too, knows what they are multiples of.
+    """
+    unit, within = inside // UNIT, inside % UNIT
     if LAST:
-        u = inside // (V * M)
-        v = (inside // M) % V
-        m = inside % M
+        runs = M // UNIT
+        m = unit % runs * UNIT + within
+        v = unit // runs % V
+        u = unit // runs // V
+        columns = block % T * V
+        column = x_column * UNIT
+        channel = x_channel
     else:
-        m = inside // (U * V)
-        u = (inside // V) % U
-        v = inside % V
-    rows, columns = block // T * U, block % T * V
-    outer = rows.to(tl.int64) * x_row + columns.to(tl.int64) * x_column
-    inner = u.to(tl.int64) * x_row + v.to(tl.int64) * x_column + m.to(tl.int64) * x_channel
-    return rows, columns, outer, u, v, inner
+        runs = V // UNIT
+        m = unit // runs // U
+        v = unit % runs * UNIT + within
+        u = unit // runs % U
+        columns = block % T * (runs * UNIT)
+        column = x_column
+        channel = x_channel * UNIT
+    rows = block // T * U
+    row = x_row * UNIT
+    exists = (block < count)[:, None] & (inside < last)[None, :]
+    if not WHOLE:
+        exists = exists & (rows[:, None] + u[None, :] < H) & (columns[:, None] + v[None, :] < W)
+    if WIDE:
+        outer = rows.to(tl.int64) * row + columns.to(tl.int64) * column
+        inner = u.to(tl.int64) * row + v.to(tl.int64) * column + m.to(tl.int64) * channel
+    else:
+        outer = rows * row + columns * column
+        inner = u * row + v * column + m * channel
+    return x + (outer[:, None] + inner[None, :]), exists
+
+
+@triton.jit
+def group_start(x, batch, group, M, x_batch, x_channel, LAST: tl.constexpr, UNIT: tl.constexpr):
+    """Where a group of a sample begins."""
+    if LAST:
+        start = x + batch * (x_batch * UNIT) + group * (M // UNIT * UNIT) * x_channel
+    else:
+        start = x + batch * (x_batch * UNIT) + group * M * (x_channel * UNIT)
+    return start
 
 
 @triton.jit
 def mix(
-    x, k, y, H, W, S, T, U, V, M, G, across, down,
-    x_batch, x_row, x_column, x_channel, y_batch, y_row, y_column, y_channel,
-    k_batch, k_group, k_row, k_column,
-    LAST: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, PRECISION: tl.constexpr,
+    x, k, y, H, W, S, T, U, V, M, G, across, down, parts, share,
+    x_batch, x_row, x_column, x_channel, y_batch, y_row, y_column, y_channel, k_batch, k_group, k_row, k_column,
+    LAST: tl.constexpr, UNIT: tl.constexpr, WIDE: tl.constexpr, WHOLE: tl.constexpr, ONCE: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """ROWS blocks of y at COLUMNS places inside them."""
+    """ROWS blocks of y at a share of the places inside them, COLUMNS at a time; weights of one tile are read once."""
     program = tl.program_id(0)
     block = program % down * ROWS + tl.arange(0, ROWS)
-    inside = (program // down) % across * COLUMNS + tl.arange(0, COLUMNS)
-    group = ((program // down // across) % G).to(tl.int64)
-    batch = (program // down // across // G).to(tl.int64)
+    first = (program // down) % parts * share
+    last = tl.minimum(first + share, across)
+    group = ((program // down // parts) % G).to(tl.int64)
+    batch = (program // down // parts // G).to(tl.int64)
     count, length = S * T, U * V * M
-    here = x + batch * x_batch + group * M * x_channel
-    weights = k + batch * k_batch + group * k_group
-    total = tl.zeros((ROWS, COLUMNS), tl.float32)
-    for start in range(0, count, INNER):
-        other = start + tl.arange(0, INNER)
-        rows, columns, outer, u, v, inner = places(other, inside, T, U, V, M, x_row, x_column, x_channel, LAST)
-        exists = (rows[:, None] + u[None, :] < H) & (columns[:, None] + v[None, :] < W)
-        exists = exists & (other < count)[:, None] & (inside < length)[None, :]
-        b = tl.load(here + outer[:, None] + inner[None, :], mask=exists, other=0.0)
+    here = group_start(x, batch, group, M, x_batch, x_channel, LAST, UNIT)
+    there = group_start(y, batch, group, M, y_batch, y_channel, LAST, UNIT)
+    weights = k + batch * k_batch + group * k_group + block[:, None] * k_row
+    other = tl.arange(0, INNER)
+    if ONCE:
         known = (block < count)[:, None] & (other < count)[None, :]
-        a = tl.load(weights + block[:, None] * k_row + other[None, :] * k_column, mask=known, other=0.0)
-        total = product(a, b, total, PRECISION)
-    rows, columns, outer, u, v, inner = places(block, inside, T, U, V, M, y_row, y_column, y_channel, LAST)
-    exists = (rows[:, None] + u[None, :] < H) & (columns[:, None] + v[None, :] < W)
-    exists = exists & (block < count)[:, None] & (inside < length)[None, :]
-    there = y + batch * y_batch + group * M * y_channel
-    tl.store(there + outer[:, None] + inner[None, :], total.to(y.dtype.element_ty), mask=exists)
+        a = tl.load(weights + other[None, :] * k_column, mask=known, other=0.0)
+    for tile in range(first, last):
+        inside = tile * COLUMNS + tl.arange(0, COLUMNS)
+        total = tl.zeros((ROWS, COLUMNS), tl.float32)
+        if ONCE:
+            pointers, exists = elements(
+                here, other, inside, count, length, H, W, T, U, V, M, x_row, x_column, x_channel,
+                LAST, UNIT, WIDE, WHOLE,
+            )  # fmt: skip
+            total = product(a, tl.load(pointers, mask=exists, other=0.0), total, PRECISION)
+        else:
+            for start in range(0, count, INNER):
+                some = start + tl.arange(0, INNER)
+                known = (block < count)[:, None] & (some < count)[None, :]
+                part = tl.load(weights + some[None, :] * k_column, mask=known, other=0.0)
+                pointers, exists = elements(
+                    here, some, inside, count, length, H, W, T, U, V, M, x_row, x_column, x_channel,
+                    LAST, UNIT, WIDE, WHOLE,
+                )  # fmt: skip
+                total = product(part, tl.load(pointers, mask=exists, other=0.0), total, PRECISION)
+        pointers, exists = elements(
+            there, block, inside, count, length, H, W, T, U, V, M, y_row, y_column, y_channel,
+            LAST, UNIT, WIDE, WHOLE,
+        )  # fmt: skip
+        tl.store(pointers, total.to(y.dtype.element_ty), mask=exists)
 
 
 @triton.jit
 def cross(
     y, x, part, H, W, S, T, U, V, M, G, down, splits, share,
     y_batch, y_row, y_column, y_channel, x_batch, x_row, x_column, x_channel,
-    LAST: tl.constexpr, SIDE: tl.constexpr, INNER: tl.constexpr, PRECISION: tl.constexpr,
+    LAST: tl.constexpr, UNIT: tl.constexpr, WIDE: tl.constexpr, WHOLE: tl.constexpr,
+    SIDE: tl.constexpr, INNER: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Inner products of SIDE blocks of y with SIDE blocks of x over one part of the places inside a block."""
     program = tl.program_id(0)
@@ -96,47 +154,100 @@ def cross(
     count = S * T
     first = split * share
     last = tl.minimum(first + share, U * V * M)
-    a_base = y + batch * y_batch + group * M * y_channel
-    b_base = x + batch * x_batch + group * M * x_channel
+    here = group_start(y, batch, group, M, y_batch, y_channel, LAST, UNIT)
+    there = group_start(x, batch, group, M, x_batch, x_channel, LAST, UNIT)
     total = tl.zeros((SIDE, SIDE), tl.float32)
     for start in range(first, last, INNER):
         inside = start + tl.arange(0, INNER)
-        rows, columns, outer, u, v, inner = places(left, inside, T, U, V, M, y_row, y_column, y_channel, LAST)
-        exists = (rows[:, None] + u[None, :] < H) & (columns[:, None] + v[None, :] < W)
-        exists = exists & (left < count)[:, None] & (inside < last)[None, :]
-        a = tl.load(a_base + outer[:, None] + inner[None, :], mask=exists, other=0.0)
-        rows, columns, outer, u, v, inner = places(right, inside, T, U, V, M, x_row, x_column, x_channel, LAST)
-        exists = (rows[:, None] + u[None, :] < H) & (columns[:, None] + v[None, :] < W)
-        exists = exists & (right < count)[:, None] & (inside < last)[None, :]
-        b = tl.load(b_base + outer[:, None] + inner[None, :], mask=exists, other=0.0)
+        pointers, exists = elements(
+            here, left, inside, count, last, H, W, T, U, V, M, y_row, y_column, y_channel, LAST, UNIT, WIDE, WHOLE
+        )
+        a = tl.load(pointers, mask=exists, other=0.0)
+        pointers, exists = elements(
+            there, right, inside, count, last, H, W, T, U, V, M, x_row, x_column, x_channel, LAST, UNIT, WIDE, WHOLE
+        )
+        b = tl.load(pointers, mask=exists, other=0.0)
         total = product(a, tl.trans(b), total, PRECISION)
     base = part + ((batch * G + group) * splits + split) * count * count
     known = (left < count)[:, None] & (right < count)[None, :]
     tl.store(base + left[:, None] * count + right[None, :], total, mask=known)
 
 
-def _extents(x: Tensor, groups: int, s: int, t: int) -> tuple[int, int, int, int, int, int, int]:
-    _, height, width, channels = x.shape
-    return height, width, s, t, -(-height // s), -(-width // t), channels // groups
+class Blocks(NamedTuple):
+    """How maps of (B, H, W, C) are cut into S x T blocks, and how the places inside a block lie in memory.
+
+    Attributes:
+        last: whether the channels are contiguous; else the positions of a row come first.
+        unit: how many places, of a power of two, always lie one behind the other from a multiple of it on.
+        wide: whether a sample's offsets need 64 bits.
+        whole: whether the blocks make up the map, nothing beyond it.
+    """
+
+    height: int
+    width: int
+    s: int
+    t: int
+    u: int
+    v: int
+    channels: int
+    last: bool
+    unit: int
+    wide: bool
+    whole: bool
+
+    @classmethod
+    def of(cls, groups: int, s: int, t: int, *maps: Tensor) -> Blocks:
+        _, height, width, channels = maps[0].shape
+        u, v, m = -(-height // s), -(-width // t), channels // groups
+        last = maps[0].stride(3) == 1
+        axis = 3 if last else 2
+        others = [n for x in maps for k, n in enumerate(x.stride()) if k != axis]
+        contiguous = all(x.stride(axis) == 1 for x in maps)
+        unit = gcd(WIDEST, m if last else v, *others) if contiguous else 1
+        farthest = max(sum((n - 1) * k for n, k in zip(x.shape[1:], x.stride()[1:], strict=True)) for x in maps)
+        whole = height == s * u and width == t * v
+        return cls(height, width, s, t, u, v, m, last, unit, farthest >= NARROW, whole)
+
+    @property
+    def length(self) -> int:
+        """Places inside a block, the channels of a group counted."""
+        return self.u * self.v * self.channels
+
+    @property
+    def extents(self) -> tuple[int, ...]:
+        return self.height, self.width, self.s, self.t, self.u, self.v, self.channels
+
+    @property
+    def options(self) -> dict[str, bool | int]:
+        """What the kernels are compiled for."""
+        return {"LAST": self.last, "UNIT": self.unit, "WIDE": self.wide, "WHOLE": self.whole}
+
+    def strides(self, x: Tensor) -> tuple[int, ...]:
+        """A map's, in units but for the contiguous axis."""
+        axis = 3 if self.last else 2
+        return tuple(n if k == axis else n // self.unit for k, n in enumerate(x.stride()))
 
 
-def block_mix(x: Tensor, k: Tensor, s: int, t: int, precision: str, tile: Tile | None = None) -> Tensor:
+def block_mix(
+    x: Tensor, k: Tensor, s: int, t: int, precision: str, tile: Tile | None = None, parts: int | None = None
+) -> Tensor:
     """Blocks of x (B, H, W, C), any strides, mixed by k (B, G, S T, S T): like x."""
     batch, groups, count, _ = k.shape
-    extents = _extents(x, groups, s, t)
     y = runtime.allocate_like(x)
+    cut = Blocks.of(groups, s, t, x, y)
     how = runtime.input_precision(x.dtype, precision)
-    length = extents[4] * extents[5] * extents[6]
 
     def launch(tile: Tile) -> None:
-        across, down = triton.cdiv(length, tile.columns), triton.cdiv(count, tile.rows)
-        mix[(across * down * groups * batch,)](
-            x, k, y, *extents, groups, across, down, *x.stride(), *y.stride(), *k.stride(),
-            LAST=x.stride(3) == 1, ROWS=tile.rows, COLUMNS=tile.columns, INNER=tile.inner, PRECISION=how,
-            **tile.launch,
+        across, down = triton.cdiv(cut.length, tile.columns), triton.cdiv(count, tile.rows)
+        share = triton.cdiv(across, parts or runtime.parts_to_fill(groups * batch * down, across, x.device))
+        divided = triton.cdiv(across, share)
+        mix[(down * divided * groups * batch,)](
+            x, k, y, *cut.extents, groups, across, down, divided, share,
+            *cut.strides(x), *cut.strides(y), *k.stride(), **cut.options, ONCE=count <= tile.inner,
+            ROWS=tile.rows, COLUMNS=tile.columns, INNER=tile.inner, PRECISION=how, **tile.launch,
         )  # fmt: skip
 
-    problem = (batch * groups, length, s, t, how, x.stride(3) == 1)
+    problem = (batch * groups, cut.length, s, t, how, cut.last, cut.unit)
     launch(tile or best("block_mix", problem, x, MIX_TILES, launch))
     return y
 
@@ -147,21 +258,20 @@ def block_cross(
 ) -> Tensor:  # fmt: skip
     """Inner products of the blocks of y and x, both (B, H, W, C): (B, G, S T, S T)."""
     batch, count = x.shape[0], s * t
-    extents = _extents(x, groups, s, t)
+    cut = Blocks.of(groups, s, t, x, y)
     how = runtime.input_precision(x.dtype, precision)
-    length = extents[4] * extents[5] * extents[6]
 
     def launch(tile: Tile) -> Tensor:
         down = triton.cdiv(count, tile.rows)
-        parts = splits or runtime.splits_for(batch * groups * down * down, length, tile.inner, x.device)
-        share = triton.cdiv(triton.cdiv(length, parts), tile.inner) * tile.inner
-        parts = triton.cdiv(length, share)
+        parts = splits or runtime.splits_for(batch * groups * down * down, cut.length, tile.inner, x.device)
+        share = triton.cdiv(triton.cdiv(cut.length, parts), tile.inner) * tile.inner
+        parts = triton.cdiv(cut.length, share)
         part = runtime.allocate((batch, groups, parts, count, count), runtime.FLOAT32, x.device)
         cross[(down * down * parts * groups * batch,)](
-            y, x, part, *extents, groups, down, parts, share, *y.stride(), *x.stride(),
-            LAST=x.stride(3) == 1, SIDE=tile.rows, INNER=tile.inner, PRECISION=how, **tile.launch,
+            y, x, part, *cut.extents, groups, down, parts, share, *cut.strides(y), *cut.strides(x), **cut.options,
+            SIDE=tile.rows, INNER=tile.inner, PRECISION=how, **tile.launch,
         )  # fmt: skip
         return part
 
-    problem = (batch * groups, length, s, t, how, x.stride(3) == 1)
+    problem = (batch * groups, cut.length, s, t, how, cut.last, cut.unit)
     return launch(tile or best("block_cross", problem, x, CROSS_TILES, launch)).sum(2).to(x.dtype)
