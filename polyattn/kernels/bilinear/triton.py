@@ -45,8 +45,8 @@ def elements(
 ):  # fmt: skip
     """Pointers to the elements of blocks at places inside them, and which of them there are.
 
-    UNIT places lie one behind the other in memory, from a multiple of UNIT on. The strides of the other axes are counted
-    in UNITs, so that the compiler, too, knows what they are multiples of.
+    UNIT places lie one behind the other in memory, from a multiple of UNIT on. The strides of the other axes count
+    UNITs, so that the compiler, too, knows what they are multiples of.
     """
     unit, within = inside // UNIT, inside % UNIT
     if LAST:
