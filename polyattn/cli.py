@@ -137,16 +137,18 @@ def plan(
     cost: Annotated[str, typer.Option(help='"roofline", "macs", or "measured" here.')] = "roofline",
     device: Annotated[str, typer.Option(help='"cpu" or "cuda".')] = "cpu",
     memory_limit: Annotated[int | None, typer.Option(help="The most bytes of intermediates, in float32.")] = None,
+    kernels: Annotated[str, typer.Option(help='"auto", "off", or names with commas, such as gram,project.')] = "auto",
 ) -> None:
     """Print the cheapest order of contraction at given sizes."""
+    from polyattn.lowering import lower
     from polyattn.lowering import plan as make
 
-    value = make(read_spec(spec), read_sizes(sizes), objective, cost=cost, device=device, memory_limit=memory_limit)
+    taken = kernels if kernels in ("auto", "off") else kernels.split(",")
+    known = read_sizes(sizes)
+    value = make(read_spec(spec), known, objective, cost=cost, device=device, memory_limit=memory_limit, kernels=taken)
     typer.echo(str(value))
     if code:
-        from polyattn.lowering import lower
-
-        typer.echo(lower(value).code)
+        typer.echo(lower(value, kernels=taken, device=device).code)
 
 
 @app.command()

@@ -53,6 +53,11 @@ def cases(b: int, n: int, c: int, d: int) -> dict[str, Case]:
             [(b, n, c), (b, c, d), (b, n, d), (d, d)],
         ),
         "bilinear": (kernels.bilinear, bilinear_naive.bilinear, [(b, h, w, g * c), (b, g, s, s), (b, g, t, t)]),
+        "bilinear, whole blocks": (
+            kernels.bilinear,
+            bilinear_naive.bilinear,
+            [(b, 2 * s, 8 * t, g * c), (b, g, s, s), (b, g, t, t)],
+        ),
         "block_cross": (
             lambda y, x: block_cross(y, x, g, s, t),
             lambda y, x: bilinear_naive.block_cross(y, x, g, s, t),

@@ -14,7 +14,7 @@ from polyattn.algebra import Index
 from polyattn.errors import SizeError
 from polyattn.language import value_of
 from polyattn.lowering.emit import Emitter
-from polyattn.lowering.matching import Kernels, as_choice, fusions
+from polyattn.lowering.matching import Kernels, as_choice, by_step, fusions
 from polyattn.lowering.module import LoweredGraph
 from polyattn.lowering.shapes import expect_shape
 from polyattn.planning import BATCH, Graph, Leaf, Plan
@@ -101,7 +101,7 @@ def _lower(
     output = emitter.joined(emitter.values[plan.output.value], plan.spec.shape(plan.spec.output), True)
     emitter.graph.output(output if kept is None else (output, *(emitter.values[k] for k in kept)))
     lies = {plan.names[k]: _places(plan.nodes[k].output, emitter.memory[k]) for k in kept or ()}
-    return _module(emitter, plan.with_kernels(_kernels(emitter)), "Lowered"), lies
+    return _module(emitter, plan.with_kernels(tuple(sorted(by_step(chosen, plan.names)))), "Lowered"), lies
 
 
 @lru_cache(maxsize=1024)
@@ -125,15 +125,8 @@ def _lower_backward(plan: Plan, channels_first: bool, kernels: Kernels) -> fx.Gr
         for tensor, o in zip(backward.wanted, backward.graph.outputs, strict=True)
     }
     emitter.graph.output(tuple(gradients.get(tensor) for tensor in arguments))
-    return _module(emitter, plan.with_kernels(_kernels(emitter)), "LoweredBackward")
-
-
-def _kernels(emitter: Emitter) -> tuple[tuple[str, str], ...]:
-    """For the steps that a kernel makes its name, and for those inside one the step that it makes."""
-    names = emitter.names
-    made = [(names[k], fusion.kernel) for k, fusion in emitter.fusions.items()]
-    inside = [(names[i], f"in {names[k]}") for k, fusion in emitter.fusions.items() for i in fusion.absorbed]
-    return tuple(sorted(made + inside))
+    shown = tuple(sorted(by_step(chosen, plan.backward_names)))
+    return _module(emitter, plan.with_kernels(shown), "LoweredBackward")
 
 
 def _orders(plan: Plan, channels_first: bool) -> Orders:

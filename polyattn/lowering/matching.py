@@ -5,7 +5,7 @@ Where the choice is "auto", a kernel is taken where the roofline says that it is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
 from polyattn.errors import SizeError
@@ -51,11 +51,28 @@ def fusions(graph: Graph, needed: frozenset[int], chosen: Kernels) -> dict[int, 
     return taken
 
 
+def seconds(graph: Graph, taken: Mapping[int, Fusion], device: Device) -> float:
+    """The roofline's time of a graph of whose steps kernels make some."""
+    fused = {k for fusion in taken.values() for k in (fusion.value, *fusion.absorbed)}
+    steps = sum(device.step(graph, node) for k, node in enumerate(graph.nodes) if k not in fused)
+    return steps + sum(_seconds(fusion, device) for fusion in taken.values())
+
+
+def _seconds(fusion: Fusion, device: Device) -> float:
+    return fusion.cost.seconds(device.macs_per_second, device.bytes_per_second) + device.step_seconds
+
+
+def by_step(taken: Mapping[int, Fusion], names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """For the steps that a kernel makes its name, and for those inside one the step that it makes."""
+    for k, fusion in taken.items():
+        yield names[k], fusion.kernel
+        yield from ((names[i], f"in {names[k]}") for i in fusion.absorbed)
+
+
 def pays(fusion: Fusion, graph: Graph, device: Device) -> bool:
     """Whether the roofline's time of a kernel is less than that of the steps in its place."""
     replaced = sum(device.step(graph, graph.nodes[k]) for k in (fusion.value, *fusion.absorbed))
-    mine = fusion.cost.seconds(device.macs_per_second, device.bytes_per_second) + device.step_seconds
-    return replaced >= (1.0 if fusion.kernel in TUNED else LEAST_GAIN) * mine
+    return replaced >= (1.0 if fusion.kernel in TUNED else LEAST_GAIN) * _seconds(fusion, device)
 
 
 def as_choice(kernels: str | Sequence[str], device: str) -> Kernels:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import Any
@@ -16,13 +16,17 @@ from polyattn.algebra import Spec
 from polyattn.errors import SizeError
 from polyattn.language import value_of
 from polyattn.lowering.devices import calibrated
+from polyattn.lowering.fused import with_kernels
 from polyattn.lowering.lower import lower
+from polyattn.lowering.matching import Kernels, as_choice
 from polyattn.lowering.training import differentiable
 from polyattn.planning import Device, Plan, Question, costs, question, ranked_plans
 
 COSTS = (*costs.COSTS, "measured")
 WITHIN = 3.0
 """Candidates that the roofline puts above this many times the best are not timed."""
+ALL = 64
+"""More candidates than there are."""
 TIMED = 8
 """Candidates that are timed at most."""
 SECONDS = 0.5
@@ -38,6 +42,7 @@ def plan(
     memory_limit: int | None = None,
     cost: str = "roofline",
     device: str | Device = "cpu",
+    kernels: str | Sequence[str] = "auto",
 ) -> Plan:
     """The cheapest known way to compute a specification at given sizes.
 
@@ -57,6 +62,9 @@ def plan(
         cost: "roofline" (seconds on the device, by its calibration), "macs", or "measured": the candidates that the
             roofline finds good are timed here, on tensors of the sizes given, and the fastest is chosen.
         device: "cpu", "cuda", or a `Device`; see `polyattn.calibrate`.
+        kernels: the fused kernels that the plan will be lowered with, as in `lower`: "auto" counts them where they pay
+            on "cuda" with Triton, and never on a `Device`; "off"; or names. An order of contraction in which they pay
+            may then be the cheapest; the table shows them. Multiply-accumulates (`cost="macs"`) leave them aside.
 
     Raises:
         SizeError: a size is missing, unknown or contradictory, or an option is unknown.
@@ -67,21 +75,23 @@ def plan(
     """
     if cost not in COSTS:
         raise SizeError(f"unknown cost {cost!r}; there are {', '.join(COSTS)}")
+    chosen = as_choice(kernels, device if isinstance(device, str) else "cpu")
+    chosen = () if cost == "macs" else chosen
     if cost != "measured":
         model = calibrated(device) if isinstance(device, str) else device
         try:
             numbers = chain.from_iterable(sorted(dict(sizes).items()))
-            return _plan(spec, objective, batch, memory_limit, cost, model, *numbers)
+            return _plan(spec, objective, batch, memory_limit, cost, model, chosen, *numbers)
         except TypeError:  # something that is no number, which `question` names
             asked = question(spec, sizes, objective, batch=batch, memory_limit=memory_limit, cost=cost, device=model)
-            return ranked_plans(asked, 1)[0]
+            return _ranked(asked, chosen, 1)[0][0]
     if not isinstance(device, str):
         raise SizeError('cost="measured" times candidates on a device that is here: give "cpu" or "cuda"')
     if device == "cuda" and not torch.cuda.is_available():
         raise SizeError('cost="measured" on "cuda" needs a CUDA device, and there is none')
     model = calibrated(device)
     asked = question(spec, sizes, objective, batch=batch, memory_limit=memory_limit, device=model)
-    return _fastest(asked, device)
+    return _fastest(asked, device, chosen)
 
 
 @lru_cache(maxsize=4096, typed=True)  # typed: True is no size
@@ -92,33 +102,43 @@ def _plan(
     memory_limit: int | None,
     cost: str,
     device: Device,
+    kernels: Kernels,
     *sizes: str | int,
 ) -> Plan:
     """`plan` by its arguments alone; the sizes are names and numbers in turn."""
     known: Mapping[str, Any] = dict(zip(sizes[::2], sizes[1::2], strict=True))  # pyright: ignore[reportAssignmentType]
     asked = question(spec, known, objective, batch=batch, memory_limit=memory_limit, cost=cost, device=device)
-    return ranked_plans(asked, 1)[0]
+    return _ranked(asked, kernels, 1)[0][0]
+
+
+def _ranked(asked: Question, kernels: Kernels, most: int) -> list[tuple[Plan, float]]:
+    """The cheapest plans with their prices, cheapest first; with kernels, of all that there are."""
+    if kernels == ():
+        return [(p, asked.price(p)) for p in ranked_plans(asked, most)]
+    found = [with_kernels(p, kernels, asked.device) for p in ranked_plans(asked, ALL)]
+    return sorted(found, key=lambda pair: pair[1])[:most]
 
 
 @lru_cache(maxsize=1024)
-def _fastest(asked: Question, device: str) -> Plan:
-    plans = ranked_plans(asked, TIMED)
-    best = min(map(asked.price, plans))
-    plans = tuple(p for p in plans if asked.price(p) <= WITHIN * best)
+def _fastest(asked: Question, device: str, kernels: Kernels) -> Plan:
+    ranked = _ranked(asked, kernels, TIMED)
+    best = min(price for _, price in ranked)
+    plans = [p for p, price in ranked if price <= WITHIN * best]
     if len(plans) == 1:
         return plans[0]
-    medians = _medians([_call(p, device) for p in plans], device)
+    medians = _medians([_call(p, device, kernels) for p in plans], device)
     return plans[medians.index(min(medians))]
 
 
-def _call(plan: Plan, device: str) -> Callable[[], object]:
+def _call(plan: Plan, device: str, kernels: Kernels) -> Callable[[], object]:
     """One evaluation, and for the objective "training" its backward pass, as layers run them, on random tensors."""
     tensors = _tensors(plan, device)
+    taken = "auto" if isinstance(kernels, Device) else kernels
     if plan.objective != "training":
-        forward = lower(plan, device=device)
+        forward = lower(plan, kernels=taken, device=device)
         return lambda: forward(*tensors)
     wanted = [t.requires_grad_() for t in tensors]
-    layer = differentiable(plan, device=device)
+    layer = differentiable(plan, kernels=taken, device=device)
     seed = torch.ones_like(layer(*wanted))
 
     def both() -> object:

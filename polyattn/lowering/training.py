@@ -16,7 +16,7 @@ from torch.autograd import forward_ad
 
 from polyattn.lowering.devices import calibrated, kind
 from polyattn.lowering.lower import lower, lower_backward, lower_with_kept
-from polyattn.lowering.matching import as_choice, fusions
+from polyattn.lowering.matching import Kernels, as_choice, fusions
 from polyattn.lowering.module import as_function
 from polyattn.planning import Apply, Device, Plan
 from polyattn.planning.steps import multiplies
@@ -42,7 +42,8 @@ def differentiable(
         plan: for any objective.
         channels_first, kernels, device: see `lower`.
     """
-    if backward_pays(plan, calibrated(kind(device))) and not _kernels_differentiate(plan, kernels, device):
+    planned = backward_pays(plan, calibrated(kind(device)))
+    if planned and not kernels_differentiate(plan, as_choice(kernels, device)):
         return training_function(plan, channels_first=channels_first, kernels=kernels, device=device)
     return as_function(lower(plan, channels_first=channels_first, kernels=kernels, device=device))
 
@@ -72,13 +73,13 @@ def _kept_by_autograd(plan: Plan) -> int:
     return sum(plan.graph.bytes_of(k) for k in kept if nodes[k].operands)
 
 
-def _kernels_differentiate(plan: Plan, kernels: str | Sequence[str], device: str) -> bool:
+def kernels_differentiate(plan: Plan, chosen: Kernels) -> bool:
     """Whether fused kernels of the forward pass bring backward passes of their own, taken instead of a planned one.
 
     Those that make functions do: a planned backward pass would keep the functions' results, which they never write.
     So does the bilinear transform, whose gradients are fused too.
     """
-    fused = fusions(plan.graph, frozenset(), as_choice(kernels, device)).values()
+    fused = fusions(plan.graph, frozenset(), chosen).values()
     return any(f.kernel == "bilinear" or any(isinstance(plan.nodes[k], Apply) for k in f.absorbed) for f in fused)
 
 

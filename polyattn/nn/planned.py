@@ -46,7 +46,7 @@ def planned(
         position_sizes, lengths: the sizes of the input's positions and their numbers.
         batch: the batch; an empty one is planned as 1.
         objective: "training" gives a function whose gradients the planned backward pass makes.
-        device: the type of the device, for the cost model.
+        device: the type of the device, for the cost model and its kernels.
         channels_first: whether the inputs are (B, ..., C) views of tensors that lie in memory as (B, C, ...).
 
     Raises:
@@ -80,5 +80,5 @@ def _planned(
         number = int(name) if name.isdigit() else known.setdefault(name, length)
         if number != length:
             raise SizeError(f"size {name} is {number} for this layer, but {length} in the input")
-    made = plan(spec, known, objective, batch=batch, device=model)
+    made = plan(spec, known, objective, batch=batch, device=kind(device))
     return keep(differentiable(made, channels_first=channels_first, device=device))

@@ -29,7 +29,8 @@ class Plan:
         graph: the evaluation graph.
         backward: the planned backward pass, for the objective "training".
         seed: the name of the output's gradient in it.
-        kernels: what lowering put in the place of steps, by their names: a kernel, or the step whose kernel does them.
+        kernels: what stands in the place of steps, by their names: a kernel, or the step whose kernel does them. A plan
+            was chosen with these; the plan in a lowered graph's `meta` says which it runs.
     """
 
     spec: Spec
@@ -119,8 +120,8 @@ class Plan:
         return tuple(replace(s, operation=by_name.get(s.name, s.operation)) for s in steps)
 
     def with_kernels(self, kernels: tuple[tuple[str, str], ...]) -> Plan:
-        """The same plan, showing what lowering put in the place of steps."""
-        return replace(self, kernels=kernels) if kernels else self
+        """The same plan with these in the place of steps."""
+        return self if kernels == self.kernels else replace(self, kernels=kernels)
 
     @cached_property
     def backward_names(self) -> tuple[str, ...]:

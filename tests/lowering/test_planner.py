@@ -94,7 +94,7 @@ def test_candidates_are_timed_as_layers_run_them_on_their_device(monkeypatch):
     monkeypatch.setattr(planner, "differentiable", recorded)
     plan(catalog.nl(), SIZES | {"N": 63}, "training", cost="measured")
     assert len(made) > 1
-    assert all(entry == ("training", {"device": "cpu"}) for entry in made)
+    assert all(entry == ("training", {"kernels": (), "device": "cpu"}) for entry in made)
 
 
 def test_a_layer_is_planned_again_once_the_machine_is_calibrated(file, monkeypatch):
