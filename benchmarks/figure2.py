@@ -3,11 +3,13 @@
 TESA, NL, L-GNN, E-NL, Poly-NL, BA-Transform and a plain 3 x 3 convolution, each in the paper's own form (plain torch by
 hand), in the planned form, and in the best that a user can install: timm's block for BA-Transform (with its two
 convolutions and its normalisation), scaled-dot-product attention for NL (with softmax), `torch.compile` of the paper's
-form for the others. Forward, and forward with backward. A cell that does not fit in memory says so: on a GPU the
-allocator's word counts, on the CPU `--memory` (GiB), against the order of contraction that the author wrote.
+form for the others. Forward, and forward with backward; float32 on the CPU and bfloat16 on a GPU, unless `--dtype` says
+another. A cell that does not fit in memory says so: on a GPU the allocator's word counts, on the CPU `--memory` (GiB),
+against the order of contraction that the author wrote.
 
-Results are appended to `--out` point by point; what is there already is not measured again, so a run can be stopped and
-continued. Then the tables, and the plots beside it.
+Every cell has the seconds of all its runs, 20 at least, and their median. Results are appended to `--out` point by
+point; what is there already is not measured again, so a run can be stopped and continued. Then the tables, and the plots
+beside it.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import gc
 import json
 import random
 import statistics
+import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -31,8 +34,8 @@ from _peak import peak_bytes
 from _plots import draw
 from torch import Tensor, nn
 
-from polyattn import catalog, lower, plan
-from polyattn.lowering import training_function
+from polyattn import catalog, plan
+from polyattn.lowering import differentiable
 from polyattn.planning import Leaf, Plan
 
 LAYERS = {
@@ -62,11 +65,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few points and five runs of each")
     parser.add_argument("--forms", nargs="*", default=["paper", "planned", "best"])
     parser.add_argument("--memory", type=float, default=4.0, help="GiB that a cell may take on the CPU")
-    parser.add_argument("--seconds", type=float, default=6.0, help="for the runs of one cell; at least five are made")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="float32 on the CPU, else bfloat16")
+    parser.add_argument("--seconds", type=float, default=6.0, help="for the runs of one cell, of which 20 are made")
     parser.add_argument("--stop-after", type=float, default=1e9, help="seconds after which no new point is started")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--plot", action="store_true", help="only draw what is there")
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.dtype = args.dtype or ("float32" if args.device == "cpu" else "bfloat16")
+    return args
 
 
 def points(args: argparse.Namespace) -> list[tuple[str, int, int]]:
@@ -130,7 +136,7 @@ def best(name: str, tensors: list[Tensor], sizes: dict[str, int]) -> tuple[Calla
     if name == "ba_transform_block":
         from timm.layers.non_local_attn import BilinearAttnTransform
 
-        block = BilinearAttnTransform(tensors[0].shape[-1], sizes["S"], sizes["G"]).to(tensors[0].device)
+        block = BilinearAttnTransform(tensors[0].shape[-1], sizes["S"], sizes["G"]).to(tensors[0])
         parameters = dict(block.named_parameters())
 
         def timm(x: Tensor, *values: Tensor) -> Tensor:
@@ -146,14 +152,14 @@ def calls(
 ) -> tuple[dict[str, Call], dict[str, str]]:
     """The calls of a layer by form, and why others are left out."""
     height, width = sides(n)
-    device = torch.device(args.device)
+    device, dtype = torch.device(args.device), getattr(torch, args.dtype)
     if name == "conv":
-        conv = nn.Conv2d(c, c, 3, padding=1, bias=False, device=device)
-        x = torch.randn(args.batch, c, height, width, device=device)
+        conv = nn.Conv2d(c, c, 3, padding=1, bias=False, device=device, dtype=dtype)
+        x = torch.randn(args.batch, c, height, width, device=device, dtype=dtype)
         form = partial(nn.functional.conv2d, padding=1)
         return {"paper": as_call(form, [x, conv.weight.detach()], training)}, {}
     sizes = sizes_of(catalog.get(name), height, width, c)
-    tensors = [t.to(device) for t in tensors_of(catalog.get(name), sizes, args.batch)]
+    tensors = [t.to(device, dtype) for t in tensors_of(catalog.get(name), sizes, args.batch)]
     made: dict[str, Call] = {}
     out: dict[str, str] = {}
     written = written_plan(name, sizes, args.batch)
@@ -167,8 +173,7 @@ def calls(
     if "planned" in args.forms:
         objective = "training" if training else "forward"
         chosen = plan(catalog.get(name), {"B": args.batch, **sizes}, objective, device=args.device)
-        lowered = training_function(chosen, device=args.device) if training else lower(chosen, device=args.device)
-        made["planned"] = as_call(lowered, tensors, training)
+        made["planned"] = as_call(differentiable(chosen, device=args.device), tensors, training)
     if "best" in args.forms:
         hindered = slow if name in ("nl", "ba_transform_block") else why  # those two take less memory than as written
         if hindered:
@@ -199,7 +204,7 @@ def interleaved(contenders: dict[str, Call], args: argparse.Namespace) -> tuple[
             failed[name] = "out of memory"
             torch.cuda.empty_cache()
     found: dict[str, list[float]] = {name: [] for name in contenders if name not in failed}
-    least, most = (5, 5) if args.quick else (5, 40)
+    least, most = (5, 5) if args.quick else (20, 40)
     active, draw = list(found), random.Random(0)
     while active:
         for name in draw.sample(active, len(active)):
@@ -239,38 +244,50 @@ def measure(
     fitting = {k: call for k, call in contenders.items() if "left out" not in cells[k]}
     times, failed = interleaved(fitting, args)
     for key, runs in times.items():
-        cells[key] |= {"seconds": statistics.median(runs), "runs": len(runs)}
+        cells[key] |= {"seconds": statistics.median(runs), "runs": [float(f"{t:.4g}") for t in runs]}
     for key, why in failed.items():
         cells[key]["left out"] = why
     return list(cells.values())
 
 
-def main() -> None:
+def main() -> int:
     args = parse()
     warnings.filterwarnings("ignore")
     # A saturated softmax has denormal gradients, which slow a processor down and say nothing of the layers.
     torch.set_flush_denormal(True)
-    record: dict[str, Any] = {"benchmark": "figure2", "machine": machine(), "cells": []}
+    asked = {"device": args.device, "dtype": args.dtype, "batch": args.batch}
+    record: dict[str, Any] = {"benchmark": "figure2", "machine": machine(), "options": asked, "cells": []}
     if args.device == "cuda":
         record["machine"]["gpu"] = torch.cuda.get_device_name()
     if args.out.exists():
         record = json.loads(args.out.read_text())
+        if record["options"] != asked:
+            print(f"error: {args.out} was measured with {record['options']}, not {asked}; name another file")
+            return 2
     started = time.perf_counter()
     for axis, n, c in [] if args.plot else points(args):
         for training in (False, True):
             if time.perf_counter() - started > args.stop_after:
                 print("stopped; the same command continues")
-                return
+                return 0
             done = {cell["key"] for cell in record["cells"]}
             new = measure(args, axis, n, c, training, done)
             if new:
                 record["cells"] += new
                 args.out.parent.mkdir(parents=True, exist_ok=True)
-                args.out.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
+                args.out.write_text(as_text(record))
                 print(f"{axis} N={n} C={c} {'training' if training else 'forward'}: {len(new)} cells", flush=True)
             gc.collect()
     tables(record["cells"])
     draw(record["cells"], args.out, list(LAYERS.values()))
+    return 0
+
+
+def as_text(record: dict[str, Any]) -> str:
+    """JSON with a line for each cell."""
+    head = {key: value for key, value in record.items() if key != "cells"}
+    cells = ",\n".join("  " + json.dumps(cell, allow_nan=False) for cell in record["cells"])
+    return json.dumps(head, indent=1)[:-2] + ',\n "cells": [\n' + cells + "\n ]\n}\n"
 
 
 def tables(cells: list[dict[str, Any]]) -> None:
@@ -296,4 +313,4 @@ def shown(cell: dict[str, Any] | None) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
