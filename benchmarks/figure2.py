@@ -8,8 +8,8 @@ another. A cell that does not fit in memory says so: on a GPU the allocator's wo
 against the order of contraction that the author wrote.
 
 Every cell has the seconds of all its runs, 20 at least, and their median. Results are appended to `--out` point by
-point; what is there already is not measured again, so a run can be stopped and continued. Then the tables, and the plots
-beside it.
+point; what is there already is not measured again, so a run can be stopped and continued. Then the tables, and the
+plots beside it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from _plots import draw
 from torch import Tensor, nn
 
 from polyattn import catalog, plan
-from polyattn.lowering import differentiable
+from polyattn.lowering import calibrated, differentiable
 from polyattn.planning import Leaf, Plan
 
 LAYERS = {
@@ -172,8 +172,9 @@ def calls(
             made["paper"] = as_call(FORMS[name], theirs, training)
     if "planned" in args.forms:
         objective = "training" if training else "forward"
-        chosen = plan(catalog.get(name), {"B": args.batch, **sizes}, objective, device=args.device)
-        made["planned"] = as_call(differentiable(chosen, device=args.device), tensors, training)
+        model = calibrated(args.device, args.dtype)
+        chosen = plan(catalog.get(name), {"B": args.batch, **sizes}, objective, device=model)
+        made["planned"] = as_call(differentiable(chosen, device=model), tensors, training)
     if "best" in args.forms:
         hindered = slow if name in ("nl", "ba_transform_block") else why  # those two take less memory than as written
         if hindered:

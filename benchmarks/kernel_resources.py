@@ -1,21 +1,26 @@
 """Compile every kernel with every tile for a GPU that need not be there, and say what each takes of it.
 
-Registers that spill, shared memory beyond the device's, and matrix products without Hopper's instructions show here at
-no device time. Nothing is run. Usage: python benchmarks/kernel_resources.py [--capability 90] [--dtype bfloat16]
+Registers that spill, shared memory beyond the device's, matrix products without Hopper's instructions and narrow loads
+show here at no device time. Nothing is run.
+Usage: python benchmarks/kernel_resources.py [--capability 90] [--dtype bfloat16] [--out results.json]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import subprocess
 import sys
 import tempfile
+from collections import Counter
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
 import triton
+from _common import show
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
@@ -29,6 +34,10 @@ from polyattn.kernels.project import triton as project
 
 REGISTERS = re.compile(r"Used (\d+) registers")
 SPILLS = re.compile(r"(\d+) bytes spill stores, (\d+) bytes spill loads")
+AHEAD = re.compile(r"cp\.async\.c[ag]\.shared\.global[^;]*?\], *\[[^\]]*\], *(0x[0-9a-f]+|\d+)")
+AT_ONCE = re.compile(r"\bld\.global(?:\.[a-z_]\w*|::\w+)*?(?:\.v(\d))?\.[bfus](\d+)")
+MOST_SPILLED, MOST_SHARED = 1024, 232448
+HEAD = ["kernel", "memory", "tile", "function", "product", "registers", "spilled", "shared", "loads of bytes"]
 
 
 class NoDevice:
@@ -53,39 +62,74 @@ class NoDevice:
         return kind
 
 
-def launches(dtype: torch.dtype) -> list[tuple[str, Any, Any]]:
-    """Each kernel with its tiles and a call of it at a size of the benchmark's, on memory that is never touched."""
+def launches(dtype: torch.dtype) -> list[tuple[str, str, Any, Any]]:
+    """Each kernel by name and memory with its tiles and a call of it, on memory that is never touched.
+
+    Positions of maps come before or after the channels; 196 of them (14 x 14) are no multiple of 16.
+    """
 
     def empty(*shape: int) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype)
 
-    b, n, c = 2, 3136, 256
-    x, w, k = empty(b, n, c), empty(c, c), empty(b, 1, n, 64)
-    maps, mixed = empty(b, 56, 56, c), empty(b, 4, 49, 49)
-    ctx = empty(b, 1, 64, 64)
-    divisor = torch.empty(b, 1, 64)
-    return [
-        ("gram", gram.TILES, lambda t: gram.gram(x, 1.0, "", t, 4)),
-        ("cross_gram", gram.TILES, lambda t: cross_gram.cross_gram(x, empty(b, n, 64), 1.0, "", t, 4)),
-        ("project", project.TILES, lambda t: project.project(x, w, empty(b, c), "", t)),
-        ("project, channels first", project.TILES, lambda t: project.project(empty(b, c, n).mT, w, empty(b, c), "", t)),
-        ("project_pair", project.TILES, lambda t: project.project_pair(x, empty(b, c, c).mT, x, empty(b, c, c), "", t)),
-        ("hadamard_mean", hadamard_mean.TILES, lambda t: hadamard_mean.hadamard_mean(x, w, w, 1.0, "", t, 4)),
-        ("block_mix", bilinear.MIX_TILES, lambda t: bilinear.block_mix(maps, mixed, 7, 7, "", t)),
-        ("block_cross", bilinear.CROSS_TILES, lambda t: bilinear.block_cross(maps, maps, 4, 7, 7, "", t, 4)),
-        ("linear_context", linear_attention.TILES, lambda t: linear_attention.context(k, k, "", t, 4)),
-        ("linear_query", linear_attention.ROW_TILES, lambda t: linear_attention.query(k, ctx, "", t)),
-        (
-            "linear_query_backward",
-            linear_attention.ROW_TILES,
-            lambda t: linear_attention.query_backward(k, ctx, k, "", t, 4),
-        ),
-        (
-            "linear_context_backward",
-            linear_attention.ROW_TILES,
-            lambda t: linear_attention.context_backward(k, k, ctx, divisor, ctx, "", t),
-        ),
-    ]
+    b, c = 2, 256
+    w, scale, pair = empty(c, c), empty(b, c), (empty(b, c, c).mT, empty(b, c, c))
+    mixed, ctx, divisor = empty(b, 4, 49, 49), empty(b, 1, 64, 64), torch.empty(b, 1, 64)
+    found: list[tuple[str, str, Any, Any]] = []
+    for memory, n, x in (
+        ("channels last", 3136, empty(b, 3136, c)),
+        ("channels first", 3136, empty(b, c, 3136).mT),
+        ("channels first", 196, empty(b, c, 196).mT),
+    ):
+        found += [
+            ("gram", f"{memory}, N = {n}", gram.TILES, lambda t, x=x: gram.gram(x, 1.0, "", t, 4)),
+            (
+                "cross_gram", f"{memory}, N = {n}", gram.TILES,
+                lambda t, x=x: cross_gram.cross_gram(x, x[:, :, :64], 1.0, "", t, 4),
+            ),
+            ("project", f"{memory}, N = {n}", project.TILES, lambda t, x=x: project.project(x, w, scale, "", t)),
+            (
+                "project_pair", f"{memory}, N = {n}", project.TILES,
+                lambda t, x=x: project.project_pair(x, pair[0], x, pair[1], "", t),
+            ),
+            (
+                "hadamard_mean", f"{memory}, N = {n}", hadamard_mean.TILES,
+                lambda t, x=x: hadamard_mean.hadamard_mean(x, w, w, 1.0, "", t, 4),
+            ),
+        ]  # fmt: skip
+    for memory, side, x in (
+        ("channels last", 56, empty(b, 56, 56, c)),
+        ("channels first", 56, empty(b, c, 56, 56).movedim(1, -1)),
+        ("channels first", 28, empty(b, c, 28, 28).movedim(1, -1)),
+    ):
+        where = f"{memory}, {side} x {side}"
+        found += [
+            ("block_mix", where, bilinear.MIX_TILES, lambda t, x=x: bilinear.block_mix(x, mixed, 7, 7, "", t, 9)),
+            ("block_cross", where, bilinear.CROSS_TILES, lambda t, x=x: bilinear.block_cross(x, x, 4, 7, 7, "", t, 4)),
+        ]
+    for memory, k in (("channels last", empty(b, 1, 3136, 64)), ("channels first", empty(b, 1, 64, 3136).mT)):
+        found += [
+            (f"linear_{name}", memory, tiles, call)
+            for name, tiles, call in (
+                ("context", linear_attention.TILES, lambda t, k=k: linear_attention.context(k, k, "", t, 4)),
+                ("query", linear_attention.ROW_TILES, lambda t, k=k: linear_attention.query(k, ctx, "", t)),
+                (
+                    "query_backward", linear_attention.ROW_TILES,
+                    lambda t, k=k: linear_attention.query_backward(k, ctx, k, "", t, 4),
+                ),
+                (
+                    "context_backward", linear_attention.ROW_TILES,
+                    lambda t, k=k: linear_attention.context_backward(k, k, ctx, divisor, ctx, "", t),
+                ),
+            )
+        ]  # fmt: skip
+    return found
+
+
+def loads(ptx: str) -> dict[int, int]:
+    """How many loads from memory the code has, by their bytes for a thread, those ahead of their use included."""
+    widths = [int(w, 0) for w in AHEAD.findall(ptx)]
+    widths += [int(count or 1) * int(bits) // 8 for count, bits in AT_ONCE.findall(ptx)]
+    return dict(sorted(Counter(widths).items(), reverse=True))
 
 
 def resources(ptx: str, capability: int) -> tuple[int, int]:
@@ -109,6 +153,7 @@ def main() -> int:
     parser.add_argument("--capability", type=int, default=90)
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--first", action="store_true", help="only each kernel's first tile")
+    parser.add_argument("--out", type=Path, help="where to write the JSON")
     args = parser.parse_args()
     driver.set_active(NoDevice(args.capability))
     compiled: list[Any] = []
@@ -120,21 +165,34 @@ def main() -> int:
         return kernel
 
     JITFunction.run = compile_only
-    bad = 0
-    print(f"{'kernel':24} {'tile':28} {'function':26} registers spilled shared  product")
-    for name, tiles, call in launches(getattr(torch, args.dtype)):
+    rows: list[dict[str, Any]] = []
+    for name, memory, tiles, call in launches(getattr(torch, args.dtype)):
         for tile in tiles[:1] if args.first else tiles:
             compiled.clear()
             call(tile)
             for function, kernel in compiled:
                 ptx = kernel.asm["ptx"]
                 registers, spilled = resources(ptx, args.capability)
-                shared = kernel.metadata.shared
                 product = "wgmma" if "wgmma" in ptx else "mma" if "mma.sync" in ptx else "fma"
-                shown = "x".join(map(str, tile[:3])) + f" {tile.warps} warps {tile.stages} stages"
-                print(f"{name:24} {shown:28} {function:26} {registers:9} {spilled:7} {shared:6}  {product}")
-                bad += spilled > 1024 or shared > 232448
-    return int(bad > 0)
+                rows.append(
+                    {"kernel": name, "memory": memory, "tile": list(tile), "function": function, "product": product}
+                    | {"registers": registers, "bytes spilled": spilled, "shared bytes": kernel.metadata.shared}
+                    | {"loads by bytes": loads(ptx)}
+                )
+    shown = [
+        [r["kernel"], r["memory"], "{}x{}x{}, {} warps, {} stages".format(*r["tile"]), r["function"], r["product"]]
+        + [str(r[k]) for k in ("registers", "bytes spilled", "shared bytes")]
+        + [", ".join(f"{count} of {width}" for width, count in r["loads by bytes"].items())]
+        for r in rows
+    ]
+    show(f"compute capability {args.capability}, {args.dtype}", HEAD, shown)
+    if args.out is not None:
+        machine = {"triton": triton.__version__, "torch": torch.__version__, "date": date.today().isoformat()}
+        found = {"benchmark": "kernel_resources", "capability": args.capability, "dtype": args.dtype}
+        lines = ",\n".join("  " + json.dumps(row) for row in rows)
+        head = json.dumps(found | {"compiler": machine}, indent=1)[:-2]
+        args.out.write_text(head + ',\n "runs": [\n' + lines + "\n ]\n}\n")
+    return int(any(r["bytes spilled"] > MOST_SPILLED or r["shared bytes"] > MOST_SHARED for r in rows))
 
 
 if __name__ == "__main__":

@@ -137,18 +137,20 @@ def plan(
     cost: Annotated[str, typer.Option(help='"roofline", "macs", or "measured" here.')] = "roofline",
     device: Annotated[str, typer.Option(help='"cpu" or "cuda".')] = "cpu",
     memory_limit: Annotated[int | None, typer.Option(help="The most bytes of intermediates, in float32.")] = None,
+    dtype: Annotated[str, typer.Option(help="In which products are computed, such as bfloat16.")] = "float32",
     kernels: Annotated[str, typer.Option(help='"auto", "off", or names with commas, such as gram,project.')] = "auto",
 ) -> None:
     """Print the cheapest order of contraction at given sizes."""
-    from polyattn.lowering import lower
+    from polyattn.lowering import calibrated, lower
     from polyattn.lowering import plan as make
 
     taken = kernels if kernels in ("auto", "off") else kernels.split(",")
     known = read_sizes(sizes)
-    value = make(read_spec(spec), known, objective, cost=cost, device=device, memory_limit=memory_limit, kernels=taken)
+    options = {"memory_limit": memory_limit, "cost": cost, "device": device, "dtype": dtype, "kernels": taken}
+    value = make(read_spec(spec), known, objective, **options)
     typer.echo(str(value))
     if code:
-        typer.echo(lower(value, kernels=taken, device=device).code)
+        typer.echo(lower(value, kernels=taken, device=calibrated(device, dtype)).code)
 
 
 @app.command()
@@ -274,14 +276,15 @@ def bench(
 @reports_errors
 def calibrate(
     device: Annotated[str, typer.Option(help='"cpu" or "cuda".')] = "cpu",
+    dtype: Annotated[str, typer.Option(help="Of what is measured, such as bfloat16.")] = "float32",
 ) -> None:
     """Measure this machine once, so that plans are chosen for it."""
     from polyattn.lowering import calibrate as measure
     from polyattn.lowering.devices import path
 
-    found = measure(device)
+    found = measure(device, dtype=dtype)
     typer.echo(f"{found.name}")
-    typer.echo(f"  {found.macs_per_second / 1e9:,.1f} billion MACs a second in a large float32 matrix product")
+    typer.echo(f"  {found.macs_per_second / 1e9:,.1f} billion MACs a second in a large {dtype} matrix product")
     typer.echo(f"  {found.bytes_per_second / 1e9:,.1f} GB a second to and from memory")
     typer.echo(f"  {found.step_seconds * 1e6:,.1f} µs for an operation on almost nothing")
     typer.echo(f"  half of the rate at a side of {found.tile}")

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from polyattn.kernels.cost import Cost
+from polyattn.lowering import calibrated
 from polyattn.lowering.matching import NAMES
+from polyattn.planning import Device
 
 Function = Callable[..., Tensor]
 
@@ -61,6 +63,11 @@ class Bench:
     @property
     def timed(self) -> bool:
         return self.device == "cuda"
+
+    @property
+    def model(self) -> Device:
+        """What layers are planned and lowered for."""
+        return calibrated(self.device, "bfloat16")
 
     @property
     def kernels(self) -> str | tuple[str, ...]:

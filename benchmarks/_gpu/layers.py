@@ -24,7 +24,7 @@ def poly_nl_paper(x: Tensor, w1: Tensor, w2: Tensor, w3: Tensor) -> Tensor:
 
 def poly_nl_rows(table: Table, n: int, c: int) -> None:
     bench, b, point = table.bench, table.bench.sizes.batch, (n, c)
-    device, size = bench.device, 2 * b * n * c
+    device, size = bench.model, 2 * b * n * c
     spec = catalog.poly_nl()
     x, *w = bench.draw(b, n, c), *(bench.draw(c, c) / c**0.5 for _ in range(3))
     made, trained = (planned(bench, spec, n, c, which, bench.kernels) for which in ("forward", "training"))
@@ -58,7 +58,7 @@ def poly_nl_rows(table: Table, n: int, c: int) -> None:
 
 def planned(bench: Bench, spec: Spec, n: int, c: int, objective: str, kernels: str | tuple[str, ...]) -> Plan:
     sizes = {"B": bench.sizes.batch, "N": n, "C": c}
-    return plan(spec, sizes, objective, device=bench.device, kernels=kernels)
+    return plan(spec, sizes, objective, device=bench.model, kernels=kernels)
 
 
 def bat_rows(table: Table, n: int, c: int) -> None:
@@ -133,7 +133,7 @@ def growth(bench: Bench) -> dict[str, Any]:
     times, b = {}, bench.sizes.batch
     for n in bench.sizes.lengths:
         found = planned(bench, catalog.poly_nl(), n, 64, "forward", bench.kernels)
-        made = lower(found, kernels=bench.kernels, device=bench.device)
+        made = lower(found, kernels=bench.kernels, device=bench.model)
         x, *w = bench.draw(b, n, 64), *(bench.draw(64, 64) / 8 for _ in range(3))
         took = bench.milliseconds(f"growth at N = {n}", lambda made=made, x=x, w=w: made(x, *w))
         if took is not None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, wraps
 from importlib.util import find_spec
+from math import gcd
 from typing import Any, TypeVar
 
 import torch
@@ -160,6 +161,25 @@ def rows_like(x: Tensor, columns: int) -> Tensor:
     if x.stride(1) == 1 and x.stride(2) != 1:
         return allocate((batch, columns, rows), x.dtype, x.device).transpose(1, 2)
     return allocate((batch, rows, columns), x.dtype, x.device)
+
+
+WIDEST = 8
+"""The most places that a unit has: 16 bytes of 16-bit numbers."""
+
+
+def unit(*maps: Tensor) -> int:
+    """How many positions of maps (B, N, C) may be read at once: a power of two that all their columns are multiples of.
+
+    Triton itself sees multiples of 16 alone. It is 1 where a map does not lie with its channels first.
+    """
+    if any(x.stride(1) != 1 for x in maps):
+        return 1
+    return gcd(WIDEST, maps[0].shape[1], *(x.stride(2) for x in maps))
+
+
+def in_units(x: Tensor, unit: int) -> tuple[int, int, int]:
+    """The strides of a map (B, N, C), from channel to channel in units."""
+    return x.stride(0), x.stride(1), x.stride(2) // unit
 
 
 def row_strides(m: Tensor) -> tuple[int, int, int]:

@@ -6,7 +6,7 @@ any batch, and refuses other sizes; its code is readable, and no name of a speci
 planner needs to know of this machine, and the timing of candidates on it, are here too, since they need torch.
 """
 
-from polyattn.lowering.devices import calibrate, calibrated, kind, version
+from polyattn.lowering.devices import calibrate, calibrated, kind, products_dtype, version
 from polyattn.lowering.einsum import einsum
 from polyattn.lowering.functions import FUNCTIONS, keep
 from polyattn.lowering.lower import argument_names, lower, lower_backward, lower_with_kept
@@ -30,6 +30,7 @@ __all__ = [
     "lower_sharded",
     "lower_with_kept",
     "plan",
+    "products_dtype",
     "training_function",
     "version",
 ]

@@ -19,14 +19,19 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from polyattn.errors import PolyattnError, SizeError
 from polyattn.planning import DEVICES, Device
+from polyattn.planning.costs import CUDA_NARROW
 
 SIDE = {"cpu": 1536, "cuda": 8192}
 """Of the large matrix product; the copy is of as many entries as a few such matrices."""
 SHORT = (8, 16, 32, 64)
 """Sides at which the fall of the rate is measured."""
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+WIDE = ("float32", "float64")
+"""Dtypes that count as float32."""
 
 
 def kind(device: str) -> str:
@@ -34,16 +39,33 @@ def kind(device: str) -> str:
     return device if device in DEVICES else "cpu"
 
 
-def calibrated(device: str = "cpu") -> Device:
+def calibrated(device: str = "cpu", dtype: str | torch.dtype = "float32") -> Device:
     """This machine's calibration if there is one, else the figures that polyattn ships.
 
+    Args:
+        device: "cpu" or "cuda".
+        dtype: in which products are computed. Polyattn ships no figures of 16 bits for processors, where they count as
+            float32 until they are measured.
+
     Raises:
-        SizeError: a device that polyattn knows nothing of.
+        SizeError: a device or a dtype that polyattn knows nothing of.
         PolyattnError: the file of calibrations cannot be read; its path is in the message.
     """
     if device not in DEVICES:
         raise SizeError(f"unknown device {device!r}; there are {', '.join(DEVICES)}, or give a Device")
-    return _calibrated(device, torch.get_num_threads(), os.environ.get("POLYATTN_DEVICES"))
+    return _calibrated(device, dtype_name(dtype), torch.get_num_threads(), os.environ.get("POLYATTN_DEVICES"))
+
+
+def dtype_name(dtype: str | torch.dtype) -> str:
+    """The name of the dtype that figures are kept for.
+
+    Raises:
+        SizeError: it is none in which layers are computed.
+    """
+    name = str(dtype).removeprefix("torch.")
+    if name not in DTYPES:
+        raise SizeError(f"unknown dtype {name!r}; there are {', '.join(DTYPES)}")
+    return "float32" if name in WIDE else name
 
 
 _measured = 0
@@ -58,34 +80,46 @@ def version() -> tuple[int, int]:
 
 
 @cache
-def _calibrated(device: str, threads: int, file: str | None) -> Device:
+def _calibrated(device: str, dtype: str, threads: int, file: str | None) -> Device:
+    shipped = DEVICES[device] if device == "cpu" or dtype in WIDE else CUDA_NARROW
     if device == "cuda" and not torch.cuda.is_available():
-        return DEVICES[device]  # planned for another machine
-    return _stored(path()).get(_key(device), DEVICES[device])
+        return shipped  # planned for another machine
+    return _stored(path()).get(_key(device, dtype), shipped)
 
 
-def calibrate(device: str = "cpu", *, seconds: float = 4.0) -> Device:
+def products_dtype(x: Tensor) -> str:
+    """The dtype in which products of a tensor are computed, where plans depend on it: on processors they do not."""
+    if x.device.type != "cuda":
+        return "float32"
+    if torch.is_autocast_enabled("cuda"):
+        return dtype_name(torch.get_autocast_dtype("cuda"))
+    return dtype_name(x.dtype)
+
+
+def calibrate(device: str = "cpu", *, dtype: str | torch.dtype = "float32", seconds: float = 4.0) -> Device:
     """Measure this machine and keep the result for `calibrated`.
 
     Args:
         device: "cpu" or "cuda".
+        dtype: of what is measured.
         seconds: about how long it may take.
 
     Returns:
         Rates in multiply-accumulates and bytes a second, and seconds a step.
 
     Raises:
-        SizeError: an unknown device, or "cuda" where there is none.
+        SizeError: an unknown device or dtype, or "cuda" where there is none.
         PolyattnError: the file cannot be written.
     """
     if device not in DEVICES:
         raise SizeError(f"unknown device {device!r}; there are {', '.join(DEVICES)}")
     if device == "cuda" and not torch.cuda.is_available():
         raise SizeError("there is no CUDA device to calibrate")
+    name = dtype_name(dtype)
     with torch.no_grad():
-        found = _measure(device, seconds / (3 + len(SHORT)))
+        found = _measure(device, name, seconds / (3 + len(SHORT)))
     where = path()
-    everything = {key: asdict(value) for key, value in {**_stored(where), _key(device): found}.items()}
+    everything = {key: asdict(value) for key, value in {**_stored(where), _key(device, name): found}.items()}
     try:
         where.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=where.parent, suffix=".json")
@@ -127,11 +161,10 @@ def _stored(where: Path) -> dict[str, Device]:
     return found
 
 
-def _key(device: str) -> str:
-    """What a calibration holds for: the device's model, and for a processor the number of threads."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    return f"{processor()}, {torch.get_num_threads()} threads"
+def _key(device: str, dtype: str) -> str:
+    """What a calibration holds for: the device's model, for a processor the number of threads, a dtype but float32."""
+    model = torch.cuda.get_device_name() if device == "cuda" else f"{processor()}, {torch.get_num_threads()} threads"
+    return model if dtype in WIDE else f"{model}, {dtype}"
 
 
 @cache
@@ -142,11 +175,11 @@ def processor() -> str:
     return models[0] if models else platform.processor() or platform.machine()
 
 
-def _measure(device: str, seconds: float) -> Device:
-    side = SIDE[device]
+def _measure(device: str, name: str, seconds: float) -> Device:
+    side, dtype = SIDE[device], getattr(torch, name)
 
     def rate(rows: int) -> float:
-        a, b = torch.randn(rows, side, device=device), torch.randn(side, side, device=device)
+        a, b = (torch.randn(n, side, device=device, dtype=dtype) for n in (rows, side))
         return rows * side * side / _shortest(lambda: a @ b, device, seconds)
 
     large = rate(side)
@@ -157,7 +190,8 @@ def _measure(device: str, seconds: float) -> Device:
     step = _shortest(lambda: [tiny + 1 for _ in range(100)], device, seconds) / 100
     # The rate r of a product with a short side s is modelled as large * s / (s + tile).
     tiles = [s * (large / min(rate(s), large) - 1) for s in SHORT]
-    return Device(_key(device), large, bandwidth, step, max(1, round(statistics.median(tiles))))
+    tile = max(1, round(statistics.median(tiles)))
+    return Device(_key(device, name), large, bandwidth, step, tile, dtype.itemsize, device)
 
 
 def _shortest(call: Callable[[], object], device: str, seconds: float) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from polyattn.algebra import Index
 from polyattn.errors import SizeError, SpecError
-from polyattn.lowering.devices import calibrated, kind
+from polyattn.lowering.devices import calibrated, kind, products_dtype
 from polyattn.lowering.emit import Emitter
 from polyattn.lowering.functions import FUNCTIONS, constant_result, keep
 from polyattn.lowering.module import LoweredGraph, as_function
@@ -52,21 +52,23 @@ def einsum(equation: str, *operands: Tensor) -> Tensor:
     first = tuple(next(k for k, other in enumerate(operands) if other is o) for o in operands)
     # index(): a length that a compiler keeps symbolic becomes the number that the plan is made for.
     shapes = tuple(tuple(index(n) for n in o.shape) for o in operands)
-    name = planned_einsum(equation, shapes, first, operands[0].device.type)
+    name = planned_einsum(equation, shapes, first, operands[0].device.type, products_dtype(operands[0]))
     distinct = [o for k, o in enumerate(operands) if first[k] == k]
     return getattr(FUNCTIONS, name)(*distinct)
 
 
 @constant_result
-def planned_einsum(equation: str, shapes: tuple[tuple[int, ...], ...], first: tuple[int, ...], device: str) -> str:
+def planned_einsum(
+    equation: str, shapes: tuple[tuple[int, ...], ...], first: tuple[int, ...], device: str, dtype: str
+) -> str:
     """The name in `FUNCTIONS` of the function that computes an einsum of the distinct tensors among its operands.
 
     Args:
         shapes: of the operands.
         first: for each operand the position of the first one that is the same tensor.
-        device: the type of the device, for the cost model.
+        device, dtype: the type of the device, and the dtype that products are computed in, for the cost model.
     """
-    return _planned_einsum(equation, tuple(tuple(map(int, s)) for s in shapes), first, calibrated(kind(device)))
+    return _planned_einsum(equation, tuple(tuple(map(int, s)) for s in shapes), first, calibrated(kind(device), dtype))
 
 
 @lru_cache(maxsize=4096)

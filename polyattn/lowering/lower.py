@@ -17,7 +17,7 @@ from polyattn.lowering.emit import Emitter
 from polyattn.lowering.matching import Kernels, as_choice, by_step, fusions
 from polyattn.lowering.module import LoweredGraph
 from polyattn.lowering.shapes import expect_shape
-from polyattn.planning import BATCH, Graph, Leaf, Plan
+from polyattn.planning import BATCH, Device, Graph, Leaf, Plan
 
 RESERVED = {*keyword.kwlist, *keyword.softkwlist, *dir(builtins), "self", "torch", "device", "inf", "nan", "fx_pytree"}
 
@@ -27,7 +27,7 @@ Orders = dict[str, tuple[int, ...]]
 
 
 def lower(
-    plan: Plan, *, channels_first: bool = False, kernels: str | Sequence[str] = "auto", device: str = "cpu"
+    plan: Plan, *, channels_first: bool = False, kernels: str | Sequence[str] = "auto", device: str | Device = "cpu"
 ) -> fx.GraphModule:
     """The plan's forward pass as a graph of torch operations.
 
@@ -43,7 +43,7 @@ def lower(
         kernels: "auto": fused kernels (`polyattn.kernels`) in the place of steps wherever the cost model says that
             they are faster, on "cuda" with Triton only; "off"; or the names of kernels that are taken wherever they
             apply. `print(module.meta["plan"])` shows which.
-        device: the type of the device that the graph will run on.
+        device: the type of the device that the graph will run on, or its figures.
 
     Returns:
         A module without parameters of its own, which can be copied and pickled. `print(module.code)` is readable
@@ -56,7 +56,7 @@ def lower(
 
 
 def lower_with_kept(
-    plan: Plan, *, channels_first: bool = False, kernels: str | Sequence[str] = "auto", device: str = "cpu"
+    plan: Plan, *, channels_first: bool = False, kernels: str | Sequence[str] = "auto", device: str | Device = "cpu"
 ) -> fx.GraphModule:
     """The forward pass of a training plan, returning the output and then the values kept for the backward pass."""
     backward = _checked(plan).backward
@@ -65,7 +65,7 @@ def lower_with_kept(
 
 
 def lower_backward(
-    plan: Plan, *, channels_first: bool = False, kernels: str | Sequence[str] = "auto", device: str = "cpu"
+    plan: Plan, *, channels_first: bool = False, kernels: str | Sequence[str] = "auto", device: str | Device = "cpu"
 ) -> fx.GraphModule:
     """The planned backward pass as a graph of torch operations.
 

@@ -10,10 +10,11 @@ from functools import lru_cache
 
 from polyattn.errors import SizeError
 from polyattn.kernels.runtime import has_triton
-from polyattn.lowering.devices import calibrated
+from polyattn.lowering.devices import calibrated, kind
 from polyattn.lowering.fusion import Fusion
 from polyattn.lowering.patterns import Matcher
 from polyattn.planning import Device, Graph
+from polyattn.planning.graph import ITEMSIZE
 
 Kernels = tuple[str, ...] | Device
 """Which kernels to lower with: those of these names wherever they apply, or any that pays on the device."""
@@ -59,7 +60,8 @@ def seconds(graph: Graph, taken: Mapping[int, Fusion], device: Device) -> float:
 
 
 def _seconds(fusion: Fusion, device: Device) -> float:
-    return fusion.cost.seconds(device.macs_per_second, device.bytes_per_second) + device.step_seconds
+    entries_per_second = device.bytes_per_second / device.itemsize
+    return fusion.cost.seconds(device.macs_per_second, ITEMSIZE * entries_per_second) + device.step_seconds
 
 
 def by_step(taken: Mapping[int, Fusion], names: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -75,18 +77,19 @@ def pays(fusion: Fusion, graph: Graph, device: Device) -> bool:
     return replaced >= (1.0 if fusion.kernel in TUNED else LEAST_GAIN) * _seconds(fusion, device)
 
 
-def as_choice(kernels: str | Sequence[str], device: str) -> Kernels:
+def as_choice(kernels: str | Sequence[str], device: str | Device) -> Kernels:
     """The choice as a value that caches can keep.
 
     Args:
         kernels: "auto", "off", a name or names.
-        device: the type of the device; "auto" takes kernels on "cuda" with Triton only, by its calibration.
+        device: the device or its type; "auto" takes kernels on "cuda" with Triton only, by its calibration.
 
     Raises:
         SizeError: there is no such kernel.
     """
     if kernels == "auto":
-        return calibrated(device) if device == "cuda" and has_triton() else ()
+        model = device if isinstance(device, Device) else calibrated(kind(device))
+        return model if model.kind == "cuda" and has_triton() else ()
     if kernels == "off":
         return ()
     names = (kernels,) if isinstance(kernels, str) else tuple(kernels)

@@ -16,7 +16,7 @@ from polyattn.algebra import Spec
 from polyattn.errors import SizeError
 from polyattn.language import value_of
 from polyattn.lowering.devices import calibrated
-from polyattn.lowering.fused import with_kernels
+from polyattn.lowering.fused import Price, with_kernels
 from polyattn.lowering.lower import lower
 from polyattn.lowering.matching import Kernels, as_choice
 from polyattn.lowering.training import differentiable
@@ -25,8 +25,6 @@ from polyattn.planning import Device, Plan, Question, costs, question, ranked_pl
 COSTS = (*costs.COSTS, "measured")
 WITHIN = 3.0
 """Candidates that the roofline puts above this many times the best are not timed."""
-ALL = 64
-"""More candidates than there are."""
 TIMED = 8
 """Candidates that are timed at most."""
 SECONDS = 0.5
@@ -42,6 +40,7 @@ def plan(
     memory_limit: int | None = None,
     cost: str = "roofline",
     device: str | Device = "cpu",
+    dtype: str | torch.dtype = "float32",
     kernels: str | Sequence[str] = "auto",
 ) -> Plan:
     """The cheapest known way to compute a specification at given sizes.
@@ -62,8 +61,10 @@ def plan(
         cost: "roofline" (seconds on the device, by its calibration), "macs", or "measured": the candidates that the
             roofline finds good are timed here, on tensors of the sizes given, and the fastest is chosen.
         device: "cpu", "cuda", or a `Device`; see `polyattn.calibrate`.
+        dtype: in which products are computed, such as "bfloat16" for layers under autocast on a GPU: arithmetic and
+            traffic weigh otherwise there. A `Device` has its own.
         kernels: the fused kernels that the plan will be lowered with, as in `lower`: "auto" counts them where they pay
-            on "cuda" with Triton, and never on a `Device`; "off"; or names. An order of contraction in which they pay
+            on "cuda" with Triton; "off"; or names. An order of contraction in which they pay
             may then be the cheapest; the table shows them. Multiply-accumulates (`cost="macs"`) leave them aside.
 
     Raises:
@@ -75,10 +76,10 @@ def plan(
     """
     if cost not in COSTS:
         raise SizeError(f"unknown cost {cost!r}; there are {', '.join(COSTS)}")
-    chosen = as_choice(kernels, device if isinstance(device, str) else "cpu")
+    model = calibrated(device, dtype) if isinstance(device, str) else device
+    chosen = as_choice(kernels, model)
     chosen = () if cost == "macs" else chosen
     if cost != "measured":
-        model = calibrated(device) if isinstance(device, str) else device
         try:
             numbers = chain.from_iterable(sorted(dict(sizes).items()))
             return _plan(spec, objective, batch, memory_limit, cost, model, chosen, *numbers)
@@ -89,9 +90,8 @@ def plan(
         raise SizeError('cost="measured" times candidates on a device that is here: give "cpu" or "cuda"')
     if device == "cuda" and not torch.cuda.is_available():
         raise SizeError('cost="measured" on "cuda" needs a CUDA device, and there is none')
-    model = calibrated(device)
     asked = question(spec, sizes, objective, batch=batch, memory_limit=memory_limit, device=model)
-    return _fastest(asked, device, chosen)
+    return _fastest(asked, device, str(dtype).removeprefix("torch."), chosen)
 
 
 @lru_cache(maxsize=4096, typed=True)  # typed: True is no size
@@ -112,27 +112,26 @@ def _plan(
 
 
 def _ranked(asked: Question, kernels: Kernels, most: int) -> list[tuple[Plan, float]]:
-    """The cheapest plans with their prices, cheapest first; with kernels, of all that there are."""
+    """The cheapest plans with their prices, cheapest first."""
     if kernels == ():
         return [(p, asked.price(p)) for p in ranked_plans(asked, most)]
-    found = [with_kernels(p, kernels, asked.device) for p in ranked_plans(asked, ALL)]
-    return sorted(found, key=lambda pair: pair[1])[:most]
+    return [with_kernels(p, kernels, asked.device) for p in ranked_plans(asked, most, Price(kernels, asked.device))]
 
 
 @lru_cache(maxsize=1024)
-def _fastest(asked: Question, device: str, kernels: Kernels) -> Plan:
+def _fastest(asked: Question, device: str, dtype: str, kernels: Kernels) -> Plan:
     ranked = _ranked(asked, kernels, TIMED)
     best = min(price for _, price in ranked)
     plans = [p for p, price in ranked if price <= WITHIN * best]
     if len(plans) == 1:
         return plans[0]
-    medians = _medians([_call(p, device, kernels) for p in plans], device)
+    medians = _medians([_call(p, device, getattr(torch, dtype), kernels) for p in plans], device)
     return plans[medians.index(min(medians))]
 
 
-def _call(plan: Plan, device: str, kernels: Kernels) -> Callable[[], object]:
+def _call(plan: Plan, device: str, dtype: torch.dtype, kernels: Kernels) -> Callable[[], object]:
     """One evaluation, and for the objective "training" its backward pass, as layers run them, on random tensors."""
-    tensors = _tensors(plan, device)
+    tensors = [t.to(device, dtype) for t in _tensors(plan)]
     taken = "auto" if isinstance(kernels, Device) else kernels
     if plan.objective != "training":
         forward = lower(plan, kernels=taken, device=device)
@@ -148,13 +147,13 @@ def _call(plan: Plan, device: str, kernels: Kernels) -> Callable[[], object]:
     return both
 
 
-def _tensors(plan: Plan, device: str) -> list[Tensor]:
+def _tensors(plan: Plan) -> list[Tensor]:
     spec, generator = plan.spec, torch.Generator().manual_seed(0)
     found = []
     for tensor in (*spec.inputs, *spec.parameters):
         shape = [value_of(atoms, plan.sizes) for atoms in spec.shape(tensor)]
         shape = [plan.batch, *shape] if tensor in spec.inputs else shape
-        found.append(torch.randn(shape, generator=generator).to(device))
+        found.append(torch.randn(shape, generator=generator))
     return found
 
 

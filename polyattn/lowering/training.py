@@ -34,7 +34,7 @@ NEGLIGIBLE = 0.05
 
 
 def differentiable(
-    plan: Plan, *, channels_first: bool = False, kernels: str | Sequence[str] = "auto", device: str = "cpu"
+    plan: Plan, *, channels_first: bool = False, kernels: str | Sequence[str] = "auto", device: str | Device = "cpu"
 ) -> Callable[..., Tensor]:
     """`f(*inputs, *parameters)` as layers run it: with the planned backward pass where it pays, else with autograd's.
 
@@ -42,8 +42,8 @@ def differentiable(
         plan: for any objective.
         channels_first, kernels, device: see `lower`.
     """
-    planned = backward_pays(plan, calibrated(kind(device)))
-    if planned and not kernels_differentiate(plan, as_choice(kernels, device)):
+    model = device if isinstance(device, Device) else calibrated(kind(device))
+    if backward_pays(plan, model) and not kernels_differentiate(plan, as_choice(kernels, device)):
         return training_function(plan, channels_first=channels_first, kernels=kernels, device=device)
     return as_function(lower(plan, channels_first=channels_first, kernels=kernels, device=device))
 
@@ -84,7 +84,7 @@ def kernels_differentiate(plan: Plan, chosen: Kernels) -> bool:
 
 
 def training_function(
-    plan: Plan, *, channels_first: bool = False, kernels: str | Sequence[str] = "auto", device: str = "cpu"
+    plan: Plan, *, channels_first: bool = False, kernels: str | Sequence[str] = "auto", device: str | Device = "cpu"
 ) -> Callable[..., Tensor]:
     """`f(*inputs, *parameters)` that computes a training plan's output and whose gradients its backward pass makes."""
     forward_graph, backward_graph = (

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from polyattn.algebra import Spec
-from polyattn.lowering import FUNCTIONS, version
+from polyattn.lowering import FUNCTIONS, products_dtype, version
 from polyattn.nn.planned import NOMINAL_BATCH, is_static, planned
 
 
@@ -54,7 +54,7 @@ class SpecFunction:
             return self._planned(tensors)(*tensors)
         first = tensors[0]
         try:
-            key = (first.shape, first.stride(), first.device, needs_gradient(tensors), version())
+            key = (first.shape, first.stride(), first.device, needs_gradient(tensors), version(), products_dtype(first))
             if len(self.inputs) > 1:
                 key += tuple([x.shape for x in tensors[1 : len(self.inputs)]])
             function = self._made.get(key)
@@ -78,6 +78,7 @@ class SpecFunction:
             "forward" if self.objective == "training" and not needs_gradient(tensors) else self.objective,
             inputs[0].device.type,
             _lies_channels_first(inputs[0]),
+            products_dtype(inputs[0]),
         )
         return getattr(FUNCTIONS, name)
 

@@ -37,6 +37,7 @@ def planned(
     objective: str,
     device: str,
     channels_first: bool = False,
+    dtype: str = "float32",
 ) -> str:
     """The name in `polyattn.lowering.FUNCTIONS` of the lowered plan for an input shape.
 
@@ -48,14 +49,15 @@ def planned(
         objective: "training" gives a function whose gradients the planned backward pass makes.
         device: the type of the device, for the cost model and its kernels.
         channels_first: whether the inputs are (B, ..., C) views of tensors that lie in memory as (B, C, ...).
+        dtype: in which products are computed.
 
     Raises:
         SizeError: the lengths contradict the given sizes.
     """
-    model = calibrated(kind(device))
+    model = calibrated(kind(device), dtype)
     numbers = tuple(map(int, lengths))
     spec, batch = _spec(text), max(1, int(batch))
-    return _planned(spec, sizes, position_sizes, numbers, batch, objective, model, device, channels_first)
+    return _planned(spec, sizes, position_sizes, numbers, batch, objective, model, channels_first)
 
 
 @cache
@@ -72,7 +74,6 @@ def _planned(
     batch: int,
     objective: str,
     model: Device,
-    device: str,
     channels_first: bool,
 ) -> str:
     known = dict(sizes)
@@ -80,5 +81,5 @@ def _planned(
         number = int(name) if name.isdigit() else known.setdefault(name, length)
         if number != length:
             raise SizeError(f"size {name} is {number} for this layer, but {length} in the input")
-    made = plan(spec, known, objective, batch=batch, device=kind(device))
-    return keep(differentiable(made, channels_first=channels_first, device=device))
+    made = plan(spec, known, objective, batch=batch, device=model)
+    return keep(differentiable(made, channels_first=channels_first, device=model))

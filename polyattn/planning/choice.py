@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -88,8 +88,13 @@ def question(
 
 
 @lru_cache(maxsize=4096)
-def ranked_plans(asked: Question, most: int) -> tuple[Plan, ...]:
+def ranked_plans(asked: Question, most: int, price: Callable[[Plan], float] | None = None) -> tuple[Plan, ...]:
     """The cheapest plans that keep to the memory limit, cheapest first; one at least, `most` at most.
+
+    Args:
+        asked: the question.
+        most: how many plans at most.
+        price: of a plan, also of one whose backward pass is not planned yet; by default the cost model's.
 
     Raises:
         BudgetError: the expansion is too large, or no candidate keeps to the memory limit.
@@ -101,11 +106,11 @@ def ranked_plans(asked: Question, most: int) -> tuple[Plan, ...]:
         return (written,)
     plans = [Plan(spec, asked.objective, strategy, graph) for strategy, graph in _candidates(spec, sizes)]
     plans = [p for p in plans if p.macs <= written.macs]
-    forward = replace(asked, objective="forward")
-    plans.sort(key=lambda p: (forward.price(p), p.peak_bytes))
+    early = price or replace(asked, objective="forward").price
+    plans.sort(key=lambda p: (early(p), p.peak_bytes))
     allowed = 3 * written.macs  # what autograd takes for the author's order
     if asked.objective == "training":
-        plans = _for_training(plans, written, asked, max(most, TRAINED_CANDIDATES))
+        plans = _for_training(plans, written, price or asked.price, max(most, TRAINED_CANDIDATES))
     found: list[Plan] = []
     for candidate in plans:
         chosen = keeping_little(candidate, allowed, asked)
@@ -118,14 +123,14 @@ def ranked_plans(asked: Question, most: int) -> tuple[Plan, ...]:
     return tuple(found)
 
 
-def _for_training(plans: list[Plan], written: Plan, asked: Question, most: int) -> list[Plan]:
+def _for_training(plans: list[Plan], written: Plan, price: Callable[[Plan], float], most: int) -> list[Plan]:
     """The cheapest few plans and the author's with their backward passes, cheapest in both together first."""
     chosen = {p.graph: p for p in (*plans[:most], written)}
     trained = [with_backward(p) for p in chosen.values()]
     allowed = min(p.training_macs for p in trained if p.graph == written.graph)
     return sorted(
         (p for p in trained if p.training_macs <= allowed),
-        key=lambda p: (asked.price(p), p.peak_bytes + p.kept_bytes),
+        key=lambda p: (price(p), p.peak_bytes + p.kept_bytes),
     )
 
 

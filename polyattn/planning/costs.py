@@ -29,10 +29,12 @@ class Device:
 
     Attributes:
         name: how it is called in tables.
-        macs_per_second: of a large float32 matrix product.
+        macs_per_second: of a large matrix product.
         bytes_per_second: to and from memory.
         step_seconds: what one more operation costs before it does anything.
         tile: the side at which a matrix product reaches half of its rate.
+        itemsize: bytes of an entry, in the dtype that these figures are of.
+        kind: "cpu" or "cuda", on which fused kernels run.
     """
 
     name: str
@@ -40,6 +42,8 @@ class Device:
     bytes_per_second: float
     step_seconds: float
     tile: int = 8
+    itemsize: int = ITEMSIZE
+    kind: str = "cpu"
 
     def seconds(self, graph: Graph) -> float:
         """The roofline's time of a graph: each step the larger of its arithmetic and its traffic."""
@@ -50,11 +54,11 @@ class Device:
         if isinstance(node, Leaf | Constant | Identity):
             return 0.0
         sizes = graph.known
-        traffic = ITEMSIZE * (numel(node.output, sizes) + sum(numel(o.indices, sizes) for o in node.operands))
+        traffic = self.itemsize * (numel(node.output, sizes) + sum(numel(o.indices, sizes) for o in node.operands))
         if isinstance(node, Add) and len(node.operands) == 1:
             return traffic / self.bytes_per_second + self.step_seconds
         if materialises_product(node):
-            traffic += 2 * ITEMSIZE * numel(loop_indices(node), sizes)
+            traffic += 2 * self.itemsize * numel(loop_indices(node), sizes)
         arithmetic = 0.0
         if is_matrix_product(node) and isinstance(node, Contract):
             left, right = (set(o.indices) for o in node.operands)
@@ -70,9 +74,10 @@ class Device:
 
 
 CPU = Device("two CPU cores", 100e9, 18e9, 6e-6, 16)
-CUDA = Device("one data-centre GPU", 25e12, 3.5e12, 6e-6, 64)
+CUDA = Device("one data-centre GPU", 25e12, 3.5e12, 6e-6, 64, kind="cuda")
+CUDA_NARROW = Device("one data-centre GPU, 16 bits", 350e12, 3.5e12, 6e-6, 128, itemsize=2, kind="cuda")
 """For choosing between plans where nothing was measured: `polyattn.calibrate` on two cores of a server's processor,
-rounded, and orders of magnitude for the GPU."""
+rounded, and orders of magnitude for the GPU, whose matrix units multiply 16-bit numbers many times faster."""
 
 DEVICES = {"cpu": CPU, "cuda": CUDA}
 

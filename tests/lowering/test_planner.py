@@ -34,6 +34,20 @@ def test_a_calibration_is_kept_and_used(file):
     assert chosen == ranked_plans(question(catalog.nl(), SIZES, device=found), 1)[0]
 
 
+def test_a_calibration_of_sixteen_bits_is_kept_beside_the_other(file):
+    assert calibrated("cpu", "bfloat16") == calibrated("cpu") == DEVICES["cpu"]
+    found = calibrate("cpu", dtype="bfloat16", seconds=0.05)
+    assert (found.itemsize, found.kind) == (2, "cpu")
+    assert calibrated("cpu", torch.bfloat16) == found != calibrated("cpu") == DEVICES["cpu"]
+    assert calibrated("cpu", "float16") == DEVICES["cpu"]
+    wide = calibrate("cpu", seconds=0.05)
+    assert wide.itemsize == 4
+    assert calibrated("cpu", "float64") == calibrated("cpu") == wide
+    assert calibrated("cpu", "bfloat16") == found
+    with pytest.raises(SizeError, match="unknown dtype 'int8'"):
+        calibrate("cpu", dtype="int8")
+
+
 def test_a_calibration_holds_for_its_processor_and_number_of_threads(file, monkeypatch):
     calibrate("cpu", seconds=0.05)
     monkeypatch.setattr(devices.torch, "get_num_threads", lambda: 77)

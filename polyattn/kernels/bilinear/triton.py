@@ -32,8 +32,6 @@ CROSS_TILES = (
     Tile(128, 128, 32, 8, 3),
 )
 
-WIDEST = 8
-"""The most places that a unit has: 16 bytes of 16-bit numbers."""
 NARROW = 2**30
 """Offsets below this are computed in 32 bits, which leaves room for places beyond the last block."""
 
@@ -203,7 +201,7 @@ class Blocks(NamedTuple):
         axis = 3 if last else 2
         others = [n for x in maps for k, n in enumerate(x.stride()) if k != axis]
         contiguous = all(x.stride(axis) == 1 for x in maps)
-        unit = gcd(WIDEST, m if last else v, *others) if contiguous else 1
+        unit = gcd(runtime.WIDEST, m if last else v, *others) if contiguous else 1
         farthest = max(sum((n - 1) * k for n, k in zip(x.shape[1:], x.stride()[1:], strict=True)) for x in maps)
         whole = height == s * u and width == t * v
         return cls(height, width, s, t, u, v, m, last, unit, farthest >= NARROW, whole)

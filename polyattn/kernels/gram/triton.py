@@ -63,10 +63,14 @@ def store(
 @triton.jit
 def partial_products(
     x, y, part, N, C, D, x_batch, x_row, x_column, y_batch, y_row, y_column, across, tiles, splits, share, scale,
-    UPPER: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, DIRECT: tl.constexpr,
-    PRECISION: tl.constexpr,
+    UNIT: tl.constexpr, UPPER: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr,
+    DIRECT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Σ over one part of the positions of one tile of XᵀY; with one part, the result itself."""
+    """Σ over one part of the positions of one tile of XᵀY; with one part, the result itself.
+
+    The positions and the steps from channel to channel are counted in UNITs.
+    """
+    N, x_column, y_column = N * UNIT, x_column * UNIT, y_column * UNIT
     program = tl.program_id(0)
     row, column = place(program % tiles, across, UPPER)
     split = (program // tiles) % splits
@@ -117,7 +121,7 @@ def add_parts(
 def products(x: Tensor, y: Tensor, scale: float, precision: str, tile: Tile | None, splits: int | None) -> Tensor:
     """XᵀY of x (B, N, C) and y (B, N, D), any strides, times a scale: (B, C, D). Of one tensor, the Gram matrix."""
     batch, positions, rows = x.shape
-    columns, upper = y.shape[2], x is y
+    columns, upper, unit = y.shape[2], x is y, runtime.unit(x, y)
     how = runtime.input_precision(x.dtype, precision)
     out = runtime.allocate((batch, rows, columns), x.dtype, x.device)
 
@@ -135,7 +139,8 @@ def products(x: Tensor, y: Tensor, scale: float, precision: str, tile: Tile | No
         direct = parts == 1
         part = out if direct else runtime.allocate((batch, parts, tiles, tile.rows, width), runtime.FLOAT32, x.device)
         partial_products[(batch * parts * tiles,)](
-            x, y, part, positions, rows, columns, *x.stride(), *y.stride(), across, tiles, parts, share, scale,
+            x, y, part, positions // unit, rows, columns, *runtime.in_units(x, unit), *runtime.in_units(y, unit),
+            across, tiles, parts, share, scale, UNIT=unit,
             UPPER=upper, ROWS=tile.rows, COLUMNS=width, INNER=tile.inner, DIRECT=direct, PRECISION=how, **tile.launch,
         )  # fmt: skip
         if not direct:
@@ -146,7 +151,7 @@ def products(x: Tensor, y: Tensor, scale: float, precision: str, tile: Tile | No
     if tile is None:
         free = runtime.as_torch(x.dtype, precision)
         layouts = (x.stride(2) == 1, y.stride(2) == 1)
-        problem = (batch, positions, rows, *(() if upper else (columns,)), how, *layouts, free)
+        problem = (batch, positions, rows, *(() if upper else (columns,)), how, *layouts, unit, free)
         candidates = (*TILES, TORCH) if free else TILES
         tile = best("gram" if upper else "cross_gram", problem, x, candidates, launch)
     launch(tile)

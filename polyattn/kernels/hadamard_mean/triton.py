@@ -21,11 +21,15 @@ TILES = (
 
 @triton.jit
 def products_of_projections(
-    x, w1, w2, part, N, C, D, across, splits, share,
+    x, w1, w2, part, N, C, D, across, splits, share, scale,
     x_batch, x_row, x_column, w1_row, w1_column, w2_row, w2_column,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, PRECISION: tl.constexpr,
+    UNIT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Σ over one part of the positions of (x w1)[n,d] (x w2)[n,d], for one tile of columns d."""
+    """Σ over one part of the positions of (x w1)[n,d] (x w2)[n,d], for one tile of columns d.
+
+    The positions and the steps of x from channel to channel are counted in UNITs.
+    """
+    N, x_column = N * UNIT, x_column * UNIT
     program = tl.program_id(0)
     d = program % across * COLUMNS + tl.arange(0, COLUMNS)
     split = (program // across) % splits
@@ -54,7 +58,7 @@ def products_of_projections(
             right += w2_step
             k += INNER
         sums += tl.sum(one * two, axis=0)
-    tl.store(part + (batch * splits + split) * D + d, sums, mask=d < D)
+    tl.store(part + (batch * splits + split) * D + d, sums * scale, mask=d < D)
 
 
 def hadamard_mean(
@@ -63,7 +67,7 @@ def hadamard_mean(
     """scale * Σ_n (x w1) ⊙ (x w2) of x (B, N, C), any strides, and w1, w2 (C, D): (B, D)."""
     batch, positions, channels = x.shape
     columns = w1.shape[1]
-    how = runtime.input_precision(x.dtype, precision)
+    how, unit = runtime.input_precision(x.dtype, precision), runtime.unit(x)
 
     def launch(tile: Tile) -> Tensor:
         across = triton.cdiv(columns, tile.columns)
@@ -72,12 +76,12 @@ def hadamard_mean(
         parts = triton.cdiv(positions, share)
         part = runtime.allocate((batch, parts, columns), runtime.FLOAT32, x.device)
         products_of_projections[(across * parts * batch,)](
-            x, w1, w2, part, positions, channels, columns, across, parts, share,
-            *x.stride(), *w1.stride(), *w2.stride(),
+            x, w1, w2, part, positions // unit, channels, columns, across, parts, share, scale,
+            *runtime.in_units(x, unit), *w1.stride(), *w2.stride(), UNIT=unit,
             ROWS=tile.rows, COLUMNS=tile.columns, INNER=tile.inner, PRECISION=how, **tile.launch,
         )  # fmt: skip
         return part
 
-    problem = (batch, positions, channels, columns, how, x.stride(2) == 1)
+    problem = (batch, positions, channels, columns, how, x.stride(2) == 1, unit)
     part = launch(tile or best("hadamard_mean", problem, x, TILES, launch))
-    return part.sum(1).mul_(scale).to(x.dtype)
+    return part.sum(1).to(x.dtype)

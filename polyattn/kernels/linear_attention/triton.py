@@ -6,7 +6,6 @@ A batch index counts batch elements and heads together.
 # pyright: reportGeneralTypeIssues=false, reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -24,6 +23,8 @@ TILES = (
 """Of `sums_over_positions` and `sums_over_rows`: rows are keys, columns values, inner positions."""
 ROW_TILES = (Tile(64, 64, 64, 4, 2), Tile(128, 64, 64, 8, 2), Tile(64, 32, 64, 4, 2), Tile(32, 64, 64, 4, 2))
 """Of what makes rows of results: rows are positions, columns values at a time."""
+ADDED = 32
+"""Keys and values whose parts one program adds."""
 
 
 @triton.jit
@@ -67,6 +68,33 @@ def sums_over_positions(
     if program % across == 0:
         tl.store(top + part * R + r, largest, mask=r < R)
         tl.store(weight + part * R + r, divisor, mask=r < R)
+
+
+@triton.jit
+def add_parts(
+    sums, top, weight, c, divisor, R, S, across, down, splits, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+):  # fmt: skip
+    """The parts of one tile of the context brought to their largest key, added and divided; the divisor's logarithm."""
+    program = tl.program_id(0)
+    s = program % across * COLUMNS + tl.arange(0, COLUMNS)
+    r = (program // across) % down * ROWS + tl.arange(0, ROWS)
+    both = (program // across // down).to(tl.int64)
+    first = both * splits
+    largest = tl.full((ROWS,), float("-inf"), tl.float32)
+    for part in range(splits):
+        largest = tl.maximum(largest, tl.load(top + (first + part) * R + r, mask=r < R, other=0.0))
+    inside = (r < R)[:, None] & (s < S)[None, :]
+    below = tl.zeros((ROWS,), tl.float32)
+    total = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for part in range(splits):
+        place = (first + part) * R + r
+        factor = tl.exp(tl.load(top + place, mask=r < R, other=0.0) - largest)
+        below += factor * tl.load(weight + place, mask=r < R, other=1.0)
+        total += factor[:, None] * tl.load(sums + place[:, None] * S + s[None, :], mask=inside, other=0.0)
+    there = c + both * R * S + r[:, None] * S + s[None, :]
+    tl.store(there, (total / below[:, None]).to(c.dtype.element_ty), mask=inside)
+    if program % across == 0:
+        tl.store(divisor + both * R + r, tl.log(below) + largest, mask=r < R)
 
 
 @triton.jit
@@ -207,11 +235,13 @@ def context(
 
     problem = (batch * heads, positions, keys, values, how, k.stride(3) == 1)
     sums, top, weight = launch(tile or best("linear_context", problem, k, TILES, launch))
-    largest = top.amax(2, keepdim=True)
-    factor = torch.exp(top - largest)
-    total = (weight * factor).sum(2)
-    c = torch.einsum("bhprs,bhpr->bhrs", sums, factor) / total[..., None]
-    return c.to(v.dtype).contiguous(), total.log() + largest.squeeze(2)
+    c = runtime.allocate((batch, heads, keys, values), v.dtype, v.device)
+    divisor = runtime.allocate((batch, heads, keys), runtime.FLOAT32, v.device)
+    across, down = triton.cdiv(values, ADDED), triton.cdiv(keys, ADDED)
+    add_parts[(across * down * batch * heads,)](
+        sums, top, weight, c, divisor, keys, values, across, down, sums.shape[2], ROWS=ADDED, COLUMNS=ADDED
+    )
+    return c, divisor
 
 
 def context_backward(

@@ -51,10 +51,14 @@ def rows_times_columns(
     a, m, scale, x, s, y, N, K, L, O, across, down,
     a_batch, a_row, a_column, m_batch, m_row, m_column,
     x_batch, x_row, x_column, s_batch, s_row, s_column, y_batch, y_row, y_column,
-    SCALED: tl.constexpr, PAIR: tl.constexpr,
+    SCALED: tl.constexpr, PAIR: tl.constexpr, UNIT: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """One tile of y; tiles beside each other run next to each other, so that their rows come from the cache."""
+    """One tile of y; tiles beside each other run next to each other, so that their rows come from the cache.
+
+    The positions and the steps of maps from channel to channel are counted in UNITs.
+    """
+    N, a_column, x_column, y_column = N * UNIT, a_column * UNIT, x_column * UNIT, y_column * UNIT
     program = tl.program_id(0)
     batch = (program // across // down).to(tl.int64)
     n = (program // across) % down * ROWS + tl.arange(0, ROWS)
@@ -83,6 +87,7 @@ def _run(
     how = runtime.input_precision(a.dtype, precision)
     other, matrix = (a, m) if x is None or s is None else (x, s)
     factor = a if scale is None else scale.contiguous()
+    unit = runtime.unit(a, other, y)
 
     def launch(tile: Tile) -> None:
         if tile == TORCH:
@@ -92,15 +97,16 @@ def _run(
             return
         across, down = triton.cdiv(columns, tile.columns), triton.cdiv(rows, tile.rows)
         rows_times_columns[(across * down * batch,)](
-            a, m, factor, other, matrix, y, rows, inner, other.shape[2], columns, across, down,
-            *a.stride(), *runtime.row_strides(m), *other.stride(), *runtime.row_strides(matrix), *y.stride(),
-            SCALED=scale is not None, PAIR=x is not None,
+            a, m, factor, other, matrix, y, rows // unit, inner, other.shape[2], columns, across, down,
+            *runtime.in_units(a, unit), *runtime.row_strides(m), *runtime.in_units(other, unit),
+            *runtime.row_strides(matrix), *runtime.in_units(y, unit),
+            SCALED=scale is not None, PAIR=x is not None, UNIT=unit,
             ROWS=tile.rows, COLUMNS=tile.columns, INNER=tile.inner, PRECISION=how, **tile.launch,
         )  # fmt: skip
 
     # Of a pair torch would round one product before the other is added.
     free = x is None and runtime.as_torch(a.dtype, precision)
-    problem = (batch, rows, inner, other.shape[2], columns, how, a.stride(2) == 1, scale is None, free)
+    problem = (batch, rows, inner, other.shape[2], columns, how, a.stride(2) == 1, unit, scale is None, free)
     candidates = (*TILES, TORCH) if free else TILES
     launch(tile or best(name, problem, a, candidates, launch))
     return y
