@@ -21,6 +21,6 @@ def product(a, b, total, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def tile_of(base, rows, columns, row_stride, column_stride):
-    """Pointers to a tile, with 64-bit offsets."""
-    return base + rows.to(tl.int64)[:, None] * row_stride + columns.to(tl.int64)[None, :] * column_stride
+def tile_of(base, rows, columns, row_stride, column_stride, UNIT: tl.constexpr = 1):
+    """Pointers to a tile, with 64-bit offsets; steps from column to column are counted in UNITs."""
+    return base + rows.to(tl.int64)[:, None] * row_stride + columns.to(tl.int64)[None, :] * column_stride * UNIT

