@@ -37,7 +37,7 @@ SPILLS = re.compile(r"(\d+) bytes spill stores, (\d+) bytes spill loads")
 AHEAD = re.compile(r"cp\.async\.c[ag]\.shared\.global[^;]*?\], *\[[^\]]*\], *(0x[0-9a-f]+|\d+)")
 AT_ONCE = re.compile(r"\bld\.global(?:\.[a-z_]\w*|::\w+)*?(?:\.v(\d))?\.[bfus](\d+)")
 MOST_SPILLED, MOST_SHARED = 1024, 232448
-HEAD = ["kernel", "memory", "tile", "function", "product", "registers", "spilled", "shared", "loads of bytes"]
+HEAD = ["kernel", "channels", "tile, warps, stages", "function", "by", "regs", "spill", "shared", "loads of bytes"]
 
 
 class NoDevice:
@@ -76,37 +76,37 @@ def launches(dtype: torch.dtype) -> list[tuple[str, str, Any, Any]]:
     mixed, ctx, divisor = empty(b, 4, 49, 49), empty(b, 1, 64, 64), torch.empty(b, 1, 64)
     found: list[tuple[str, str, Any, Any]] = []
     for memory, n, x in (
-        ("channels last", 3136, empty(b, 3136, c)),
-        ("channels first", 3136, empty(b, c, 3136).mT),
-        ("channels first", 196, empty(b, c, 196).mT),
+        ("last", 3136, empty(b, 3136, c)),
+        ("first", 3136, empty(b, c, 3136).mT),
+        ("first", 196, empty(b, c, 196).mT),
     ):
         found += [
-            ("gram", f"{memory}, N = {n}", gram.TILES, lambda t, x=x: gram.gram(x, 1.0, "", t, 4)),
+            ("gram", f"{memory}, {n}", gram.TILES, lambda t, x=x: gram.gram(x, 1.0, "", t, 4)),
             (
-                "cross_gram", f"{memory}, N = {n}", gram.TILES,
+                "cross_gram", f"{memory}, {n}", gram.TILES,
                 lambda t, x=x: cross_gram.cross_gram(x, x[:, :, :64], 1.0, "", t, 4),
             ),
-            ("project", f"{memory}, N = {n}", project.TILES, lambda t, x=x: project.project(x, w, scale, "", t)),
+            ("project", f"{memory}, {n}", project.TILES, lambda t, x=x: project.project(x, w, scale, "", t)),
             (
-                "project_pair", f"{memory}, N = {n}", project.TILES,
+                "project_pair", f"{memory}, {n}", project.TILES,
                 lambda t, x=x: project.project_pair(x, pair[0], x, pair[1], "", t),
             ),
             (
-                "hadamard_mean", f"{memory}, N = {n}", hadamard_mean.TILES,
+                "hadamard_mean", f"{memory}, {n}", hadamard_mean.TILES,
                 lambda t, x=x: hadamard_mean.hadamard_mean(x, w, w, 1.0, "", t, 4),
             ),
         ]  # fmt: skip
     for memory, side, x in (
-        ("channels last", 56, empty(b, 56, 56, c)),
-        ("channels first", 56, empty(b, c, 56, 56).movedim(1, -1)),
-        ("channels first", 28, empty(b, c, 28, 28).movedim(1, -1)),
+        ("last", 56, empty(b, 56, 56, c)),
+        ("first", 56, empty(b, c, 56, 56).movedim(1, -1)),
+        ("first", 28, empty(b, c, 28, 28).movedim(1, -1)),
     ):
         where = f"{memory}, {side} x {side}"
         found += [
             ("block_mix", where, bilinear.MIX_TILES, lambda t, x=x: bilinear.block_mix(x, mixed, 7, 7, "", t, 9)),
             ("block_cross", where, bilinear.CROSS_TILES, lambda t, x=x: bilinear.block_cross(x, x, 4, 7, 7, "", t, 4)),
         ]
-    for memory, k in (("channels last", empty(b, 1, 3136, 64)), ("channels first", empty(b, 1, 64, 3136).mT)):
+    for memory, k in (("last", empty(b, 1, 3136, 64)), ("first", empty(b, 1, 64, 3136).mT)):
         found += [
             (f"linear_{name}", memory, tiles, call)
             for name, tiles, call in (
@@ -180,7 +180,7 @@ def main() -> int:
                     | {"loads by bytes": loads(ptx)}
                 )
     shown = [
-        [r["kernel"], r["memory"], "{}x{}x{}, {} warps, {} stages".format(*r["tile"]), r["function"], r["product"]]
+        [r["kernel"], r["memory"], "{}x{}x{} {} {}".format(*r["tile"]), r["function"], r["product"]]
         + [str(r[k]) for k in ("registers", "bytes spilled", "shared bytes")]
         + [", ".join(f"{count} of {width}" for width, count in r["loads by bytes"].items())]
         for r in rows
