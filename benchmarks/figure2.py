@@ -7,9 +7,9 @@ form for the others. Forward, and forward with backward; float32 on the CPU and 
 another. A cell that does not fit in memory says so: on a GPU the allocator's word counts, on the CPU `--memory` (GiB),
 against the order of contraction that the author wrote.
 
-Every cell has the seconds of all its runs, 20 at least, and their median. Results are appended to `--out` point by
-point; what is there already is not measured again, so a run can be stopped and continued. Then the tables, and the
-plots beside it.
+Every cell has the seconds of all its runs, 20 at least (5 with `--quick`), and their median. Results are appended to
+`--out` point by point; what is there already is not measured again, so a run can be stopped and continued. Then the
+tables, and the plots beside it.
 """
 
 from __future__ import annotations
@@ -256,14 +256,15 @@ def main() -> int:
     warnings.filterwarnings("ignore")
     # A saturated softmax has denormal gradients, which slow a processor down and say nothing of the layers.
     torch.set_flush_denormal(True)
-    asked = {"device": args.device, "dtype": args.dtype, "batch": args.batch}
+    asked = {"device": args.device, "dtype": args.dtype, "batch": args.batch, "quick": args.quick}
     record: dict[str, Any] = {"benchmark": "figure2", "machine": machine(), "options": asked, "cells": []}
     if args.device == "cuda":
         record["machine"]["gpu"] = torch.cuda.get_device_name()
     if args.out.exists():
         record = json.loads(args.out.read_text())
-        if record["options"] != asked:
-            print(f"error: {args.out} was measured with {record['options']}, not {asked}; name another file")
+        if not args.plot and record.get("options") != asked:
+            measured = record.get("options", "options that it does not say")
+            print(f"error: {args.out} was measured with {measured}, not {asked}; name another file", file=sys.stderr)
             return 2
     started = time.perf_counter()
     for axis, n, c in [] if args.plot else points(args):

@@ -141,7 +141,7 @@ def plan(
     kernels: Annotated[str, typer.Option(help='"auto", "off", or names with commas, such as gram,project.')] = "auto",
 ) -> None:
     """Print the cheapest order of contraction at given sizes."""
-    from polyattn.lowering import calibrated, lower
+    from polyattn.lowering import lower
     from polyattn.lowering import plan as make
 
     taken = kernels if kernels in ("auto", "off") else kernels.split(",")
@@ -150,7 +150,7 @@ def plan(
     value = make(read_spec(spec), known, objective, **options)
     typer.echo(str(value))
     if code:
-        typer.echo(lower(value, kernels=taken, device=calibrated(device, dtype)).code)
+        typer.echo(lower(value, kernels=taken, device=device, dtype=dtype).code)
 
 
 @app.command()

@@ -14,7 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
@@ -32,6 +32,7 @@ SHORT = (8, 16, 32, 64)
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 WIDE = ("float32", "float64")
 """Dtypes that count as float32."""
+NARROW = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
 def kind(device: str) -> str:
@@ -84,16 +85,15 @@ def _calibrated(device: str, dtype: str, threads: int, file: str | None) -> Devi
     shipped = DEVICES[device] if device == "cpu" or dtype in WIDE else CUDA_NARROW
     if device == "cuda" and not torch.cuda.is_available():
         return shipped  # planned for another machine
-    return _stored(path()).get(_key(device, dtype), shipped)
+    return replace(_stored(path()).get(_key(device, dtype), shipped), kind=device)
 
 
 def products_dtype(x: Tensor) -> str:
-    """The dtype in which products of a tensor are computed, where plans depend on it: on processors they do not."""
+    """The dtype in which products of a tensor are computed, where plans depend on it: one of 16 bits on a GPU."""
     if x.device.type != "cuda":
         return "float32"
-    if torch.is_autocast_enabled("cuda"):
-        return dtype_name(torch.get_autocast_dtype("cuda"))
-    return dtype_name(x.dtype)
+    dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
+    return NARROW.get(dtype, "float32")
 
 
 def calibrate(device: str = "cpu", *, dtype: str | torch.dtype = "float32", seconds: float = 4.0) -> Device:
@@ -155,7 +155,7 @@ def _stored(where: Path) -> dict[str, Device]:
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise PolyattnError(f"{where} is no file of calibrations ({error}); calibrate again or remove it") from error
     for key, entry in found.items():
-        rates = (entry.macs_per_second, entry.bytes_per_second, entry.step_seconds, entry.tile)
+        rates = (entry.macs_per_second, entry.bytes_per_second, entry.step_seconds, entry.tile, entry.itemsize)
         if not all(isinstance(r, int | float) and 0 < r < float("inf") for r in rates):
             raise PolyattnError(f"{where} has a rate that is no positive number for {key!r}; calibrate again")
     return found

@@ -8,11 +8,13 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
+import torch
 from torch import fx, nn
 
 from polyattn.algebra import Index
 from polyattn.errors import SizeError
 from polyattn.language import value_of
+from polyattn.lowering.devices import calibrated, kind
 from polyattn.lowering.emit import Emitter
 from polyattn.lowering.matching import Kernels, as_choice, by_step, fusions
 from polyattn.lowering.module import LoweredGraph
@@ -27,7 +29,12 @@ Orders = dict[str, tuple[int, ...]]
 
 
 def lower(
-    plan: Plan, *, channels_first: bool = False, kernels: str | Sequence[str] = "auto", device: str | Device = "cpu"
+    plan: Plan,
+    *,
+    channels_first: bool = False,
+    kernels: str | Sequence[str] = "auto",
+    device: str | Device = "cpu",
+    dtype: str | torch.dtype = "float32",
 ) -> fx.GraphModule:
     """The plan's forward pass as a graph of torch operations.
 
@@ -44,6 +51,7 @@ def lower(
             they are faster, on "cuda" with Triton only; "off"; or the names of kernels that are taken wherever they
             apply. `print(module.meta["plan"])` shows which.
         device: the type of the device that the graph will run on, or its figures.
+        dtype: in which products are computed, which decides where kernels pay: the one that the plan was made for.
 
     Returns:
         A module without parameters of its own, which can be copied and pickled. `print(module.code)` is readable
@@ -52,7 +60,8 @@ def lower(
     Raises:
         SizeError: the plan is none, or there is no kernel of such a name.
     """
-    return _lower(_checked(plan), channels_first, as_choice(kernels, device))[0]
+    model = device if isinstance(device, Device) else calibrated(kind(device), dtype)
+    return _lower(_checked(plan), channels_first, as_choice(kernels, model))[0]
 
 
 def lower_with_kept(

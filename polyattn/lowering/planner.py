@@ -125,13 +125,13 @@ def _fastest(asked: Question, device: str, dtype: str, kernels: Kernels) -> Plan
     plans = [p for p, price in ranked if price <= WITHIN * best]
     if len(plans) == 1:
         return plans[0]
-    medians = _medians([_call(p, device, getattr(torch, dtype), kernels) for p in plans], device)
+    medians = _medians([_call(p, asked.device, getattr(torch, dtype), kernels) for p in plans], device)
     return plans[medians.index(min(medians))]
 
 
-def _call(plan: Plan, device: str, dtype: torch.dtype, kernels: Kernels) -> Callable[[], object]:
+def _call(plan: Plan, device: Device, dtype: torch.dtype, kernels: Kernels) -> Callable[[], object]:
     """One evaluation, and for the objective "training" its backward pass, as layers run them, on random tensors."""
-    tensors = [t.to(device, dtype) for t in _tensors(plan)]
+    tensors = [t.to(device.kind, dtype) for t in _tensors(plan)]
     taken = "auto" if isinstance(kernels, Device) else kernels
     if plan.objective != "training":
         forward = lower(plan, kernels=taken, device=device)

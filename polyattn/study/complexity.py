@@ -12,6 +12,8 @@ from polyattn import catalog
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
 from polyattn.lowering import calibrated
+from polyattn.lowering.fused import with_kernels
+from polyattn.lowering.matching import as_choice
 from polyattn.planning import Device, Plan
 from polyattn.study.orders import ORDERS, ordered_plan
 from polyattn.study.sizes import points
@@ -131,7 +133,10 @@ def _case(
 
 
 def _predicted(plan: Plan, objective: str, device: Device) -> float:
-    """By the roofline; autograd's backward pass is two products for each one of the forward pass."""
+    """By the roofline, with kernels where they pay; autograd's backward pass is two products for each product."""
+    kernels = as_choice("auto", device)
+    if kernels:
+        return with_kernels(plan, kernels, device)[1]
     forward = device.seconds(plan.graph)
     if objective != "training":
         return forward

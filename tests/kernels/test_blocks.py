@@ -47,6 +47,27 @@ def test_a_sample_of_more_than_a_thousand_million_elements_has_offsets_of_64_bit
     assert blocks(1, 7, 7, torch.empty(9, 1024, 1025, 1024, device="meta")).wide
 
 
+@pytest.mark.parametrize("far", ["x", "y"])
+def test_places_beyond_two_to_the_31_elements_are_reached_in_a_map_of_either_memory(far):
+    """Virtual memory only: one map's channels lie far from each other, the other's beside each other."""
+    from polyattn.kernels.bilinear import naive
+    from polyattn.kernels.bilinear.triton import block_cross, block_mix
+
+    step, shape = 2**27, (1, 2, 4, 32)
+    storage = torch.empty(32 * step, dtype=torch.float16, device=DEVICE)
+    spread = storage.as_strided(shape, (32 * step, 4, 1, step))
+    spread.copy_(torch.randn(shape))
+    maps = {"x": torch.randn(shape, device=DEVICE).half(), "y": torch.randn(shape, device=DEVICE).half()} | {
+        far: spread
+    }
+    assert blocks(1, 2, 2, maps["x"], maps["y"]).wide
+    have = block_cross(maps["y"], maps["x"], 1, 2, 2, "ieee", Tile(16, 16, 16))
+    assert distance(have, naive.block_cross(maps["y"], maps["x"], 1, 2, 2)) < 3e-3
+    weights = torch.randn(1, 1, 4, 4, device=DEVICE).half()
+    mixed = block_mix(spread[..., :31], weights, 2, 2, "ieee", Tile(16, 16, 16))
+    assert distance(mixed, naive.block_mix(spread[..., :31], weights, 2, 2)) < 3e-3
+
+
 @pytest.mark.parametrize("name", ["block_mix", "block_cross"])
 @pytest.mark.parametrize("layout", ["rows", "columns"])
 def test_offsets_of_64_bits_reach_the_same_elements(monkeypatch, name, layout):

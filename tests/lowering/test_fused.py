@@ -17,6 +17,7 @@ from polyattn.lowering import lower, lower_backward, lower_with_kept
 from polyattn.lowering.fused import with_kernels
 from polyattn.planning import DEVICES, question, ranked_plans
 from polyattn.planning.choice import CHEAP_SHARE, with_backward
+from polyattn.planning.costs import CUDA_NARROW
 
 CUDA = DEVICES["cuda"]
 LATE = {"B": 1, "N": 196, "C": 128}
@@ -203,3 +204,25 @@ def test_what_a_layer_on_a_gpu_is_planned_for(monkeypatch, autocast):
     monkeypatch.setattr(torch, "get_autocast_dtype", lambda kind: torch.bfloat16)
     assert products_dtype(OnGpu()) == ("bfloat16" if autocast else "float16")
     assert products_dtype(torch.ones(1, dtype=torch.bfloat16)) == "float32"
+    OnGpu.dtype = torch.complex64
+    assert products_dtype(OnGpu()) == ("bfloat16" if autocast else "float32")
+
+
+@given(n=st.integers(1, 4000), c=st.integers(1, 600), batch=st.integers(1, 32))
+def test_lowering_in_a_dtype_runs_what_the_plan_for_it_shows(n, c, batch):
+    plan = pa.plan(pa.catalog.nl(), {"B": batch, "N": n, "C": c}, device="cuda", dtype="bfloat16")
+    assert lower(plan, device="cuda", dtype=torch.bfloat16).meta["plan"].kernels == plan.kernels
+
+
+def test_candidates_in_sixteen_bits_are_timed_with_the_kernels_of_sixteen_bits(monkeypatch):
+    from polyattn.lowering import planner
+
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(planner, "_tensors", lambda plan: [])
+    monkeypatch.setattr(planner, "calibrated", lambda device, dtype: CUDA_NARROW)
+    monkeypatch.setattr(planner, "lower", lambda plan, **options: asked.append(options["device"]))
+    monkeypatch.setattr(planner, "_medians", lambda calls, device: [float(k) for k in range(len(calls))])
+    pa.plan(pa.catalog.nl(), {"B": 8, "N": 197, "C": 32}, device="cuda", dtype="bfloat16", cost="measured")
+    assert len(asked) > 1
+    assert {*asked} == {CUDA_NARROW}

@@ -13,6 +13,7 @@ from polyattn.lowering.einsum import einsum_graph
 from polyattn.lowering.matching import as_choice
 from polyattn.nn import Attention, function, planned
 from polyattn.planning import DEVICES, Device, question, ranked_plans
+from polyattn.planning.costs import CUDA_NARROW
 
 SIZES = {"B": 2, "N": 60, "C": 8}
 
@@ -47,6 +48,16 @@ def test_a_calibration_of_sixteen_bits_is_kept_beside_the_other(file):
     assert calibrated("cpu", "bfloat16") == found
     with pytest.raises(SizeError, match="unknown dtype 'int8'"):
         calibrate("cpu", dtype="int8")
+
+
+def test_a_calibration_without_a_kind_is_of_the_device_that_is_asked_for(file, monkeypatch):
+    monkeypatch.setattr(devices.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(devices.torch.cuda, "get_device_name", lambda: "a GPU")
+    file.parent.mkdir()
+    rates = {"name": "a GPU", "macs_per_second": 1e12, "bytes_per_second": 1e12, "step_seconds": 1e-6, "tile": 8}
+    file.write_text(json.dumps({"a GPU": rates}))
+    assert calibrated("cuda") == Device(**rates, kind="cuda")
+    assert calibrated("cuda", "bfloat16") == CUDA_NARROW
 
 
 def test_a_calibration_holds_for_its_processor_and_number_of_threads(file, monkeypatch):
@@ -109,7 +120,7 @@ def test_candidates_are_timed_as_layers_run_them_on_their_device(monkeypatch):
     monkeypatch.setattr(planner, "differentiable", recorded)
     plan(catalog.nl(), SIZES | {"N": 63}, "training", cost="measured")
     assert len(made) > 1
-    assert all(entry == ("training", {"kernels": (), "device": "cpu"}) for entry in made)
+    assert all(entry == ("training", {"kernels": (), "device": calibrated("cpu")}) for entry in made)
 
 
 def test_a_layer_is_planned_again_once_the_machine_is_calibrated(file, monkeypatch):

@@ -33,7 +33,7 @@ CROSS_TILES = (
 )
 
 NARROW = 2**30
-"""Offsets below this are computed in 32 bits, which leaves room for places beyond the last block."""
+"""Offsets below this are computed in 32 bits. Places beyond the last block may lie beyond 2^31; they are never read."""
 
 
 @triton.jit
@@ -44,10 +44,9 @@ def offset(
     if WIDE:
         row = row.to(tl.int64)
         column = column.to(tl.int64)
+        channel = tl.cast(channel, tl.int64)
     if LAST:
         place = row * x_row * UNIT + column * x_column * UNIT + channel * x_channel
-    elif WIDE:
-        place = row * x_row * UNIT + column * x_column + tl.cast(channel, tl.int64) * x_channel * UNIT
     else:
         place = row * x_row * UNIT + column * x_column + channel * x_channel * UNIT
     return place

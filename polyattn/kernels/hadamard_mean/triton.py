@@ -12,8 +12,8 @@ from polyattn.kernels.blocks import product, tile_of
 from polyattn.kernels.tuning import Tile, best
 
 TILES = (
-    Tile(128, 64, 64, 4, 3),
     Tile(128, 64, 64, 8, 3),
+    Tile(128, 64, 64, 4, 3),
     Tile(128, 128, 64, 8, 3),
     Tile(64, 64, 64, 4, 4),
 )
