@@ -91,7 +91,7 @@ def plan(
     if device == "cuda" and not torch.cuda.is_available():
         raise SizeError('cost="measured" on "cuda" needs a CUDA device, and there is none')
     asked = question(spec, sizes, objective, batch=batch, memory_limit=memory_limit, device=model)
-    return _fastest(asked, device, str(dtype).removeprefix("torch."), chosen)
+    return _fastest(asked, str(dtype).removeprefix("torch."), chosen)
 
 
 @lru_cache(maxsize=4096, typed=True)  # typed: True is no size
@@ -119,13 +119,13 @@ def _ranked(asked: Question, kernels: Kernels, most: int) -> list[tuple[Plan, fl
 
 
 @lru_cache(maxsize=1024)
-def _fastest(asked: Question, device: str, dtype: str, kernels: Kernels) -> Plan:
+def _fastest(asked: Question, dtype: str, kernels: Kernels) -> Plan:
     ranked = _ranked(asked, kernels, TIMED)
     best = min(price for _, price in ranked)
     plans = [p for p, price in ranked if price <= WITHIN * best]
     if len(plans) == 1:
         return plans[0]
-    medians = _medians([_call(p, asked.device, getattr(torch, dtype), kernels) for p in plans], device)
+    medians = _medians([_call(p, asked.device, getattr(torch, dtype), kernels) for p in plans], asked.device.kind)
     return plans[medians.index(min(medians))]
 
 

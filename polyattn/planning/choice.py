@@ -107,13 +107,14 @@ def ranked_plans(asked: Question, most: int, price: Callable[[Plan], float] | No
     plans = [Plan(spec, asked.objective, strategy, graph) for strategy, graph in _candidates(spec, sizes)]
     plans = [p for p in plans if p.macs <= written.macs]
     early = price or replace(asked, objective="forward").price
+    price = price or asked.price
     plans.sort(key=lambda p: (early(p), p.peak_bytes))
     allowed = 3 * written.macs  # what autograd takes for the author's order
     if asked.objective == "training":
-        plans = _for_training(plans, written, price or asked.price, max(most, TRAINED_CANDIDATES))
+        plans = _for_training(plans, written, price, max(most, TRAINED_CANDIDATES))
     found: list[Plan] = []
     for candidate in plans:
-        chosen = keeping_little(candidate, allowed, asked)
+        chosen = keeping_little(candidate, allowed, asked, price)
         if limit is None or max(chosen.peak_bytes, chosen.kept_bytes) <= limit:
             found.append(chosen)
         if len(found) == most:
@@ -179,17 +180,19 @@ def _reverse(plan: Plan, recomputed: Collection[int]) -> Backward:
     return differentiate(plan.graph, plan.names, wanted, plan.seed, recomputed)
 
 
-def keeping_little(plan: Plan, allowed: int, asked: Question) -> Plan:
+def keeping_little(plan: Plan, allowed: int, asked: Question, price: Callable[[Plan], float] | None = None) -> Plan:
     """The plan with what is cheap to compute again not kept, and what the memory limit forbids.
 
     Args:
         allowed: the most multiply-accumulates of both passes that computing again for cheapness may lead to.
+        asked: the question.
+        price: of both passes, of which computing again may take its share; by default the cost model's.
     """
     if plan.backward is None or not plan.backward.kept:
         return plan
     graph, read = plan.graph, frozenset(plan.backward.kept)
     cost = cost_function(asked.cost, asked.device)
-    budget = CHEAP_SHARE * (cost(graph) + cost(plan.backward.graph))
+    budget = CHEAP_SHARE * (price or asked.price)(plan)
     slack = allowed - plan.training_macs
     again: frozenset[int] = frozenset()
     for k in sorted(read, key=lambda k: -graph.bytes_of(k)):

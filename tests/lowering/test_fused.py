@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import polyattn as pa
@@ -15,6 +15,7 @@ from polyattn.kernels.hadamard_mean import cost as hadamard_cost
 from polyattn.kernels.project import cost as project_cost
 from polyattn.lowering import lower, lower_backward, lower_with_kept
 from polyattn.lowering.fused import with_kernels
+from polyattn.lowering.training import backward_pays
 from polyattn.planning import DEVICES, question, ranked_plans
 from polyattn.planning.choice import CHEAP_SHARE, with_backward
 from polyattn.planning.costs import CUDA_NARROW
@@ -72,6 +73,7 @@ def test_the_time_of_a_plan_is_that_of_its_kernels_and_of_the_steps_that_are_lef
     batch=st.integers(1, 32),
     objective=st.sampled_from(["forward", "training"]),
 )
+@example("poly_nl", 1868, 122, 32, "training")  # t2 made again is 3.6 % with kernels, 2.0 % without
 def test_no_candidate_takes_less_than_the_choice_and_lowering_runs_the_kernels_it_shows(name, n, c, batch, objective):
     spec = getattr(pa.catalog, name)()
     sizes = {size: {"N": n, "C": c}.get(size, max(1, c // 2)) for size in spec.sizes.names} | {"B": batch}
@@ -87,13 +89,12 @@ def test_no_candidate_takes_less_than_the_choice_and_lowering_runs_the_kernels_i
         if first.training_macs <= written.training_macs:
             assert price <= with_kernels(first, CUDA, CUDA)[1] * (1 + CHEAP_SHARE)
     shown = dict(chosen.kernels)
-    if any(step.startswith("g") for step in shown):
+    if chosen.backward is not None and backward_pays(chosen, CUDA):
         graphs = [lower_with_kept(chosen, device="cuda"), lower_backward(chosen, device="cuda")]
     else:
         graphs = [lower(chosen, device="cuda")]
     run = [pair for graph in graphs for pair in graph.meta["plan"].kernels]
-    if chosen.backward is None or len(graphs) == 2:
-        assert dict(run) == shown
+    assert dict(run) == shown
 
 
 def test_the_table_of_a_training_plan_shows_the_kernels_of_both_passes():
@@ -112,7 +113,7 @@ def test_kernels_are_counted_where_they_are_asked_for_and_can_be():
     assert kernels() == kernels(device=DEVICES["cpu"]) == kernels(device="cuda", cost="macs") == set()
     assert kernels(device=CUDA) == kernels(device="cuda") == {"gram", "project"}
     assert kernels(device=CUDA, kernels=["gram"]) == kernels(kernels="gram") == {"gram"}
-    assert kernels(device="cuda", objective="as_written") <= {"hadamard_mean", "project"}
+    assert kernels(device="cuda", objective="as_written") == {"hadamard_mean"}
     with pytest.raises(pa.SizeError, match="no kernel 'grams'"):
         kernels(kernels="grams")
 
