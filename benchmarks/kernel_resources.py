@@ -74,6 +74,7 @@ def launches(dtype: torch.dtype) -> list[tuple[str, str, Any, Any]]:
     b, c = 2, 256
     w, scale, pair = empty(c, c), empty(b, c), (empty(b, c, c).mT, empty(b, c, c))
     mixed, ctx, divisor = empty(b, 4, 49, 49), empty(b, 1, 64, 64), torch.empty(b, 1, 64)
+    narrow, wide = empty(c, 64), empty(b, 1, 64, c)
     found: list[tuple[str, str, Any, Any]] = []
     for memory, n, x in (
         ("last", 3136, empty(b, 3136, c)),
@@ -95,6 +96,22 @@ def launches(dtype: torch.dtype) -> list[tuple[str, str, Any, Any]]:
                 "hadamard_mean", f"{memory}, {n}", hadamard_mean.TILES,
                 lambda t, x=x: hadamard_mean.hadamard_mean(x, w, w, 1.0, "", t, 4),
             ),
+            (
+                "projected_context", f"{memory}, {n}", linear_attention.TILES,
+                lambda t, x=x[:, None]: linear_attention.context(x, x, "", t, 4, narrow),
+            ),
+            (
+                "projected_query", f"{memory}, {n}", linear_attention.ROW_TILES,
+                lambda t, x=x[:, None]: linear_attention.query(x, wide, "", t, narrow),
+            ),
+            (
+                "projected_query_backward", f"{memory}, {n}", linear_attention.ROW_TILES,
+                lambda t, x=x[:, None]: linear_attention.query_backward(x, wide, x, "", t, 4, narrow),
+            ),
+            (
+                "projected_context_backward", f"{memory}, {n}", linear_attention.ROW_TILES,
+                lambda t, x=x[:, None]: linear_attention.context_backward(x, x, wide, divisor, wide, "", t, narrow),
+            ),
         ]  # fmt: skip
     for memory, side, x in (
         ("last", 56, empty(b, 56, 56, c)),
@@ -106,7 +123,11 @@ def launches(dtype: torch.dtype) -> list[tuple[str, str, Any, Any]]:
             ("block_mix", where, bilinear.MIX_TILES, lambda t, x=x: bilinear.block_mix(x, mixed, 7, 7, "", t, 9)),
             ("block_cross", where, bilinear.CROSS_TILES, lambda t, x=x: bilinear.block_cross(x, x, 4, 7, 7, "", t, 4)),
         ]
-    for memory, k in (("last", empty(b, 1, 3136, 64)), ("first", empty(b, 1, 64, 3136).mT)):
+    for memory, k in (
+        ("last, 3136", empty(b, 1, 3136, 64)),
+        ("first, 3136", empty(b, 1, 64, 3136).mT),
+        ("first, 196", empty(b, 1, 64, 196).mT),
+    ):
         found += [
             (f"linear_{name}", memory, tiles, call)
             for name, tiles, call in (

@@ -18,6 +18,7 @@ from polyattn.kernels.gram import naive as gram_naive
 from polyattn.kernels.hadamard_mean import naive as hadamard_naive
 from polyattn.kernels.linear_attention import naive as attention_naive
 from polyattn.kernels.project import naive as project_naive
+from polyattn.kernels.projected_attention import naive as projected_naive
 
 TOLERANCES = {torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
 TF32 = 2e-3
@@ -67,6 +68,17 @@ def cases(b: int, n: int, c: int, d: int) -> dict[str, Case]:
             kernels.linear_attention,
             attention_naive.linear_attention,
             [(b, g, n, c), (b, g, n, c), (b, g, n, d)],
+        ),
+        # Keys and queries of about 1: an exponential makes a relative error of their absolute one.
+        "projected_context": (
+            lambda x, w, v: kernels.projected_context(x, w / 8, v),
+            lambda x, w, v: projected_naive.context(x, w / 8, v)[0],
+            [(b, n, c), (c, d), (b, n, c)],
+        ),
+        "projected_query": (
+            lambda x, w, c: kernels.projected_query(x, w / 8, c),
+            lambda x, w, c: projected_naive.query(x, w / 8, c),
+            [(b, n, c), (c, d), (b, d, c)],
         ),
     }
 

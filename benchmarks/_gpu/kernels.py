@@ -14,6 +14,7 @@ from polyattn.kernels.gram import cost as gram_cost
 from polyattn.kernels.hadamard_mean import cost as hadamard_cost
 from polyattn.kernels.linear_attention import cost as attention_cost
 from polyattn.kernels.project import cost as project_cost
+from polyattn.kernels.projected_attention import cost as projected_cost
 
 ITEM = 2
 """Bytes of a bfloat16."""
@@ -82,6 +83,26 @@ def attention_rows(table: Table, n: int, c: int) -> None:
     table.add("linear_attention", "training", point, cost + attention_cost.backward(b, n, keys, keys, ITEM),
               kernel=both(kernels.linear_attention, arguments), compiled=both(compiled, arguments),
               torch=both(published, arguments))  # fmt: skip
+    projected_rows(table, n, c, keys)
+
+
+def projected_rows(table: Table, n: int, c: int, keys: int) -> None:
+    """The halves of E-NL with the projection of keys or queries in them, beside a product by torch and the half."""
+    bench, b, point = table.bench, table.bench.sizes.batch, (n, c)
+    x, w, made = bench.draw(b, n, c), bench.draw(c, keys) / c**0.5, bench.draw(b, keys, c)
+
+    def context(x: Tensor, w: Tensor) -> Tensor:
+        return kernels.linear_context((x @ w)[:, None], x[:, None])[:, 0]
+
+    def query(x: Tensor, w: Tensor, c: Tensor) -> Tensor:
+        return kernels.linear_query((x @ w)[:, None], c[:, None])[:, 0]
+
+    table.add("projected_context", "forward", point, projected_cost.context(b, n, c, keys, c, ITEM, same=True),
+              kernel=lambda: kernels.projected_context(x, w, x), half=lambda: context(x, w),
+              torch=lambda: torch.softmax(x @ w, 1).mT @ x)  # fmt: skip
+    table.add("projected_query", "forward", point, projected_cost.query(b, n, c, keys, c, ITEM),
+              kernel=lambda: kernels.projected_query(x, w, made), half=lambda: query(x, w, made),
+              torch=lambda: torch.softmax(x @ w, 2) @ made)  # fmt: skip
 
 
 def published(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

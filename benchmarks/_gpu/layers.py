@@ -24,7 +24,7 @@ def poly_nl_paper(x: Tensor, w1: Tensor, w2: Tensor, w3: Tensor) -> Tensor:
 
 def poly_nl_rows(table: Table, n: int, c: int) -> None:
     bench, b, point = table.bench, table.bench.sizes.batch, (n, c)
-    device, size = bench.model, 2 * b * n * c
+    device, (forward, training) = bench.model, least_traffic(bench, n, c)
     spec = catalog.poly_nl()
     x, *w = bench.draw(b, n, c), *(bench.draw(c, c) / c**0.5 for _ in range(3))
     made, trained = (planned(bench, spec, n, c, which, bench.kernels) for which in ("forward", "training"))
@@ -34,8 +34,7 @@ def poly_nl_rows(table: Table, n: int, c: int) -> None:
     # Planned without the kernels, which are put in afterwards, where that is another order of contraction.
     after: dict[str, Callable[[], object]] = {} if alone.graph == made.graph else {"late": lambda: late(x, *w)}
     compiled = bench.compiled(poly_nl_paper)
-    # The mean over positions comes before the product with them, so the input is read twice and the output written.
-    table.add("Poly-NL", "forward", point, Cost(made.macs, 3 * size),
+    table.add("Poly-NL", "forward", point, Cost(made.macs, forward),
               fused=lambda: fused(x, *w), planned=lambda: plain(x, *w), compiled=lambda: compiled(x, *w),
               paper=lambda: poly_nl_paper(x, *w), **after)  # fmt: skip
     ours = differentiable(trained, kernels=bench.kernels, device=device)
@@ -43,7 +42,7 @@ def poly_nl_rows(table: Table, n: int, c: int) -> None:
         after = {"late": both(differentiable(trained_alone, kernels=bench.kernels, device=device), [x, *w])}
     else:
         after = {}
-    table.add("Poly-NL", "training", point, Cost(trained.training_macs, 8 * size),
+    table.add("Poly-NL", "training", point, Cost(trained.training_macs, training),
               fused=both(ours, [x, *w]), planned=both(differentiable(trained_alone, kernels="off"), [x, *w]),
               compiled=both(compiled, [x, *w]), paper=both(poly_nl_paper, [x, *w]), **after)  # fmt: skip
     if n >= 12544 or not bench.timed:
@@ -56,9 +55,18 @@ def poly_nl_rows(table: Table, n: int, c: int) -> None:
                   fused=lambda: fused(x, *w), attention=attention)  # fmt: skip
 
 
-def planned(bench: Bench, spec: Spec, n: int, c: int, objective: str, kernels: str | tuple[str, ...]) -> Plan:
-    sizes = {"B": bench.sizes.batch, "N": n, "C": c}
+def planned(
+    bench: Bench, spec: Spec, n: int, c: int, objective: str, kernels: str | tuple[str, ...], **more: int
+) -> Plan:
+    sizes = {"B": bench.sizes.batch, "N": n, "C": c, **more}
     return plan(spec, sizes, objective, device=bench.model, kernels=kernels)
+
+
+def least_traffic(bench: Bench, n: int, c: int) -> tuple[int, int]:
+    """Bytes that a layer moves at the least whose result at a position depends on all positions: its input is read
+    twice, its output written; with the backward pass, both and the output's gradient twice more (8 maps in all)."""
+    size = 2 * bench.sizes.batch * n * c
+    return 3 * size, 8 * size
 
 
 def bat_rows(table: Table, n: int, c: int) -> None:
@@ -74,7 +82,9 @@ def bat_rows(table: Table, n: int, c: int) -> None:
         return
     bench = table.bench
     side = 7 * max(1, round(n**0.5 / 7))
-    point = (side * side, c)
+    point, traffic = (side * side, c), least_traffic(bench, side * side, c)
+    # The two convolutions, and each block mixed with the 7 of its row and the 7 of its column.
+    macs = bench.sizes.batch * side * side * c * (2 * c + 7 + 7)
     x = bench.draw(bench.sizes.batch, c, side, side)
     theirs = BilinearAttnTransform(c, 7, 4)
     ours = nn.load_weights(nn.BATransform(c, block_size=7, groups=4, bias=False), theirs.state_dict(), "timm")
@@ -94,21 +104,27 @@ def bat_rows(table: Table, n: int, c: int) -> None:
             name: float((block(x) - reference).norm() / reference.norm())
             for name, block in (("fused", ours), ("kernel", unexpanded))
         }
-        table.add("BA-Transform", "forward", point, None,
+        table.add("BA-Transform", "forward", point, Cost(macs, traffic[0]),
                   fused=lambda: ours(x), kernel=lambda: unexpanded(x), timm=lambda: theirs(x))  # fmt: skip
     table.rows[-1]["differences"] = differences
     if max(differences.values()) > 5e-2:
         raise AssertionError(f"BA-Transform is not timm's: {differences}")
-    table.add("BA-Transform", "training", point, None,
+    table.add("BA-Transform", "training", point, Cost(3 * macs, traffic[1]),
               fused=both(ours, [x]), kernel=both(unexpanded, [x]), timm=both(theirs, [x]))  # fmt: skip
 
 
 def enl_rows(table: Table, n: int, c: int) -> None:
-    """E-NL with softmax and its four projections, fused and as published."""
+    """E-NL with softmax: planned with kernels, with the two halves of attention as kernels alone, and as published."""
     bench, b = table.bench, table.bench.sizes.batch
     keys = min(64, c)
+    spec, sizes = catalog.e_nl(softmax=True), {"R": keys, "V": keys}
+    made, trained = (planned(bench, spec, n, c, which, bench.kernels, **sizes) for which in ("forward", "training"))
     x = bench.draw(b, n, c)
     wq, wk, wv, wo = (*(bench.draw(c, keys) / c**0.5 for _ in range(3)), bench.draw(keys, c) / keys**0.5)
+    given = {"x": x, "wq": wq, "wk": wk, "wv": wv, "wo": wo}
+    ordered = [given[name] for name in (*spec.inputs, *spec.parameters)]
+    fused = lower(made, kernels=bench.kernels, device=bench.model)
+    ours = differentiable(trained, kernels=bench.kernels, device=bench.model)
 
     def layer(attention: Function) -> Function:
         def run(x: Tensor, wq: Tensor, wk: Tensor, wv: Tensor, wo: Tensor) -> Tensor:
@@ -116,16 +132,20 @@ def enl_rows(table: Table, n: int, c: int) -> None:
 
         return run
 
-    size, small = 2 * b * n * c, 2 * b * n * keys
-    macs = b * n * (4 * c * keys + 2 * keys * keys)
-    arguments = [x, wq, wk, wv, wo]
-    fused, theirs = layer(kernels.linear_attention), layer(published)
+    arguments, (forward, training) = list(given.values()), least_traffic(bench, n, c)
+    halves, theirs = layer(kernels.linear_attention), layer(published)
     compiled = bench.compiled(theirs)
-    cost = Cost(macs, 4 * size + 2 * size + 8 * small)
-    table.add("E-NL", "forward", (n, c), cost, fused=lambda: fused(*arguments),
-              compiled=lambda: compiled(*arguments), paper=lambda: theirs(*arguments))  # fmt: skip
-    table.add("E-NL", "training", (n, c), None,
-              fused=both(fused, arguments), compiled=both(compiled, arguments))  # fmt: skip
+    reference = theirs(*arguments).double()
+    difference = float((fused(*ordered).double() - reference).norm() / reference.norm())
+    if difference > 5e-2:
+        raise AssertionError(f"E-NL is not the published layer: {difference}")
+    table.add("E-NL", "forward", (n, c), Cost(made.macs, forward), fused=lambda: fused(*ordered),
+              halves=lambda: halves(*arguments), compiled=lambda: compiled(*arguments),
+              paper=lambda: theirs(*arguments))  # fmt: skip
+    table.rows[-1]["difference"] = difference
+    table.add("E-NL", "training", (n, c), Cost(trained.training_macs, training), fused=both(ours, ordered),
+              halves=both(halves, arguments), compiled=both(compiled, arguments),
+              paper=both(theirs, arguments))  # fmt: skip
 
 
 def growth(bench: Bench) -> dict[str, Any]:
@@ -151,8 +171,11 @@ def goals(rows: list[dict[str, Any]], exponent: float | None) -> list[dict[str, 
         return min(found) if found else None
 
     wanted = [
-        ("Poly-NL forward, share of the roofline", least("Poly-NL", "forward", "share of the roofline"), 0.6),
-        ("Poly-NL training, share of the roofline", least("Poly-NL", "training", "share of the roofline"), 0.6),
+        (f"{layer} {which}, share of the roofline", least(layer, which, "share of the roofline"), 0.6)
+        for layer in ("Poly-NL", "E-NL", "BA-Transform")
+        for which in ("forward", "training")
+    ]
+    wanted += [
         ("Poly-NL forward against the paper's form compiled", least("Poly-NL", "forward", "compiled / ours"), 1.5),
         ("Poly-NL training against the paper's form compiled", least("Poly-NL", "training", "compiled / ours"), 1.8),
         ("BA-Transform against timm's", least("BA-Transform", "forward", "timm / ours"), 3.0),

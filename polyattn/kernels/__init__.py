@@ -12,6 +12,7 @@ from polyattn.kernels.gram import gram
 from polyattn.kernels.hadamard_mean import hadamard_mean
 from polyattn.kernels.linear_attention import linear_attention, linear_context, linear_query
 from polyattn.kernels.project import project, project_pair
+from polyattn.kernels.projected_attention import projected_context, projected_query
 
 __all__ = [
     "MOST_BLOCKS",
@@ -25,4 +26,6 @@ __all__ = [
     "linear_query",
     "project",
     "project_pair",
+    "projected_context",
+    "projected_query",
 ]

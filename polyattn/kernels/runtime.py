@@ -156,11 +156,11 @@ def transformed() -> bool:
 
 
 def rows_like(x: Tensor, columns: int) -> Tensor:
-    """Uninitialised memory of shape (B, N, columns) for the rows of x (B, N, C), in the order of axes that x has."""
-    batch, rows, _ = x.shape
-    if x.stride(1) == 1 and x.stride(2) != 1:
-        return allocate((batch, columns, rows), x.dtype, x.device).transpose(1, 2)
-    return allocate((batch, rows, columns), x.dtype, x.device)
+    """Uninitialised memory of shape (..., N, columns) for rows of x (..., N, C), channels first or last as in x."""
+    *batch, rows, _ = x.shape
+    if x.stride(-2) == 1 and x.stride(-1) != 1:
+        return allocate((*batch, columns, rows), x.dtype, x.device).transpose(-2, -1)
+    return allocate((*batch, rows, columns), x.dtype, x.device)
 
 
 WIDEST = 8
@@ -168,18 +168,18 @@ WIDEST = 8
 
 
 def unit(*maps: Tensor) -> int:
-    """How many positions of maps (B, N, C) may be read at once: a power of two that all their columns are multiples of.
+    """How many positions of maps (..., N, C) may be read at once: a power of two that divides all their columns.
 
     Triton itself sees multiples of 16 alone. It is 1 where a map does not lie with its channels first.
     """
-    if any(x.stride(1) != 1 for x in maps):
+    if any(x.stride(-2) != 1 for x in maps):
         return 1
-    return gcd(WIDEST, maps[0].shape[1], *(x.stride(2) for x in maps))
+    return gcd(WIDEST, maps[0].shape[-2], *(x.stride(-1) for x in maps))
 
 
-def in_units(x: Tensor, unit: int) -> tuple[int, int, int]:
-    """The strides of a map (B, N, C), from channel to channel in units."""
-    return x.stride(0), x.stride(1), x.stride(2) // unit
+def in_units(x: Tensor, unit: int) -> tuple[int, ...]:
+    """The strides of a map (..., N, C), from channel to channel in units."""
+    return *x.stride()[:-1], x.stride(-1) // unit
 
 
 def row_strides(m: Tensor) -> tuple[int, int, int]:

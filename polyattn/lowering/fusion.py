@@ -25,6 +25,11 @@ class Argument:
     coefficient: Coefficient = ONE
 
 
+def axes_of(argument: Argument) -> tuple[tuple[int, ...], ...]:
+    """Which axes of its value make up each axis of an argument."""
+    return tuple(tuple(argument.operand.indices.index(i) for i in group) for group in argument.groups)
+
+
 @dataclass(frozen=True)
 class Fusion:
     """A kernel in the place of steps.
@@ -52,4 +57,4 @@ class Fusion:
     @property
     def follows(self) -> bool:
         """Whether the result lies in memory as the first argument does."""
-        return self.kernel in ("bilinear", "project", "project_pair")
+        return self.kernel in ("bilinear", "project", "project_pair", "projected_query")

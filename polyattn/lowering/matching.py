@@ -19,7 +19,18 @@ from polyattn.planning.graph import ITEMSIZE
 Kernels = tuple[str, ...] | Device
 """Which kernels to lower with: those of these names wherever they apply, or any that pays on the device."""
 
-NAMES = ("bilinear", "cross_gram", "gram", "hadamard_mean", "linear_context", "linear_query", "project", "project_pair")
+NAMES = (
+    "bilinear",
+    "cross_gram",
+    "gram",
+    "hadamard_mean",
+    "linear_context",
+    "linear_query",
+    "project",
+    "project_pair",
+    "projected_context",
+    "projected_query",
+)
 
 LEAST_GAIN = 1.05
 """A kernel is taken where the steps that it replaces take at least this much longer."""

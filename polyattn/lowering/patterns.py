@@ -15,10 +15,10 @@ from polyattn.kernels.bilinear import cost as bilinear_cost
 from polyattn.kernels.cross_gram import cost as cross_cost
 from polyattn.kernels.gram import cost as gram_cost
 from polyattn.kernels.hadamard_mean import cost as hadamard_cost
-from polyattn.kernels.linear_attention import cost as attention_cost
 from polyattn.kernels.project import cost as project_cost
-from polyattn.lowering.fusion import Argument, Fusion
-from polyattn.lowering.reading import Reading, batch_of, repeats
+from polyattn.lowering.attention_patterns import AttentionPatterns
+from polyattn.lowering.fusion import Argument, Fusion, axes_of
+from polyattn.lowering.reading import batch_of, repeats
 from polyattn.planning import BATCH, Add, Contract, Operand
 from polyattn.planning.graph import ITEMSIZE
 
@@ -27,7 +27,7 @@ TALL = 4
 
 
 @dataclass(frozen=True)
-class Matcher(Reading):
+class Matcher(AttentionPatterns):
     """The patterns, on one graph."""
 
     def found(self) -> Iterator[Fusion]:
@@ -38,6 +38,8 @@ class Matcher(Reading):
                 self.project_pair,
                 self.linear_context,
                 self.linear_query,
+                self.projected_context,
+                self.projected_query,
                 self.gram,
                 self.cross_gram,
                 self.project,
@@ -180,7 +182,7 @@ class Matcher(Reading):
                     break
             else:
                 return None
-        places = {(a.operand.value, tuple(tuple(map(a.operand.indices.index, g)) for g in a.groups)) for a in xs}
+        places = {(a.operand.value, axes_of(a)) for a in xs}
         if len(places) != 1:
             return None
         inner = xs[0].groups[2]
@@ -256,58 +258,3 @@ class Matcher(Reading):
             "bilinear", kernels.bilinear, number, frozenset(o.value for o in node.operands) - {q[0].value}, arguments,
             result, cost,
         )  # fmt: skip
-
-    def linear_context(self, number: int) -> Fusion | None:
-        """c[b,r,s] = Σ_n softmax[n](k)[b,n,r] v[b,n,s]."""
-        node = self.product(number, alone=False)
-        if node is None or not node.coefficient.is_one:
-            return None
-        for k, v in self.sides(node):
-            key = self.softmaxed(k, node.summed)
-            if key is None or repeats(v) or repeats(key):
-                continue
-            shared = tuple(i for i in node.output if i in key.indices and i in v.indices)
-            r = tuple(i for i in key.indices if i not in v.indices)
-            s = tuple(i for i in v.indices if i not in key.indices)
-            positions = node.summed
-            whole = all(set(p) <= set(o.indices) for o in (key, v) for p in (positions, shared))
-            if self.many(positions) <= self.many(r):
-                continue  # the same sum with the parts exchanged: `linear_query`
-            if not whole or not r or not s or len(shared) not in (1, 2) or shared[0].size != BATCH:
-                continue
-            batch, heads = shared[:1], shared[1:]
-            sizes = (self.many(shared), self.many(positions), self.many(r), self.many(s), ITEMSIZE)
-            cost = attention_cost.context(*sizes)
-            arguments = (Argument(key, (batch, heads, positions, r)), Argument(v, (batch, heads, positions, s)))
-            absorbed = frozenset({k.value})
-            return Fusion(
-                "linear_context", kernels.linear_context, number, absorbed, arguments, (batch, heads, r, s), cost
-            )
-        return None
-
-    def linear_query(self, number: int) -> Fusion | None:
-        """y[b,n,s] = Σ_r softmax[r](q)[b,n,r] c[b,r,s]."""
-        node = self.product(number, alone=False)
-        if node is None or not node.coefficient.is_one:
-            return None
-        for q, c in self.sides(node):
-            query = self.softmaxed(q, node.summed)
-            if query is None or repeats(c) or repeats(query):
-                continue
-            shared = tuple(i for i in node.output if i in query.indices and i in c.indices)
-            positions = tuple(i for i in query.indices if i not in c.indices)
-            s = tuple(i for i in c.indices if i not in query.indices)
-            r = node.summed
-            whole = all(set(p) <= set(o.indices) for o in (query, c) for p in (r, shared))
-            if self.many(positions) < self.many(r):
-                continue
-            if not whole or not positions or not s or len(shared) not in (1, 2) or shared[0].size != BATCH:
-                continue
-            batch, heads = shared[:1], shared[1:]
-            sizes = (self.many(shared), self.many(positions), self.many(r), self.many(s), ITEMSIZE)
-            arguments = (Argument(query, (batch, heads, positions, r)), Argument(c, (batch, heads, r, s)))
-            return Fusion(
-                "linear_query", kernels.linear_query, number, frozenset({q.value}), arguments,
-                (batch, heads, positions, s), attention_cost.query(*sizes),
-            )  # fmt: skip
-        return None

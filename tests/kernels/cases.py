@@ -15,6 +15,7 @@ from polyattn.kernels.gram import naive as gram
 from polyattn.kernels.hadamard_mean import naive as hadamard_mean
 from polyattn.kernels.linear_attention import naive as linear_attention
 from polyattn.kernels.project import naive as project
+from polyattn.kernels.projected_attention import naive as projected_attention
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
@@ -60,6 +61,13 @@ def _triton(name: str) -> Any:
     from importlib import import_module
 
     return import_module(f"polyattn.kernels.{name}.triton")
+
+
+def _of_one_head(name: str, *arguments: Any, w: Tensor) -> Any:
+    """A kernel of linear attention on keys or queries that are made of a map and a matrix."""
+    heads = [a[:, None] if isinstance(a, Tensor) else a for a in arguments]
+    found = getattr(_triton("linear_attention"), name)(*heads, w=w)
+    return found[:, 0] if isinstance(found, Tensor) else tuple(t[:, 0] for t in found)
 
 
 def _matrices(z: Sizes) -> dict[str, tuple[int, ...]]:
@@ -139,6 +147,33 @@ CASES = {
         lambda z, tile, *t: _triton("linear_attention").query(*t, "ieee", tile),
         lambda z, *t: linear_attention.query(*t),
         ("q",),
+    ),
+    "projected_context": Case(
+        lambda z: {"x": (z.b, z.n, z.c), "w": (z.c, z.d), "v": (z.b, z.n, z.c)},
+        lambda z, tile, x, w, v: _of_one_head("context", x, v, "ieee", tile, z.splits, w=w),
+        lambda z, *t: projected_attention.context(*t),
+        ("x", "v"),
+    ),
+    "projected_query": Case(
+        lambda z: {"x": (z.b, z.n, z.c), "w": (z.c, z.d), "c": (z.b, z.d, z.c)},
+        lambda z, tile, x, w, c: _of_one_head("query", x, c, "ieee", tile, w=w),
+        lambda z, *t: projected_attention.query(*t),
+    ),
+    "projected_query_backward": Case(
+        lambda z: {"x": (z.b, z.n, z.c), "w": (z.c, z.d), "c": (z.b, z.d, z.c), "dy": (z.b, z.n, z.c)},
+        lambda z, tile, x, w, c, dy: _of_one_head("query_backward", x, c, dy, "ieee", tile, z.splits, w=w),
+        lambda z, *t: projected_attention.query_backward(*t),
+        ("x", "dy"),
+    ),
+    "projected_context_backward": Case(  # one tensor: at one position the gradient of keys is 0, but for rounding
+        lambda z: {"x": (z.b, z.n, z.c), "w": (z.c, z.d), "v": (z.b, z.n, z.c), "dc": (z.b, z.d, z.c)},
+        lambda z, tile, x, w, v, dc: torch.cat(
+            _of_one_head("context_backward", x, v, *projected_attention.context(x, w, v), dc, "ieee", tile, w=w), 2
+        ),
+        lambda z, x, w, v, dc: torch.cat(
+            projected_attention.context_backward(x, w, v, *projected_attention.context(x, w, v), dc), 2
+        ),
+        ("x", "v"),
     ),
     "linear_query_backward": Case(
         lambda z: _query(z) | {"dy": (z.b, z.g, z.n, z.d)},

@@ -14,6 +14,7 @@ from polyattn.kernels.gram import cost as gram
 from polyattn.kernels.hadamard_mean import cost as hadamard_mean
 from polyattn.kernels.linear_attention import cost as linear_attention
 from polyattn.kernels.project import cost as project
+from polyattn.kernels.projected_attention import cost as projected_attention
 from polyattn.kernels.tuning import SMALL, TORCH, Tile
 
 
@@ -55,6 +56,22 @@ def test_the_halves_of_linear_attention_add_up():
     whole = linear_attention.forward(2, 9, 4, 3, 2)
     assert whole.macs == 2 * (2 * 9 * 4 * 3)
     assert whole == linear_attention.context(2, 9, 4, 3, 2) + linear_attention.query(2, 9, 4, 3, 2)
+
+
+def test_projected_halves_multiply_once_more_and_move_the_map_in_the_place_of_what_is_made_of_it():
+    projected = sum(1 for _ in product(range(2), range(9), range(5), range(4)))
+    query, half = projected_attention.query(2, 9, 5, 4, 3, 2), linear_attention.query(2, 9, 4, 3, 2)
+    assert query.macs == half.macs + projected
+    assert query.bytes == half.bytes + 2 * (2 * 9 * 5 + 5 * 4 - 2 * 9 * 4)
+    context, half = projected_attention.context(2, 9, 5, 4, 5, 2), linear_attention.context(2, 9, 4, 5, 2)
+    assert context.macs == half.macs + projected
+    assert context.bytes == half.bytes + 2 * (2 * 9 * 5 + 5 * 4 - 2 * 9 * 4)
+    assert projected_attention.context(2, 9, 5, 4, 5, 2, same=True).bytes == context.bytes - 2 * (2 * 9 * 5)
+
+
+def test_keys_are_made_again_for_every_256_values():
+    once, twice = (projected_attention.context(1, 9, 5, 4, values, 2).macs for values in (256, 257))
+    assert twice - once == 9 * 4 * (5 + 1)
 
 
 TILES = (Tile(64, 64, 64), Tile(128, 64, 64), Tile(32, 32, 32))

@@ -19,6 +19,7 @@ from polyattn.kernels.gram import naive as gram_naive
 from polyattn.kernels.hadamard_mean import naive as hadamard_naive
 from polyattn.kernels.linear_attention import naive as linear_naive
 from polyattn.kernels.project import naive as project_naive
+from polyattn.kernels.projected_attention import naive as projected_naive
 
 from .cases import DEVICE, LAYOUTS, distance, within_nan
 
@@ -64,6 +65,12 @@ FUNCTIONS = {
         linear_naive.linear_attention,
         [(2, 2, 20, 5), (2, 2, 20, 5), (2, 2, 20, 4)],
     ),
+    "projected_context": (
+        kernels.projected_context,
+        lambda *t: projected_naive.context(*t)[0],
+        [(2, 20, 5), (5, 3), (2, 20, 4)],
+    ),
+    "projected_query": (kernels.projected_query, projected_naive.query, [(2, 20, 5), (5, 3), (2, 3, 4)]),
 }
 
 
@@ -91,7 +98,7 @@ def test_first_and_second_derivatives_equal_finite_differences(name):
     assert gradgradcheck(function, inputs, fast_mode=True)
 
 
-@pytest.mark.parametrize("name", ["gram", "hadamard_mean, tall", "bilinear", "linear_attention"])
+@pytest.mark.parametrize("name", ["gram", "hadamard_mean, tall", "bilinear", "linear_attention", "projected_query"])
 def test_second_derivatives_in_single_precision_equal_the_definitions(name):
     function, naive, shapes = FUNCTIONS[name]
     inputs = draw(shapes)
@@ -113,6 +120,10 @@ OPERATORS = {
     "block_cross": [(2, 7, 5, 6), (2, 7, 5, 6), 2, 3, 2, ""],
     "linear_context": [(2, 2, 20, 5), (2, 2, 20, 4), ""],
     "linear_query": [(2, 2, 20, 5), (2, 2, 5, 4), ""],
+    "projected_context": [(2, 20, 5), (5, 3), (2, 20, 4), ""],
+    "projected_query": [(2, 20, 5), (5, 3), (2, 3, 4), ""],
+    "projected_context_backward": [(2, 20, 5), (5, 3), (2, 20, 4), (2, 3, 4), (2, 3), (2, 3, 4), ""],
+    "projected_query_backward": [(2, 20, 5), (5, 3), (2, 3, 4), (2, 20, 4), ""],
     "linear_context_backward": [(2, 2, 20, 5), (2, 2, 20, 4), (2, 2, 5, 4), (2, 2, 5), (2, 2, 5, 4), ""],
     "linear_query_backward": [(2, 2, 20, 5), (2, 2, 5, 4), (2, 2, 20, 4), ""],
 }
@@ -132,7 +143,7 @@ def test_operators_keep_torch_s_rules(name, layout):
     torch.library.opcheck(getattr(torch.ops.polyattn, name), tuple(arguments), test_utils=CHECKS)
 
 
-@pytest.mark.parametrize("name", ["gram", "hadamard_mean, tall", "project", "bilinear", "linear_attention"])
+@pytest.mark.parametrize("name", ["gram", "hadamard_mean, tall", "project", "bilinear", "projected_context"])
 def test_compiled_whole_and_exported_a_kernel_stays_one_operation(name):
     function, _, shapes = FUNCTIONS[name]
     inputs = draw(shapes)
@@ -165,7 +176,7 @@ def test_a_compiled_gradient_equals_the_plain_one():
     assert distance(have, torch.autograd.grad(loss(x, w1, w2), (x, w1, w2))) < 1e-5
 
 
-@pytest.mark.parametrize("name", ["gram", "project", "bilinear", "linear_attention"])
+@pytest.mark.parametrize("name", ["gram", "project", "bilinear", "linear_attention", "projected_context"])
 def test_vmap_batches_a_kernel(name):
     function, naive, shapes = FUNCTIONS[name]
     inputs = [t.detach() for t in draw([(3, *s) for s in shapes])]
@@ -254,6 +265,8 @@ def test_kernels_need_no_package_but_torch_s():
         lambda: kernels.project(torch.ones(1, 2, 3), torch.ones(3, 3).half()),
         lambda: kernels.project_pair(torch.ones(1, 2, 3), torch.ones(3, 3), torch.ones(1, 2, 3), torch.ones(3, 2)),
         lambda: kernels.bilinear(torch.ones(1, 2, 3, 5), torch.ones(1, 2, 2, 2), torch.ones(1, 2, 3, 3)),
+        lambda: kernels.projected_context(torch.ones(1, 2, 3), torch.ones(2, 3), torch.ones(1, 2, 3)),
+        lambda: kernels.projected_query(torch.ones(1, 2, 3), torch.ones(3, 2), torch.ones(1, 3, 2)),
         lambda: kernels.linear_attention(torch.ones(1, 1, 2, 3), torch.ones(1, 1, 2, 4), torch.ones(1, 1, 2, 3)),
     ],
 )

@@ -18,6 +18,14 @@ key[e,r] = softmax[e](x[e,f]*wk[f,r])
 context[r,s] = key[e,r]*x[e,h]*wv[h,s]
 y[a,b] = query[a,r]*context[r,s]*wo[s,b]
 """
+ASKED = """
+x[N,C]; where r : R; where s : V
+asked[a,r] = x[a,d]*wk[d,r]
+query[a,r] = softmax[r](asked[a,r])
+key[e,r] = softmax[e](asked[e,r])
+context[r,s] = key[e,r]*x[e,h]*wv[h,s]
+y[a,b] = query[a,r]*context[r,s]*wo[s,b]
+"""
 LAYERS = {
     "poly_nl, tall": (pa.catalog.poly_nl(), {"N": 40, "C": 5}, {"gram", "project"}, {"project_pair", "cross_gram"}),
     "poly_nl, wide": (pa.catalog.poly_nl(), {"N": 4, "C": 9}, {"hadamard_mean"}, set()),
@@ -27,6 +35,24 @@ LAYERS = {
     "e_nl with softmax": (
         pa.Spec(SOFTMAX),
         {"N": 40, "C": 5, "R": 3, "V": 4},
+        {"projected_context", "projected_query"},
+        set(),
+    ),
+    "e_nl with scaled keys": (
+        pa.Spec(SOFTMAX.replace("softmax[e](x", "softmax[e](3/C*x")),
+        {"N": 40, "C": 5, "R": 3, "V": 4},
+        {"projected_context", "projected_query"},
+        set(),
+    ),
+    "e_nl whose queries are its keys": (
+        pa.Spec(ASKED),
+        {"N": 40, "C": 5, "R": 3, "V": 4},
+        {"linear_context", "linear_query"},
+        set(),
+    ),
+    "e_nl with heads": (
+        pa.catalog.e_nl(softmax=True, heads=True),
+        {"N": 40, "C": 6, "D": 6, "J": 2, "V": 4},
         {"linear_context", "linear_query"},
         set(),
     ),

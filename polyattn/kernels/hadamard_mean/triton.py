@@ -13,9 +13,9 @@ from polyattn.kernels.tuning import Tile, best
 
 TILES = (
     Tile(128, 64, 64, 8, 3),
-    Tile(128, 64, 64, 4, 3),
-    Tile(128, 128, 64, 8, 3),
     Tile(64, 64, 64, 4, 4),
+    Tile(64, 128, 64, 8, 3),
+    Tile(128, 64, 32, 8, 4),
 )
 
 

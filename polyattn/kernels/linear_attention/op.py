@@ -70,7 +70,7 @@ def linear_query(q: Tensor, c: Tensor, precision: str = "") -> Tensor:
         precision: as in `linear_attention`.
 
     Returns:
-        (B, heads, N, S).
+        (B, heads, N, S), in memory as q.
     """
     fits = q.dim() == c.dim() == 4 and q.shape[:2] == c.shape[:2] and q.shape[3] == c.shape[2]
     runtime.expect(fits, "linear_query", {"q": q, "c": c}, "q (B, heads, N, R) and c (B, heads, R, S)")
@@ -142,12 +142,12 @@ def _query(q: Tensor, c: Tensor, precision: str) -> Tensor:
         from polyattn.kernels.linear_attention import triton
 
         return triton.query(q, c, precision)
-    return naive.query(q, c)
+    return runtime.rows_like(q, c.shape[3]).copy_(naive.query(q, c))
 
 
 @_query.register_fake
 def _(q: Tensor, c: Tensor, precision: str) -> Tensor:
-    return c.new_empty((*q.shape[:3], c.shape[3]))
+    return runtime.rows_like(q, c.shape[3])
 
 
 @torch.library.custom_op("polyattn::linear_query_backward", mutates_args=())
