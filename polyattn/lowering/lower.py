@@ -124,6 +124,7 @@ def _lower_backward(plan: Plan, channels_first: bool, kernels: Kernels) -> fx.Gr
     seed = placeholder(emitter.graph, plan.seed)
     placeholders = {tensor: placeholder(emitter.graph, arguments[tensor]) for tensor in arguments}
     kept = {plan.names[k]: placeholder(emitter.graph, plan.names[k]) for k in backward.kept}
+    orders[plan.seed] = _order(plan, plan.spec.output, channels_first)
     values = kept | _leaves(emitter, plan, placeholders, backward.graph, check=False)
     values[plan.seed] = emitter.split(seed, plan.spec.shape(plan.spec.output), True, plan.sizes)
     emitter.reference = emitter.reference or seed
@@ -139,14 +140,16 @@ def _lower_backward(plan: Plan, channels_first: bool, kernels: Kernels) -> fx.Gr
 
 
 def _orders(plan: Plan, channels_first: bool) -> Orders:
-    """How the inputs, and the output's gradient, lie in memory: their axes, the slowest first."""
-    found: Orders = {}
-    for tensor, shape in ((t, plan.spec.shape(t)) for t in (*plan.spec.inputs, plan.spec.output)):
-        count, last = sum(map(len, shape)), len(shape[-1]) if shape else 0
-        axes = range(1, count + 1)
-        first = [*axes[count - last :], *axes[: count - last]] if channels_first else list(axes)
-        found[tensor if tensor in plan.spec.inputs else plan.seed] = (0, *first)
-    return found
+    """How the inputs lie in memory."""
+    return {tensor: _order(plan, tensor, channels_first) for tensor in plan.spec.inputs}
+
+
+def _order(plan: Plan, tensor: str, channels_first: bool) -> tuple[int, ...]:
+    """How an input, or a tensor like the output, lies in memory: its axes, the slowest first."""
+    shape = plan.spec.shape(tensor)
+    count, last = sum(map(len, shape)), len(shape[-1]) if shape else 0
+    axes = range(1, count + 1)
+    return (0, *axes[count - last :], *axes[: count - last]) if channels_first else (0, *axes)
 
 
 def _ranks(plan: Plan, orders: Orders) -> dict[str, int]:

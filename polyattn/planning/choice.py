@@ -168,10 +168,6 @@ def _all_candidates(spec: Spec, sizes: dict[str, int]) -> Iterator[tuple[str, Gr
 
 def with_backward(plan: Plan) -> Plan:
     """The plan with its backward pass, keeping every forward value that it reads."""
-    seed = "dy"
-    while seed in (*plan.spec.inputs, *plan.spec.parameters, plan.spec.output):
-        seed += "_"
-    plan = replace(plan, seed=seed)
     return replace(plan, backward=_reverse(plan, set()))
 
 

@@ -28,7 +28,6 @@ class Plan:
         strategy: which candidate was chosen, such as "as written", "definitions" or "expanded".
         graph: the evaluation graph.
         backward: the planned backward pass, for the objective "training".
-        seed: the name of the output's gradient in it.
         kernels: what stands in the place of steps, by their names: a kernel, or the step whose kernel does them. A plan
             was chosen with these; the plan in a lowered graph's `meta` says which it runs.
     """
@@ -38,7 +37,6 @@ class Plan:
     strategy: str
     graph: Graph
     backward: Backward | None = None
-    seed: str = "dy"
     kernels: tuple[tuple[str, str], ...] = ()
 
     @cached_property
@@ -54,6 +52,14 @@ class Plan:
     @property
     def nodes(self) -> tuple[Node, ...]:
         return self.graph.nodes
+
+    @cached_property
+    def seed(self) -> str:
+        """The name of the output's gradient in a backward pass: "dy", with underscores where a tensor is called so."""
+        taken, seed = {*self.spec.inputs, *self.spec.parameters, self.spec.output}, "dy"
+        while seed in taken:
+            seed += "_"
+        return seed
 
     @property
     def output(self) -> Operand:
@@ -107,7 +113,7 @@ class Plan:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """A name for every node: tensors keep theirs, steps are t1, t2, ... where no tensor is called so."""
-        return self.graph.names((*self.spec.inputs, *self.spec.parameters, self.seed))
+        return self.graph.names((*self.spec.inputs, *self.spec.parameters))
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:

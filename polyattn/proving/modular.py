@@ -134,7 +134,7 @@ def definition(
         parts = values(gradient.terms, gradient.signature.output_indices())
         if tensor in subject.spec.parameters:
             parts = _object(arithmetic.settle(_object(parts.sum(axis=0))))
-        found[f"d{tensor}"] = parts.reshape(subject.shape(tensor, batch=True))
+        found[subject.gradients[tensor]] = parts.reshape(subject.shape(tensor, batch=True))
     return found
 
 

@@ -111,7 +111,7 @@ class _Numbers:
         arguments = [tensors[t] for t in subject.tensors]
         output = subject.forward(*arguments)
         rounded = analysis.outputs(subject.forward, self.arguments())
-        names = [subject.spec.output]
+        named = {subject.spec.output: subject.spec.output}
         if subject.backward is None:
             values = [output]
         else:
@@ -121,10 +121,10 @@ class _Numbers:
             first, *rest = rounded
             given = [Rounded.exact(self.tensors[seed]), *self.arguments(), *(r for r in rest if r is not None)]
             rounded = (first, *analysis.outputs(subject.backward, given))
-            names += [f"d{t}" for t in subject.tensors]
+            named |= {name: tensor for tensor, name in subject.gradients.items()}
         have, bounds = {}, {}
-        for name, value, found in zip(names, values, rounded, strict=True):
-            shape = subject.shape(name if name == subject.spec.output else name[1:], batch=True)
+        for (name, tensor), value, found in zip(named.items(), values, rounded, strict=True):
+            shape = subject.shape(tensor, batch=True)
             have[name] = torch.zeros(shape) if value is None else value
             bounds[name] = torch.zeros(shape) if found is None else found.error
         return have, bounds
@@ -150,7 +150,7 @@ class _Numbers:
         for tensor, gradient, majorant in zip(subject.tensors, gradients, majorants, strict=True):
             none = torch.zeros(subject.shape(tensor, batch=True), dtype=torch.float64)
             bound = none if majorant is None else 2 * relative * majorant
-            yield f"d{tensor}", none if gradient is None else gradient, bound
+            yield subject.gradients[tensor], none if gradient is None else gradient, bound
 
 
 def _check(name: str, manner: str, have: Tensor, want: np.ndarray, bound: Tensor) -> Check:

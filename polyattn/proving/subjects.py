@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -74,6 +75,16 @@ class Subject:
         """The graph's arguments, in their order."""
         return (*self.spec.inputs, *self.spec.parameters)
 
+    @cached_property
+    def gradients(self) -> dict[str, str]:
+        """What each argument's gradient is called: d and its name, with underscores where the output is called so."""
+        names = {t: f"d{t}" for t in self.tensors}
+        for tensor, name in names.items():
+            while name == self.spec.output or (name != f"d{tensor}" and name in names.values()):
+                name += "_"
+            names[tensor] = name
+        return names
+
     @property
     def words(self) -> str:
         """Which plan it is."""
@@ -142,7 +153,7 @@ class Subject:
         output, *kept = output
         gradients = run_exactly(self.backward, [tensors[self.plan.seed], *arguments, *kept], arithmetic)
         return {self.spec.output: output} | {
-            f"d{t}": np.zeros(self.shape(t, batch=True), dtype=object) if g is None else g
+            self.gradients[t]: np.zeros(self.shape(t, batch=True), dtype=object) if g is None else g
             for t, g in zip(self.tensors, gradients, strict=True)
         }
 

@@ -27,7 +27,7 @@ def check_symbolic(subject: Subject, budget: int | None) -> Verification:
     output = _definition(subject, ring, tensors)  # first: it knows beforehand whether it is too large
     want = {subject.spec.output: output}
     if subject.derivative:
-        want |= {f"d{t}": _vector_jacobian(subject, ring, output, t, tensors) for t in subject.tensors}
+        want |= {name: _vector_jacobian(subject, ring, output, t, tensors) for t, name in subject.gradients.items()}
     have = subject.run(tensors, Arithmetic(object, ring.number, ring.settled))
     if not isinstance(have, str):
         have = {name: _every(ring, np.asarray(array, dtype=object)) for name, array in have.items()}
