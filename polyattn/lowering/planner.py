@@ -68,8 +68,9 @@ def plan(
             may then be the cheapest; the table shows them. Multiply-accumulates (`cost="macs"`) leave them aside.
 
     Raises:
-        SizeError: a size is missing, unknown or contradictory, or an option is unknown.
-        BudgetError: the expansion is too large, or no candidate keeps to the memory limit.
+        SizeError: a size is missing, unknown or contradictory, or an option is unknown or out of range.
+        BudgetError: the expansion is too large, or no candidate keeps to the memory limit; says the smallest that would
+            do.
 
     >>> print(plan("x[N,C]; y[a,b] = x[a,d]*w[d,b]", {"N": 10, "C": 4}).macs)
     160

@@ -64,7 +64,7 @@ def question(
     """The arguments of `polyattn.plan`, checked.
 
     Raises:
-        SizeError: a size is missing, unknown or contradictory, or an option is unknown.
+        SizeError: a size is missing, unknown or contradictory, or an option is unknown or out of range.
     """
     spec = Spec(spec) if isinstance(spec, str) else spec
     for word, value, known in (("objective", objective, OBJECTIVES), ("cost", cost, COSTS)):
@@ -83,6 +83,10 @@ def question(
     batch = 1 if batch is None else batch
     if isinstance(batch, bool) or not hasattr(batch, "__index__") or int(batch) < 1:
         raise SizeError(f"the batch must be a positive whole number, not {batch!r}")
+    if memory_limit is not None:
+        if isinstance(memory_limit, bool) or not hasattr(memory_limit, "__index__") or int(memory_limit) < 0:
+            raise SizeError(f"memory_limit is a whole number of bytes, 0 or more, or None; not {memory_limit!r}")
+        memory_limit = int(memory_limit)
     known = spec.sizes.solve(given, spec.sizes.names) | {BATCH: int(batch)}
     return Question(spec, tuple(sorted(known.items())), objective, memory_limit, cost, device)
 
@@ -103,6 +107,11 @@ def ranked_plans(asked: Question, most: int, price: Callable[[Plan], float] | No
     sizes = dict(asked.sizes)
     written = Plan(spec, asked.objective, "as written", _written(spec, sizes))
     if asked.objective == "as_written":
+        if limit is not None and written.peak_bytes > limit:
+            raise BudgetError(
+                f"the order as written does not keep its intermediates within {limit:,} bytes: "
+                f"it needs memory_limit={written.peak_bytes}; other objectives may need less"
+            )
         return (written,)
     plans = [Plan(spec, asked.objective, strategy, graph) for strategy, graph in _candidates(spec, sizes)]
     plans = [p for p in plans if p.macs <= written.macs]
@@ -120,7 +129,11 @@ def ranked_plans(asked: Question, most: int, price: Callable[[Plan], float] | No
         if len(found) == most:
             break
     if not found:
-        raise BudgetError(f"no order of contraction keeps its intermediates within {limit:,} bytes")
+        least = min(p.peak_bytes for p in plans)  # what is kept can be computed again, down to nothing
+        raise BudgetError(
+            f"no order of contraction keeps its intermediates within {limit:,} bytes: "
+            f"the smallest limit that one keeps to is memory_limit={least}"
+        )
     return tuple(found)
 
 

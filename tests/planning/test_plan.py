@@ -1,5 +1,6 @@
 """Facts of plans: what they count, what they choose, and that nothing about sizes is guessed."""
 
+import re
 from math import prod
 
 import opt_einsum
@@ -7,7 +8,7 @@ import pytest
 import sympy
 import torch
 
-from polyattn import SizeError, Spec, catalog, lower, plan
+from polyattn import BudgetError, SizeError, Spec, catalog, lower, plan
 
 SIZES = {"N": 96, "C": 8, "R": 3, "V": 2, "H": 8, "W": 12, "G": 2, "K": 3, "S": 4}
 
@@ -129,6 +130,27 @@ def test_what_the_memory_limit_forbids_to_keep_is_computed_again():
         ({"N": 4, "C": 2, "B": 3}, {"batch": 2}, "the batch is given twice: B=3 and batch=2"),
         ({"N": 4, "C": 2}, {"objective": "fast"}, "unknown objective 'fast'; there are forward, training, as_written"),
         ({"N": 4, "C": 2}, {"cost": "time"}, "unknown cost 'time'; there are roofline, macs, measured"),
+        ({"N": 4, "C": 2}, {"memory_limit": -1}, "memory_limit is a whole number of bytes, 0 or more, or None; not -1"),
+        (
+            {"N": 4, "C": 2},
+            {"memory_limit": 1e6},
+            "memory_limit is a whole number of bytes, 0 or more, or None; not 1000000.0",
+        ),
+        (
+            {"N": 4, "C": 2},
+            {"memory_limit": True},
+            "memory_limit is a whole number of bytes, 0 or more, or None; not True",
+        ),
+        (
+            {"N": 4, "C": 2},
+            {"memory_limit": "1M"},
+            "memory_limit is a whole number of bytes, 0 or more, or None; not '1M'",
+        ),
+        (
+            {"N": 4, "C": 2},
+            {"memory_limit": [9]},
+            "memory_limit is a whole number of bytes, 0 or more, or None; not [9]",
+        ),
         ({"N": 4, "C": 2}, {"device": "abacus"}, "unknown device 'abacus'; there are cpu, cuda, or give a Device"),
     ],
 )
@@ -136,6 +158,19 @@ def test_wrong_sizes_and_options_are_named(sizes: dict, options: dict, message: 
     with pytest.raises(SizeError) as caught:
         plan(catalog.get("nl"), sizes, **options)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("objective", ["forward", "training", "as_written"])
+@pytest.mark.parametrize("name", ["nl", "poly_nl", "e_nl"])
+def test_a_memory_limit_holds_for_every_objective_and_the_error_says_the_smallest_that_does(name: str, objective: str):
+    spec = catalog.get(name)
+    with pytest.raises(BudgetError, match="within 10 bytes") as caught:
+        plan(spec, sizes_for(spec), objective, memory_limit=10)
+    least = int(re.search(r"memory_limit=(\d+)", str(caught.value))[1])
+    made = plan(spec, sizes_for(spec), objective, memory_limit=least)
+    assert max(made.peak_bytes, made.kept_bytes) <= least
+    with pytest.raises(BudgetError):
+        plan(spec, sizes_for(spec), objective, memory_limit=least - 1)
 
 
 def test_the_table_is_what_a_person_can_check():
