@@ -26,6 +26,7 @@ from polyattn.algebra.monomial import (
 from polyattn.display import block
 from polyattn.errors import NotPolynomialError, SizeError, SpecError
 from polyattn.language import Atoms, SizeTable
+from polyattn.language.names import check_tensor_name
 from polyattn.language.syntax import IDENTITY, Split
 
 
@@ -164,15 +165,14 @@ class Polynomial:
 
         Raises:
             NotPolynomialError: the tensor occurs inside a function.
-            SpecError: the tensor does not occur, or the seed's name is taken.
+            SpecError: the tensor does not occur, or the seed's name is taken or no name of the language.
         """
         sig = self.signature
         if tensor not in sig.shapes or tensor == sig.output:
             raise SpecError(
                 f"there is no tensor {tensor!r}; there are {', '.join(t for t in sig.shapes if t != sig.output)}"
             )
-        if seed in sig.shapes or seed == sig.output:
-            raise SpecError(f"the seed's name {seed!r} is taken; choose another")
+        check_tensor_name(seed, "the seed", (*sig.shapes, sig.output), scalar=not sig.output_shape)
         shape = sig.shapes[tensor]
         free = tuple(Index(k, a) for k, a in enumerate(a for slot in shape for a in slot))
         terms = [d for term in self.terms for d in _product_rule(term, tensor, seed, free, sig.output_indices())]

@@ -84,7 +84,7 @@ class Spec(Specification):
 
         Raises:
             NotPolynomialError: the tensor occurs inside a function.
-            SpecError: no such tensor, the seed's name is taken, or the derivative is zero.
+            SpecError: no such tensor, the seed's name is taken or no name of the language, or the derivative is zero.
         """
         return Spec.of(self.polynomial().derivative(tensor, seed))
 

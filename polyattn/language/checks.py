@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 
 from polyattn.errors import SpecError
+from polyattn.language.names import is_name, no_case, no_name
 from polyattn.language.sizes import SizeTable
 from polyattn.language.syntax import (
     FUNCTIONS,
@@ -24,6 +25,7 @@ from polyattn.language.syntax import (
     Statements,
     Sum,
     Term,
+    is_size_name,
 )
 
 MAX_ATOMS = 16
@@ -44,6 +46,7 @@ class _Checker:
         return SpecError(reason, self.source, at.line, at.column)
 
     def run(self) -> None:
+        self.check_spelling()
         if not self.statements.inputs:
             raise self.error("there is no input: declare one, such as 'x[N,C]'")
         if not self.statements.definitions:
@@ -63,6 +66,16 @@ class _Checker:
         del self.unused[self.statements.definitions[-1].name]
         for name, at in self.unused.items():
             raise self.error(f"'{name}' is defined but the output does not use it: use it or delete its definition", at)
+
+    def check_spelling(self) -> None:
+        """What the grammar says of names, for trees that no text was parsed to."""
+        for name, what, size, at in _spelt(self.statements):
+            if size and isinstance(name, str) and name.isascii() and name.isdigit() and 0 < int(name) < 10**9:
+                continue
+            if not is_name(name):
+                raise self.error(no_name(name, what).reason, at)
+            if size is not None and size != is_size_name(name):
+                raise self.error(no_case(name, what, size).reason, at)
 
     def check_splits(self) -> None:
         self.declared_sizes = SizeTable.of(self.statements).names
@@ -235,6 +248,26 @@ class _Checker:
             terms = factor.body.terms
             self.inside[id(factor)] = {i for term in terms for f in term.factors for i in self.indices_of(f)}
         return self.inside[id(factor)]
+
+
+def _spelt(statements: Statements) -> Iterator[tuple[str, str, bool | None, At]]:
+    """Every name, what has it, whether it has to be that of a size (None: either), and its place."""
+    for declared in statements.inputs:
+        yield declared.name, "an input", None if declared.sizes else False, declared.at
+        yield from ((size, "a size", True, declared.at) for size in declared.sizes)
+    for split in statements.splits:
+        yield from ((size, "a size", True, split.at) for size in (split.size, *split.parts))
+    for declared in statements.index_sizes:
+        yield declared.index, "an index", False, declared.at
+        yield declared.size, "a size", True, declared.at
+    for definition in statements.definitions:
+        body = definition.body
+        if isinstance(body, Call):
+            yield body.function, "a function", False, body.at
+            yield from ((index, "an index", False, body.at) for index in body.over)
+        for access in (definition.target, *_accesses(body.argument if isinstance(body, Call) else body)):
+            yield access.tensor, "a tensor", None if access.slots else False, access.at
+            yield from ((index, "an index", False, slot.at) for slot in access.slots for index in slot.indices)
 
 
 def _slots(count: int) -> str:

@@ -7,6 +7,7 @@ from collections import Counter
 from itertools import chain, count
 
 from polyattn.errors import SpecError
+from polyattn.language.names import NAME, check_tensor_name
 
 
 def einsum_text(equation: str, operands: str, input: str, where: tuple[str, ...] = ()) -> str:
@@ -28,8 +29,10 @@ def einsum_text(equation: str, operands: str, input: str, where: tuple[str, ...]
         counts = Counter(c for term in terms for c in term)
         right = "".join(sorted(c for c, n in counts.items() if n == 1))
     letters = {c: c if c.islower() else f"{c.lower()}_" for c in left + right if c.isalpha()}
-    candidates = chain(("y", "z"), (f"y{k}" for k in count()))
-    output = next(n for n in candidates if n not in names and n not in letters.values())
+    for position, name in enumerate(names, 1):
+        check_tensor_name(name, f"operand {position} of {operands!r}", (), scalar=not terms[position - 1])
+    taken = {*names, *re.findall(NAME, input), *letters.values()}
+    output = next(n for n in chain(("y", "z"), (f"y{k}" for k in count())) if n not in taken)
 
     def access(name: str, term: str) -> str:
         return f"{name}[{','.join(letters[c] for c in term)}]" if term else name

@@ -66,3 +66,14 @@ def test_operands_are_names_and_not_code(operands):
     except SpecError:
         return
     assert spec.statements.definitions[-1].name == "y"
+
+
+@pytest.mark.parametrize("operand", ["w*v", "w;z", "", "where", "w[d]", "_w", "9", "é", "relu"])
+def test_an_operand_that_is_no_name_is_refused(operand):
+    with pytest.raises(SpecError, match="operand 2 of"):
+        Specification.from_einsum("ad,df->af", f"x,{operand}", input="x[N,C]")
+
+
+def test_the_output_is_not_called_like_an_input():
+    spec = Specification.from_einsum("ad,df->af", "x,w", input="x[N,C]; y[N]")
+    assert spec.output == "z"

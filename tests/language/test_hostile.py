@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass, replace
 from itertools import count
 from pathlib import Path
 from time import perf_counter
@@ -32,6 +33,15 @@ def reads(text: str | bytes) -> Specification | None:
         return Specification(text)
     except SpecError:
         return None
+
+
+def with_names(tree, old, new):
+    """A syntax tree with one name in the place of another."""
+    if isinstance(tree, tuple):
+        return tuple(with_names(part, old, new) for part in tree)
+    if not is_dataclass(tree):
+        return new if isinstance(tree, str) and tree == old else tree
+    return replace(tree, **{f.name: with_names(getattr(tree, f.name), old, new) for f in fields(tree)})
 
 
 def accepts(text: str | bytes) -> bool:
@@ -107,6 +117,28 @@ class TestNames:
     )
     def test_code_is_refused(self, text):
         assert not accepts(text)
+
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [
+            ("x", "x, q=print()"),
+            ("w", "w; z"),
+            ("alpha", "Alpha"),
+            ("C", "c"),
+            ("C", "0"),
+            ("C", "N*2"),
+            ("d", "D"),
+            ("d", "_d"),
+            ("e", "where"),
+            ("y", ""),
+        ],
+    )
+    def test_trees_are_held_to_the_names_of_the_grammar(self, old, new):
+        text = "x[N,C]; y[a,b] = alpha*x[a,d]*w[d,b]*softmaxed[a]"
+        tree = Specification(text.replace("; y", "; softmaxed[a] = softmax[a](x[a,e]); y")).statements
+        with pytest.raises(SpecError):
+            Specification(with_names(tree, old, new))
+        assert Specification(with_names(tree, old, old)).statements == tree
 
     @pytest.mark.parametrize("path", sorted(Path(polyattn.language.__file__).parent.glob("*.py")), ids=lambda p: p.name)
     def test_the_sources_never_evaluate_anything(self, path):
