@@ -66,7 +66,11 @@ def _expectation(error: UnexpectedToken, previous: Token | None) -> str:
         return "an operator is missing: '*' expected between two factors"
     if found in ("STAR", "SLASH") and previous is not None and previous.type in ("STAR", "SLASH"):
         return "there are no powers and no '//': one '*' or '/' between two factors, then a factor expected"
-    if expected == STARTS_FACTOR and previous is not None and previous.type in ("LSQB", "COMMA"):
+    if found == "EQUAL" and expected <= {"_END", "$END"} and previous is not None and previous.type == "RSQB":
+        return "a scalar is defined without brackets, as in 'y = x[a,b]': the end of the statement expected"
+    if expected <= {"_END", "$END"} and previous is not None and previous.type == "RSQB":
+        return "the end of the statement expected"
+    if expected - {"RSQB"} == STARTS_FACTOR and previous is not None and previous.type in ("LSQB", "COMMA"):
         return "an index (or, in an input, a size) or a composite slot such as '(g m)' expected"
     if expected >= STARTS_FACTOR:
         return "a factor expected (a number, a size, tensor[index, ...], a scalar parameter or a bracket)"

@@ -103,10 +103,18 @@ class _Builder:
 
     def declaration(self, tree: ParseTree) -> Input:
         (head,) = tree.children
+        if isinstance(head, Token):
+            if is_size_name(head):
+                raise self.error(
+                    f"'{head}' without slots would be a size: the name of a scalar input starts with a small letter",
+                    _at(head),
+                )
+            return Input(str(head), (), _at(head))
         name = head.children[0]
         if len(head.children) == 1:
             raise self.error(
-                f"'{name}' alone says nothing: an input is {name}[N,C], a definition {name}[index, ...] = sum",
+                f"'{name}' alone says nothing: an input is {name}[N,C] or, if it is a scalar, {name}[]; "
+                f"a definition is {name}[index, ...] = sum",
                 _at(name),
             )
         sizes = []

@@ -144,7 +144,7 @@ class Definition:
 
 @dataclass(frozen=True)
 class Input:
-    """`x[N, C]`: the sizes are names of sizes or numbers, as text."""
+    """`x[N, C]`: the sizes are names of sizes or numbers, as text. A scalar has none: `s[]`."""
 
     name: str
     sizes: tuple[str, ...]

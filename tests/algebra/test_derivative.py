@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polyattn import NotPolynomialError, Spec, SpecError, catalog
+from polyattn.language.syntax import FUNCTIONS
 from polyattn.testing import size_assignments, specifications
 
 from .arrays import agree, evaluated, tensors_of
@@ -178,6 +179,62 @@ def test_the_seed_is_an_input_and_its_name_is_free():
 def test_names_that_do_not_fit_are_refused(tensor, seed, message):
     with pytest.raises(SpecError, match=message):
         catalog.nl().derivative(tensor, seed)
+
+
+NO_NAMES = [
+    "9bad",
+    "a b",
+    "x;y",
+    "",
+    "_x",
+    "é",
+    "where",
+    "softmax",
+    "I",
+    "a\n",
+    "dy, q=print()",
+    "dy=1",
+    "dy:1",
+    None,
+    3,
+]
+
+
+@pytest.mark.parametrize("seed", NO_NAMES)
+def test_a_seed_that_the_language_could_not_name_is_refused(seed):
+    with pytest.raises(SpecError, match=r"^the seed (cannot be called|has a name that is text)"):
+        catalog.nl().derivative("x", seed)
+    with pytest.raises(SpecError, match=r"^the seed"):
+        catalog.nl().polynomial().derivative("x", seed)
+
+
+@given(st.text(max_size=8))
+def test_a_seed_of_any_text_is_refused_or_read_again(seed):
+    spec = Spec("x[N,C]; w[N]; y = x[e,b]*x[e,b]*w[e]")
+    try:
+        derivative = spec.derivative("x", seed)
+    except SpecError:
+        return
+    assert seed in derivative.inputs
+    assert Spec(str(derivative)) == derivative
+
+
+@given(st.data())
+def test_the_text_of_a_derivative_is_read_again(data):
+    spec = data.draw(specifications(functions=False))
+    for name in sorted(spec.polynomial().tensors):
+        seed = data.draw(st.from_regex(r"[a-z][a-z0-9_]{0,2}", fullmatch=True))
+        if seed not in {*spec.inputs, *spec.parameters, spec.output, *FUNCTIONS}:
+            derivative = spec.derivative(name, seed)
+            assert Spec(str(derivative)) == derivative
+
+
+def test_the_seed_of_a_scalar_is_a_scalar_input():
+    derivative = Spec("x[N,C]; y = x[e,b]*x[e,b]").derivative("x")
+    assert str(derivative) == "x[N,C]\ndy[]\ndx[n,c] = 2*dy*x[n,c]"
+    assert Spec(str(derivative)) == derivative
+    with pytest.raises(SpecError, match="the seed is a scalar and cannot be called 'S'"):
+        Spec("x[N,C]; y = x[e,b]*x[e,b]").derivative("x", "S")
 
 
 def test_a_derivative_that_is_zero_is_no_specification():
