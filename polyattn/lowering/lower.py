@@ -12,16 +12,19 @@ import torch
 from torch import fx, nn
 
 from polyattn.algebra import Index
-from polyattn.errors import SizeError
+from polyattn.errors import SizeError, SpecError
 from polyattn.language import value_of
+from polyattn.language.names import NAME, NAME_RULE
 from polyattn.lowering.devices import calibrated, kind
 from polyattn.lowering.emit import Emitter
 from polyattn.lowering.matching import Kernels, as_choice, by_step, fusions
-from polyattn.lowering.module import LoweredGraph
+from polyattn.lowering.module import TENSOR, LoweredGraph
 from polyattn.lowering.shapes import expect_shape
 from polyattn.planning import BATCH, Device, Graph, Leaf, Plan
 
 RESERVED = {*keyword.kwlist, *keyword.softkwlist, *dir(builtins), "self", "torch", "device", "inf", "nan", "fx_pytree"}
+NUMBERED = re.compile(r".*_\d+")
+"""What fx calls its own values, and counts on from."""
 
 
 Orders = dict[str, tuple[int, ...]]
@@ -38,9 +41,11 @@ def lower(
 ) -> fx.GraphModule:
     """The plan's forward pass as a graph of torch operations.
 
-    The module's arguments are the inputs, of shape (B, *axes), then the parameters, by position or by name
-    (`graph(x, w1=w1, w2=w2, w3=w3)`); a name that Python or torch reserves, such as `lambda`, has an underscore
-    at its end. The graph holds for the plan's sizes and for any batch; other sizes raise `SizeError` at run time.
+    The module's arguments are the inputs, of shape (B, *axes), then the parameters, by position or by name:
+    `graph(x, w1=w1, w2=w2, w3=w3)`, or `graph(x, **{"lambda": w})` for a name that Python or torch reserves, which
+    has an underscore at its end in the code (and where a compiler or `torch.export` reads the call). The graph
+    holds for the plan's sizes and for any batch; other sizes, and tensors that are missing or unknown, raise
+    `SizeError` when it is called.
 
     Args:
         plan: what to compute.
@@ -105,7 +110,7 @@ def _lower(
     orders = _orders(plan, channels_first)
     chosen = fusions(plan.graph, frozenset(kept or ()), kernels)
     emitter = Emitter(plan.graph, plan.names, fx.Graph(), ranks=_ranks(plan, orders), fusions=chosen)
-    placeholders = {tensor: placeholder(emitter.graph, arguments[tensor]) for tensor in arguments}
+    placeholders = {tensor: placeholder(emitter.graph, name, tensor) for tensor, name in arguments.items()}
     emitter.run(_leaves(emitter, plan, placeholders, plan.graph), orders)
     output = emitter.joined(emitter.values[plan.output.value], plan.spec.shape(plan.spec.output), True)
     emitter.graph.output(output if kept is None else (output, *(emitter.values[k] for k in kept)))
@@ -119,12 +124,12 @@ def _lower_backward(plan: Plan, channels_first: bool, kernels: Kernels) -> fx.Gr
     assert backward is not None
     arguments = argument_names(plan)
     orders = _orders(plan, channels_first)
+    orders[plan.seed] = _order(plan, plan.spec.output, channels_first)
     chosen = fusions(backward.graph, frozenset(), kernels)
     emitter = Emitter(backward.graph, plan.backward_names, fx.Graph(), ranks=_ranks(plan, orders), fusions=chosen)
     seed = placeholder(emitter.graph, plan.seed)
-    placeholders = {tensor: placeholder(emitter.graph, arguments[tensor]) for tensor in arguments}
+    placeholders = {tensor: placeholder(emitter.graph, name, tensor) for tensor, name in arguments.items()}
     kept = {plan.names[k]: placeholder(emitter.graph, plan.names[k]) for k in backward.kept}
-    orders[plan.seed] = _order(plan, plan.spec.output, channels_first)
     values = kept | _leaves(emitter, plan, placeholders, backward.graph, check=False)
     values[plan.seed] = emitter.split(seed, plan.spec.shape(plan.spec.output), True, plan.sizes)
     emitter.reference = emitter.reference or seed
@@ -173,20 +178,41 @@ def _module(emitter: Emitter, plan: Plan, name: str) -> fx.GraphModule:
     return module
 
 
-def placeholder(graph: fx.Graph, name: str) -> fx.Node:
-    """A placeholder of exactly this name: fx by itself would make one variable of the arguments w1 and W1."""
-    return graph.create_node("placeholder", name, name=name)
+def placeholder(graph: fx.Graph, name: str, tensor: str | None = None) -> fx.Node:
+    """A placeholder of exactly this name: fx by itself would make one variable of the arguments w1 and W1.
+
+    Args:
+        tensor: the tensor's own name, by which a call of the module may give it.
+    """
+    _check_name(name)
+    node = graph.create_node("placeholder", name, name=name)
+    if tensor is not None and tensor != name:
+        node.meta[TENSOR] = tensor
+    return node
 
 
 def argument_names(plan: Plan) -> dict[str, str]:
     """The graph's argument for each input and parameter, in the order of the arguments."""
     names: dict[str, str] = {}
-    for tensor in (*plan.spec.inputs, *plan.spec.parameters):
+    tensors = (*plan.spec.inputs, *plan.spec.parameters)
+    taken = set(tensors)
+    for tensor in tensors:
+        _check_name(tensor)
         name = tensor
-        while name in RESERVED or name in names.values() or re.fullmatch(r"_.*|.*_\d+", name):
+        while name in RESERVED or NUMBERED.fullmatch(name) or (name != tensor and name in taken):
             name += "_"
         names[tensor] = name
+        taken.add(name)
     return names
+
+
+def _check_name(name: str) -> None:
+    """Raise a SpecError for what could be more than a name in the code that fx writes.
+
+    The language has refused it before; this is for plans that did not come from there.
+    """
+    if not re.fullmatch(NAME, name):
+        raise SpecError(f"{name!r} is no name of a tensor: {NAME_RULE}")
 
 
 def _leaves(

@@ -7,7 +7,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from torch import fx, nn
+from torch.fx.graph import PythonCode
 from torch.fx.node import map_arg
+
+from polyattn.errors import SizeError
+
+TENSOR = "tensor"
+"""Where a placeholder's `meta` has the name of its tensor, if that is not the name of the argument."""
 
 
 class LoweredGraph(fx.GraphModule):
@@ -15,13 +21,49 @@ class LoweredGraph(fx.GraphModule):
 
     fx stores a graph as code and traces that when it is loaded, which would lose the names of the steps and the
     rationals that their coefficients stand for, and cannot trace the checks of shapes.
+
+    A call takes tensors by position or by their names in the specification, also those that Python or torch reserves.
     """
+
+    def recompile(self) -> PythonCode:
+        code = super().recompile()
+        arguments = [n for n in self.graph.nodes if n.op == "placeholder"]
+        self._arguments = {n.meta.get(TENSOR, n.target): n.target for n in arguments}
+        type(self).__call__ = _called
+        return code
+
+    def _in_order(self, given: tuple[Any, ...], named: Mapping[str, Any]) -> list[Any]:
+        """The arguments of a call in their order; SizeError where one is missing, twice or unknown."""
+        tensors = list(self._arguments)
+        ours = {argument: tensor for tensor, argument in self._arguments.items()}
+        rest: dict[str, Any] = {}
+        for name, value in named.items():
+            tensor = name if name in self._arguments else ours.get(name, name)
+            if tensor not in self._arguments:
+                raise self._misfit(f"there is no tensor {name!r}")
+            if tensor in rest or tensor in tensors[: len(given)]:
+                raise self._misfit(f"tensor {tensor!r} is given twice")
+            rest[tensor] = value
+        missing = [tensor for tensor in tensors[len(given) :] if tensor not in rest]
+        if missing:
+            raise self._misfit(f"missing: {', '.join(missing)}")
+        if len(given) > len(tensors):
+            raise self._misfit(f"{len(given)} tensors are given")
+        return [*given, *(rest[tensor] for tensor in tensors[len(given) :])]
+
+    def _misfit(self, reason: str) -> SizeError:
+        return SizeError(f"{reason}; this graph takes {', '.join(self._arguments)}, by position or by name")
 
     def __reduce__(self) -> Any:
         if any(node.op in ("get_attr", "call_module") for node in self.graph.nodes):
             return super().__reduce__()  # somebody added parts of their own
         nodes = [_StoredNode.of(node) for node in self.graph.nodes]
         return _restored, (nodes, self._get_name(), dict(self.meta), self.training)
+
+
+def _called(module: Any, /, *args: Any, **named: Any) -> Any:
+    """In the place of `fx.GraphModule.__call__`, which has no place for a tensor that is called `self`."""
+    return nn.Module.__call__(module, *module._in_order(args, named))
 
 
 def as_function(module: fx.GraphModule) -> Callable[..., Any]:

@@ -97,7 +97,7 @@ def lower_sharded(plan: Plan, sharded: Sharded, piece: tuple[int, int], *, chann
     mine = whole | {sharded.size: piece[1]}
     used = {node.tensor for node in graph.nodes if isinstance(node, Leaf)}
     orders: dict[str, tuple[int, ...]] = {}
-    placeholders = {tensor: placeholder(emitter.graph, name) for tensor, name in arguments.items()}
+    placeholders = {tensor: placeholder(emitter.graph, name, tensor) for tensor, name in arguments.items()}
     for tensor, given in placeholders.items():
         batched, slots = tensor in spec.inputs, spec.shape(tensor)
         if not batched and tensor not in used:
