@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from polyattn import catalog
-from polyattn.nn.block import BATCH_NORMS, Block, inner_width, matrix, one_of, pointwise, whole
+from polyattn.nn.block import BATCH_NORMS, Block, inner_width, matrix, one_of, pointwise, settling, whole
 from polyattn.nn.function import SpecFunction
 from polyattn.nn.layouts import channels_first, positions_first
 from polyattn.nn.parts import part
@@ -71,6 +71,7 @@ class A2(Block):
         convolutions = {"wphi": self.phi, "wtheta": self.theta, "wrho": self.rho, "wo": self.extend}
         return {name: matrix(convolution) for name, convolution in convolutions.items()}
 
+    @settling
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, *spatial) to the same shape."""
         self.check(x)

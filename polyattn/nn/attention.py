@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
 from polyattn.language import value_of
+from polyattn.nn.block import settling
 from polyattn.nn.exchange import NARROW
 from polyattn.nn.function import SpecFunction
 from polyattn.nn.initialise import fan_in
@@ -107,6 +108,7 @@ class Attention(nn.Module):
                 self.alpha.fill_(self._initial[0])
                 self.beta.fill_(self._initial[1])
 
+    @settling
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, *spatial) to the same shape."""
         *values, alpha, beta = self._held()
@@ -118,6 +120,7 @@ class Attention(nn.Module):
             return (alpha.squeeze() * x + beta.squeeze() * y).to(x.dtype)
         return torch.addcmul(alpha * x, beta, y).to(x.dtype)
 
+    @settling
     def attend(self, x: Tensor) -> Tensor:
         """What the specification says of the input, without the residual."""
         return self._attended(x, self._held()[:-2])

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from polyattn import catalog
 from polyattn.algebra import Spec
-from polyattn.nn.block import AXES, Block, inner_width, matrix, one_of, pointwise
+from polyattn.nn.block import AXES, Block, inner_width, matrix, one_of, pointwise, settling
 from polyattn.nn.function import SpecFunction
 from polyattn.nn.parts import part
 
@@ -72,6 +72,7 @@ class Axial(Block):
             found[f"gamma{number}"] = self.gamma[number - 1]
         return found
 
+    @settling
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, *spatial) to the same shape."""
         self.check(x)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from polyattn.errors import SizeError
 from polyattn.nn.bat_transform import BATransform
-from polyattn.nn.block import Block, inner_width
+from polyattn.nn.block import Block, inner_width, settling
 from polyattn.nn.conv_norm import ConvNormReLU
 from polyattn.nn.layouts import laid_out_as
 from polyattn.nn.products import turned_if_few
@@ -84,6 +84,7 @@ class BATBlock(Block):
             layer.reset_parameters()
         self.transform.reset_parameters()
 
+    @settling
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, [T,] H, W) to the same shape."""
         self.check(x)

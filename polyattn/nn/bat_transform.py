@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
-from polyattn.nn.block import CONVOLUTIONS, Block, one_of, part_of, whole
+from polyattn.nn.block import CONVOLUTIONS, Block, one_of, part_of, settling, whole
 from polyattn.nn.conv_norm import ConvNormReLU, folded, kaiming
 from polyattn.nn.exchange import NARROW
 from polyattn.nn.function import SpecFunction
@@ -116,12 +116,14 @@ class BATransform(Block):
             if conv is not None:
                 kaiming(conv)
 
+    @settling
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, [T,] H, W) to the same shape."""
         self.check(x)
         y = self.conv2(self.transform(turned_if_few(x)))
         return laid_out_as(y, x) if y.shape[2:] == x.shape[2:] else self._upsampled(y, x)
 
+    @settling
     def transform(self, x: Tensor) -> Tensor:
         """P X Q, and in 3D the temporal matrix, without the convolution behind them; with `downsample` of the averaged
         map, one position for each block."""

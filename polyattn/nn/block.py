@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
 from torch import Tensor, nn
 
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
 from polyattn.nn.exchange import WHOLE, Exchange
+from polyattn.nn.layouts import settled, with_settled_gradient
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-BATCH_NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 AXES = {1: ("L",), 2: ("H", "W"), 3: ("T", "H", "W")}
 
 
@@ -109,6 +113,16 @@ def one_of(name: str, value: str, choices: tuple[str, ...]) -> str:
     return value
 
 
+def settling(forward: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor], Tensor]:
+    """A module's method whose map is settled first, so that what is before the module gets such a gradient."""
+
+    @wraps(forward)
+    def of_settled(self: Any, x: Tensor) -> Tensor:
+        return forward(self, settled(x))
+
+    return of_settled
+
+
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1) -> Tensor:
     """A convolution of one position, whose weight is (outer, inner / groups, 1, ...).
 
@@ -119,6 +133,23 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1) ->
         return nn.functional.conv2d(x.flatten(3), weight.flatten(3), groups=groups).unflatten(3, x.shape[3:])
     function = (nn.functional.conv1d, nn.functional.conv2d, nn.functional.conv3d)[x.dim() - 3]
     return function(x, weight, bias, groups=groups)
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """`nn.BatchNorm2d` with right gradients whatever the strides; see `polyattn.nn.layouts`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return with_settled_gradient(super().forward(settled(input)))
+
+
+class BatchNorm3d(nn.BatchNorm3d):
+    """`nn.BatchNorm3d` with right gradients whatever the strides; see `polyattn.nn.layouts`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return with_settled_gradient(super().forward(settled(input)))
+
+
+BATCH_NORMS = {1: nn.BatchNorm1d, 2: BatchNorm2d, 3: BatchNorm3d}
 
 
 class PointConv3d(nn.Conv3d):

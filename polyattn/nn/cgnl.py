@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from polyattn import catalog
-from polyattn.nn.block import Block, inner_width, matrix, part_of, pointwise
+from polyattn.nn.block import Block, inner_width, matrix, part_of, pointwise, settling
 from polyattn.nn.function import SpecFunction
 from polyattn.nn.layouts import channels_first, positions_first
 
@@ -68,6 +68,7 @@ class CGNL(Block):
         last = matrix(self.z).transpose(0, 1).unflatten(0, (self.groups, -1)).transpose(1, 2)
         return {"wt": matrix(self.t), "wp": matrix(self.p), "wg": matrix(self.g), "wz": last}
 
+    @settling
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, *spatial) to the same shape."""
         self.check(x)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from polyattn import catalog
-from polyattn.nn.block import Block, inner_width, matrix, one_of, pointwise, whole
+from polyattn.nn.block import Block, inner_width, matrix, one_of, pointwise, settling, whole
 from polyattn.nn.function import SpecFunction
 from polyattn.nn.layouts import channels_first, positions_first
 from polyattn.nn.parts import part
@@ -69,6 +69,7 @@ class CrissCross(Block):
     def spec_parameters(self) -> dict[str, Tensor]:
         return {"wq": matrix(self.query_conv), "wk": matrix(self.key_conv), "wv": matrix(self.value_conv)}
 
+    @settling
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) to the same shape."""
         self.check(x)
@@ -76,6 +77,7 @@ class CrissCross(Block):
             x = (x + self.gamma * self.attend(x)).to(x.dtype)
         return x
 
+    @settling
     def attend(self, x: Tensor) -> Tensor:
         """One pass, without the residual."""
         query, key, value = (

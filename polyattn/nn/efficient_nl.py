@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from polyattn import catalog
-from polyattn.nn.block import Block, inner_width, matrix, one_of, part_of, pointwise, whole
+from polyattn.nn.block import Block, inner_width, matrix, one_of, part_of, pointwise, settling, whole
 from polyattn.nn.function import SpecFunction
 from polyattn.nn.layouts import channels_first
 from polyattn.nn.parts import part
@@ -81,6 +81,7 @@ class EfficientNL(Block):
         convolutions = {"wq": self.queries, "wk": self.keys, "wv": self.values, "wo": self.reprojection}
         return {name: matrix(convolution) for name, convolution in convolutions.items()}
 
+    @settling
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, *spatial) to the same shape."""
         self.check(x)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from polyattn import catalog
-from polyattn.nn.block import BATCH_NORMS, Block, inner_width, matrix, pointwise, whole
+from polyattn.nn.block import BATCH_NORMS, Block, inner_width, matrix, pointwise, settling, whole
 from polyattn.nn.function import SpecFunction
 from polyattn.nn.layouts import channels_first, positions_first
 from polyattn.nn.parts import part
@@ -76,6 +76,7 @@ class GloRe(Block):
     def _reasoning(self) -> dict[str, Tensor]:
         return {"wg": matrix(self.gcn["conv2"]), "wo": matrix(self.conv_extend)}
 
+    @settling
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, *spatial) to the same shape."""
         self.check(x)

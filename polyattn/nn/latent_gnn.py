@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from polyattn import catalog
 from polyattn.errors import SizeError
-from polyattn.nn.block import BATCH_NORMS, Block, inner_width, matrix, one_of, pointwise, whole
+from polyattn.nn.block import BATCH_NORMS, Block, inner_width, matrix, one_of, pointwise, settling, whole
 from polyattn.nn.exchange import WHOLE, Exchange
 from polyattn.nn.function import SpecFunction
 from polyattn.nn.layouts import channels_first, positions_first
@@ -76,6 +76,7 @@ class LatentGNN(Block):
         self.up_channel = _projection(dim, inner * len(self.latent_dims), channels)
         self.gamma = nn.Parameter(torch.zeros(1))
 
+    @settling
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, *spatial) to the same shape."""
         self.check(x)

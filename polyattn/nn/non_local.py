@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
-from polyattn.nn.block import AXES, BATCH_NORMS, Block, inner_width, matrix, one_of, part_of, pointwise, whole
+from polyattn.nn.block import AXES, BATCH_NORMS, Block, inner_width, matrix, one_of, part_of, pointwise, settling, whole
 from polyattn.nn.conv_norm import affine
 from polyattn.nn.function import SpecFunction
 from polyattn.nn.layouts import channels_first, is_channels_last, laid_out_as, positions_first
@@ -115,6 +115,7 @@ class NonLocal(Block):
         if self.zero_init:
             nn.init.zeros_(self.out.weight if self.norm is None else self.norm.weight)
 
+    @settling
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, *positions) to the same shape."""
         self.check(x)

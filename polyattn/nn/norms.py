@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from polyattn.nn.block import convolve
 from polyattn.nn.exchange import NARROW, Pieces
+from polyattn.nn.layouts import settled, with_settled_gradient
 
 
 class PieceBatchNorm(_BatchNorm):
@@ -22,7 +23,8 @@ class PieceBatchNorm(_BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         own = self.running_mean is not None
         if not self.training and own:
-            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+            given = (self.running_mean, self.running_var, self.weight, self.bias)
+            return with_settled_gradient(F.batch_norm(settled(input), *given, eps=self.eps))
         wide = input.float() if input.dtype in NARROW else input
         axes = (0, *range(2, input.dim()))
         number = input.shape[0] * self.exchange.count(input)

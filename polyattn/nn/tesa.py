@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from polyattn import catalog
 from polyattn.nn.attention import Attention
-from polyattn.nn.block import axes_of, check_input, inner_width, one_of
+from polyattn.nn.block import axes_of, check_input, inner_width, one_of, settling
 
 
 class TESA(Attention):
@@ -74,6 +74,7 @@ class TESA(Attention):
             assert isinstance(scalar, nn.Parameter)
             nn.init.constant_(scalar, self._scalars)
 
+    @settling
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) to the same shape."""
         return (x + self.attend(x)).to(x.dtype)
