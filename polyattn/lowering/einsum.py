@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from operator import index
 
+import torch
 from torch import Tensor, fx, nn
 
 from polyattn.algebra import Index
@@ -27,7 +28,7 @@ Labels = tuple[str, ...]
 LETTERS = string.ascii_letters
 
 
-def einsum(equation: str, *operands: Tensor) -> Tensor:
+def einsum(equation: str, *operands: Tensor | Sequence[Tensor]) -> Tensor:
     """Like `torch.einsum`, in the cheapest order that knows which operands are one tensor.
 
     Operands that are the same object are one tensor to the planner: `ij,jk,lk,zl->iz` of (A, B, B, A) takes two
@@ -36,9 +37,10 @@ def einsum(equation: str, *operands: Tensor) -> Tensor:
     Args:
         equation: such as "bij,bjk->bik"; implicit output, ellipsis, repeated indices (diagonals and traces), and
             axes of length 1 that broadcast, as in `torch.einsum`.
-        operands: tensors of any one dtype.
+        operands: tensors of any one dtype, each for itself or all in one list.
 
     Raises:
+        TypeError: something is no equation or no tensor; says what to give instead.
         SpecError: the equation is not well formed, or does not fit the number of operands.
         SizeError: an operand has another number of axes, or an index two lengths.
 
@@ -47,14 +49,42 @@ def einsum(equation: str, *operands: Tensor) -> Tensor:
     >>> einsum("ij,jk->ik", a, b).shape
     torch.Size([2, 4])
     """
+    given = _tensors(equation, operands)
+    first = tuple(next(k for k, other in enumerate(given) if other is o) for o in given)
+    # index(): a length that a compiler keeps symbolic becomes the number that the plan is made for.
+    shapes = tuple(tuple(index(n) for n in o.shape) for o in given)
+    if any(0 in shape for shape in shapes):  # zeros, if anything: no order is cheaper than another
+        _lengths(parse_einsum(equation, [len(s) for s in shapes])[0], shapes, equation)
+        return torch.einsum(equation, *given)
+    name = planned_einsum(equation, shapes, first, given[0].device.type, products_dtype(given[0]))
+    distinct = [o for k, o in enumerate(given) if first[k] == k]
+    return getattr(FUNCTIONS, name)(*distinct)
+
+
+def _tensors(equation: object, operands: Sequence[object]) -> list[Tensor]:
+    """The operands, which may all be in one list.
+
+    Raises:
+        TypeError: the equation is no text, or an operand no tensor.
+        SpecError: there is none.
+    """
+    if not isinstance(equation, str):
+        raise TypeError(
+            f"the equation must be text, such as 'ij,jk->ik', not {type(equation).__name__}; "
+            "for operands with sublists of numbers write their indices as letters"
+        )
+    if len(operands) == 1 and isinstance(operands[0], list | tuple):
+        operands = operands[0]
     if not operands:
         raise SpecError("einsum needs at least one operand")
-    first = tuple(next(k for k, other in enumerate(operands) if other is o) for o in operands)
-    # index(): a length that a compiler keeps symbolic becomes the number that the plan is made for.
-    shapes = tuple(tuple(index(n) for n in o.shape) for o in operands)
-    name = planned_einsum(equation, shapes, first, operands[0].device.type, products_dtype(operands[0]))
-    distinct = [o for k, o in enumerate(operands) if first[k] == k]
-    return getattr(FUNCTIONS, name)(*distinct)
+    found: list[Tensor] = []
+    for number, operand in enumerate(operands):
+        if not isinstance(operand, Tensor):
+            raise TypeError(
+                f"operand {number} must be a torch.Tensor, not {type(operand).__name__}; make one with torch.as_tensor"
+            )
+        found.append(operand)
+    return found
 
 
 @constant_result

@@ -15,11 +15,11 @@ def test_a_product_and_its_transpose_are_computed_once():
     assert einsum_graph("nlp,nlq->l", [(4, 5, 6)] * 2, (0, 0)).code.count(".sum(") == 2
 
 
-def generated(seed: int) -> tuple[str, list[torch.Tensor]]:
+def generated(seed: int, shortest: int = 1) -> tuple[str, list[torch.Tensor]]:
     """An equation with repeats, diagonals, ellipses, broadcast axes and shared operands."""
     draw = random.Random(seed)
-    lengths = {c: draw.randint(1, 3) for c in "abcdeF"}
-    dots = [draw.choice([1, 2]) for _ in range(draw.randint(1, 2))]
+    lengths = {c: draw.randint(shortest, 3) for c in "abcdeF"}
+    dots = [draw.choice([shortest, 2]) for _ in range(draw.randint(1, 2))]
     terms, operands = [], []
     for _ in range(draw.randint(1, 6)):
         if operands and draw.random() < 0.3:
@@ -42,10 +42,11 @@ def generated(seed: int) -> tuple[str, list[torch.Tensor]]:
     return equation, operands
 
 
+@pytest.mark.parametrize("shortest", [0, 1])
 @pytest.mark.parametrize("block", range(5))
-def test_generated_equations_equal_torchs_in_values_and_gradients(block: int):
+def test_generated_equations_equal_torchs_in_values_and_gradients(block: int, shortest: int):
     for seed in range(40 * block, 40 * block + 40):
-        equation, operands = generated(seed)
+        equation, operands = generated(seed, shortest)
         expected, found = torch.einsum(equation, *operands), pa.einsum(equation, *operands)
         assert found.shape == expected.shape, equation
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-11)
@@ -54,6 +55,30 @@ def test_generated_equations_equal_torchs_in_values_and_gradients(block: int):
         ours, theirs = (torch.autograd.grad(y, distinct, seed_) for y in (found, expected))
         for a, b in zip(ours, theirs, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
+
+
+def test_a_sum_over_nothing_is_zero_and_an_axis_of_nothing_is_empty():
+    assert torch.equal(pa.einsum("ij,jk->ik", torch.randn(3, 0), torch.randn(0, 5)), torch.zeros(3, 5))
+    assert pa.einsum("ij,jk->ik", torch.randn(0, 4), torch.randn(4, 5)).shape == (0, 5)
+    with pytest.raises(pa.SizeError, match="index 'j'"):
+        pa.einsum("ij,jk->ik", torch.randn(0, 4), torch.randn(3, 5))
+
+
+def test_operands_may_be_one_list():
+    a, b = torch.randn(2, 3), torch.randn(3, 4)
+    for operands in ([a, b], (a, b)):
+        torch.testing.assert_close(pa.einsum("ij,jk->ik", operands), a @ b)
+    torch.testing.assert_close(pa.einsum("ij->", [a]), a.sum())
+
+
+def test_what_is_no_equation_or_no_tensor_is_refused_with_the_remedy():
+    a = torch.randn(2, 3)
+    with pytest.raises(TypeError, match="the equation must be text, .*, not Tensor; .* write their indices as letters"):
+        pa.einsum(a, [0, 1], a, [2, 1], [0, 2])  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="operand 1 must be a torch.Tensor, not ndarray; .*torch.as_tensor"):
+        pa.einsum("ij,kj->ik", a, a.numpy())  # pyright: ignore[reportArgumentType]
+    with pytest.raises(pa.SpecError, match="at least one operand"):
+        pa.einsum("ij", [])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.complex64])
