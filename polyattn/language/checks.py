@@ -21,6 +21,7 @@ from polyattn.language.syntax import (
     Call,
     Definition,
     SizeRef,
+    Slot,
     Split,
     Statements,
     Sum,
@@ -161,16 +162,27 @@ class _Checker:
                 self.check_size(factor)
         if isinstance(body, Call):
             self.check_call(body, target, on_right)
-        for slot in target.slots:
+        declared = {d.index for d in self.statements.index_sizes}
+        for k, slot in enumerate(target.slots):
             for index in slot.indices:
-                if index not in on_right:
+                if index not in on_right and index not in declared:
                     raise self.error(
-                        f"index '{index}' is on the left of '{target.tensor}', but nothing on the right has it",
+                        f"index '{index}' is on the left of '{target.tensor}', but nothing on the right has it; "
+                        f"if all its values are to be the same, declare it ('where {index} : "
+                        f"{self.likely_size(definition, k, slot)}')",
                         slot.at,
                     )
         free = on_left | (set(body.over) if isinstance(body, Call) else set())
         for term in total.terms:
             self.check_brackets(term, free, set())
+
+    def likely_size(self, definition: Definition, k: int, slot: Slot) -> str:
+        """A size for an index of slot k on the left that nothing on the right has: that of the input, for an output."""
+        rank, is_output = len(definition.target.slots), definition is self.statements.definitions[-1]
+        like = next((i for i in self.statements.inputs if len(i.sizes) == rank), None)
+        if is_output and like is not None and len(slot.indices) == 1:
+            return like.sizes[k]
+        return slot.indices[0].upper()
 
     def check_size(self, ref: SizeRef) -> None:
         if ref.size not in self.declared_sizes:

@@ -19,6 +19,10 @@ COUNTED = {
         "z[a,e] = x[a,d]*w[d]*I[e,e]; y[a,b] = z[a,e]*x[a,b]",
         "y[a,b] = N*x[a,d]*w[d]*x[a,b]",
     ),
+    "an intermediate lacks an index of its own left that is declared": (
+        "where k : N; z[a,k] = x[a,d]*w[d]; y[a,b] = z[a,k]*x[a,b]",
+        "y[a,b] = N*x[a,d]*w[d]*x[a,b]",
+    ),
     "all indices of an intermediate are summed and it has none of them": (
         "z[a,c] = v*I[a,a]*I[c,c] + x[a,c]; y = z[e,d]",
         "y = N*C*v + x[a,c]",
