@@ -248,7 +248,8 @@ def _guard(shape: Sequence[int], itemsize: int, budget: int | None) -> None:
 def _parameter(spec: Specification, name: str, parameters: Mapping[str, Any], known: Mapping[str, int]) -> np.ndarray:
     if name not in parameters:
         raise SizeError(f"parameter '{name}' is missing; the parameters are {', '.join(spec.parameters)}")
-    array = np.asarray(parameters[name])
+    value = parameters[name]
+    array = np.asarray(value.detach() if hasattr(value, "detach") else value)  # a trained layer's, without torch here
     shape = tuple(value_of(atoms, known) for atoms in spec.shape(name))
     if array.shape != shape:
         raise SizeError(f"parameter '{name}' must have shape {shape}, not {array.shape}")

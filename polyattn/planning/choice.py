@@ -74,6 +74,9 @@ def question(
         if device not in DEVICES:
             raise SizeError(f"unknown device {device!r}; there are {', '.join(DEVICES)}, or give a Device")
         device = DEVICES[device]
+    if not isinstance(sizes, Mapping):
+        wanted = ", ".join(f"{name!r}: ..." for name in spec.sizes.atomic)
+        raise SizeError(f"sizes must be a mapping such as {{{wanted}}}, not {sizes!r}")
     given = dict(sizes)
     if BATCH_NAME not in spec.sizes.names and BATCH_NAME in given:
         number = given.pop(BATCH_NAME)

@@ -73,9 +73,9 @@ def test_operands_may_be_one_list():
 
 def test_what_is_no_equation_or_no_tensor_is_refused_with_the_remedy():
     a = torch.randn(2, 3)
-    with pytest.raises(TypeError, match="the equation must be text, .*, not Tensor; .* write their indices as letters"):
+    with pytest.raises(TypeError, match=r"the equation must be text, .* not Tensor; .*indices as letters"):
         pa.einsum(a, [0, 1], a, [2, 1], [0, 2])  # pyright: ignore[reportArgumentType]
-    with pytest.raises(TypeError, match="operand 1 must be a torch.Tensor, not ndarray; .*torch.as_tensor"):
+    with pytest.raises(TypeError, match=r"operand 1 must be a torch.Tensor, not ndarray; .*torch.as_tensor"):
         pa.einsum("ij,kj->ik", a, a.numpy())  # pyright: ignore[reportArgumentType]
     with pytest.raises(pa.SpecError, match="at least one operand"):
         pa.einsum("ij", [])

@@ -69,3 +69,10 @@ def test_the_remedy_that_the_error_names_works():
         with pytest.raises(pa.SpecError, match=f"declare it \\('{remedy}'\\)"):
             pa.Spec(f"x[N,C]; {text}")
         pa.Spec(f"x[N,C]; {remedy}; {text}")
+
+
+def test_a_layers_own_parameters_make_its_interaction_tensor():
+    layer = pa.nn.Attention(MEAN, 2, residual=False)
+    found = MEAN.interaction_tensor({"N": 3, "C": 2}, dict(layer.named_parameters()))
+    wanted = MEAN.interaction_tensor({"N": 3, "C": 2}, {"w": layer.w.detach().numpy()})
+    np.testing.assert_array_equal(found, wanted)

@@ -27,6 +27,12 @@ def at(plan_) -> dict[sympy.Symbol, int]:
     return {s: values[s.name] for s in plan_.complexity.free_symbols | plan_.training_complexity.free_symbols}
 
 
+@pytest.mark.parametrize("sizes", [None, 5])
+def test_what_is_no_mapping_of_sizes_is_refused_with_the_sizes_that_are_wanted(sizes):
+    with pytest.raises(SizeError, match=r"sizes must be a mapping such as \{'N': \.\.\., 'C': \.\.\.\}, not"):
+        plan(catalog.nl(), sizes)
+
+
 @pytest.mark.parametrize(
     ("name", "count"),
     [
