@@ -80,8 +80,8 @@ def ba_transform_block(x: Tensor, wf: Tensor, wp: Tensor, wq: Tensor) -> Tensor:
     col = features.unflatten(3, (s, -1)).mean((2, 4))
     p = torch.einsum("bmt,giktm->bgik", row, wp)
     q = torch.einsum("bmt,gljtm->bglj", col, wq)
-    rows = torch.kron(p, torch.eye(h // s, dtype=x.dtype))
-    columns = torch.kron(q, torch.eye(w // s, dtype=x.dtype))
+    rows = torch.kron(p, torch.eye(h // s, dtype=x.dtype, device=x.device))
+    columns = torch.kron(q, torch.eye(w // s, dtype=x.dtype, device=x.device))
     y = rows.unsqueeze(2) @ x.view(b, groups, c // groups, h, w) @ columns.unsqueeze(2)
     return y.view(b, c, h, w)
 

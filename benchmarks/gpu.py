@@ -3,14 +3,16 @@
 Usage: python benchmarks/gpu.py [--out results.json] [--quick] [--minutes 8.5] [--rehearse]
 
 1. Every kernel against its definition in float64, values and gradients, in each dtype and memory layout, at sizes that
-   are no multiples of a tile; and, on all cores, every kernel and layer compiled that is timed later. Nothing is timed
-   if one is wrong.
+   are no multiples of a tile; and, on all cores, every kernel and layer compiled that is timed later. Where one is
+   wrong or fails, the file says so, the command's status is 1, and what it had a part in counts for nothing.
 2. Two ceilings, measured here: bytes per second of a large copy, and multiply-accumulates per second of a large matrix
    product in each dtype.
 3. Kernels and layers, bfloat16: median times of CUDA graphs replayed in turns (the cache flushed before each), and how
    near they are to the larger of MACs / rate and bytes / bandwidth. Torch's own way to the same values stands beside
    each. "called" is the time of a call from Python on an idle device.
 4. How the time of a layer grows with the number of positions, and the goals that these figures are to meet.
+
+The file is written anew after each of these, and after each row.
 
 `--rehearse` runs all of it once at tiny sizes in Triton's interpreter, on a machine without a GPU: what would stop a
 run on one shows itself before. Its times mean nothing.
@@ -31,7 +33,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from math import inf
 from pathlib import Path
@@ -60,16 +62,24 @@ def main() -> int:
     torch.manual_seed(0)
     end = time.perf_counter() + 60 * args.minutes
     bench = Bench("cpu", inf, REHEARSED) if args.rehearse else Bench("cuda", end, Sizes())
-    record = measured(bench, args.quick)
     out = args.out if args.rehearse or args.out else Path("gpu.json")
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(record, indent=1) + "\n")
-    return int("rows" not in record)
+
+    def write(record: dict[str, Any]) -> None:
+        if out is not None:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(json.dumps(record, indent=1) + "\n")
+
+    record = measured(bench, args.quick, write)
+    write(record)
+    return int(bool(record["failed"]) or not all(c["right"] for c in record["correctness"]))
 
 
-def measured(bench: Any, quick: bool) -> dict[str, Any]:
-    """Everything, or what is wrong."""
+PREPARED = 0.55
+"""The share of the time that checks and compilation may take."""
+
+
+def measured(bench: Any, quick: bool, write: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Everything, written as it comes."""
     import torch
     import triton
     from _gpu.bench import Table, ceilings
@@ -88,30 +98,42 @@ def measured(bench: Any, quick: bool) -> dict[str, Any]:
     }  # fmt: skip
     points = bench.sizes.points[:1] if quick else bench.sizes.points
     kinds = (poly_nl_rows, bat_rows, enl_rows, product_rows, bilinear_rows, attention_rows)
-    jobs: list[Job] = [(correctness, (bench.device, way)) for way in ways(bench.timed)]
-    jobs += [
+    jobs: list[Job] = [  # the longest first
         (compiled, (rows, bench.device, *point)) for point in points[: None if bench.timed else 1] for rows in kinds
     ]
     jobs.append((compile_growth, (bench.device,)))
-    found = on_all_cores(jobs)
-    failed = [f for f in found if isinstance(f, str)]
+    jobs += [(correctness, (bench.device, way)) for way in ways(bench.timed)]
+    found = on_all_cores(jobs, inf if bench.end == inf else started + PREPARED * (bench.end - started))
+    failed = record["failed"] = [f for f in found if isinstance(f, str)]
     record["correctness"] = [c for f in found if isinstance(f, list) for c in f]
     wrong = [c for c in record["correctness"] if not c["right"]]
-    took = round(time.perf_counter() - started)
-    print(f"correctness: {len(record['correctness'])} checks, {len(wrong)} wrong, {took} s", flush=True)
+    record["seconds of checks and compilation"] = round(time.perf_counter() - started)
+    print(f"correctness: {len(record['correctness'])} checks, {len(wrong)} wrong, {len(failed)} jobs failed,",
+          record["seconds of checks and compilation"], "s", flush=True)  # fmt: skip
     for case in [*failed, *wrong[:20]]:
         print(case)
-    if wrong or failed:
-        return record | {"failed": failed}
+    write(record)
     record["ceilings"] = ceilings(bench)
     print(record["ceilings"], flush=True)
     table = Table(bench, record["ceilings"])
+    record |= {"rows": table.rows, "left out": bench.left_out}
     for rows in kinds:
         for point in points:
-            rows(table, *point)
-    record["growth"] = growth(bench)
-    record |= {"rows": table.rows, "left out": bench.left_out, "tiles": tuning.remembered()}
-    record["goals"] = goals(table.rows, record["growth"]["exponent"])
+            if bench.over:
+                bench.left_out.append(f"{rows.__name__} {point}: no time left")
+                continue
+            try:
+                rows(table, *point)
+            except Exception as error:
+                failed.append(f"{rows.__name__} {point}: {type(error).__name__}: {error}")
+                print(failed[-1], flush=True)
+            write(record)
+    try:
+        record["growth"] = growth(bench)
+    except Exception as error:
+        failed.append(f"growth: {type(error).__name__}: {error}")
+    record["tiles"] = tuning.remembered()
+    record["goals"] = goals(table.rows, record.get("growth", {}).get("exponent"))
     for goal in record["goals"]:
         print(goal)
     return record

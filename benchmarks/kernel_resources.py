@@ -36,7 +36,7 @@ REGISTERS = re.compile(r"Used (\d+) registers")
 SPILLS = re.compile(r"(\d+) bytes spill stores, (\d+) bytes spill loads")
 AHEAD = re.compile(r"cp\.async\.c[ag]\.shared\.global[^;]*?\], *\[[^\]]*\], *(0x[0-9a-f]+|\d+)")
 AT_ONCE = re.compile(r"\bld\.global(?:\.[a-z_]\w*|::\w+)*?(?:\.v(\d))?\.[bfus](\d+)")
-MOST_SPILLED, MOST_SHARED = 1024, 232448
+MOST_SPILLED, MOST_SHARED = 4096, 232448
 HEAD = ["kernel", "channels", "tile, warps, stages", "function", "by", "regs", "spill", "shared", "loads of bytes"]
 
 
@@ -72,47 +72,16 @@ def launches(dtype: torch.dtype) -> list[tuple[str, str, Any, Any]]:
         return torch.empty(shape, dtype=dtype)
 
     b, c = 2, 256
-    w, scale, pair = empty(c, c), empty(b, c), (empty(b, c, c).mT, empty(b, c, c))
     mixed, ctx, divisor = empty(b, 4, 49, 49), empty(b, 1, 64, 64), torch.empty(b, 1, 64)
-    narrow, wide = empty(c, 64), empty(b, 1, 64, c)
     found: list[tuple[str, str, Any, Any]] = []
-    for memory, n, x in (
-        ("last", 3136, empty(b, 3136, c)),
-        ("first", 3136, empty(b, c, 3136).mT),
-        ("first", 196, empty(b, c, 196).mT),
+    for memory, x in (
+        ("last, 3136", empty(b, 3136, c)),
+        ("first, 3136", empty(b, c, 3136).mT),
+        ("first, 196", empty(b, c, 196).mT),
+        ("last, 3136 x 64", empty(b, 3136, 64)),
+        ("last, 333 x 47", empty(b, 333, 47)),
     ):
-        found += [
-            ("gram", f"{memory}, {n}", gram.TILES, lambda t, x=x: gram.gram(x, 1.0, "", t, 4)),
-            (
-                "cross_gram", f"{memory}, {n}", gram.TILES,
-                lambda t, x=x: cross_gram.cross_gram(x, x[:, :, :64], 1.0, "", t, 4),
-            ),
-            ("project", f"{memory}, {n}", project.TILES, lambda t, x=x: project.project(x, w, scale, "", t)),
-            (
-                "project_pair", f"{memory}, {n}", project.TILES,
-                lambda t, x=x: project.project_pair(x, pair[0], x, pair[1], "", t),
-            ),
-            (
-                "hadamard_mean", f"{memory}, {n}", hadamard_mean.TILES,
-                lambda t, x=x: hadamard_mean.hadamard_mean(x, w, w, 1.0, "", t, 4),
-            ),
-            (
-                "projected_context", f"{memory}, {n}", linear_attention.TILES,
-                lambda t, x=x[:, None]: linear_attention.context(x, x, "", t, 4, narrow),
-            ),
-            (
-                "projected_query", f"{memory}, {n}", linear_attention.ROW_TILES,
-                lambda t, x=x[:, None]: linear_attention.query(x, wide, "", t, narrow),
-            ),
-            (
-                "projected_query_backward", f"{memory}, {n}", linear_attention.ROW_TILES,
-                lambda t, x=x[:, None]: linear_attention.query_backward(x, wide, x, "", t, 4, narrow),
-            ),
-            (
-                "projected_context_backward", f"{memory}, {n}", linear_attention.ROW_TILES,
-                lambda t, x=x[:, None]: linear_attention.context_backward(x, x, wide, divisor, wide, "", t, narrow),
-            ),
-        ]  # fmt: skip
+        found += rows_kernels(memory, x, divisor)
     for memory, side, x in (
         ("last", 56, empty(b, 56, 56, c)),
         ("first", 56, empty(b, c, 56, 56).movedim(1, -1)),
@@ -144,6 +113,37 @@ def launches(dtype: torch.dtype) -> list[tuple[str, str, Any, Any]]:
             )
         ]  # fmt: skip
     return found
+
+
+def rows_kernels(memory: str, x: torch.Tensor, divisor: torch.Tensor) -> list[tuple[str, str, Any, Any]]:
+    """The kernels that take a map as rows of channels."""
+    (b, _, c), heads = x.shape, x[:, None]
+
+    def empty(*shape: int) -> torch.Tensor:
+        return x.new_empty(shape)
+
+    w, scale, pair = empty(c, c), empty(b, c), (empty(b, c, c).mT, empty(b, c, c))
+    narrow, wide = empty(c, 64), empty(b, 1, 64, c)
+    attention = linear_attention
+    calls: list[tuple[str, Any, Any]] = [
+        ("gram", gram.TILES, lambda t: gram.gram(x, 1.0, "", t, 4)),
+        ("gram, one part", gram.TILES, lambda t: gram.gram(x, 1.0, "", t, 1)),
+        ("cross_gram", gram.TILES, lambda t: cross_gram.cross_gram(x, x[:, :, : c // 4], 1.0, "", t, 4)),
+        ("project", project.TILES, lambda t: project.project(x, w, scale, "", t)),
+        ("project_pair", project.TILES, lambda t: project.project_pair(x, pair[0], x, pair[1], "", t)),
+        ("hadamard_mean", hadamard_mean.TILES, lambda t: hadamard_mean.hadamard_mean(x, w, w, 1.0, "", t, 4)),
+        ("projected_context", attention.TILES, lambda t: attention.context(heads, heads, "", t, 4, narrow)),
+        ("projected_query", attention.ROW_TILES, lambda t: attention.query(heads, wide, "", t, narrow)),
+        (
+            "projected_query_backward", attention.ROW_TILES,
+            lambda t: attention.query_backward(heads, wide, heads, "", t, 4, narrow),
+        ),
+        (
+            "projected_context_backward", attention.ROW_TILES,
+            lambda t: attention.context_backward(heads, heads, wide, divisor, wide, "", t, narrow),
+        ),
+    ]  # fmt: skip
+    return [(name, memory, tiles, call) for name, tiles, call in calls]
 
 
 def loads(ptx: str) -> dict[int, int]:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import runpy
+import subprocess
 import sys
 
 from typer.testing import CliRunner
 
 from polyattn.cli import app
+
+
+def test_the_package_is_the_command_too():
+    said = subprocess.run([sys.executable, "-m", "polyattn", "show", "nl"], capture_output=True, text=True, check=True)
+    assert "y[a,b] = x[a,d]*wf[d,f]*x[e,f]*x[e,h]*wg[h,b]" in said.stdout
 
 
 def test_bench_lists_the_benchmarks():

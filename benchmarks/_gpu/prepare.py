@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -23,23 +24,28 @@ from polyattn.kernels import tuning
 
 Job = tuple[Callable[..., Any], tuple[Any, ...]]
 
-MOST_PROCESSES = 8
+MOST_PROCESSES = 12
 """They share one GPU's memory."""
 
 
-def on_all_cores(jobs: list[Job]) -> list[Any]:
-    """The jobs' results in their order; of one that fails, the error as text."""
+def on_all_cores(jobs: list[Job], end: float = inf) -> list[Any]:
+    """The jobs' results in their order; of one that fails, or is not done by `end`, what is wrong as text."""
     context = multiprocessing.get_context("spawn")
     count = max(1, min(len(jobs), MOST_PROCESSES, (os.cpu_count() or 2) - 1))
-    with ProcessPoolExecutor(count, mp_context=context, initializer=_begin) as pool:
-        waiting = [pool.submit(_finished, number, job) for number, job in enumerate(jobs)]
-        found = []
-        for future, (function, arguments) in zip(waiting, jobs, strict=True):
-            try:
-                found.append(future.result())
-            except Exception as error:  # the process was killed
-                found.append(f"{function.__name__}{arguments}: {error!r}")
-        return found
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_begin)
+    waiting = [pool.submit(_finished, number, job) for number, job in enumerate(jobs)]
+    found = []
+    for future, (function, arguments) in zip(waiting, jobs, strict=True):
+        try:
+            left = None if end == inf else max(0.0, end - time.perf_counter())
+            found.append(future.result(left))
+        except Exception as error:  # the process was killed, or the time is over
+            found.append(f"{function.__name__}{arguments}: {error!r}")
+    workers = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for worker in workers:
+        worker.kill()  # one that hangs would keep the GPU, and this process from ending
+    return found
 
 
 def compiled(rows: Callable[..., None], device: str, n: int, c: int) -> None:
@@ -77,13 +83,17 @@ class Untimed(Bench):
 
 def _begin() -> None:
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+    # What torch's compiler times here, beside other processes, must not be what the measuring process finds on disk.
+    from torch._inductor import config
+
+    config.autotune_local_cache = False
 
     def once(tile: Any, run: Callable[[Any], object]) -> float:
-        from triton.runtime.errors import OutOfResources
+        from triton.runtime.errors import TritonError
 
         try:
             run(tile)
-        except OutOfResources:
+        except (TritonError, RuntimeError):
             return inf
         return 0.0
 

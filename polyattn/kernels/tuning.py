@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from functools import cache
+from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,7 +82,10 @@ def best(
         elif torch.cuda.is_current_stream_capturing():
             return tiles[0]
         else:
-            _chosen[key] = min(tiles, key=lambda tile: _milliseconds(tile, run))
+            times = {tile: _milliseconds(tile, run) for tile in tiles}
+            _chosen[key] = min(times, key=lambda tile: times[tile])
+            if times[_chosen[key]] == inf:
+                run(_chosen[key])  # which raises what is wrong with all of them
             _remember(name, _chosen[key])
     return _chosen[key]
 
@@ -103,14 +107,14 @@ def _device(device: torch.device) -> str:
 
 
 def _milliseconds(tile: Tile, run: Callable[[Tile], object]) -> float:
-    """A launch's median time; infinite for tiles that ask for more than the device has."""
-    from triton.runtime.errors import OutOfResources
+    """A launch's median time; infinite for tiles that ask for more than the device has or do not compile."""
+    from triton.runtime.errors import TritonError
     from triton.testing import do_bench
 
     try:
         time = do_bench(lambda: run(tile), warmup=10, rep=40, return_mode="median")
-    except OutOfResources:
-        return float("inf")
+    except (TritonError, RuntimeError):
+        return inf
     assert isinstance(time, float)
     return time
 

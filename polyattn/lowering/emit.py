@@ -20,7 +20,7 @@ from polyattn.algebra import Index
 from polyattn.lowering.fusion import Fusion
 from polyattn.lowering.products import Indices, Product, choose, plain, turned
 from polyattn.lowering.pullbacks import ELEMENTWISE, L1_EPSILON, PULLBACKS
-from polyattn.lowering.shapes import as_float
+from polyattn.lowering.shapes import as_float, identity
 from polyattn.lowering.writer import Writer, has_batch
 from polyattn.planning import (
     BATCH,
@@ -82,7 +82,7 @@ class Emitter(Writer):
         if isinstance(node, Pullback):
             return self.pullback(node)
         if isinstance(node, Identity):
-            return self.method("to", self.call(torch.eye, self.size(node.output[0])), self.reference)
+            return self.call(identity, self.reference, self.size(node.output[0]))
         assert isinstance(node, Constant)
         return self.method("new_ones", self.reference, ())
 

@@ -1,10 +1,11 @@
-"""What a lowered graph refuses: other sizes than it was made for, and coefficients that no float holds."""
+"""What a lowered graph refuses, other sizes than it was made for and coefficients that no float holds; identities."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 from math import log10
 
+import torch
 from torch import Tensor
 
 from polyattn.errors import SizeError
@@ -17,6 +18,11 @@ def expect_shape(tensor: Tensor, name: str, shape: tuple[int, ...], batched: boo
         wanted = ", ".join(["B", *map(str, shape)] if batched else map(str, shape))
         raise SizeError(f"'{name}' has shape {tuple(tensor.shape)}, but this graph was planned for ({wanted})")
     return tensor
+
+
+def identity(like: Tensor, length: int) -> Tensor:
+    """The identity matrix in the dtype of a tensor, made on its device: a copy would make a GPU wait for the host."""
+    return torch.eye(length, dtype=like.dtype, device=like.device)
 
 
 def as_float(coefficient: Fraction) -> float:

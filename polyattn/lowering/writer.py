@@ -13,7 +13,7 @@ from torch import fx
 from polyattn.algebra import Index
 from polyattn.language import Atoms, value_of
 from polyattn.lowering.products import Indices, Side
-from polyattn.lowering.shapes import as_float
+from polyattn.lowering.shapes import as_float, identity
 from polyattn.planning import BATCH, Coefficient, Graph, Operand
 from polyattn.planning.steps import numel
 
@@ -73,7 +73,7 @@ class Writer:
 
     def identity_among(self, axes: Sequence[Index], pair: tuple[Index, Index]) -> fx.Node:
         """The identity over a pair of axes, of length 1 along those that follow the first of them."""
-        value = self.method("to", self.call(torch.eye, self.size(pair[0])), self.reference)
+        value = self.call(identity, self.reference, self.size(pair[0]))
         first, second = sorted(axes.index(i) for i in pair)
         for k in range(first + 1, len(axes)):
             if k != second:

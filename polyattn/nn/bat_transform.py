@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
+from polyattn.kernels.runtime import has_triton
 from polyattn.nn.block import CONVOLUTIONS, Block, one_of, part_of, settling, whole
 from polyattn.nn.conv_norm import ConvNormReLU, folded, kaiming
 from polyattn.nn.exchange import NARROW
@@ -216,8 +217,11 @@ class BATransform(Block):
         return taken(taken(y, y.dim() - 2, rows.inverse), y.dim() - 1, columns.inverse)
 
     def _product(self, x: Tensor, p: Tensor, q: Tensor) -> Tensor:
-        """(P ⊗ I) X (Q ⊗ I) of a map whose sides the matrices divide, in the order of axes that it has in memory."""
-        last = is_channels_last(x)
+        """(P ⊗ I) X (Q ⊗ I) of a map whose sides the matrices divide, in the order of axes that it has in memory.
+
+        The fused kernel, which is for GPUs, takes maps with their channels last in any memory.
+        """
+        last = is_channels_last(x) or (x.is_cuda and has_triton())
         y = self._spatial[last]({"x": x.movedim(1, -1) if last else x, "p": p, "q": q})
         return y.movedim(-1, 1) if last else y
 

@@ -20,7 +20,7 @@ from torch.fx.node import map_arg
 
 from polyattn.errors import NotPolynomialError, ProofError, SizeError
 from polyattn.lowering.pullbacks import PULLBACKS
-from polyattn.lowering.shapes import expect_shape
+from polyattn.lowering.shapes import expect_shape, identity
 from polyattn.proving.evaluation import Arithmetic
 
 
@@ -174,11 +174,8 @@ class _Run:
     def size(self, node: fx.Node, a: np.ndarray, axis: int) -> int:
         return a.shape[axis]
 
-    def eye(self, node: fx.Node, n: int) -> np.ndarray:
+    def identity(self, node: fx.Node, like: np.ndarray, n: int) -> np.ndarray:
         return _array([[self.arithmetic.number(Fraction(int(i == j))) for j in range(n)] for i in range(n)])
-
-    def to(self, node: fx.Node, a: np.ndarray, like: np.ndarray) -> np.ndarray:
-        return a
 
     def new_ones(self, node: fx.Node, like: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         return np.full(shape, self.arithmetic.number(Fraction(1)), dtype=object)
@@ -197,6 +194,7 @@ class _Run:
 
 FUNCTIONS: Mapping[Any, Callable[..., Any]] = {
     expect_shape: _Run.expect_shape,
+    identity: _Run.identity,
     torch.matmul: _Run.matmul,
     torch.baddbmm: _Run.baddbmm,
     torch.mul: _Run.mul,
@@ -204,7 +202,6 @@ FUNCTIONS: Mapping[Any, Callable[..., Any]] = {
     torch.sub: _Run.sub,
     torch.neg: _Run.neg,
     torch.diagonal: _Run.diagonal,
-    torch.eye: _Run.eye,
 }
 METHODS: Mapping[Any, Callable[..., Any]] = {
     "sum": _Run.sum,
@@ -218,7 +215,6 @@ METHODS: Mapping[Any, Callable[..., Any]] = {
     "squeeze": _Run.squeeze,
     "expand": _Run.expand,
     "size": _Run.size,
-    "to": _Run.to,
     "new_ones": _Run.new_ones,
     "new_zeros": _Run.new_zeros,
 }

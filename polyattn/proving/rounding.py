@@ -17,7 +17,7 @@ from torch import Tensor, fx
 
 from polyattn.errors import ProofError
 from polyattn.lowering.pullbacks import L1_EPSILON
-from polyattn.lowering.shapes import expect_shape
+from polyattn.lowering.shapes import expect_shape, identity
 from polyattn.proving.exact import interpreted, operation_name
 
 
@@ -191,11 +191,8 @@ class Analysis:
         error = torch.where(maybe, gradient.error + torch.where(sure, 0.0, gradient.magnitude), 0.0)
         return self.rounded(value, value.abs(), error)
 
-    def eye(self, n: int) -> Rounded:
+    def identity(self, like: Rounded, n: int) -> Rounded:
         return Rounded.exact(torch.eye(n, dtype=torch.float64))
-
-    def to(self, a: Rounded, like: Rounded) -> Rounded:
-        return a
 
     def new_ones(self, like: Rounded, shape: Sequence[int]) -> Rounded:
         return Rounded.exact(torch.ones(shape, dtype=torch.float64))
@@ -250,8 +247,7 @@ RULES: Mapping[str, Callable[..., Any]] = {
     "sigmoid_backward": Analysis.sigmoid_backward,
     "normalize_backward": Analysis.normalize_backward,
     "max_backward": Analysis.max_backward,
-    "eye": Analysis.eye,
-    "to": Analysis.to,
+    identity.__name__: Analysis.identity,
     "new_ones": Analysis.new_ones,
     "new_zeros": Analysis.new_zeros,
     "size": Analysis.size,

@@ -127,6 +127,30 @@ def test_an_unreadable_cache_is_made_anew(timed):
     assert "a device kernel" in tuning.cache_file().read_text()
 
 
+def test_where_no_tile_runs_the_error_of_one_is_raised(timed, monkeypatch):
+    monkeypatch.setattr(tuning, "_milliseconds", lambda tile, run: float("inf"))
+
+    def run(tile):
+        raise RuntimeError("no such instruction")
+
+    with pytest.raises(RuntimeError, match="no such instruction"):
+        tuning.best("kernel", (3, 100), OnDevice(), TILES, run)  # pyright: ignore[reportArgumentType]
+    assert not tuning.remembered()
+
+
+def test_a_tile_that_does_not_compile_takes_forever(monkeypatch):
+    testing = pytest.importorskip("triton.testing")
+    from triton.runtime.errors import OutOfResources
+
+    for error in (OutOfResources(9, 8, "shared memory"), RuntimeError("PassManager::run failed")):
+
+        def do_bench(call, error=error, **options):
+            raise error
+
+        monkeypatch.setattr(testing, "do_bench", do_bench)
+        assert tuning._milliseconds(TILES[0], lambda tile: None) == float("inf")
+
+
 def test_nothing_is_timed_while_a_graph_is_captured(timed, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     assert choose() == TILES[0]

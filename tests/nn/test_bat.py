@@ -5,7 +5,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import polyattn as pa
@@ -245,3 +247,25 @@ def test_words_that_make_no_transform_are_refused(words, message):
 def test_words_that_make_no_block_are_refused(word, value):
     with pytest.raises(pa.SizeError, match=word):
         pa.nn.BATBlock(8, **{word: value})
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_on_a_gpu_maps_in_any_memory_are_transformed_by_the_kernel(monkeypatch, channels_last):
+    """On tensors that pretend to be on one; nothing is computed."""
+    for place in ("polyattn.lowering.matching.has_triton", "polyattn.nn.bat_transform.has_triton"):
+        monkeypatch.setattr(place, lambda: True)
+    called = set()
+
+    class Called(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            called.add(func.name())
+            return func(*args, **(kwargs or {}))
+
+    with FakeTensorMode(), torch.device("cuda"), torch.no_grad():
+        block = pa.nn.BATransform(64, block_size=7, groups=4).eval()
+        x = torch.empty(8, 64, 56, 56)
+        x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
+        with Called():
+            y = block(x)
+    assert "polyattn::block_mix" in called
+    assert (y.shape, y.stride(), y.device.type) == (x.shape, x.stride(), "cuda")

@@ -14,6 +14,8 @@ from polyattn.kernels import runtime
 from polyattn.kernels.blocks import product, tile_of
 from polyattn.kernels.tuning import TORCH, Tile, best
 
+SINGLE = ["across", "tiles"]
+"""Counts of tiles that stay variables where they are 1: Triton 3.6 compiles no `while` whose start is constant."""
 TILES = (
     Tile(64, 64, 64, 4, 3),
     Tile(128, 128, 32, 8, 3),
@@ -60,7 +62,7 @@ def store(
             tl.store(out + there[:, None] * D + here[None, :], tl.trans(value), mask=tl.trans(inside))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SINGLE)
 def partial_products(
     x, y, part, N, C, D, x_batch, x_row, x_column, y_batch, y_row, y_column, across, tiles, splits, share, scale,
     UNIT: tl.constexpr, UPPER: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr,
@@ -100,7 +102,7 @@ def partial_products(
         tl.store(base + tl.arange(0, ROWS)[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :], total)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SINGLE)
 def add_parts(
     part, out, C, D, across, tiles, splits, scale, UPPER: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):  # fmt: skip
