@@ -187,7 +187,7 @@ def calls(
 
 def interleaved(contenders: dict[str, Call], args: argparse.Namespace) -> tuple[dict[str, list[float]], dict[str, str]]:
     """One run of each in turn, in an order drawn for each round; those that have had their time or their runs leave.
-    CUDA is waited for."""
+    CUDA is waited for. What runs out of memory leaves too, and is said."""
 
     def run(name: str) -> float:
         start = time.perf_counter()
@@ -197,20 +197,29 @@ def interleaved(contenders: dict[str, Call], args: argparse.Namespace) -> tuple[
         return time.perf_counter() - start
 
     failed: dict[str, str] = {}
-    for name in contenders:
+
+    def timed(name: str) -> float | None:
         try:
-            run(name)
-            run(name)
+            return run(name)
         except torch.OutOfMemoryError:
             failed[name] = "out of memory"
             torch.cuda.empty_cache()
+            return None
+
+    for name in contenders:
+        if timed(name) is not None:
+            timed(name)
     found: dict[str, list[float]] = {name: [] for name in contenders if name not in failed}
     least, most = (5, 5) if args.quick else (20, 40)
     active, draw = list(found), random.Random(0)
     while active:
         for name in draw.sample(active, len(active)):
-            found[name].append(run(name))
-            times = found[name]
+            took, times = timed(name), found[name]
+            if took is None:
+                del found[name]
+                active.remove(name)
+                continue
+            times.append(took)
             if len(times) >= most or (len(times) >= least and sum(times) > args.seconds):
                 active.remove(name)
     return found, failed
