@@ -50,12 +50,10 @@ def laid_out_as(y: Tensor, like: Tensor) -> Tensor:
 
 def settled(x: Tensor) -> Tensor:
     """A map (B, C, *positions) with strides that torch does not misread, and so its gradient; see above. A view."""
-    if not _single_axes(x):
-        return x
-    if torch.compiler.is_compiling():
-        return _restrided(x)  # whose backward pass does the same to the gradient
-    x = _restrided(x)
-    return with_settled_gradient(torch.ops.aten.alias.default(x)) if x.requires_grad else x
+    x = _restrided(x)  # whose backward pass does the same to the gradient where a compiler traces it
+    if torch.compiler.is_compiling() or x.grad_fn is None or not _single_axes(x):
+        return x  # what is no operation's result has nothing before it that would read its gradient
+    return with_settled_gradient(torch.ops.aten.alias.default(x))
 
 
 def with_settled_gradient(y: Tensor) -> Tensor:
@@ -73,6 +71,8 @@ def _of_gradient(gradient: Tensor | None) -> Tensor | None:
 
 def _restrided(x: Tensor) -> Tensor:
     """A map with the strides along axes of length 1 that torch itself sets, if it is channels last. A view."""
+    if not torch.compiler.is_compiling() and (1 not in x.shape or x.is_contiguous()):
+        return x  # soon, since every call of a block comes by here
     axes = _single_axes(x)
     if not axes or (not torch.compiler.is_compiling() and not _is_misread(x)):
         return x
