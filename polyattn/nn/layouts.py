@@ -71,10 +71,10 @@ def _of_gradient(gradient: Tensor | None) -> Tensor | None:
 
 def _restrided(x: Tensor) -> Tensor:
     """A map with the strides along axes of length 1 that torch itself sets, if it is channels last. A view."""
-    if not torch.compiler.is_compiling() and (1 not in x.shape or x.is_contiguous()):
-        return x  # soon, since every call of a block comes by here
+    if not torch.compiler.is_compiling() and not _is_misread(x):
+        return x
     axes = _single_axes(x)
-    if not axes or (not torch.compiler.is_compiling() and not _is_misread(x)):
+    if not axes:
         return x
     rows = x.movedim(1, -1).squeeze(axes)
     for axis in axes:
@@ -91,13 +91,18 @@ def _single_axes(x: Tensor) -> tuple[int, ...]:
 
 
 def _is_misread(x: Tensor) -> bool:
-    """Whether a map lies channels last, and not also first, but not with the strides that torch sets."""
-    settled, expected = True, 1
-    for axis in (1, *range(x.dim() - 1, 1, -1), 0):
-        length, stride = x.shape[axis], x.stride(axis)
-        if stride != expected:
-            if length != 1:
+    """Whether a map lies channels last, and not also first, but not with the strides that torch sets.
+
+    Every call of a block asks this, so what rules it out soonest comes first.
+    """
+    lengths = x.shape
+    if 1 not in lengths or x.is_contiguous() or len(lengths) not in (4, 5):
+        return False
+    strides, settled, expected = x.stride(), True, 1
+    for axis in (1, *range(len(lengths) - 1, 1, -1), 0):
+        if strides[axis] != expected:
+            if lengths[axis] != 1:
                 return False
             settled = False
-        expected *= length
-    return not settled and not x.is_contiguous()
+        expected *= lengths[axis]
+    return not settled
