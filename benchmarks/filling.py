@@ -21,7 +21,7 @@ from torch import Tensor
 
 import polyattn as pa
 from polyattn.lowering import products
-from polyattn.lowering.lower import _lower, _lower_backward
+from polyattn.lowering.graphs import _lower, _lower_backward
 from polyattn.nn import planned
 
 SIZES = [(s, v) for s in (4, 7, 14) for v in (2, 4, 8, 12, 16)]

@@ -33,7 +33,7 @@ from polyattn.study import complexity
 from polyattn.study.counted import counted
 from polyattn.testing import specifications
 
-lower = import_module("polyattn.lowering.lower")  # the package has the function in place of the module of its name
+lower = import_module("polyattn.lowering.graphs")  # the package has the function in place of the module of its name
 SPECIFICATIONS = 500
 LARGEST = 40
 

@@ -17,7 +17,7 @@ from _common import arguments, geometric_mean, resumed, show, sizes_of
 
 from polyattn import Spec, catalog, plan
 from polyattn.algebra import Index, Monomial
-from polyattn.lowering.einsum import einsum_plan
+from polyattn.lowering.einsums import einsum_plan
 from polyattn.planning import BATCH
 from polyattn.planning.steps import multiplies
 

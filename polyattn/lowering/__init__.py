@@ -7,9 +7,9 @@ planner needs to know of this machine, and the timing of candidates on it, are h
 """
 
 from polyattn.lowering.devices import calibrate, calibrated, kind, products_dtype, version
-from polyattn.lowering.einsum import einsum
+from polyattn.lowering.einsums import einsum
 from polyattn.lowering.functions import FUNCTIONS, keep
-from polyattn.lowering.lower import argument_names, lower, lower_backward, lower_with_kept
+from polyattn.lowering.graphs import argument_names, lower, lower_backward, lower_with_kept
 from polyattn.lowering.module import as_function
 from polyattn.lowering.planner import plan
 from polyattn.lowering.sharded import lower_sharded

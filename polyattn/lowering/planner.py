@@ -17,7 +17,7 @@ from polyattn.errors import SizeError
 from polyattn.language import value_of
 from polyattn.lowering.devices import calibrated
 from polyattn.lowering.fused import Price, with_kernels
-from polyattn.lowering.lower import lower
+from polyattn.lowering.graphs import lower
 from polyattn.lowering.matching import Kernels, as_choice
 from polyattn.lowering.training import differentiable
 from polyattn.planning import Device, Plan, Question, costs, question, ranked_plans

@@ -14,7 +14,7 @@ from torch import fx, nn
 
 from polyattn.algebra import Index
 from polyattn.lowering.emit import Emitter
-from polyattn.lowering.lower import argument_names, placeholder
+from polyattn.lowering.graphs import argument_names, placeholder
 from polyattn.lowering.shapes import expect_shape
 from polyattn.planning import BATCH, Apply, Coefficient, Leaf, Plan, Sharded
 from polyattn.planning.sharding import ALL_REDUCE, SLICE

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from polyattn.lowering.devices import calibrated, kind
-from polyattn.lowering.lower import lower, lower_backward, lower_with_kept
+from polyattn.lowering.graphs import lower, lower_backward, lower_with_kept
 from polyattn.lowering.matching import Kernels, as_choice, fusions
 from polyattn.lowering.module import as_function
 from polyattn.planning import Apply, Device, Plan

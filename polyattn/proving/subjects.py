@@ -15,7 +15,7 @@ from polyattn.algebra import Spec
 from polyattn.errors import BudgetError, NotPolynomialError, ProofError, SizeError
 from polyattn.language import value_of
 from polyattn.lowering import lower, lower_backward, plan
-from polyattn.lowering.lower import lower_with_kept
+from polyattn.lowering.graphs import lower_with_kept
 from polyattn.planning import Plan
 from polyattn.proving.evaluation import Arithmetic
 from polyattn.proving.exact import run_exactly

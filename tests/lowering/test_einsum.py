@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import polyattn as pa
-from polyattn.lowering.einsum import einsum_graph
+from polyattn.lowering.einsums import einsum_graph
 
 
 def test_a_product_and_its_transpose_are_computed_once():

@@ -9,7 +9,7 @@ import torch
 
 from polyattn import catalog, lower, plan, verify
 from polyattn.lowering import lower_backward
-from polyattn.lowering.lower import lower_with_kept
+from polyattn.lowering.graphs import lower_with_kept
 
 SIZES = {"N": 6, "C": 4, "R": 2, "V": 2, "H": 4, "W": 6, "G": 2, "K": 2}
 

@@ -17,7 +17,7 @@ from polyattn import SizeError, Spec, SpecError, lower, plan, verify
 from polyattn.language import value_of
 from polyattn.language.syntax import FUNCTIONS, Access, Input
 from polyattn.lowering import argument_names, training_function
-from polyattn.lowering.lower import placeholder
+from polyattn.lowering.graphs import placeholder
 from polyattn.testing import size_assignments, specification_texts
 
 WORDS = (

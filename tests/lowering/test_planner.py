@@ -9,7 +9,7 @@ import torch
 
 from polyattn import PolyattnError, SizeError, calibrate, catalog, plan
 from polyattn.lowering import calibrated, devices, planner, training
-from polyattn.lowering.einsum import einsum_graph
+from polyattn.lowering.einsums import einsum_graph
 from polyattn.lowering.matching import as_choice
 from polyattn.nn import Attention, function, planned
 from polyattn.planning import DEVICES, Device, question, ranked_plans
@@ -138,7 +138,7 @@ def test_a_layer_is_planned_again_once_the_machine_is_calibrated(file, monkeypat
 
 def test_kernels_and_einsums_follow_a_new_calibration(file, monkeypatch):
     """No calibration of an earlier time stays in a cache."""
-    einsum = import_module("polyattn.lowering.einsum")
+    einsum = import_module("polyattn.lowering.einsums")
     before = calibrated("cpu")
     monkeypatch.setattr("polyattn.lowering.matching.has_triton", lambda: True)
     slow = replace(DEVICES["cuda"], name="slow")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from polyattn import Spec, catalog, lower, plan
 from polyattn.lowering import emit, products
-from polyattn.lowering.lower import _lower, _lower_backward
+from polyattn.lowering.graphs import _lower, _lower_backward
 from polyattn.lowering.products import ways
 from polyattn.study.counted import run
 from polyattn.testing import size_assignments, specification_texts

@@ -20,7 +20,7 @@ from polyattn.testing import specifications
 @contextmanager
 def nothing_filled() -> Iterator[None]:
     """Lowering that never fills a matrix up with zeros to spare a copy of the other one."""
-    module = import_module("polyattn.lowering.lower")
+    module = import_module("polyattn.lowering.graphs")
     for cache in (module._lower, module._lower_backward):
         cache.cache_clear()
     with mock.patch.object(products, "_tied", return_value=()):
