@@ -19,7 +19,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from typing import Any
 from unittest import mock
 
@@ -28,12 +27,11 @@ from _drawn import drawn
 from hypothesis import strategies as st
 
 from polyattn import Spec
-from polyattn.lowering import products
+from polyattn.lowering import graphs, products
 from polyattn.study import complexity
 from polyattn.study.counted import counted
 from polyattn.testing import specifications
 
-lower = import_module("polyattn.lowering.graphs")  # the package has the function in place of the module of its name
 SPECIFICATIONS = 500
 LARGEST = 40
 
@@ -41,7 +39,7 @@ LARGEST = 40
 @contextmanager
 def nothing_filled() -> Iterator[None]:
     """Lowering that never fills a matrix up with zeros."""
-    caches = (lower._lower, lower._lower_backward)
+    caches = (graphs._lower, graphs._lower_backward)
     for cache in caches:
         cache.cache_clear()
     with mock.patch.object(products, "_tied", return_value=()):

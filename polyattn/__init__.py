@@ -4,12 +4,13 @@ A researcher writes a layer as an equation; polyattn gives the interaction tenso
 forms are equal, the cheapest order of contraction, a trainable module, and its cost. `Spec` is the place to start.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from polyattn.lazy import attach
 
 __version__ = "0.1.0"
 
-_PUBLIC: dict[str, str | None] = {
+_ORIGINS = {
     "BudgetError": "errors",
     "CheckpointError": "errors",
     "FittingError": "errors",
@@ -36,17 +37,16 @@ _PUBLIC: dict[str, str | None] = {
     "einsum": "lowering",
     "lower": "lowering",
     "plan": "lowering",
-    "catalog": None,
-    "fitting": None,
-    "nn": None,
-    "parallel": None,
-    "study": None,
-    "testing": None,
-    "training": None,
-    "vision": None,
+    "catalog": "catalog",
+    "fitting": "fitting",
+    "nn": "nn",
+    "parallel": "parallel",
+    "study": "study",
+    "testing": "testing",
+    "training": "training",
+    "vision": "vision",
 }
-"""Public names and the stage that each comes from; None for the stages that are public as modules. Loaded on first
-use, so that `import polyattn` is quick and needs only what is used."""
+"""The stage of each public name. `import polyattn` is quick, since a stage is imported with the first use of a name."""
 
 __all__ = [
     "BudgetError",
@@ -107,15 +107,4 @@ if TYPE_CHECKING:
     from polyattn.planning import Plan
     from polyattn.proving import Verdict, prove, verify
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'polyattn' has no attribute {name!r}")
-    stage = _PUBLIC[name]
-    value = import_module(f"polyattn.{name}") if stage is None else getattr(import_module(f"polyattn.{stage}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_PUBLIC])
+__getattr__, __dir__ = attach(__name__, _ORIGINS)

@@ -8,22 +8,41 @@ from collections.abc import Callable
 from functools import wraps
 from itertools import count
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from polyattn import catalog
-from polyattn.algebra import Spec
 from polyattn.errors import PolyattnError, ProofError, SizeError, SpecError
+
+if TYPE_CHECKING:
+    from polyattn.algebra import Spec
 
 app = typer.Typer(
     name="polyattn",
-    help="Attention layers as equations: show, prove, plan. SPEC is a catalogue name, equation text, or a file.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich takes longer to import than the help takes to print
 )
+
+
+def print_version(wanted: bool) -> None:
+    """Print the version and leave."""
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"polyattn {version('polyattn')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Show, prove, plan and study attention layers as equations; SPEC is a catalogue name, text, or a file."""
+
 
 SpecArgument = Annotated[str, typer.Argument(metavar="SPEC", help="A catalogue name, equation text, or a file.")]
 
@@ -47,6 +66,9 @@ def reports_errors(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def read_spec(source: str) -> Spec:
     """The specification that a command-line argument means."""
+    from polyattn import catalog
+    from polyattn.algebra import Spec
+
     if source in catalog.names():
         return catalog.get(source)
     if "[" in source:
@@ -61,6 +83,8 @@ def read_spec(source: str) -> Spec:
 
 def name_specs(sources: list[str]) -> dict[str, Spec]:
     """The specifications that arguments mean, by what they are called: catalogue names, names of files, "own"."""
+    from polyattn import catalog
+
     found: dict[str, Spec] = {}
     for source in sources:
         spec = read_spec(source)
@@ -141,7 +165,6 @@ def plan(
     kernels: Annotated[str, typer.Option(help='"auto", "off", or names with commas, such as gram,project.')] = "auto",
 ) -> None:
     """Print the cheapest order of contraction at given sizes."""
-    from polyattn.lowering import lower
     from polyattn.lowering import plan as make
 
     taken = kernels if kernels in ("auto", "off") else kernels.split(",")
@@ -150,6 +173,8 @@ def plan(
     value = make(read_spec(spec), known, objective, **options)
     typer.echo(str(value))
     if code:
+        from polyattn.lowering import lower
+
         typer.echo(lower(value, kernels=taken, device=device, dtype=dtype).code)
 
 
@@ -196,6 +221,8 @@ def tables(
     table: Annotated[str | None, typer.Option(help="Only the table of that number, such as 4 or 3a.")] = None,
 ) -> None:
     """Print the papers' tables of size and cost beside what is counted here; accuracies are quoted as theirs."""
+    from rich.console import Console
+
     from polyattn.vision.tables import print_tables
 
     print_tables(Console(), as_json=as_json, paper=paper, number=table)
@@ -244,6 +271,8 @@ def demo(
 ) -> None:
     """Run the whole road on real input: prove, plan, insert into ResNet-50, train on handwritten digits."""
     try:
+        from rich.console import Console
+
         from polyattn.demo import run
     except ModuleNotFoundError as error:
         typer.echo(f"error: the demo needs {error.name}: pip install 'polyattn[demo]'", err=True)
@@ -306,6 +335,8 @@ def scale(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
 ) -> None:
     """Print what a training step takes of each device: memory, communication and time, before it is run."""
+    from rich.console import Console
+
     from polyattn.parallel.show import print_scale
 
     print_scale(

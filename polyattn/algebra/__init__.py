@@ -6,11 +6,26 @@ afterwards: two polynomials compare equal exactly if they are equal at every siz
 Exact arithmetic throughout; knows numpy and sympy, no torch.
 """
 
-from polyattn.algebra.core import NL_PATTERN, ChannelCore
+from typing import TYPE_CHECKING
+
 from polyattn.algebra.monomial import FunctionFactor, Index, Monomial, TensorFactor
 from polyattn.algebra.polynomial import Polynomial, Signature
 from polyattn.algebra.spec import Spec
-from polyattn.algebra.tensor import TensorStructure, apply_interaction, structure, symmetrise
+from polyattn.lazy import attach
+
+if TYPE_CHECKING:
+    from polyattn.algebra.core import NL_PATTERN, ChannelCore
+    from polyattn.algebra.tensor import TensorStructure, apply_interaction, structure, symmetrise
+
+_ORIGINS = {
+    "NL_PATTERN": "core",
+    "ChannelCore": "core",
+    "TensorStructure": "tensor",
+    "apply_interaction": "tensor",
+    "structure": "tensor",
+    "symmetrise": "tensor",
+}
+"""The modules of explicit tensors need numpy, which a specification does not."""
 
 __all__ = [
     "NL_PATTERN",
@@ -27,3 +42,5 @@ __all__ = [
     "structure",
     "symmetrise",
 ]
+
+__getattr__, __dir__ = attach(__name__, _ORIGINS)

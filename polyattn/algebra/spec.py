@@ -7,18 +7,17 @@ from functools import lru_cache
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from polyattn.algebra.core import ChannelCore, channel_cores, pattern_text
-from polyattn.algebra.evaluate import evaluate
 from polyattn.algebra.expand import Expansion, expand
 from polyattn.algebra.polynomial import Polynomial, Signature
 from polyattn.algebra.printing import statements_of
-from polyattn.algebra.tensor import interaction_entries, interaction_tensor
 from polyattn.display import block, note, svg
 from polyattn.errors import NotPolynomialError
 from polyattn.language import Specification
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from polyattn.algebra.core import ChannelCore
 
 
 class Spec(Specification):
@@ -124,6 +123,8 @@ class Spec(Specification):
                 no `degree` is given.
             SizeError: a size is missing or contradictory, or a parameter has another shape.
         """
+        from polyattn.algebra.tensor import interaction_entries, interaction_tensor
+
         if parameters is None:
             return interaction_entries(self, self.expansion(), sizes, degree, budget)
         return interaction_tensor(self, self.expansion(), sizes, parameters, degree, budget)
@@ -142,6 +143,8 @@ class Spec(Specification):
             NotPolynomialError: a parameter has slots over positions, functions are applied, or it is no layer.
             SizeError: a parameter is missing, or its shape contradicts the others.
         """
+        from polyattn.algebra.core import channel_cores
+
         return channel_cores(self, self.expansion(), channels, parameters)
 
     def channel_core(self, channels: int, parameters: Mapping[str, Any]) -> ChannelCore:
@@ -156,6 +159,8 @@ class Spec(Specification):
             NotPolynomialError: there are several patterns, or those that `channel_cores` names.
             SizeError: a parameter is missing, or its shape contradicts the others.
         """
+        from polyattn.algebra.core import pattern_text
+
         found = self.channel_cores(channels, parameters)
         if len(found) != 1:
             patterns = "; ".join(pattern_text(c.pattern) for c in found)
@@ -172,6 +177,8 @@ class Spec(Specification):
         Raises:
             SizeError: a tensor is missing or its shape contradicts the others.
         """
+        from polyattn.algebra.evaluate import evaluate
+
         return evaluate(self, tensors, sizes)
 
 

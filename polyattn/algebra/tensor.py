@@ -11,16 +11,18 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import permutations, product
 from math import factorial, prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import sympy
 
 from polyattn.algebra.expand import Expansion
 from polyattn.algebra.monomial import FunctionFactor, Index, Monomial, TensorFactor
 from polyattn.errors import BudgetError, NotPolynomialError, SizeError
 from polyattn.language import Atoms, Specification, value_of
 from polyattn.language.syntax import IDENTITY
+
+if TYPE_CHECKING:
+    import sympy
 
 DEFAULT_BUDGET = 2**30
 MAX_ENTRIES = 1_000_000
@@ -61,6 +63,8 @@ def interaction_entries(
     budget: int | None = None,
 ) -> dict[tuple[int, ...], sympy.Expr]:
     """The nonzero entries of W as sympy expressions in the parameters' entries; see `Spec.interaction_tensor`."""
+    import sympy  # takes seconds to import, and no other part of a specification needs it
+
     symbols = symbolic_parameters(spec, spec.sizes.solve(sizes, spec.sizes.names))
 
     def product_of(parameters: Product, number: Fraction) -> sympy.Expr:
@@ -106,6 +110,8 @@ def symbolic_parameters(spec: Specification, known: Mapping[str, int]) -> dict[s
 
 
 def symbol_array(name: str, shape: Sequence[int], brackets: bool = False) -> np.ndarray:
+    import sympy
+
     array = np.empty(tuple(shape), dtype=object)
     for index in np.ndindex(*array.shape):
         place = f"{name}[{','.join(map(str, index))}]" if index and brackets else "_".join([name, *map(str, index)])

@@ -6,14 +6,30 @@ any batch, and refuses other sizes; its code is readable, and no name of a speci
 planner needs to know of this machine, and the timing of candidates on it, are here too, since they need torch.
 """
 
-from polyattn.lowering.devices import calibrate, calibrated, kind, products_dtype, version
-from polyattn.lowering.einsums import einsum
-from polyattn.lowering.functions import FUNCTIONS, keep
-from polyattn.lowering.graphs import argument_names, lower, lower_backward, lower_with_kept
-from polyattn.lowering.module import as_function
-from polyattn.lowering.planner import plan
-from polyattn.lowering.sharded import lower_sharded
-from polyattn.lowering.training import differentiable, training_function
+from typing import TYPE_CHECKING
+
+from polyattn.lazy import attach
+
+_ORIGINS = {
+    "FUNCTIONS": "functions",
+    "argument_names": "graphs",
+    "as_function": "module",
+    "calibrate": "devices",
+    "calibrated": "devices",
+    "differentiable": "training",
+    "einsum": "einsums",
+    "keep": "functions",
+    "kind": "devices",
+    "lower": "graphs",
+    "lower_backward": "graphs",
+    "lower_sharded": "sharded",
+    "lower_with_kept": "graphs",
+    "plan": "planner",
+    "products_dtype": "devices",
+    "training_function": "training",
+    "version": "devices",
+}
+"""The module of each name. They are imported on first use, since `plan` needs no torch."""
 
 __all__ = [
     "FUNCTIONS",
@@ -34,3 +50,15 @@ __all__ = [
     "training_function",
     "version",
 ]
+
+if TYPE_CHECKING:
+    from polyattn.lowering.devices import calibrate, calibrated, kind, products_dtype, version
+    from polyattn.lowering.einsums import einsum
+    from polyattn.lowering.functions import FUNCTIONS, keep
+    from polyattn.lowering.graphs import argument_names, lower, lower_backward, lower_with_kept
+    from polyattn.lowering.module import as_function
+    from polyattn.lowering.planner import plan
+    from polyattn.lowering.sharded import lower_sharded
+    from polyattn.lowering.training import differentiable, training_function
+
+__getattr__, __dir__ = attach(__name__, _ORIGINS)

@@ -11,19 +11,22 @@ import json
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from polyattn.errors import PolyattnError, SizeError
 from polyattn.planning import DEVICES, Device
 from polyattn.planning.costs import CUDA_NARROW
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 SIDE = {"cpu": 1536, "cuda": 8192}
 """Of the large matrix product; the copy is of as many entries as a few such matrices."""
@@ -32,7 +35,7 @@ SHORT = (8, 16, 32, 64)
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 WIDE = ("float32", "float64")
 """Dtypes that count as float32."""
-NARROW = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
+NARROW = ("bfloat16", "float16")
 
 
 def kind(device: str) -> str:
@@ -54,7 +57,12 @@ def calibrated(device: str = "cpu", dtype: str | torch.dtype = "float32") -> Dev
     """
     if device not in DEVICES:
         raise SizeError(f"unknown device {device!r}; there are {', '.join(DEVICES)}, or give a Device")
-    return _calibrated(device, dtype_name(dtype), torch.get_num_threads(), os.environ.get("POLYATTN_DEVICES"))
+    name, file = dtype_name(dtype), os.environ.get("POLYATTN_DEVICES")
+    if "torch" not in sys.modules and not path().exists():
+        return _shipped(device, name)  # as below: torch takes seconds to import, and nothing is kept to look up
+    import torch
+
+    return _calibrated(device, name, torch.get_num_threads(), file)
 
 
 def dtype_name(dtype: str | torch.dtype) -> str:
@@ -77,23 +85,35 @@ def version() -> tuple[int, int]:
 
     The environment is not asked: a file that POLYATTN_DEVICES names later holds for plans that are made later.
     """
+    import torch
+
     return torch.get_num_threads(), _measured
 
 
 @cache
 def _calibrated(device: str, dtype: str, threads: int, file: str | None) -> Device:
-    shipped = DEVICES[device] if device == "cpu" or dtype in WIDE else CUDA_NARROW
+    import torch
+
+    shipped = _shipped(device, dtype)
     if device == "cuda" and not torch.cuda.is_available():
         return shipped  # planned for another machine
     return replace(_stored(path()).get(_key(device, dtype), shipped), kind=device)
 
 
+def _shipped(device: str, dtype: str) -> Device:
+    """Return the figures that polyattn ships."""
+    return DEVICES[device] if device == "cpu" or dtype in WIDE else CUDA_NARROW
+
+
 def products_dtype(x: Tensor) -> str:
     """The dtype in which products of a tensor are computed, where plans depend on it: one of 16 bits on a GPU."""
+    import torch
+
     if x.device.type != "cuda":
         return "float32"
     dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
-    return NARROW.get(dtype, "float32")
+    name = str(dtype).removeprefix("torch.")
+    return name if name in NARROW else "float32"
 
 
 def calibrate(device: str = "cpu", *, dtype: str | torch.dtype = "float32", seconds: float = 4.0) -> Device:
@@ -113,6 +133,8 @@ def calibrate(device: str = "cpu", *, dtype: str | torch.dtype = "float32", seco
     """
     if device not in DEVICES:
         raise SizeError(f"unknown device {device!r}; there are {', '.join(DEVICES)}")
+    import torch
+
     if device == "cuda" and not torch.cuda.is_available():
         raise SizeError("there is no CUDA device to calibrate")
     name = dtype_name(dtype)
@@ -163,6 +185,8 @@ def _stored(where: Path) -> dict[str, Device]:
 
 def _key(device: str, dtype: str) -> str:
     """What a calibration holds for: the device's model, for a processor the number of threads, a dtype but float32."""
+    import torch
+
     model = torch.cuda.get_device_name() if device == "cuda" else f"{processor()}, {torch.get_num_threads()} threads"
     return model if dtype in WIDE else f"{model}, {dtype}"
 
@@ -176,6 +200,8 @@ def processor() -> str:
 
 
 def _measure(device: str, name: str, seconds: float) -> Device:
+    import torch
+
     side, dtype = SIDE[device], getattr(torch, name)
 
     def rate(rows: int) -> float:
@@ -210,4 +236,6 @@ def _shortest(call: Callable[[], object], device: str, seconds: float) -> float:
 
 def _wait(device: str) -> None:
     if device == "cuda":
+        import torch
+
         torch.cuda.synchronize()

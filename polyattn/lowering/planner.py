@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
-from polyattn.language import value_of
 from polyattn.lowering.devices import calibrated
-from polyattn.lowering.fused import Price, with_kernels
-from polyattn.lowering.graphs import lower
-from polyattn.lowering.matching import Kernels, as_choice
-from polyattn.lowering.training import differentiable
 from polyattn.planning import Device, Plan, Question, costs, question, ranked_plans
+
+if TYPE_CHECKING:
+    import torch
+
+    from polyattn.lowering.matching import Kernels
 
 COSTS = (*costs.COSTS, "measured")
 WITHIN = 3.0
 """Candidates that the roofline puts above this many times the best are not timed."""
 TIMED = 8
 """Candidates that are timed at most."""
-SECONDS = 0.5
-"""About how long all timings of one question may take; three rounds are timed in any case."""
 
 
 def plan(
@@ -78,7 +71,7 @@ def plan(
     if cost not in COSTS:
         raise SizeError(f"unknown cost {cost!r}; there are {', '.join(COSTS)}")
     model = calibrated(device, dtype) if isinstance(device, str) else device
-    chosen = as_choice(kernels, model)
+    chosen = kernel_choice(kernels, model)
     chosen = () if cost == "macs" else chosen
     if cost != "measured":
         try:
@@ -89,8 +82,9 @@ def plan(
             return _ranked(asked, chosen, 1)[0][0]
     if not isinstance(device, str):
         raise SizeError('cost="measured" times candidates on a device that is here: give "cpu" or "cuda"')
-    if device == "cuda" and not torch.cuda.is_available():
-        raise SizeError('cost="measured" on "cuda" needs a CUDA device, and there is none')
+    from polyattn.lowering.timing import check_device
+
+    check_device(model)
     asked = question(spec, sizes, objective, batch=batch, memory_limit=memory_limit, device=model)
     return _fastest(asked, str(dtype).removeprefix("torch."), chosen)
 
@@ -112,64 +106,30 @@ def _plan(
     return _ranked(asked, kernels, 1)[0][0]
 
 
+def kernel_choice(kernels: str | Sequence[str], device: Device) -> Kernels:
+    """Return `matching.as_choice`, without the import of torch where no kernel can apply."""
+    if kernels == "off" or (kernels == "auto" and device.kind != "cuda"):
+        return ()
+    from polyattn.lowering.matching import as_choice
+
+    return as_choice(kernels, device)
+
+
 def _ranked(asked: Question, kernels: Kernels, most: int) -> list[tuple[Plan, float]]:
-    """The cheapest plans with their prices, cheapest first."""
+    """Return the cheapest plans with their prices, cheapest first."""
     if kernels == ():
         return [(p, asked.price(p)) for p in ranked_plans(asked, most)]
+    from polyattn.lowering.fused import Price, with_kernels
+
     return [with_kernels(p, kernels, asked.device) for p in ranked_plans(asked, most, Price(kernels, asked.device))]
 
 
 @lru_cache(maxsize=1024)
 def _fastest(asked: Question, dtype: str, kernels: Kernels) -> Plan:
+    """Return the fastest of the plans that the roofline puts within `WITHIN` of its best."""
+    from polyattn.lowering.timing import fastest
+
     ranked = _ranked(asked, kernels, TIMED)
     best = min(price for _, price in ranked)
     plans = [p for p, price in ranked if price <= WITHIN * best]
-    if len(plans) == 1:
-        return plans[0]
-    medians = _medians([_call(p, asked.device, getattr(torch, dtype), kernels) for p in plans], asked.device.kind)
-    return plans[medians.index(min(medians))]
-
-
-def _call(plan: Plan, device: Device, dtype: torch.dtype, kernels: Kernels) -> Callable[[], object]:
-    """One evaluation, and for the objective "training" its backward pass, as layers run them, on random tensors."""
-    tensors = [t.to(device.kind, dtype) for t in _tensors(plan)]
-    taken = "auto" if isinstance(kernels, Device) else kernels
-    if plan.objective != "training":
-        forward = lower(plan, kernels=taken, device=device)
-        return lambda: forward(*tensors)
-    wanted = [t.requires_grad_() for t in tensors]
-    layer = differentiable(plan, kernels=taken, device=device)
-    seed = torch.ones_like(layer(*wanted))
-
-    def both() -> object:
-        with torch.enable_grad():
-            return torch.autograd.grad(layer(*wanted), wanted, seed, allow_unused=True)
-
-    return both
-
-
-def _tensors(plan: Plan) -> list[Tensor]:
-    spec, generator = plan.spec, torch.Generator().manual_seed(0)
-    found = []
-    for tensor in (*spec.inputs, *spec.parameters):
-        shape = [value_of(atoms, plan.sizes) for atoms in spec.shape(tensor)]
-        shape = [plan.batch, *shape] if tensor in spec.inputs else shape
-        found.append(torch.randn(shape, generator=generator))
-    return found
-
-
-def _medians(calls: list[Callable[[], object]], device: str) -> list[float]:
-    """Median times of calls, one of each in turn."""
-    times: list[list[float]] = [[] for _ in calls]
-    with torch.no_grad():
-        for call in calls:
-            call()
-        end = time.perf_counter() + SECONDS
-        while len(times[0]) < 3 or time.perf_counter() < end:
-            for k, call in enumerate(calls):
-                start = time.perf_counter()
-                call()
-                if device == "cuda":
-                    torch.cuda.synchronize()
-                times[k].append(time.perf_counter() - start)
-    return [statistics.median(t) for t in times]
+    return plans[0] if len(plans) == 1 else fastest(plans, asked.device, dtype, kernels)

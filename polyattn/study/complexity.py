@@ -6,19 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from polyattn import catalog
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
 from polyattn.lowering import calibrated
-from polyattn.lowering.fused import with_kernels
-from polyattn.lowering.matching import as_choice
+from polyattn.lowering.planner import kernel_choice
 from polyattn.planning import Device, Plan
 from polyattn.study.orders import ORDERS, ordered_plan
 from polyattn.study.sizes import points
 from polyattn.study.study import Case, Study
-from polyattn.study.timing import medians
 
 Specs = Spec | str | Sequence[Spec | str] | Mapping[str, Spec | str]
 OBJECTIVES = ("forward", "training")
@@ -76,6 +72,8 @@ def complexity(
             _case(name, spec, order, point, objective, cost, model) for name, spec in layers.items() for order in orders
         ]
         if measure:
+            from polyattn.study.timing import medians
+
             assert isinstance(device, str)
             times = medians([c.plan for c in here], objective, device, seconds)
             here = [replace(c, measured_seconds=t) for c, t in zip(here, times, strict=True)]
@@ -115,10 +113,15 @@ def _check_names(layers: Mapping[str, Spec], sizes: Mapping[str, Any]) -> None:
 
 
 def _check_device(measure: bool, device: str | Device) -> None:
-    if measure and not isinstance(device, str):
-        raise SizeError('measure=True times plans on a device that is here: give "cpu" or "cuda"')
-    if measure and device == "cuda" and not torch.cuda.is_available():
-        raise SizeError('measure=True on "cuda" needs a CUDA device, and there is none')
+    """Check that plans can be timed on a device, where that is asked for."""
+    if not measure:
+        return
+    if not isinstance(device, str):
+        raise SizeError('`measure=True` times plans on a device of this machine: give `device="cpu"` or "cuda"')
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SizeError('`measure=True` on `device="cuda"` needs a CUDA device, and this machine has none')
 
 
 def _case(
@@ -134,8 +137,10 @@ def _case(
 
 def _predicted(plan: Plan, objective: str, device: Device) -> float:
     """By the roofline, with kernels where they pay; autograd's backward pass is two products for each product."""
-    kernels = as_choice("auto", device)
+    kernels = kernel_choice("auto", device)
     if kernels:
+        from polyattn.lowering.fused import with_kernels
+
         return with_kernels(plan, kernels, device)[1]
     forward = device.seconds(plan.graph)
     if objective != "training":

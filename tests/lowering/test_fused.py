@@ -135,16 +135,16 @@ def test_a_memory_limit_holds_with_kernels_too():
 @pytest.mark.parametrize("objective", ["forward", "training"])
 def test_measured_candidates_are_run_with_the_kernels_that_are_asked_for(monkeypatch, objective):
     called = []
-    from polyattn.lowering import planner
+    from polyattn.lowering import timing
 
-    original = planner.lower if objective == "forward" else planner.differentiable
+    original = timing.lower if objective == "forward" else timing.differentiable
 
     def spy(plan, **options):
         called.append(options["kernels"])
         return original(plan, **options)
 
-    monkeypatch.setattr(planner, "lower" if objective == "forward" else "differentiable", spy)
-    monkeypatch.setattr(planner, "SECONDS", 0.0)
+    monkeypatch.setattr(timing, "lower" if objective == "forward" else "differentiable", spy)
+    monkeypatch.setattr(timing, "SECONDS", 0.0)
     plan = pa.plan(
         pa.catalog.poly_nl(), {"N": 5, "C": 2}, objective, cost="measured", kernels=["hadamard_mean", "gram"]
     )
@@ -217,14 +217,14 @@ def test_lowering_in_a_dtype_runs_what_the_plan_for_it_shows(n, c, batch):
 
 
 def test_candidates_in_sixteen_bits_are_timed_with_the_kernels_of_sixteen_bits(monkeypatch):
-    from polyattn.lowering import planner
+    from polyattn.lowering import planner, timing
 
     asked = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(planner, "_tensors", lambda plan: [])
+    monkeypatch.setattr(timing, "_tensors", lambda plan: [])
     monkeypatch.setattr(planner, "calibrated", lambda device, dtype: CUDA_NARROW)
-    monkeypatch.setattr(planner, "lower", lambda plan, **options: asked.append(options["device"]))
-    monkeypatch.setattr(planner, "_medians", lambda calls, device: [float(k) for k in range(len(calls))])
+    monkeypatch.setattr(timing, "lower", lambda plan, **options: asked.append(options["device"]))
+    monkeypatch.setattr(timing, "_medians", lambda calls, device: [float(k) for k in range(len(calls))])
     pa.plan(pa.catalog.nl(), {"B": 8, "N": 197, "C": 32}, device="cuda", dtype="bfloat16", cost="measured")
     assert len(asked) > 1
     assert {*asked} == {CUDA_NARROW}

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from unittest import mock
 
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyattn import Spec, catalog
-from polyattn.lowering import lower, products
+from polyattn.lowering import graphs, lower, products
 from polyattn.study import complexity
 from polyattn.study.counted import Counted, counted, run
 from polyattn.testing import specifications
@@ -20,12 +19,11 @@ from polyattn.testing import specifications
 @contextmanager
 def nothing_filled() -> Iterator[None]:
     """Lowering that never fills a matrix up with zeros to spare a copy of the other one."""
-    module = import_module("polyattn.lowering.graphs")
-    for cache in (module._lower, module._lower_backward):
+    for cache in (graphs._lower, graphs._lower_backward):
         cache.cache_clear()
     with mock.patch.object(products, "_tied", return_value=()):
         yield
-    for cache in (module._lower, module._lower_backward):
+    for cache in (graphs._lower, graphs._lower_backward):
         cache.cache_clear()
 
 

@@ -1,0 +1,81 @@
+"""The fastest of a plan's candidates, timed on this machine."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from polyattn.errors import SizeError
+from polyattn.language import value_of
+from polyattn.lowering.graphs import lower
+from polyattn.lowering.matching import Kernels
+from polyattn.lowering.training import differentiable
+from polyattn.planning import Device, Plan
+
+SECONDS = 0.5
+"""About how long all timings of one question may take; three rounds are timed in any case."""
+
+
+def check_device(device: Device) -> None:
+    """Check that candidates can be timed on a device.
+
+    Raises:
+        SizeError: `device` is a CUDA device, and this machine has none.
+    """
+    if device.kind == "cuda" and not torch.cuda.is_available():
+        raise SizeError('`cost="measured"` on `device="cuda"` needs a CUDA device, and this machine has none')
+
+
+def fastest(plans: list[Plan], device: Device, dtype: str, kernels: Kernels) -> Plan:
+    """Return the plan whose calls have the least median time; all are timed in turn, on random tensors."""
+    medians = _medians([_call(p, device, getattr(torch, dtype), kernels) for p in plans], device.kind)
+    return plans[medians.index(min(medians))]
+
+
+def _call(plan: Plan, device: Device, dtype: torch.dtype, kernels: Kernels) -> Callable[[], object]:
+    """One evaluation, and for the objective "training" its backward pass, as layers run them, on random tensors."""
+    tensors = [t.to(device.kind, dtype) for t in _tensors(plan)]
+    taken = "auto" if isinstance(kernels, Device) else kernels
+    if plan.objective != "training":
+        forward = lower(plan, kernels=taken, device=device)
+        return lambda: forward(*tensors)
+    wanted = [t.requires_grad_() for t in tensors]
+    layer = differentiable(plan, kernels=taken, device=device)
+    seed = torch.ones_like(layer(*wanted))
+
+    def both() -> object:
+        with torch.enable_grad():
+            return torch.autograd.grad(layer(*wanted), wanted, seed, allow_unused=True)
+
+    return both
+
+
+def _tensors(plan: Plan) -> list[Tensor]:
+    spec, generator = plan.spec, torch.Generator().manual_seed(0)
+    found = []
+    for tensor in (*spec.inputs, *spec.parameters):
+        shape = [value_of(atoms, plan.sizes) for atoms in spec.shape(tensor)]
+        shape = [plan.batch, *shape] if tensor in spec.inputs else shape
+        found.append(torch.randn(shape, generator=generator))
+    return found
+
+
+def _medians(calls: list[Callable[[], object]], device: str) -> list[float]:
+    """Median times of calls, one of each in turn."""
+    times: list[list[float]] = [[] for _ in calls]
+    with torch.no_grad():
+        for call in calls:
+            call()
+        end = time.perf_counter() + SECONDS
+        while len(times[0]) < 3 or time.perf_counter() < end:
+            for k, call in enumerate(calls):
+                start = time.perf_counter()
+                call()
+                if device == "cuda":
+                    torch.cuda.synchronize()
+                times[k].append(time.perf_counter() - start)
+    return [statistics.median(t) for t in times]
