@@ -1,9 +1,11 @@
 # `make test` checks everything, `make demo` shows it. Each sets up .venv first, and again when pyproject.toml changes.
-# PYTHON is the interpreter that .venv is made from, JOBS the number of test processes, ARGS goes to pytest in `make unit`.
+# PYTHON is the interpreter that .venv is made from, JOBS the number of test processes, ARGS goes to pytest in `make unit`,
+# UV_ARGS to the installation (`UV_ARGS="--torch-backend cpu"` leaves CUDA out).
 
 PYTHON ?= python3
 JOBS   ?= 2
 ARGS   ?=
+UV_ARGS ?=
 
 BIN   := .venv/bin
 READY := .venv/.ready
@@ -18,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: test demo lint types imports unit doctest docs examples format clean
+.PHONY: test demo lint types imports unit doctest site docs examples format clean
 
 test: lint types imports unit doctest docs examples
 	$(call step,everything passed)
@@ -48,9 +50,11 @@ doctest: $(READY)
 	$(call step,pytest: examples in docstrings)
 	@$(BIN)/python -m pytest --doctest-modules polyattn
 
-docs: $(READY)
+site: $(READY)
 	$(call step,mkdocs: the site)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+docs: site
 	$(call step,pytest: code blocks of README and docs)
 	@$(BIN)/python -m pytest README.md CONTRIBUTING.md docs -n $(JOBS) --dist loadfile
 
@@ -67,7 +71,7 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "polyattn needs Python 3.11 or newer: make PYTHON=...")'
 	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@$(BIN)/uv pip install --python $(BIN)/python --editable '.[demo,dev,docs]'
+	@$(BIN)/uv pip install --python $(BIN)/python $(UV_ARGS) --editable '.[demo,dev,docs]'
 	@touch $@
 
 clean:
