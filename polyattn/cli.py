@@ -81,6 +81,18 @@ def read_spec(source: str) -> Spec:
     return catalog.get(source)
 
 
+def check_folder(path: Path | None, option: str) -> None:
+    """Check that a file can be put at `path`, before the work whose result it is to hold.
+
+    Raises:
+        PolyattnError: its folder does not exist, or the path is a folder itself.
+    """
+    if path is not None and not path.parent.is_dir():
+        raise PolyattnError(f"`{option} {path}`: the folder {str(path.parent)!r} does not exist; make it first")
+    if path is not None and path.is_dir():
+        raise PolyattnError(f"`{option} {path}` is a folder; name a file in it")
+
+
 def name_specs(sources: list[str]) -> dict[str, Spec]:
     """The specifications that arguments mean, by what they are called: catalogue names, names of files, "own"."""
     from polyattn import catalog
@@ -100,7 +112,7 @@ def show(
     spec: SpecArgument,
     latex: Annotated[bool, typer.Option("--latex", help="Print the definitions as LaTeX instead.")] = False,
 ) -> None:
-    """Print a specification, its parameters, its degree and its expanded form."""
+    """Print a specification with its degree and expanded form."""
     value = read_spec(spec)
     if latex:
         typer.echo(value.latex())
@@ -124,6 +136,7 @@ def prove(
     """Decide whether two specifications are equal at every size. Exit status 0: equal; 1: not, or undecided."""
     from polyattn.proving import prove as decide
 
+    check_folder(as_json, "--json")
     verdict = decide(read_spec(first), read_spec(second), given=given or [])
     typer.echo(str(verdict))
     if as_json is not None:
@@ -191,9 +204,13 @@ def study(
         Path | None, typer.Option("--out", "-o", help="A figure (.svg, .png, .pdf) or a table (.csv) of it all.")
     ] = None,
 ) -> None:
-    """Print what layers cost over sweeps of their sizes, in the author's order, opt_einsum's and the planner's."""
+    """Print costs of layers over sweeps of sizes.
+
+    Each is counted in the author's order, opt_einsum's and the planner's.
+    """
     from polyattn.study import complexity, pictures
 
+    check_folder(out, "--out")
     if out is not None and out.suffix != ".csv":
         pictures.check_path(out)
     layers = {
@@ -220,7 +237,10 @@ def tables(
     paper: Annotated[str | None, typer.Option(help='Only the tables of "bat" or of "poly_nl".')] = None,
     table: Annotated[str | None, typer.Option(help="Only the table of that number, such as 4 or 3a.")] = None,
 ) -> None:
-    """Print the papers' tables of size and cost beside what is counted here; accuracies are quoted as theirs."""
+    """Print the papers' tables beside counts made here.
+
+    Accuracies are quoted as theirs.
+    """
     from rich.console import Console
 
     from polyattn.vision.tables import print_tables
@@ -241,9 +261,13 @@ def report(
     measure: Annotated[bool, typer.Option("--measure", help="Time the author's and the planned orders here.")] = False,
     title: Annotated[str, typer.Option(help="Of the page.")] = "",
 ) -> None:
-    """Write one self-contained page: equations, diagrams, proofs, plans, code, and curves with sliders."""
+    """Write one page of diagrams, proofs, plans and curves.
+
+    It is self-contained, and its curves have sliders for the sizes.
+    """
     from polyattn.study.report import read_measurements, write_report
 
+    check_folder(out, "--out")
     tables = [read_measurements(path) for path in measurements or []]
     named = name_specs(specs)
     write_report(out, named, read_sizes(sizes), given=given or [], measurements=tables, measured=measure, title=title)
@@ -256,7 +280,10 @@ def serve(
     port: Annotated[int, typer.Option(help="Of this machine's loopback address; 0 takes a free one.")] = 8642,
     seconds: Annotated[float, typer.Option(min=0.1, help="The most that one computation may take.")] = 10.0,
 ) -> None:
-    """Serve the report's page live on this machine: type an equation, see its plan, code, costs and proofs."""
+    """Serve the report's page live on this machine.
+
+    Type an equation, see its plan, code, costs and proofs.
+    """
     from polyattn.study.serve import Limits
     from polyattn.study.serve import serve as run
 
@@ -269,7 +296,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="The folder for tables and plots.")] = Path("demo-results"),
     quick: Annotated[bool, typer.Option("--quick", help="One seed and one epoch, to see that it works.")] = False,
 ) -> None:
-    """Run the whole road on real input: prove, plan, insert into ResNet-50, train on handwritten digits."""
+    """Prove, plan, insert and train layers on real input."""
     try:
         from rich.console import Console
 
@@ -286,7 +313,10 @@ def bench(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="Such as figure2; the rest of the line goes to it.")] = "",
 ) -> None:
-    """Run one of the repository's benchmarks, such as figure2 --device cuda; without a name, list them."""
+    """Run a benchmark of the repository, or list them.
+
+    Such as `polyattn bench figure2 --device cuda`; without a name, list them.
+    """
     folder = Path(__file__).parent.parent / "benchmarks"
     names = sorted(path.stem for path in folder.glob("[!_]*.py"))
     if not names:
@@ -334,7 +364,7 @@ def scale(
     states: Annotated[int, typer.Option(help="Numbers an optimizer keeps for each parameter.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
 ) -> None:
-    """Print what a training step takes of each device: memory, communication and time, before it is run."""
+    """Predict memory, communication and time of training."""
     from rich.console import Console
 
     from polyattn.parallel.show import print_scale

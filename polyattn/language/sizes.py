@@ -96,11 +96,15 @@ class SizeTable:
             SizeError: an unknown name, a value that is no positive whole number, a contradiction
                 (`C = 10` with `C = G*M`, `G = 4`), or a needed size that nothing fixes.
         """
-        known: dict[str, int] = {}
-        for name, value in given.items():
-            if name not in self.names:
-                raise SizeError(f"there is no size {name!r} here; the sizes are {', '.join(self.names)}")
-            known[name] = _positive(name, value)
+        unknown = [name for name in given if name not in self.names]
+        if unknown:
+            written = {name.casefold(): name for name in self.names}
+            meant = [written[str(n).casefold()] for n in unknown if str(n).casefold() in written]
+            raise SizeError(
+                f"unknown size{'s' * (len(unknown) > 1)} {', '.join(map(repr, unknown))}; "
+                f"the sizes are {', '.join(self.names)}" + (f": did you mean {' and '.join(meant)}?" if meant else "")
+            )
+        known = {name: _positive(name, value) for name, value in given.items()}
         touching: dict[str, list[Split]] = {}
         for split in self.splits:
             for size in {split.size, *split.parts}:

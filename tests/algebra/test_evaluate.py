@@ -102,7 +102,7 @@ W = np.ones((2, 2))
         ({"x": X, "wf": W, "wg": np.ones((3, 2))}, {}, "size C is 2 by axis 1 of 'x', but 3 by axis 0 of 'wg'"),
         ({"x": X[0], "wf": W, "wg": W}, {}, r"'x' has 2 slots, but its array has shape \(2,\)"),
         ({"x": X, "wf": W, "wg": W}, {"N": 4}, "size N is 4 by the given sizes, but 3 by axis 0 of 'x'"),
-        ({"x": X, "wf": W, "wg": W}, {"M": 4}, "no size 'M'"),
+        ({"x": X, "wf": W, "wg": W}, {"M": 4}, "unknown size 'M'"),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(tensors, sizes, message):

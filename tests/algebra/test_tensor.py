@@ -238,7 +238,7 @@ W = np.eye(2)
         (catalog.nl(softmax=True), {"N": 2, "C": 2}, {}, NotPolynomialError, "applies functions"),
         (Spec("x[N,C]; z[N]; y[a,b] = x[a,b]*z[a]"), {"N": 2, "C": 2}, {}, NotPolynomialError, "not 2: x, z"),
         (catalog.nl(), {"N": 2}, {"wf": W, "wg": W}, SizeError, "missing size: C"),
-        (catalog.nl(), {"N": 2, "C": 2, "M": 2}, {"wf": W, "wg": W}, SizeError, "no size 'M'"),
+        (catalog.nl(), {"N": 2, "C": 2, "M": 2}, {"wf": W, "wg": W}, SizeError, "unknown size 'M'"),
         (catalog.nl(), {"N": 2, "C": 2}, {"wf": W}, SizeError, "parameter 'wg' is missing"),
         (catalog.nl(), {"N": 2, "C": 2}, {"wf": W, "wg": W, "wh": W}, SizeError, "no parameter 'wh'"),
         (catalog.nl(), {"N": 2, "C": 2}, {"wf": W, "wg": np.eye(3)}, SizeError, r"'wg' must have shape \(2, 2\)"),

@@ -59,7 +59,7 @@ def test_parts_and_wholes_fix_each_other(given_sizes, all_sizes):
 @pytest.mark.parametrize(
     ("sizes", "given_sizes", "message"),
     [
-        (NESTED, {"K": 2}, "there is no size 'K' here; the sizes are N, C, M, S, T, R"),
+        (NESTED, {"K": 2}, "unknown size 'K'; the sizes are N, C, M, S, T, R"),
         (NESTED, {"N": 0}, "size N must be a positive whole number, not 0"),
         (NESTED, {"N": -3}, "size N must be a positive whole number, not -3"),
         (NESTED, {"N": 2.0}, "size N must be a positive whole number, not 2.0"),

@@ -251,7 +251,7 @@ BAD_LAYERS = [
         'give sizes={"G": ..., "K": ..., "W": ...}',
     ),
     (LINEAR, {"C": 5}, pa.SizeError, "C = 5 in sizes contradicts channels=4"),
-    (LINEAR, {"Z": 5}, pa.SizeError, "there is no size 'Z' here; the sizes are N, C"),
+    (LINEAR, {"Z": 5}, pa.SizeError, "unknown size 'Z'; the sizes are N, C"),
     (LINEAR, {"N": 0}, pa.SizeError, "size N must be a positive whole number, not 0"),
     (
         catalog.ba_transform_block(),

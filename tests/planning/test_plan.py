@@ -130,7 +130,7 @@ def test_what_the_memory_limit_forbids_to_keep_is_computed_again():
     ("sizes", "options", "message"),
     [
         ({"N": 4}, {}, "missing size: C"),
-        ({"N": 4, "C": 2, "Q": 3}, {}, "there is no size 'Q' here; the sizes are N, C"),
+        ({"N": 4, "C": 2, "Q": 3}, {}, "unknown size 'Q'; the sizes are N, C"),
         ({"N": 0, "C": 2}, {}, "size N must be a positive whole number, not 0"),
         ({"N": 4, "C": 2, "B": True}, {}, "the batch must be a positive whole number, not True"),
         ({"N": 4, "C": 2, "B": 3}, {"batch": 2}, "the batch is given twice: B=3 and batch=2"),

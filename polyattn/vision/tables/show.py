@@ -41,14 +41,16 @@ def print_tables(
         number: of a table, to print tables of that number only.
 
     Raises:
-        PolyattnError: there is no such table.
+        PolyattnError: an unknown paper or table.
     """
     every = paper_tables()
+    if paper not in (None, *PAPERS):
+        raise PolyattnError(f"unknown `paper` {paper!r}; expected {' or '.join(PAPERS)}")
     chosen = [t for t in every if paper in (None, t.paper) and number in (None, t.number)]
     formulas = paper in (None, "bat") and number in (None, "1")
     if not chosen and not formulas:
         known = ", ".join(["bat 1", *(f"{t.paper} {t.number}" for t in every)])
-        raise PolyattnError(f"no table {number or ''} of {paper or 'any paper'}; there are: {known}")
+        raise PolyattnError(f"unknown `table` {number!r} of {paper or 'both papers'}; expected one of {known}")
     if as_json:
         blocks = [record_complexity()] if formulas else []
         console.print_json(data=[*blocks, *(record(table, rows) for table, rows in compare(chosen))])
