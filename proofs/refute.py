@@ -1,27 +1,75 @@
 """Checks a counterexample that `polyattn.prove` found: python -m proofs.refute VERDICT.json
 
-Accepts with exit code 0, refuses with 1 and the reason. Needs Python's standard library and `terms.py`, which needs no
-more: nothing of polyattn.
+Accepts with exit code 0, refuses with 1 and the reason. Needs Python's standard library, `terms.py`, which needs no
+more, and the interval arithmetic of mpmath, which comes with sympy: nothing of polyattn.
 
 Both texts are multiplied out and evaluated at the counterexample's sizes and tensors, by loops over all values of all
-indices, in fractions; where softmax or sigmoid occur, these are taken in floating point, and the two values have to
-differ by more than one part in a million. Every given equation is evaluated in the same way, for every entry.
+indices. Values are fractions; where an exponential comes in, by softmax or sigmoid, they are intervals, computed with
+50, 200 and 800 digits until those of the two sides are disjoint. If they never are, the counterexample is refused. A
+tensor that a given equation defines is computed from it; every other given equation has to hold exactly, everywhere.
 
-What is taken on trust: that the texts are valid specifications, and the sizes of indices as far as `terms.py` says.
+What is taken on trust: that the texts are valid specifications, the sizes of indices as far as `terms.py` says, and
+that mpmath rounds outwards; its exponential is widened by 2^8 units in the last place.
 """
 
 import json
 import math
+import operator
 import re
 import sys
+from decimal import Decimal
 from fractions import Fraction
+from functools import reduce
 from itertools import product
 
-from proofs.terms import LETTERS, SPLIT, Refused, Texts, body, need, slots_in
+from mpmath import iv
 
-BYTES, STEPS, MARGIN = 1_000_000, 3_000_000, Fraction(1, 10**6)
+from proofs.terms import LETTERS, SPLIT, Refused, Texts, body, head, need, slots_in, tree
+
+BYTES, STEPS, DIGITS = 1_000_000, 3_000_000, (50, 200, 800)
 EPSILON = Fraction(1, 10**12)  # normalize divides by the larger of the L1 norm and this
 RULE = re.compile(r"([^=]+?)\s+summed\s+over\s+([\w\s,]+?)\s+is\s+([^=]+)", re.A)
+EXACT = re.compile(r"-?\d+(/\d+)?", re.A)
+
+
+def interval(number):
+    return number if isinstance(number, iv.mpf) else iv.mpf(number.numerator) / number.denominator
+
+
+def both(operation, a, b):
+    """An operation on two numbers: exact for two fractions, else an interval."""
+    if isinstance(a, iv.mpf) or isinstance(b, iv.mpf):
+        return operation(interval(a), interval(b))
+    return operation(Fraction(a), Fraction(b))
+
+
+def plus(numbers):
+    return reduce(lambda a, b: both(operator.add, a, b), numbers, Fraction(0))
+
+
+def larger(a, b):
+    return both(lambda a, b: (a + b + abs(a - b)) / 2, a, b)
+
+
+def exp(number):
+    if number == 0:
+        return Fraction(1)
+    return iv.exp(interval(number)) * (1 + iv.mpf([-1, 1]) * iv.mpf(2) ** (8 - iv.prec))
+
+
+def written(number):
+    """A number of the file: exact as an integer or fraction, else off by less than one unit of its last digit."""
+    if type(number) is int or EXACT.fullmatch(str(number)):
+        return Fraction(number)
+    sign, digits, exponent = Decimal(f"{number:.8E}" if type(number) is float else number).as_tuple()
+    whole = (-1) ** sign * int("".join(map(str, digits)))
+    return (whole + iv.mpf([-1, 1])) * iv.mpf(10) ** exponent
+
+
+def maybe(a, b):
+    """Whether two numbers may be equal: intervals that are not disjoint, or equal fractions."""
+    difference = both(operator.sub, a, b)
+    return not (difference > 0 or difference < 0)
 
 
 class Point(Texts):
@@ -30,7 +78,7 @@ class Point(Texts):
     def __init__(self, lines, shapes, sizes, tensors):
         super().__init__(lines, shapes)
         need(all(type(n) is int and 0 < n < 10_000 for n in sizes.values()), "sizes are positive whole numbers")
-        self.sizes, self.steps = sizes, 0
+        self.sizes, self.steps, self.definitions = sizes, 0, {}
         for size, parts in self.splits.items():
             need(sizes.get(size, self.length(size)) == self.length("*".join(parts)), f"size {size} is not its product")
         self.entries = {t: {} for t in tensors}
@@ -44,7 +92,7 @@ class Point(Texts):
         """Nested lists as {position, one number for each atomic slot: value}."""
         if not slots:
             need(type(value) in (int, str, float) and len(str(value)) < 400, "a number expected")
-            entries[at] = Fraction(value)
+            entries[at] = written(value)
             return
         places = list(product(*(range(self.length(atom)) for atom in slots[0])))
         for place, part in zip(places, value, strict=True):
@@ -71,87 +119,112 @@ class Point(Texts):
                 waiting = [f for f in waiting if f not in ready]
                 plan.append((index, ready))
             scale = math.prod(Fraction(self.length(s)) ** e for s, e in powers)
-            found += number * scale * self.product(plan[0][1], plan[1:], at)
+            found = plus([found, both(operator.mul, number * scale, self.product(plan[0][1], plan[1:], at))])
         return found
 
     def product(self, ready, plan, at):
         """The product of the factors that are ready, times the sum over the next index of what comes then."""
         value = Fraction(1)
         for factor in ready:
-            value *= self.factor(*factor, at)
-            if not value:
+            value = both(operator.mul, value, self.factor(*factor, at))
+            if value == 0:
                 return value
         if not plan:
             return value
         (index, more), *rest = plan
-        return value * sum(self.product(more, rest, at | place) for place in self.values([index]))
+        total = plus(self.product(more, rest, at | place) for place in self.values([index]))
+        return both(operator.mul, value, total)
 
     def factor(self, name, indices, function, at):
         place = tuple(at[i] for i in indices)
         if not function:
-            return int(place[0] == place[1]) if name == "I" else self.entries[name][place]
+            if name not in self.definitions:
+                return int(place[0] == place[1]) if name == "I" else self.entries[name][place]
+            target, terms, known = self.definitions[name]
+            if place not in known:
+                known[place] = self.total(terms, dict(zip(target, place, strict=True)))
+            return known[place]
         free, over, terms = function
         outside = {i: at[i] for i in free}
         argument = {tuple(v.values()): self.total(terms, outside | v) for v in self.values(over)}
+        self.steps += len(argument) * iv.dps // 10
         return apply(name, argument, place[len(free) :])
 
-    def meaning(self, line, letters):
-        """The two sides of a given equation as terms, with the indices that are free in it."""
+    def defines(self, line, letters):
+        """Whether a given equation defines a tensor, which it then does."""
+        left, _, right = line.partition("=")
+        if not right or "*" in left:
+            return False
+        name, slots = head(tree(left))
+        letter = [i for slot in slots for i in slot]
+        _, _, sums = body(right)
+        if len({*letter}) < len(letter) or any(name == other for *_, p in sums for other, _ in p):
+            return False
+        need(name not in self.definitions, f"{name} is defined twice")
+        _, (_, target, terms) = self.define(line, letters, {})
+        self.definitions[name] = target, terms, {}
+        return True
+
+    def satisfies(self, line, letters):
+        """Whether any other given equation holds exactly."""
         stated = RULE.fullmatch(line)
         left, right = (stated[1], stated[3]) if stated else line.split("=")
         (_, _, sums), (function, _, others) = body(left), body(right)
-        accesses = [a for *_, p in sums for a in p]
+        need(not function, "a product is given as a function")
         here, there = ({i for *_, p in s for _, slots in p for slot in slots for i in slot} for s in (sums, others))
-        slots = [i for slot in accesses[0][1] for i in slot]
-        defines = len(accesses) == 1 and len({*slots}) == len(slots)
-        free = here - {*re.split(r"[\s,]+", stated[2])} if stated else here if defines else here & there
+        free = here - {*re.split(r"[\s,]+", stated[2])} if stated else here & there
         indices = [i for letter in sorted(free) for i in letters[letter]]
-        mine = self.expand(sums, letters, {*indices}, {})
-        if not function:
-            return mine, self.expand(others, letters, {*indices}, {}), indices
-        _, (_, target, terms) = self.define(line, letters, {})
-        return mine, terms, target
-
-    def satisfies(self, line, letters, margin):
-        left, right, free = self.meaning(line, letters)
-        gaps = (abs(self.total(left, at) - self.total(right, at)) for at in self.values(free))
-        need(all(gap <= margin for gap in gaps), f"{line} does not hold")
+        mine, theirs = (self.expand(s, letters, {*indices}, {}) for s in (sums, others))
+        for at in self.values(indices):
+            gap = both(operator.sub, self.total(mine, at), self.total(theirs, at))
+            need(gap == 0, f"{line} does not hold, or not certainly")
 
 
 def apply(name, argument, place):
     """A function of {position along what it runs over: value}, at one of these positions where it keeps them."""
-    values = argument.values()
+    values = [*argument.values()]
     if name == "relu":
-        return max(argument[()], 0)
+        return larger(argument[()], 0)
     if name == "max":
-        return max(values)
+        return reduce(larger, values)
     if name == "normalize":
-        return argument[place] / max(sum(map(abs, values)), EPSILON)
-    if name == "sigmoid":
-        return Fraction(1 / (1 + math.exp(-argument[()])))
-    largest = max(values)
-    return Fraction(math.exp(argument[place] - largest) / math.fsum(math.exp(v - largest) for v in values))
+        return both(operator.truediv, argument[place], larger(plus(map(abs, values)), EPSILON))
+    here = 0 if name == "sigmoid" else argument[place]  # a share is 1 over the sum of exp(other - here)
+    others = [-argument[()], 0] if name == "sigmoid" else values
+    return both(operator.truediv, 1, plus(exp(both(operator.sub, other, here)) for other in others))
 
 
 def refute(verdict):
     """Raises Refused where a verdict's counterexample is none."""
-    left, right, found = verdict["left"], verdict["right"], verdict["counterexample"]
     need(verdict["status"] == "different", "the verdict has no counterexample")
+    for iv.dps in DIGITS:
+        left, right = sides(verdict)
+        if not maybe(left, right):
+            return
+    raise Refused("the two sides agree, or the digits do not tell them apart")
+
+
+def sides(verdict):
+    """The values of both sides, after everything that is given; those that the file has may not be others."""
+    left, right, found = verdict["left"], verdict["right"], verdict["counterexample"]
     lines = [line.strip() for text in (left, right, *verdict["given"]) for line in text.split("\n")]
     point = Point(lines, found["shapes"], found["sizes"], found["tensors"])
-    exact = found["values"] == "exact"
     equations = [g for g in map(str.strip, verdict["given"]) if not SPLIT.fullmatch(g) and not LETTERS.fullmatch(g)]
-    for line, sizes in zip(equations, found["indices"]["given"], strict=True):
-        point.satisfies(line, point.letters(lines, sizes), 0 if exact else MARGIN)
+    given = [(g, point.letters(lines, s)) for g, s in zip(equations, found["indices"]["given"], strict=True)]
+    for line, letters in [(line, letters) for line, letters in given if not point.defines(line, letters)]:
+        point.satisfies(line, letters)
+    for name, (target, _, _) in point.definitions.items():
+        for place in point.values(target):
+            value, said = point.factor(name, target, None, place), point.entries[name][tuple(place.values())]
+            need(maybe(value, said), f"{name} is not as it is given")
     values = []
     for text, indices in ((left, found["indices"]["left"]), (right, found["indices"]["right"])):
         shape, target, terms, _ = point.read(text, indices, {})
         places = [k for atoms, k in zip(shape, found["entry"], strict=True) for k in point.place(atoms, k)]
         values.append(point.total(terms, dict(zip(target, places, strict=True))))
-    need(abs(values[0] - values[1]) > MARGIN * max(*map(abs, values)), "the two sides agree")
     for value, said in zip(values, (found["left"], found["right"]), strict=True):
-        near = abs(value - Fraction(said)) <= (0 if exact else MARGIN * max(abs(value), 1))
-        need(near, f"the value is {value}, not {said}")
+        need(maybe(value, written(said)), f"the value is {value}, not {said}")
+    return values
 
 
 def check(text):

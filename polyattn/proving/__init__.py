@@ -3,7 +3,8 @@
 Input: two specifications, and equations that may be taken for granted. Output: "equal" with a certificate that
 `proofs/check.py` checks without any of this code, "different" with sizes and integers at which anyone can see it, or
 "undecided" with the reason. What holds afterwards: "equal" and "different" are never wrong; see `prove` for what each
-rests on. Exact arithmetic, but for softmax and sigmoid in counterexamples, which say so; `prove` knows no torch.
+rests on. Arithmetic is exact or, after softmax and sigmoid in counterexamples, of enclosing intervals; `prove` knows no
+torch.
 `verify` asks the same of a lowered graph: is it its specification, at given sizes?
 """
 

@@ -1,23 +1,24 @@
-"""Counterexamples: a point of the search as sizes and tensors that a person can put in, checked exactly.
+"""Counterexamples: a point of the search as sizes and tensors that a person can put in, checked with certainty.
 
 The search works on what the given equations leave; here the tensors that these define are worked out, every given
-equation is checked at the tensors found, and both sides are evaluated as they were given.
+equation is checked at the tensors found, and both sides are evaluated as they were given. Values are exact or, where an
+exponential is in them, decimals that are off by less than one unit of their last digit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from polyattn.algebra import FunctionFactor, Monomial
-from polyattn.errors import BudgetError
 from polyattn.language import Atoms, value_of
-from polyattn.proving.evaluation import EXACT, FLOATING, RATIONAL, Arithmetic, Point, evaluate
+from polyattn.proving.enclosure import Sides, first_difference
+from polyattn.proving.evaluation import EXACT, Arithmetic, Point, evaluate
 from polyattn.proving.given import Given, Rule, Substitution, Symmetry
-from polyattn.proving.search import MARGIN
+from polyattn.proving.interval import Interval, gap
 from polyattn.proving.sides import Side
 from polyattn.proving.sizes import sizes_text
 from polyattn.proving.trial import holds, restricted
@@ -29,38 +30,44 @@ def counterexample(
     splits: Sequence[tuple[str, tuple[str, ...]]],
     given: Sequence[Given],
     point: Point,
+    entry: Sequence[int] | None = None,
 ) -> dict[str, Any] | None:
-    """The counterexample at a point, or None if the two sides agree there after all.
+    """The counterexample at a point, or None if the two sides are not certainly different there.
 
     Args:
         point: sizes, and the tensors that the given equations do not define; what is missing is zero or 1.
+        entry: where in the output they have to differ; None for the first entry that does.
     """
     atoms = {a for shape in shapes.values() for slot in shape for a in slot if not a.isdigit()}
     atoms |= {i.size for side in sides for t in side.terms for i in t.all_indices() if not i.size.isdigit()}
     atoms |= {s for side in sides for s in side.spec.sizes.atomic}
     sizes = {name: point.sizes.get(name, 1) for name in sorted(atoms | set(point.sizes))}
-    arithmetic = EXACT if _all_rational(sides, given) else FLOATING
-    try:
-        tensors = _all_tensors(sizes, shapes, given, point.tensors, arithmetic)
-        here = Point(sizes, tensors)
+    grouped = [value_of(slot, sizes) for slot in sides[0].spec.shape(sides[0].spec.output)]
+
+    def at(arithmetic: Arithmetic) -> Point:
+        return Point(sizes, _all_tensors(sizes, shapes, given, point.tensors, arithmetic))
+
+    def values(arithmetic: Arithmetic) -> Sides | None:
+        here = at(arithmetic)
         if not all(_satisfied(g, here) for g in given):
             return None
-        left, right = (evaluate(s.terms, s.output, here, arithmetic) for s in sides)
-    except BudgetError:
+        left, right = (evaluate(s.terms, s.output, here, arithmetic).reshape(grouped) for s in sides)
+        return left, right
+
+    found = first_difference(values, wanted=lambda place: entry is None or list(place) == list(entry))
+    if found is None:
         return None
-    entry = _differing_entry(left, right, arithmetic)
-    if entry is None:
-        return None
+    tensors = at(found.arithmetic).tensors
+    distance = gap(found.left, found.right)
     shown = {t for side in sides for t in side.shapes}.union(*(g.mentioned for g in given))
-    grouped = [value_of(slot, sizes) for slot in sides[0].spec.shape(sides[0].spec.output)]
-    position = np.unravel_index(int(np.ravel_multi_index(entry, left.shape)) if left.ndim else 0, grouped)
+    enclosed = [found.left, found.right, *(n for t in shown & set(shapes) for n in tensors[t].flat)]
     return {
         "sizes": _named_sizes(sizes, splits),
         "tensors": {t: _nested(tensors[t], shapes[t], sizes) for t in shapes if t in shown},
-        "entry": [int(k) for k in position],
-        "left": _number(left[entry]),
-        "right": _number(right[entry]),
-        "values": "exact" if arithmetic is EXACT else "approximate",
+        "entry": list(found.place),
+        "left": _number(found.left, distance),
+        "right": _number(found.right, distance),
+        "values": "enclosed" if any(isinstance(n, Interval) for n in enclosed) else "exact",
         "shapes": {t: ["*".join(atoms) for atoms in shapes[t]] for t in sorted(shown)},
         "indices": {s.name: [sizes_text(i) for i in s.spec.resolved.index_sizes] for s in sides}
         | {"given": [sizes_text(g.letters) for g in given]},
@@ -84,17 +91,6 @@ def satisfiable(shapes: Mapping[str, tuple[Atoms, ...]], given: Sequence[Given])
                 if all(_satisfied(g, point) for g in given):
                     return True
     return False
-
-
-def _all_rational(sides: tuple[Side, Side], given: Sequence[Given]) -> bool:
-    terms = [t for side in sides for t in side.terms]
-    terms += [t for g in given if isinstance(g, Substitution) for t in g.terms]
-    return all(_rational(t) for t in terms)
-
-
-def _rational(term: Monomial) -> bool:
-    functions = [f for f in term.factors if isinstance(f, FunctionFactor)]
-    return all(f.function in RATIONAL and all(map(_rational, f.terms)) for f in functions)
 
 
 def _all_tensors(
@@ -138,16 +134,6 @@ def _satisfied(given: Given, point: Point) -> bool:
     return True
 
 
-def _differing_entry(left: np.ndarray, right: np.ndarray, arithmetic: Arithmetic) -> tuple[int, ...] | None:
-    if arithmetic is EXACT:
-        wrong = np.asarray(left != right, dtype=bool)
-    else:
-        scale = max(float(np.abs(left).max()), float(np.abs(right).max()), 1e-3)
-        wrong = np.asarray(np.abs(left - right) > MARGIN * scale, dtype=bool)
-    places = np.argwhere(wrong)
-    return tuple(int(k) for k in places[0]) if len(places) else None
-
-
 def _named_sizes(sizes: Mapping[str, int], splits: Sequence[tuple[str, tuple[str, ...]]]) -> dict[str, int]:
     named = dict(sizes)
     for size, atoms in splits:
@@ -167,10 +153,8 @@ def _listed(array: Any) -> Any:
     return _number(array.item() if isinstance(array, np.ndarray) else array)
 
 
-def _number(value: Any) -> int | float | str:
-    """An integer as it is, a fraction as text, a float rounded to what can be relied on."""
-    if isinstance(value, Fraction):
-        return int(value) if value.denominator == 1 else str(value)
-    if isinstance(value, float | np.floating):
-        return int(value) if float(value).is_integer() and abs(value) < 2**53 else float(f"{float(value):.9g}")
-    return int(value)
+def _number(value: Any, distance: Decimal | None = None) -> int | str:
+    """An integer as it is, a fraction as text, and an enclosed value as a decimal whose digits are certain."""
+    if isinstance(value, Interval):
+        return value.text(distance)
+    return int(value) if value == int(value) else str(value)

@@ -1,6 +1,6 @@
-"""Values of monomials at given sizes and tensors: exact, modulo a prime, or in float64.
+"""Values of monomials at given sizes and tensors: exact or enclosed, modulo a prime, or in float64.
 
-One elimination for the three arithmetics. It shares no code with the reference evaluation of the algebra nor with
+One elimination for all arithmetics. It shares no code with the reference evaluation of the algebra nor with
 the lowering, and works on what the proofs work on, the monomials.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -17,9 +18,13 @@ import numpy as np
 from polyattn.algebra import FunctionFactor, Index, Monomial, TensorFactor
 from polyattn.errors import BudgetError
 from polyattn.language.syntax import IDENTITY
+from polyattn.proving.interval import Interval, exponential, larger
 
 MAX_CELLS = 2**21
 """The largest intermediate array."""
+
+MAX_ENCLOSED = 10**8
+"""The same for intervals, times the square of their digits: an exponential costs about that."""
 
 L1_EPSILON = Fraction(1, 10**12)
 """`normalize` divides by the larger of the L1 norm and this, as everywhere."""
@@ -34,30 +39,42 @@ def _normalize(array: np.ndarray, axes: Axes) -> Any:
     exact = array.dtype == object
     norm = np.abs(array).sum(axis=axes, keepdims=True)
     smallest: Any = L1_EPSILON if exact else float(L1_EPSILON)
-    return (array * Fraction(1) if exact else array) / np.maximum(norm, smallest)
+    return (array * Fraction(1) if exact else array) / _larger(array)(norm, smallest)
 
 
-def _softmax(array: np.ndarray, axes: Axes) -> Any:
-    powers = np.exp(array - array.max(axis=axes, keepdims=True))
+def _max(array: np.ndarray, axes: Axes) -> Any:
+    for axis in sorted(axes, reverse=True):  # ufuncs of objects reduce one axis at a time
+        array = _larger(array).reduce(array, axis=axis)
+    return array
+
+
+def _larger(array: np.ndarray) -> np.ufunc:
+    return LARGER if array.dtype == object else np.maximum
+
+
+def _softmax(array: np.ndarray, axes: Axes, exp: Callable[[Any], Any] = np.exp) -> Any:
+    powers = exp(array - np.expand_dims(_max(array, axes), axes))
     return powers / powers.sum(axis=axes, keepdims=True)
 
 
+LARGER = np.frompyfunc(larger, 2, 1)
 RATIONAL: Mapping[str, Function] = {
     "normalize": _normalize,
-    "max": lambda a, axes: a.max(axis=axes) if axes else a,
-    "relu": lambda a, axes: np.maximum(a, 0),
+    "max": _max,
+    "relu": lambda a, axes: _larger(a)(a, 0),
 }
 TRANSCENDENTAL: Mapping[str, Function] = {"softmax": _softmax, "sigmoid": lambda a, axes: (1 + np.tanh(a / 2)) / 2}
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """How numbers are represented, and which functions there are values of."""
+    """How numbers are represented, which functions there are values of, and the largest array of intervals."""
 
     dtype: Any
     number: Callable[[Fraction], Any]
     settle: Callable[[np.ndarray], Any] = field(default=lambda array: array)
     functions: Mapping[str, Function] = field(default_factory=dict)
+    cells: int = MAX_CELLS
 
 
 EXACT = Arithmetic(object, lambda q: q.numerator if q.denominator == 1 else q, functions=RATIONAL)
@@ -66,6 +83,22 @@ MODULAR = Arithmetic(
     np.int64, lambda q: q.numerator * pow(q.denominator, -1, PRIME) % PRIME, lambda array: array % PRIME
 )
 """Exact modulo 2^31 - 1: a value that is not zero here is not zero; no functions."""
+
+
+@cache
+def enclosing(digits: int) -> Arithmetic:
+    """Exact up to the first exponential, from there on intervals of so many digits."""
+    exponentials, cells = np.frompyfunc(lambda x: exponential(x, digits), 1, 1), MAX_ENCLOSED // digits**2
+
+    def exp(array: Any) -> np.ndarray:
+        _guard(np.shape(array), cells)
+        return np.asarray(exponentials(array), dtype=object) * Fraction(1)
+
+    functions = {
+        "softmax": lambda a, axes: _softmax(a, axes, exp),
+        "sigmoid": lambda a, axes: 1 / (1 + exp(-a)),
+    }
+    return Arithmetic(object, EXACT.number, functions={**RATIONAL, **functions}, cells=cells)
 
 
 @dataclass(frozen=True)
@@ -83,10 +116,11 @@ def evaluate(terms: Iterable[Monomial], output: Sequence[Index], point: Point, a
     """The sum of monomials as an array over the output's indices.
 
     Raises:
-        BudgetError: an intermediate array would have more than 2^21 entries.
+        BudgetError: an intermediate array would have more than 2^21 entries, or more intervals than 10^8 over the
+            square of their digits.
     """
     shape = [point.length(i) for i in output]
-    _guard(shape)
+    _guard(shape, MAX_CELLS)
     total = np.zeros(shape, dtype=arithmetic.dtype)
     for term in terms:
         operands = [_operand(f, point, arithmetic) for f in term.factors]
@@ -104,9 +138,9 @@ def _array(value: Any, arithmetic: Arithmetic) -> np.ndarray:
     return np.asarray(value, dtype=arithmetic.dtype)
 
 
-def _guard(shape: Iterable[int]) -> None:
-    if (cells := prod(shape)) > MAX_CELLS:
-        raise BudgetError(f"evaluating needs an array of {cells:,} entries; the limit is {MAX_CELLS:,}")
+def _guard(shape: Iterable[int], limit: int) -> None:
+    if (cells := prod(shape)) > limit:
+        raise BudgetError(f"evaluating needs an array of {cells:,} entries; the limit is {limit:,}")
 
 
 def _operand(factor: TensorFactor | FunctionFactor, point: Point, arithmetic: Arithmetic) -> Operand:
@@ -159,7 +193,8 @@ def _multiply(
     """The product over the union of the operands' indices, those of `output` first."""
     union = tuple(dict.fromkeys((*output, *(i for _, indices in operands for i in indices))))
     shape = [point.length(i) for i in union]
-    _guard(shape)
+    limited = arithmetic.cells < MAX_CELLS and any(isinstance(n, Interval) for a, _ in operands for n in a.flat)
+    _guard(shape, arithmetic.cells if limited else MAX_CELLS)
     total = _array(1, arithmetic)
     for array, indices in operands:
         order = [indices.index(i) for i in union if i in indices]

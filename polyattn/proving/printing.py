@@ -48,8 +48,14 @@ def _terms(text: str) -> list[str]:
 def _difference(found: dict[str, Any]) -> list[str]:
     sizes = ", ".join(f"{size} = {number}" for size, number in found["sizes"].items())
     entry = ",".join(map(str, found["entry"]))
-    about = "about " if found["values"] == "approximate" else ""
     lines = [f"different: at {sizes} the output's entry [{entry}] is"]
-    lines.append(f"  {about}{found['left']} on the left, {about}{found['right']} on the right, with")
+    lines.append(f"  {_value(found['left'])} on the left, {_value(found['right'])} on the right, with")
     lines += [f"  {tensor} = {value}" for tensor, value in found["tensors"].items()]
+    if found["values"] == "enclosed":
+        lines.append("  (a decimal is off by less than one unit of its last digit)")
     return lines
+
+
+def _value(number: int | float | str) -> str:
+    exact = isinstance(number, int) or "/" in str(number)
+    return str(number) if exact else f"about {number}"

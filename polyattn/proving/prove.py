@@ -224,6 +224,6 @@ class Asked:
         }
         return ({"where": functions.texts()} if functions.texts() else {}) | lines, only
 
-    def confirmed(self, point):
+    def confirmed(self, point, entry: Sequence[int] | None = None):
         splits = [(s.size, self.sizes.atoms(s.size)) for s in self.sizes.splits]
-        return counterexample(self.sides, self.context.shapes, splits, self.given, point)
+        return counterexample(self.sides, self.context.shapes, splits, self.given, point, entry)

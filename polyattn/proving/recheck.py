@@ -20,6 +20,7 @@ import numpy as np
 from polyattn.errors import PolyattnError, ProofError
 from polyattn.language import value_of
 from polyattn.proving.evaluation import Point
+from polyattn.proving.interval import Interval, Number
 from polyattn.proving.prove import Asked, ask
 from polyattn.proving.verdict import Verdict
 
@@ -111,28 +112,53 @@ def _fault_of_counterexample(verdict: Verdict, found: dict[str, Any]) -> str:
     """Why the counterexample shows no difference, empty if it does."""
     try:
         asked = ask(verdict.left, verdict.right, verdict.given)
-        again = asked.confirmed(_point(asked, found))
+        again = asked.confirmed(_point(asked, found), found["entry"])
+        if again is None:
+            return "both sides agree there, or what is given does not hold there"
+        other = next((name for name, value in again.items() if not _same(name, found, value)), None)
     except (PolyattnError, ArithmeticError, LookupError, AttributeError, TypeError, ValueError) as error:
         return f"the counterexample cannot be put into the texts: {error}"
-    if again is None:
-        return "both sides agree there, or what is given does not hold there"
-    other = next((name for name, value in again.items() if found.get(name) != value), None)
     return f"the counterexample has another {other!r} than what comes out" if other else ""
 
 
+def _same(name: str, found: dict[str, Any], value: Any) -> bool:
+    """Whether a counterexample has the value under a name; decimals are near it, as those of old ones are."""
+    said = found.get(name)
+    if said == value or (name == "values" and said == "approximate"):
+        return True
+    return name in ("left", "right", "tensors") and _near(said, value)
+
+
+def _near(said: Any, value: Any) -> bool:
+    if isinstance(value, dict):
+        return isinstance(said, dict) and said.keys() == value.keys() and all(_near(said[k], value[k]) for k in value)
+    if isinstance(value, list):
+        return isinstance(said, list) and len(said) == len(value) and all(map(_near, said, value))
+    difference = _number(said) - _number(value)
+    return difference.low <= 0 <= difference.high if isinstance(difference, Interval) else difference == 0
+
+
+def _number(said: float | str) -> Number:
+    """An exact number, or a decimal with what it may be off; a float has nine digits."""
+    if isinstance(said, int) or (isinstance(said, str) and "/" in said):
+        return Fraction(said)
+    return Interval.read(said if isinstance(said, str) else f"{said:.8E}")
+
+
 def _point(asked: Asked, found: dict[str, Any]) -> Point:
-    """Sizes and tensors, with one axis for each atomic slot."""
+    """Sizes and tensors, with one axis for each atomic slot; those that are defined come out of their definitions."""
     sizes = {name: number for name, number in found["sizes"].items() if type(number) is int and 0 < number < MAX_SIZE}
     if len(sizes) < len(found["sizes"]):
         raise ProofError(f"sizes are whole numbers from 1 to below {MAX_SIZE}")
-    tensors = {}
+    tensors, free = {}, asked.free_shapes()
     for name, value in found["tensors"].items():
         array = np.array(value, dtype=object)
         if array.shape != tuple(value_of(slot, sizes) for slot in asked.context.shapes[name]):
             raise ProofError(f"'{name}' has shape {array.shape} there")
-        numbers = [Fraction(entry) for entry in array.ravel()]
-        shape = [value_of((atom,), sizes) for slot in asked.context.shapes[name] for atom in slot]
-        tensors[name] = np.array(numbers, dtype=object).reshape(shape)
+        if name in free:
+            numbers = [Fraction(entry) for entry in array.ravel()]
+            shape = [value_of((atom,), sizes) for atom in free[name]]
+            tensors[name] = np.array(numbers, dtype=object).reshape(shape)
     return Point(sizes, tensors)
 
 

@@ -2,7 +2,9 @@
 
 A difference between polynomials is never zero at every size, so sizes as large as the number of indices suffice; in
 practice one or two of them are 2. Sizes are tried modulo a prime at random points; what is found there is shrunk
-entry by entry. Nothing here is trusted: `counterexample` evaluates both texts again in exact arithmetic.
+entry by entry. Where functions are applied, floats only pass over points at which both sides seem to agree: a
+difference counts where the sides are exact, or enclosed so narrowly that they are apart. Nothing here is trusted:
+`counterexample` evaluates both texts again.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ import numpy as np
 
 from polyattn.algebra import FunctionFactor, Index, Monomial
 from polyattn.errors import BudgetError
-from polyattn.proving.evaluation import FLOATING, MODULAR, PRIME, Arithmetic, Point, evaluate
+from polyattn.proving.enclosure import DIGITS, Sides, first_difference
+from polyattn.proving.evaluation import EXACT, FLOATING, MODULAR, PRIME, Arithmetic, Point, evaluate
 from polyattn.proving.given import Rule, Symmetry
 from polyattn.proving.trial import Unknown, filled, restricted, unknowns
 
@@ -33,8 +36,14 @@ MAX_TRIED_FUNCTIONS = 40
 MAX_WORK = 60_000
 """How many monomials are evaluated in all, unless the caller says otherwise."""
 
-MARGIN = 1e-6
-"""The relative difference that counts where functions are evaluated in float64."""
+FILTER = 1e-13
+"""Sides that differ by less than this in float64, relative to the largest entry, are not enclosed."""
+
+QUICK = DIGITS[:2]
+"""The digits that the search encloses the sides with."""
+
+ENCLOSING = 10
+"""How many evaluations of all monomials it counts as to enclose them."""
 
 RANGES = ((0, 1), (0, 1), (0, 1), (-1, 1), (0, 2), (-2, 2), (-3, 3), (-9, 9), (-99, 99), (-9999, 9999))
 
@@ -79,7 +88,7 @@ def search(
     """A point at which the two sides differ, as small as can be found, or None and how far the search went.
 
     Args:
-        confirm: what is made of a point, or None if the sides agree there in exact arithmetic.
+        confirm: what is made of a point, or None if the sides are not certainly different there.
         effort: how many monomials are evaluated at most.
     """
     hunt = _Hunt(difference, effort)
@@ -105,7 +114,12 @@ class _Hunt:
         self.random = Random(0)
         self.work = self.tried = 0
         self.largest: dict[str, int] = {}
-        self.arithmetic = FLOATING if difference.applies_functions else MODULAR
+
+    def spend(self, times: int = 1) -> None:
+        """Count all monomials as evaluated once more, or so many times."""
+        self.work += times * (len(self.difference.left) + len(self.difference.right))
+        if self.work > self.effort:
+            raise _OutOfBudgetError
 
     def reached(self) -> str:
         return ", ".join(f"{size} = {n}" for size, n in sorted(self.largest.items())) or "no size at all"
@@ -175,30 +189,39 @@ class _Trial:
     unknown: list[Unknown]
     fixed: dict[str, np.ndarray]
 
-    def point(self, values: Sequence[int]) -> Point:
-        from polyattn.proving.evaluation import EXACT
+    def point(self, values: Sequence[int], arithmetic: Arithmetic = EXACT) -> Point:
+        fixed = {t: _converted(array, arithmetic) for t, array in self.fixed.items()}
+        return Point(self.sizes, {**filled(self.shapes, self.unknown, values, arithmetic), **fixed})
 
-        return Point(self.sizes, {**filled(self.shapes, self.unknown, values, EXACT), **self.fixed})
+    def sides(self, values: Sequence[int], arithmetic: Arithmetic) -> Sides:
+        point, difference = self.point(values, arithmetic), self.hunt.difference
+        left = evaluate(difference.left, difference.output, point, arithmetic)
+        return left, evaluate(difference.right, difference.output, point, arithmetic)
 
     def differs(self, values: Sequence[int]) -> bool:
-        hunt, arithmetic = self.hunt, self.hunt.arithmetic
-        hunt.work += len(hunt.difference.left) + len(hunt.difference.right)
-        if hunt.work > hunt.effort:
-            raise _OutOfBudgetError
-        fixed = {t: _converted(array, arithmetic) for t, array in self.fixed.items()}
-        point = Point(self.sizes, {**filled(self.shapes, self.unknown, values, arithmetic), **fixed})
-        output = hunt.difference.output
-        left = evaluate(hunt.difference.left, output, point, arithmetic)
-        right = evaluate(hunt.difference.right, output, point, arithmetic)
-        if arithmetic is MODULAR:
+        self.hunt.spend()
+        if not self.hunt.difference.applies_functions:
+            left, right = self.sides(values, MODULAR)
             return bool(np.any(left != right))
-        scale = max(float(np.abs(left).max()), float(np.abs(right).max()), 1e-3)
-        return bool(np.any(np.abs(left - right) > MARGIN * scale))
+        if self.seem_equal(values):
+            return False
+        self.hunt.spend(ENCLOSING)
+        return first_difference(lambda arithmetic: self.sides(values, arithmetic), QUICK) is not None
+
+    def seem_equal(self, values: Sequence[int]) -> bool:
+        """Whether the sides agree in float64, where this can hold them."""
+        try:
+            with np.errstate(all="ignore"):
+                left, right = self.sides(values, FLOATING)
+                scale = max(float(np.abs(left).max()), float(np.abs(right).max()), 1e-3)
+                return bool(np.all(np.abs(left - right) <= FILTER * scale)) and np.isfinite(scale)
+        except OverflowError:
+            return False
 
     def differing(self) -> list[int] | None:
         """Values at which the sides differ: ones, then random ones from growing ranges."""
         count = len(self.unknown)
-        if self.hunt.arithmetic is MODULAR and not self.differs(
+        if not self.hunt.difference.applies_functions and not self.differs(
             [self.hunt.random.randrange(PRIME) for _ in range(count)]
         ):
             return None
