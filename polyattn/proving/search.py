@@ -36,7 +36,7 @@ MAX_TRIED_FUNCTIONS = 40
 MAX_WORK = 60_000
 """How many monomials are evaluated in all, unless the caller says otherwise."""
 
-FILTER = 1e-13
+FILTER = 1e-14
 """Sides that differ by less than this in float64, relative to the largest entry, are not enclosed."""
 
 QUICK = DIGITS[:2]
