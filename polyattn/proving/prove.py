@@ -22,6 +22,7 @@ from polyattn.proving.given import (
     resolved,
     size_equations,
 )
+from polyattn.proving.independent import refusal
 from polyattn.proving.search import MAX_WORK, Difference, search
 from polyattn.proving.sides import Question, Side, common_sides, read_questions
 from polyattn.proving.sizes import CommonSizes
@@ -36,8 +37,9 @@ def prove(left: Question, right: Question, given: str | Sequence[str] = (), *, e
     """Whether two specifications are the same function of their tensors, at every size.
 
     Two polynomials are equal at every size exactly if their monomials are, up to renaming of summed indices; functions
-    such as softmax count as unknown tensors, one for each argument. So "equal" is always proved, and comes with a
-    certificate; "different" always comes with a counterexample; what is neither is "undecided".
+    such as softmax count as unknown tensors, one for each argument. "equal" is always proved: it comes with a
+    certificate that the independent checker, `proofs/check.py`, has accepted. "different" always comes with a
+    counterexample; what is neither, or too large for the checker, is "undecided".
 
     Args:
         left, right: specifications, polynomials, or texts; with the same inputs and an output of the same shape.
@@ -167,6 +169,12 @@ class Asked:
             found = certificate((left, right), given)
         except NoWitnessError:
             return self.answer("undecided", "the forms are equal, but no certificate can say so: an argument cancels")
+        except BudgetError as error:
+            return self.answer("undecided", f"the forms are equal, but {error}")
+        refused = refusal(found)
+        if refused:
+            reason = f"the forms are equal, but proofs/check.py refuses the certificate: {refused}"
+            return self.answer("undecided", reason)
         count = sum(1 for t in left.terms if t.coefficient)
         reason = f"{count} monomial{'s' * (count != 1)} on each side, one to one"
         if any(isinstance(g, Rule) for g in given) and not self.satisfiable():

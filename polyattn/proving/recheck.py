@@ -7,12 +7,8 @@ put into both texts, and into what is given. Nothing of a verdict is believed.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,12 +16,10 @@ import numpy as np
 from polyattn.errors import PolyattnError, ProofError
 from polyattn.language import value_of
 from polyattn.proving.evaluation import Point
+from polyattn.proving.independent import refusal
 from polyattn.proving.interval import Interval, Number
 from polyattn.proving.prove import Asked, ask
 from polyattn.proving.verdict import Verdict
-
-PLACES = (Path(__file__).with_name("_checker.py"), Path(__file__).parents[2] / "proofs" / "check.py")
-"""Where the checker is in an installed package, and in the repository."""
 
 MAX_LENGTH = 8_000_000
 MAX_SIZE = 10_000
@@ -72,32 +66,14 @@ def recheck(text: str) -> Recheck:
     raise ProofError(f"there is nothing to check: the verdict is undecided, because {verdict.reason}")
 
 
-@cache
-def checker() -> Any:
-    """The independent checker, as a module.
-
-    Raises:
-        ProofError: the file is missing.
-    """
-    for path in PLACES:
-        spec = spec_from_file_location("polyattn_checker", path) if path.is_file() else None
-        if spec is not None and spec.loader is not None:
-            module = module_from_spec(spec)
-            spec.loader.exec_module(module)
-            return module
-    raise ProofError("the checker, proofs/check.py, is missing; it comes with polyattn's repository and its wheel")
-
-
 CLAIM = ("indices", "shapes", "functions", "given", "left", "right")
 
 
 def _fault_of_certificate(verdict: Verdict, certificate: dict[str, Any]) -> str:
     """Why the certificate does not prove the verdict, empty if it does."""
-    program = checker()
-    try:
-        program.check(json.dumps(certificate))
-    except program.Refused as error:
-        return str(error)
+    refused = refusal(certificate)
+    if refused:
+        return refused
     try:
         expected = ask(verdict.left, verdict.right, verdict.given).verdict().certificate
     except PolyattnError as error:

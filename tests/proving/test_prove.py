@@ -1,9 +1,12 @@
 """Verdicts: what is equal is proved, what is not has a counterexample, and nothing else is claimed."""
 
+import sys
+
 import pytest
 
 import polyattn as pa
 from polyattn.errors import ProofError, SpecError
+from polyattn.proving.independent import checker
 
 NL = "x[N,C]; y[a,b] = x[a,d]*wf[d,f]*x[e,f] * x[e,h]*wg[h,b]"
 E_NL = """x[N,C]; where r : R; where s : V
@@ -155,3 +158,24 @@ def test_equal_sizes_may_be_given():
     assert pa.prove(
         one.replace("y[a,b] = ", "y[a,b] = 1/R*"), other.replace("y[a,b] = ", "y[a,b] = 1/4*"), given=["R = K", "K = 4"]
     )
+
+
+def test_equal_is_said_of_no_certificate_that_the_independent_checker_refuses(monkeypatch):
+    """Were a rule of rewriting wrong, its certificate would be refused, and the answer not "equal"."""
+    text = "x[N,C]; y[a,b] = x[a,d]*w[d,b]"
+    monkeypatch.setattr(checker(), "WORK", 1)
+    small = pa.prove(text, text)
+    assert (small.status, small.certificate) == ("undecided", None)
+    assert "proofs/check.py refuses the certificate: too much work" in small.reason
+    monkeypatch.undo()
+    prover = sys.modules["polyattn.proving.prove"]
+    made = prover.certificate  # type: ignore[attr-defined]
+    monkeypatch.setattr(prover, "certificate", lambda *a: made(*a) | {"right": "y[n,c] = 2*x[n,c1]*w[c1,c]"})
+    assert pa.prove(text, text).status == "undecided"
+
+
+def test_a_certificate_of_too_many_steps_leaves_the_question_open(monkeypatch):
+    monkeypatch.setattr(sys.modules["polyattn.proving.certificate"], "MAX_STEPS", 1)
+    verdict = pa.prove("x[N]; y[a] = x[a]*u*u", "x[N]; y[a] = x[a]*v*v", given="u = v")
+    assert verdict.status == "undecided"
+    assert "more than 1 steps" in verdict.reason
