@@ -54,14 +54,14 @@ class Context:
 
     Attributes:
         shapes: the inputs and parameters of both sides, and what given equations bring in.
-        intermediates: names that a side defines itself, with that side.
+        defined: names that a side defines itself, intermediates and outputs, with that side.
         names: the sizes that the two sides declare.
     """
 
     shapes: Mapping[str, tuple[Atoms, ...]]
     sizes: CommonSizes
     declared: tuple[IndexSize, ...]
-    intermediates: Mapping[str, str]
+    defined: Mapping[str, str]
     names: frozenset[str]
 
     @property
@@ -70,16 +70,18 @@ class Context:
         split = {s for split in self.sizes.splits for s in (split.size, *split.parts)}
         return atoms | split | {self.sizes.names.get(d.size, d.size) for d in self.declared}
 
-    def check_occurs(self, tensor: str, text: str) -> None:
-        if tensor == IDENTITY or tensor in self.shapes:
-            return
-        if tensor in self.intermediates:
+    def check_free(self, tensor: str, text: str) -> None:
+        """Raise ProofError for a tensor that a side defines: there its name means that definition."""
+        if tensor in self.defined:
             raise ProofError(
-                f"given {text!r} is about '{tensor}', which the {self.intermediates[tensor]} side defines: only inputs "
-                f"and parameters can be given"
+                f"given {text!r} uses '{tensor}', which the {self.defined[tensor]} side defines: only inputs and "
+                f"parameters can be given; rename one of the two"
             )
-        known = ", ".join(sorted(self.shapes))
-        raise ProofError(f"given {text!r} is about '{tensor}', which occurs on neither side; there are {known}")
+
+    def check_occurs(self, tensor: str, text: str) -> None:
+        if tensor != IDENTITY and tensor not in self.shapes:
+            known = ", ".join(sorted(self.shapes))
+            raise ProofError(f"given {text!r} is about '{tensor}', which occurs on neither side; there are {known}")
 
     def index_sizes(self, accesses: Sequence[Access], text: str) -> dict[str, Atoms]:
         """The sizes of the indices of accesses to known tensors."""

@@ -87,12 +87,48 @@ Given = Substitution | Symmetry | Rule
 
 @dataclass(frozen=True)
 class Statement:
-    """A given equation as text in parts, before it is resolved."""
+    """A given equation as text in parts, before it is resolved.
+
+    Attributes:
+        over: the indices that its text says are summed; None where it names none.
+    """
 
     text: str
     left: Sum
     right: Sum | Call
-    summed: frozenset[str] | None
+    over: frozenset[str] | None
+
+    @property
+    def is_rule(self) -> bool:
+        """Whether the left is not one tensor at different indices, which is a definition or a symmetry."""
+        target, *more = accesses_of(self.left)
+        return self.over is not None or bool(more) or len(set(target.indices)) < len(target.indices)
+
+    @property
+    def summed(self) -> tuple[str, ...]:
+        """The indices that a rule sums on its left: those it names, or those that its right lacks."""
+        if self.over is not None:
+            return tuple(sorted(self.over))
+        there = {i for access in accesses_of(self.right) for i in access.indices}
+        letters = dict.fromkeys(i for access in accesses_of(self.left) for i in access.indices)
+        return tuple(i for i in letters if self.is_rule and i not in there)
+
+
+def reading(text: str) -> str:
+    """Return a given equation with the sums that its left side implies: `A[i,i] = 0` is `A[i,i] summed over i is 0`.
+
+    Equations that leave no sum unsaid come back as they are.
+    """
+    if SIZE.fullmatch(text) or INDICES.fullmatch(text):
+        return text
+    statement = _statement(text)
+    return text if statement.over is not None else with_sums(text, statement.summed)
+
+
+def with_sums(equation: str, summed: Sequence[str]) -> str:
+    """Return an equation with what it sums on its left said."""
+    left, _, right = equation.partition("=")
+    return f"{left.strip()} summed over {', '.join(summed)} is {right.strip()}" if summed else equation
 
 
 def size_equations(given: Sequence[str]) -> tuple[SizeEquation, ...]:
@@ -181,12 +217,13 @@ def _body(text: str, part: str) -> Sum | Call:
 
 
 def _resolve(statement: Statement, context: Context) -> tuple[Given, Context]:
-    accesses = list(accesses_of(statement.left))
+    accesses, right = list(accesses_of(statement.left)), list(accesses_of(statement.right))
+    for access in (*accesses, *right):
+        context.check_free(access.tensor, statement.text)
     for access in accesses:
         context.check_occurs(access.tensor, statement.text)
-    (target, *more) = accesses
-    if statement.summed is None and not more and len(set(target.indices)) == len(target.indices):
-        right = list(accesses_of(statement.right))
+    target = accesses[0]
+    if not statement.is_rule:
         if all(access.tensor != target.tensor for access in right):
             return _definition(statement, target, context)
         return _symmetry(statement, target, context), context
@@ -223,7 +260,7 @@ def _symmetry(statement: Statement, target: Access, context: Context) -> Symmetr
 def _rule(statement: Statement, accesses: Sequence[Access], context: Context) -> tuple[Given, Context]:
     letters = tuple(dict.fromkeys(i for access in accesses for i in access.indices))
     there = {i for access in accesses_of(statement.right) for i in access.indices}
-    summed = statement.summed if statement.summed is not None else frozenset(letters) - there
+    summed = frozenset(statement.summed)
     if not summed <= set(letters):
         missing = ", ".join(sorted(summed - set(letters)))
         raise ProofError(f"given {statement.text!r} sums over '{missing}', which its left side does not have")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
+
+from polyattn.errors import PolyattnError
+from polyattn.proving.given import reading, with_sums
 
 if TYPE_CHECKING:
     from polyattn.proving.verdict import Verdict
@@ -18,7 +22,19 @@ def verdict_text(verdict: Verdict) -> str:
         lines = _difference(verdict.counterexample)
     else:
         lines = ["undecided: " + verdict.reason]
-    return "\n".join(lines)
+    return "\n".join([*lines, *(line for line in given_lines(verdict.given) if ", read as " in line)])
+
+
+def given_lines(given: Iterable[str]) -> list[str]:
+    """Return a line for each given equation, with the sums that it leaves unsaid."""
+    lines = []
+    for text in given:
+        try:
+            meaning = reading(text)
+        except PolyattnError:  # of a stored verdict, which may say anything
+            meaning = text
+        lines.append(f"  given  {text}" + (f", read as {meaning}" if meaning != text else ""))
+    return lines
 
 
 def _proof(certificate: dict[str, Any]) -> list[str]:
@@ -27,7 +43,8 @@ def _proof(certificate: dict[str, Any]) -> list[str]:
         lines.append(f"  {side:5}  {certificate[side]}")
         used = {step["use"] for step in certificate["steps"] if step.get("in") == side and "use" in step}
         if result != certificate[side]:
-            by = ", ".join(certificate["given"][k]["equation"] for k in sorted(used)) or "equal functions and terms"
+            rules = [certificate["given"][k] for k in sorted(used)]
+            by = ", ".join(with_sums(r["equation"], r["summed"]) for r in rules) or "equal functions and terms"
             lines.append(f"         {result}  by {by}")
     left, right = map(_terms, certificate["results"])
     for pair in certificate["pairs"][:SHOWN_PAIRS]:

@@ -18,6 +18,7 @@ from polyattn.language import value_of
 from polyattn.proving.evaluation import Point
 from polyattn.proving.independent import refusal
 from polyattn.proving.interval import Interval, Number
+from polyattn.proving.printing import given_lines
 from polyattn.proving.prove import Asked, ask
 from polyattn.proving.verdict import Verdict
 
@@ -43,7 +44,7 @@ class Recheck:
         return self.holds
 
     def __str__(self) -> str:
-        given = "".join(f"\n  given  {text}" for text in self.verdict.given)
+        given = "".join(f"\n{line}" for line in given_lines(self.verdict.given))
         texts = f"\n{_indented(self.verdict.left)}\n  and\n{_indented(self.verdict.right)}{given}"
         return f"{'accepted' if self.holds else 'refused'}: {self.reason}{texts}"
 

@@ -105,7 +105,7 @@ def test_equations_that_no_simple_tensors_satisfy_are_pointed_out():
         ("2*w[d,b] = v[d,b]", "only tensors can be multiplied on the left"),
         ("w[d,b] + x[d,b] = v[d,b]", "a tensor or a product of tensors expected on the left"),
         ("z[d,b] = v[d,b]", "is about 'z', which occurs on neither side"),
-        ("y[d,b] = v[d,b]", "is about 'y', which the left side defines"),
+        ("y[d,b] = v[d,b]", "uses 'y', which the left side defines"),
         ("w[d,b] = w[d,r]*w[r,b]", "is circular"),
         (["w[d,b] = v[d,b]", "v[d,b] = w[d,b]"], "is circular"),
         (["w[d,b] = v[d,b]", "w[d,b] = u[d,b]"], "'w' has two definitions"),
@@ -135,3 +135,54 @@ def test_equations_that_no_simple_tensors_satisfy_are_pointed_out():
 def test_bad_equations_are_refused_by_name(given, message):
     with pytest.raises(ProofError, match=message):
         pa.prove(LAYER, LAYER, given=given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "w[a,b] = g[a,b]",
+        "w[a,b] = y[a,b]",
+        "w[a,b] = z[a,b]",
+        "w[a,b] = u[a,b] + 2*(u[a,b] - g[a,b])",
+        "w[a,b] = relu(g[a,b])",
+        "g[a,b] = w[a,b]",
+        "g[a,b] = g[b,a]",
+        "w[a,b]*w[b,c] = g[a,c]",
+        "g[a,b]*w[b,c] = w[a,c]",
+        "w[a,b] summed over b is z[a,a]",
+    ],
+)
+def test_a_name_that_a_side_defines_is_refused_on_either_side_of_a_given_equation(given):
+    """`g` is an intermediate on the left and a parameter on the right: an equation may mean either."""
+    left, right = "x[N,N]; g[a,b] = x[a,b]; y[a,b] = w[a,b]*g[a,b]", "x[N,N]; z[a,b] = w[a,b]*g[a,b]"
+    name = next(n for n in "gyz" if f"{n}[" in given)
+    with pytest.raises(ProofError, match=f"uses '{name}', which the (left|right) side defines"):
+        pa.prove(left, right, given=["w[a,b] = w[b,a]", given])
+    with pytest.raises(ProofError, match=f"uses '{name}', which the (left|right) side defines"):
+        pa.prove(right, left, given=given)
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("A[i,i] = 0", "A[i,i] summed over i is 0"),
+        ("v[i]*u[i] = 1", "v[i]*u[i] summed over i is 1"),
+        ("A[i,j]*A[k,j] = I[i,k]", "A[i,j]*A[k,j] summed over j is I[i,k]"),
+        ("A[i,j] summed over j is 1", None),
+        ("A[i,j] = A[j,i]", None),
+        ("A[i,j] = v[i]*u[j]", None),
+        ("v[i]*u[j] = A[i,j]", None),
+    ],
+)
+def test_a_verdict_says_how_a_given_equation_is_read(given, read):
+    """Whatever the answer is: a trace is zero, not every entry of the diagonal."""
+    text = "x[N]; where i, j : N; y[n] = x[n]*A[i,j]*v[i]*u[j]"
+    for verdict in (pa.prove(text, text, given=given), pa.prove(text, text.replace("= x", "= 3*x"), given=given)):
+        assert (f"{given}, read as {read}" in str(verdict)) if read else ("read as" not in str(verdict))
+
+
+def test_an_implied_sum_is_the_sum_that_it_is_read_as():
+    traceless, zero = "x[N]; where i, j : N; y[n] = x[n]*A[{}]", "x[N]; y[n] = 0*x[n]"
+    for given in ("A[i,i] = 0", "A[i,i] summed over i is 0"):
+        assert pa.prove(traceless.format("i,i"), zero, given=given)
+        assert pa.prove(traceless.format("i,j"), zero, given=given).status == "different"

@@ -54,6 +54,11 @@ def test_wrong_verdicts_are_refused(text, reason):
     assert reason in str(answer)
 
 
+def test_a_recheck_says_how_a_given_equation_is_read():
+    verdict = pa.prove("x[N]; where i : N; y[n] = x[n]*A[i,i]", "x[N]; y[n] = x[n]", given="A[i,i] = 1")
+    assert "given  A[i,i] = 1, read as A[i,i] summed over i is 1" in str(recheck(verdict.to_json()))
+
+
 def test_an_undecided_verdict_has_nothing_to_check():
     left = "x[N]; f[a] = relu(x[a]); g[a] = relu(f[a]); y[a] = g[a]"
     with pytest.raises(ProofError, match="nothing to check"):
