@@ -1,7 +1,8 @@
 """`Polynomial`: a specification in canonical form; `==` is equality at every size.
 
 Two polynomials in independent tensors are equal for all sizes exactly if their collected canonical terms are
-(docs: the decision theorem). Functions are opaque tensors keyed by their canonical argument.
+(docs: the decision theorem). Functions are opaque tensors keyed by their canonical argument. Sizes that are split
+without need are put together first (`coarse`), so that `==` is an equivalence relation.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from functools import cached_property
 from html import escape
 
 from polyattn.algebra.canonical import collect
+from polyattn.algebra.coarse import Merging, leaves, undone
 from polyattn.algebra.monomial import (
     FunctionFactor,
     Index,
@@ -46,8 +48,10 @@ class Signature:
 class Polynomial:
     """A sum of monomials, each up to renaming of its summed indices, with equal ones collected.
 
-    Make one with `spec.polynomial()`. Immutable and hashable. A size that is a number counts as one more name: what is
-    equal by `==` is equal there too, but some that are not coincide at that number, as x[a,b] and x[a,c] do at size 1.
+    Make one with `spec.polynomial()`. Immutable and hashable. `==` asks for the same inputs, the same shapes, and the
+    same value at every size; `where C = G*M` is a part of that only where it counts (see `coarse`). A size that is a
+    number counts as one more name: what is equal by `==` is equal there too, but some that are not coincide at that
+    number, as x[a,b] and x[a,c] do at size 1.
 
     Attributes:
         signature: the tensors' names and shapes.
@@ -63,33 +67,58 @@ class Polynomial:
         return cls(signature, collect(terms, signature.output_indices()))
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Polynomial):
-            return NotImplemented
-        if self._key == other._key:
-            return True
-        try:
-            a, b = common_refinement(self, other)
-        except SizeError:
-            return False
-        return a._key == b._key
+        return self._key == other._key if isinstance(other, Polynomial) else NotImplemented
 
     def __hash__(self) -> int:
-        return self._hash
-
-    @cached_property
-    def _hash(self) -> int:
-        # What splitting a size leaves as it is: 1/C with C = 4*M is 1/4/M.
-        return hash(tuple(sorted(tuple(sorted(_tensors(t))) for t in self.terms)))
+        return hash(self._key)
 
     @cached_property
     def _key(self) -> tuple:
-        return tuple(i.size for i in self.signature.output_indices()), self.terms
+        """The coarsest form, with the shapes of its inputs, its output and the other tensors that it has."""
+        coarse, shapes = self.coarse, self.coarse.signature.shapes
+        inputs = tuple(sorted((name, shapes[name]) for name in coarse.signature.inputs))
+        others = tuple((name, shapes.get(name)) for name in coarse.tensors if name not in coarse.signature.inputs)
+        return inputs, coarse.signature.output_shape, others, coarse.terms
+
+    @cached_property
+    def coarse(self) -> Polynomial:
+        """The same polynomial without the splits that do not count: those whose parts occur only together.
+
+        One index over C comes in place of each pair over (G, M), and C in place of G*M, unless one of a pair's indices
+        is used without the other, or G and M are both used without C.
+        """
+        polynomial = self
+        while (coarser := polynomial._coarser()) is not polynomial:
+            polynomial = coarser
+        return polynomial
+
+    def _coarser(self) -> Polynomial:
+        """The polynomial with splits into atomic sizes undone; itself if all count, or there are none."""
+        sig = self.signature
+        if not sig.sizes.splits:
+            return self
+        shapes = {name: sig.shapes[name] for name in (*sig.inputs, *self.tensors) if name in sig.shapes}
+        slots = (*sig.output_shape, *(slot for shape in shapes.values() for slot in shape))
+        used = {atom for slot in slots for atom in slot}.union(*map(_sizes, self.terms))
+        live = tuple(s for s in sig.sizes.splits if used.issuperset(a for a in sig.sizes.atoms(s.size)))
+        rest = iter(sig.output_indices())
+        output = tuple(tuple(next(rest) for _ in slot) for slot in sig.output_shape)
+        merging = Merging(leaves(SizeTable(sig.sizes.names, live), used), output, sig.shapes)
+        merging, terms, told = undone(merging, self.terms, shapes | {sig.output: sig.output_shape})
+        splits = tuple(s for s in live if s not in merging.splits)
+        if splits == sig.sizes.splits:
+            return self
+        gone = {part for s in sig.sizes.splits if s not in splits for part in s.parts}
+        gone -= used - merging.gone
+        names = tuple(n for n in sig.sizes.names if n not in gone)
+        signature = Signature(sig.inputs, sig.output, told[sig.output], told, SizeTable(names, splits))
+        return Polynomial.of(signature, terms)
 
     def __add__(self, other: Polynomial) -> Polynomial:
         if not isinstance(other, Polynomial):
             return NotImplemented
         a, b = common_refinement(self, other)
-        if a._key[0] != b._key[0]:
+        if _flat(a.signature.output_shape) != _flat(b.signature.output_shape):
             raise SizeError(f"outputs of different shapes: {_shape_text(a.signature)} and {_shape_text(b.signature)}")
         return Polynomial.of(_merged(a.signature, b.signature), (*a.terms, *b.terms))
 
@@ -212,6 +241,8 @@ def common_refinement(a: Polynomial, b: Polynomial) -> tuple[Polynomial, Polynom
         SizeError: they split one size differently, one relates sizes that are independent in the other, or they use
             one tensor with different shapes.
     """
+    if any(a.signature.sizes.parts(s.size) not in (None, s.parts) for s in b.signature.sizes.splits):
+        a, b = a.coarse, b.coarse
     mine, theirs = a.signature.sizes, b.signature.sizes
     for split in theirs.splits:
         if mine.parts(split.size) not in (None, split.parts):
@@ -244,6 +275,12 @@ def _tensors(term: Monomial) -> list[str]:
     names: list[str] = []
     map_tensors(term, lambda f: names.append(f.tensor))
     return [name for name in names if name != IDENTITY]
+
+
+def _sizes(term: Monomial) -> set[str]:
+    """The sizes of a monomial's indices and in its coefficients, those inside functions included."""
+    inner = (t for f in term.factors if isinstance(f, FunctionFactor) for t in f.terms)
+    return {i.size for i in term.all_indices()}.union((size for size, _ in term.powers), *map(_sizes, inner))
 
 
 def _flat(shape: tuple[Atoms, ...]) -> Atoms:

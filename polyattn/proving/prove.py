@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from polyattn.algebra import Spec
 from polyattn.algebra.canonical import collect
 from polyattn.errors import BudgetError, ProofError
 from polyattn.language import Atoms, Specification
@@ -79,10 +80,15 @@ def ask(left: Question, right: Question, given: str | Sequence[str] = ()) -> Ask
     """The question that `prove` answers, read and checked; raises what that raises."""
     texts = _given_texts(given)
     specs = read_questions(left, right)
-    sizes = CommonSizes.of([s.statements for s in specs], size_equations(texts))
+    defined = {d.name: name for s, name in ((specs[1], "right"), (specs[0], "left")) for d in s.statements.definitions}
+    try:
+        sizes = CommonSizes.of([s.statements for s in specs], size_equations(texts))
+    except ProofError:  # of two splits of one size, those that do not count are undone
+        specs = read_questions(*(Spec(s.statements).polynomial().coarse for s in specs))
+        sizes = CommonSizes.of([s.statements for s in specs], size_equations(texts))
     _check_sizes_occur(specs, texts)
     sides = common_sides(*specs, sizes)
-    context = _context(sides, sizes, texts)
+    context = _context(sides, sizes, texts, defined)
     equations, context = resolved(texts, context)
     return Asked(sides, sizes, texts, equations, context)
 
@@ -113,11 +119,10 @@ def _check_sizes_occur(specs: tuple[Specification, Specification], texts: Sequen
         raise ProofError(f"{waiting[0].source} is about size {waiting[0].size}, which occurs on neither side")
 
 
-def _context(sides: tuple[Side, Side], sizes: CommonSizes, texts: Sequence[str]) -> Context:
+def _context(sides: tuple[Side, Side], sizes: CommonSizes, texts: Sequence[str], defined: Mapping[str, str]) -> Context:
     shapes: dict[str, tuple[Atoms, ...]] = {**sides[1].shapes, **sides[0].shapes}
-    names = {d.name: s.name for s in reversed(sides) for d in s.spec.statements.definitions}
     atomic = frozenset(n for s in sides for n in s.spec.sizes.names)
-    return Context(shapes, sizes, declared_indices(texts), names, atomic)
+    return Context(shapes, sizes, declared_indices(texts), defined, atomic)
 
 
 class Asked:

@@ -165,8 +165,8 @@ def test_tensors_of_different_shapes_do_not_mix():
 
 
 def test_different_splits_of_one_size_do_not_mix():
-    one = polynomial("x[N,C]; where C = G*M; y[a,(g m)] = x[a,(g m)]")
-    other = polynomial("x[N,C]; where C = M*G; y[a,(m g)] = x[a,(m g)]")
+    one = polynomial("x[N,C]; where C = G*M; y[a,(g m)] = x[a,(g m)]*u[g]")
+    other = polynomial("x[N,C]; where C = M*G; y[a,(m g)] = x[a,(m g)]*u[g]")
     assert one != other
     with pytest.raises(SizeError, match="split"):
         one + other
