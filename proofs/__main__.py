@@ -56,8 +56,9 @@ def readme(found: dict[str, Theorem]) -> str:
         "",
         "Written by `python -m proofs`, which proves or refutes every claim and checks each answer by programs that",
         "need nothing of polyattn: `check.py` for certificates of equality, `refute.py` for counterexamples. Each",
-        "claim's answer is in `certificates/`, under its name. Equal means: for all tensors, at every size. Sizes of a",
-        "counterexample that are not mentioned are 1.",
+        "claim's answer is in `certificates/`, under its name; `python proofs/check.py --certificate FILE` reads one",
+        "of equality. Equal means: for all tensors, at every size. Sizes of a counterexample that are not mentioned",
+        "are 1.",
         "",
     ]
     for name, theorem in found.items():

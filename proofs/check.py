@@ -1,6 +1,7 @@
-"""Checks a certificate of equality that `polyattn.prove` wrote: python proofs/check.py FILE.json
+"""Checks a certificate of equality that `polyattn.prove` wrote: python proofs/check.py [--certificate] FILE.json
 
-Accepts with exit code 0 and prints the claim; refuses with 1 and the reason. Needs only Python's standard library.
+Accepts with exit code 0 and prints the claim; refuses with 1 and the reason. Needs only Python's standard library. A
+verdict is refused, since its texts are not checked here; --certificate takes the certificate out of it, and only that.
 
 Two equations in expanded form, as `y[n,c] = 1/2/N*x[n,c1]*w[c1,c] - x[n,c]`: indices that are not on the left are
 summed within their product, `indices` and `shapes` have all sizes, and `I[i,j]` is 1 where i = j, else 0. A function of
@@ -13,7 +14,8 @@ a sum is a tensor with a line in `functions`, `f1[n,n1] = softmax[n1](x[n,c]*x[n
         of f2: its indices are these of f2, term k of f2 is this term of f1. With "in", "term" and "factor": only there.
 `factors` has the place in the first term of each factor of the second; indices have to correspond one to one, free ones
 as the outputs do. Steps lead to `results`, whose terms correspond one to one as `pairs` says. The claim: at any sizes
-the two are equal for all tensors that satisfy the given equations. Whether they are expanded rightly is not checked.
+the two are equal for all tensors of `shapes` that satisfy the given equations, where sizes are atomic: none is a
+product of others. Whether they are expanded rightly from other texts is not checked.
 """
 
 import json
@@ -25,6 +27,7 @@ from itertools import chain
 
 BYTES, WORK, BITS = 4_000_000, 1_500_000, 20_000  # of the file, slots made in all, length of a number
 KEEPS = {"softmax": True, "normalize": True, "relu": True, "sigmoid": True, "max": False, None: False}
+CLAIM = ("indices", "shapes", "functions", "given", "left", "right")
 LETTERS = r"(?:\[([a-z]\w*(?:,[a-z]\w*)*)\])?"
 ACCESS = re.compile(rf"([A-Za-z]\w*){LETTERS}", re.A)
 LINE = re.compile(rf"([A-Za-z]\w*){LETTERS} = (?:([a-z]+){LETTERS}\((.*)\)|(.*))", re.A)
@@ -48,6 +51,12 @@ def fields(data, names):
     types = {name: kind for kind, name in (word.split(":") for word in names.split())}
     need(type(data) is dict and {k: type(v).__name__[0] for k, v in data.items()} == types, f"not an object of {names}")
     return [data[name] for name in types]
+
+
+def distinct(pairs):
+    """A JSON object whose keys are all different."""
+    need(len({key for key, _ in pairs}) == len(pairs), "an object has a key twice")
+    return dict(pairs)
 
 
 def numbers(data, limit):
@@ -146,7 +155,8 @@ class Proof:
     def read(self, line):
         name, slots, function, over, argument, total = LINE.fullmatch(line).groups()
         slots, over = (self.letters(part.split(",") if part else []) for part in (slots, over))
-        need(len({*slots}) == len(slots) and len({*over}) == len(over), f"{name} has an index twice")
+        need(name != "I" and len({*slots}) == len(slots), f"{name} is the identity, or has an index twice")
+        need(len({*over}) == len(over), f"{function} has an index twice")
         need([size for _, size in slots] == self.shapes[name], f"{name} has another shape")
         need({*over} & {*slots} == ({*over} if KEEPS[function] else set()), f"{function} runs over other indices")
         letters = slots + [i for i in over if i not in slots]
@@ -229,21 +239,22 @@ class Proof:
         self.sums = {key: total for key, total in self.sums.items() if place or key != name}
 
 
-def check(text):
-    """Raises Refused where a certificate, as JSON text, or a verdict with one, does not prove its claim."""
+def check(text, inside=False):
+    """Raises Refused where a certificate, as JSON text, does not prove its claim; `inside` takes it from a verdict."""
     need(len(text) <= BYTES, f"longer than {BYTES} bytes")
     try:
-        data = json.loads(text, parse_constant=lambda name: need(False, f"{name} is no number"))
-        Proof(data := data.get("certificate", data))
+        data = json.loads(text, parse_constant=lambda n: need(False, f"{n} is no number"), object_pairs_hook=distinct)
+        need(inside or "certificate" not in data, "a verdict's texts are not checked here: see --certificate")
+        Proof(data := data["certificate"] if inside else data)
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise Refused(f"malformed: {error!r}"[:300]) from error
-    return data
+    return {name: data[name] for name in CLAIM}
 
 
 if __name__ == "__main__":
     try:
-        with open(sys.argv[1], encoding="utf-8") as file:
-            found = check(file.read(BYTES + 1))
+        with open(sys.argv[-1], encoding="utf-8") as file:
+            claim = check(file.read(BYTES + 1), sys.argv[1:-1] == ["--certificate"])
     except (Refused, OSError, UnicodeError) as error:
         sys.exit(f"refused: {error}")
-    print("accepted:", json.dumps({name: found[name] for name in ("functions", "given", "left", "right")}, indent=1))
+    print("accepted:", json.dumps(claim, indent=1))

@@ -227,11 +227,21 @@ def sides(verdict):
     return values
 
 
+def refused_constant(name):
+    need(False, f"{name} is no number")
+
+
+def distinct(pairs):
+    """A JSON object whose keys are all different."""
+    need(len({key for key, _ in pairs}) == len(pairs), "an object has a key twice")
+    return dict(pairs)
+
+
 def check(text):
     """Raises Refused where a verdict, as JSON text, has no counterexample that holds."""
     need(len(text) <= BYTES, f"longer than {BYTES} bytes")
     try:
-        refute(json.loads(text, parse_constant=lambda name: need(False, f"{name} is no number")))
+        refute(json.loads(text, parse_constant=refused_constant, object_pairs_hook=distinct))
     except (ArithmeticError, AttributeError, LookupError, RecursionError, SyntaxError, TypeError, ValueError) as error:
         raise Refused(f"malformed: {error!r}"[:300]) from error
 

@@ -76,13 +76,16 @@ def _fault_of_certificate(verdict: Verdict, certificate: dict[str, Any]) -> str:
     if refused:
         return refused
     try:
-        expected = ask(verdict.left, verdict.right, verdict.given).verdict().certificate
+        asked = ask(verdict.left, verdict.right, verdict.given)
+        expected = asked.verdict(effort=0).certificate
     except PolyattnError as error:
         return f"the verdict's texts are no question: {error}"
     if expected is None:
         return "the certificate is about other texts: these are not found to be equal"
     other = next((name for name in CLAIM if certificate[name] != expected[name]), None)
-    return f"the certificate is about other texts: their {other!r} would be another" if other else ""
+    return (
+        f"the certificate is about other texts: their {other!r} would be another" if other else _layout(asked, verdict)
+    )
 
 
 def _fault_of_counterexample(verdict: Verdict, found: dict[str, Any]) -> str:
@@ -95,7 +98,13 @@ def _fault_of_counterexample(verdict: Verdict, found: dict[str, Any]) -> str:
         other = next((name for name, value in again.items() if not _same(name, found, value)), None)
     except (PolyattnError, ArithmeticError, LookupError, AttributeError, TypeError, ValueError) as error:
         return f"the counterexample cannot be put into the texts: {error}"
-    return f"the counterexample has another {other!r} than what comes out" if other else ""
+    return f"the counterexample has another {other!r} than what comes out" if other else _layout(asked, verdict)
+
+
+def _layout(asked: Asked, verdict: Verdict) -> str:
+    """Return why a verdict's texts are not those that were checked, such as for a comment in them; "" if they are."""
+    read = [(side.text, text) for side, text in zip(asked.sides, (verdict.left, verdict.right), strict=True)]
+    return "" if all(mine == text for mine, text in read) else "its texts are not as a verdict prints them"
 
 
 def _same(name: str, found: dict[str, Any], value: Any) -> bool:

@@ -61,7 +61,7 @@ class Verdict:
             ProofError: the text is not a verdict. A certificate in it is not checked: `proofs/check.py` does that.
         """
         try:
-            data = json.loads(text, parse_constant=_refuse_constant)
+            data = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_distinct)
         except (ValueError, RecursionError) as error:
             raise ProofError(f"this is no JSON: {error}") from None
         names = {f.name for f in fields(cls)}
@@ -73,6 +73,12 @@ class Verdict:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no number")
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({key for key, _ in pairs}) < len(pairs):
+        raise ValueError("an object has a key twice")
+    return dict(pairs)
 
 
 def _check_types(data: Mapping[str, Any]) -> None:

@@ -127,7 +127,11 @@ def test_polynomials_and_zero_are_questions_too():
             "x[N,C]; y[a,b] = x[a,b]*w[a,b]",
             "'w' has different shapes: w.C,C. .* w.N,C.",
         ),
-        ("x[N,C]; where C = G*M; y[a,b] = x[a,b]", "x[N,C]; where C = M*G; y[a,b] = x[a,b]", "size C is G.M by"),
+        (
+            "x[N,C]; where C = G*M; y[a,(g m)] = x[a,(g m)]*u[g]",
+            "x[N,C]; where C = M*G; y[a,(m g)] = x[a,(m g)]*u[g]",
+            "size C is G.M by",
+        ),
         ("x[N,C]; y[a,b] = x[a,b]", 3, "the right side is a int"),
     ],
 )  # fmt: skip

@@ -59,6 +59,59 @@ def test_a_recheck_says_how_a_given_equation_is_read():
     assert "given  A[i,i] = 1, read as A[i,i] summed over i is 1" in str(recheck(verdict.to_json()))
 
 
+TEXTS = [EQUAL.left, EQUAL.right, *EQUAL.given]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("x[a,d]*w", "2*x[a,d]*w"),
+        ("x[a,d]*w", "x[a,d]*x[a,d]*w"),
+        ("w[d,b]", "w[b,d]"),
+        ("x[N,C]", "x[N,D]"),
+        ("x[N,C]", "x[C,N]"),
+        ("x[N,C]", "x[N,C]\nwhere C = G*M"),
+        ("where r : R", "where r : S"),
+        ("where r : R", "where r : C"),
+        ("where r : R", "where r : 4"),
+        ("where r : R", "where r : R\nwhere R = 4*S"),
+        ("u[d,r]*v[r,b]", "u[d,r]*v[r,b]/R"),
+        ("u[d,r]*v[r,b]", "u[d,r]*v[r,b] + x[a,b]"),
+        ("u[d,r]*v[r,b]", "v[r,b]*u[d,r] # a comment"),
+        ("y[a,b] = ", "z[a,b] = "),
+        ("y[a,b] = ", "y[b,a] = "),
+        ("x[a,d]", "x[a, d]"),
+        ("[a,d]", "[a,e]"),
+    ],
+)
+def test_a_verdict_whose_texts_were_edited_is_refused(old, new):
+    """In each of its texts at a time, and in both sides at once."""
+    tried = 0
+    for left, right in ((1, 0), (0, 1), (1, 1)):
+        texts = [text.replace(old, new) if k else text for k, text in zip((left, right), TEXTS, strict=False)]
+        if texts != TEXTS[:2]:
+            tried += 1
+            answer = recheck(changed(EQUAL, left=texts[0], right=texts[1]))
+            assert not answer, (str(answer), texts)
+    given = GIVEN.replace(old, new)
+    if given != GIVEN and "#" not in given:
+        tried += 1
+        assert not recheck(changed(EQUAL, given=[given]))
+    assert tried
+
+
+def test_keys_that_occur_twice_are_refused():
+    text = EQUAL.to_json()
+    for twice in (
+        '{"left": "x[N]; y[a] = 2*x[a]", ' + text[1:],
+        text[:-1] + ', "status": "equal"}',
+        text.replace('"c": "C"', '"c": "N", "c": "C"'),
+    ):
+        assert twice != text
+        with pytest.raises(ProofError, match="a key twice"):
+            recheck(twice)
+
+
 def test_an_undecided_verdict_has_nothing_to_check():
     left = "x[N]; f[a] = relu(x[a]); g[a] = relu(f[a]); y[a] = g[a]"
     with pytest.raises(ProofError, match="nothing to check"):
