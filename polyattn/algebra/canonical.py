@@ -44,7 +44,7 @@ def collect(terms: Iterable[Monomial], free: Sequence[Index]) -> tuple[Monomial,
         canonical = canonical_monomial(term, free)
         key = (canonical.powers, canonical.factors)
         totals[key] = totals.get(key, Fraction(0)) + canonical.coefficient
-    kept = [Monomial(writable(number), powers, factors) for (powers, factors), number in totals.items() if number]
+    kept = [writable(Monomial(number, powers, factors)) for (powers, factors), number in totals.items() if number]
     return tuple(sorted(kept, key=repr))
 
 

@@ -161,8 +161,8 @@ class _Expander:
             for factors, scale, more in self._products(accesses, letters):
                 have = {i for f in factors for i in f.indices}
                 lost, lost_powers = size_product(i.size for i in summed if i not in have)
-                number = writable(coefficient * scale * lost)
-                term = Monomial(number, multiply_powers(powers, (*more, *lost_powers)), factors)
+                all_powers = multiply_powers(powers, (*more, *lost_powers))
+                term = writable(Monomial(coefficient * scale * lost, all_powers, factors))
                 terms.append(contract_identities(term, free))
                 if len(terms) > MAX_MONOMIALS:
                     raise BudgetError(f"the expansion has more than {MAX_MONOMIALS} monomials")

@@ -91,6 +91,8 @@ class FunctionFactor:
 
 Factor = TensorFactor | FunctionFactor
 
+LARGEST = 10**MAX_NUMBER
+
 
 @dataclass(frozen=True)
 class Monomial:
@@ -114,6 +116,11 @@ class Monomial:
     def length(self) -> int:
         """How many factors there are, those inside function arguments included."""
         return sum(1 if isinstance(f, TensorFactor) else 1 + sum(t.length for t in f.terms) for f in self.factors)
+
+    @property
+    def size(self) -> int:
+        """How many factors and slots there are, those inside function arguments included."""
+        return self.length + sum(1 for _ in self.all_indices())
 
     def scaled(self, coefficient: Fraction, powers: Iterable[tuple[str, int]] = ()) -> Monomial:
         return Monomial(self.coefficient * coefficient, multiply_powers(self.powers, powers), self.factors)
@@ -189,8 +196,19 @@ def _depends(factor: Factor, names: set[str]) -> bool:
     return any(_depends(f, names) for term in factor.terms for f in term.factors)
 
 
-def writable(coefficient: Fraction) -> Fraction:
-    """The coefficient itself; BudgetError if it has more digits than a text may have, so that no text could say it."""
-    if max(abs(coefficient.numerator), coefficient.denominator) >= 10**MAX_NUMBER:
+MAX_POWER = 512
+"""The largest power of a size."""
+
+
+def writable(term: Monomial) -> Monomial:
+    """The monomial itself, unless no text of the language could say its coefficient.
+
+    Raises:
+        BudgetError: the number has more digits than a text may have, or the power of a size is too large.
+    """
+    if max(abs(term.coefficient.numerator), term.coefficient.denominator) >= LARGEST:
         raise BudgetError(f"a coefficient has more than {MAX_NUMBER} digits; no text of the language could say it")
-    return coefficient
+    for size, exponent in term.powers:
+        if abs(exponent) > MAX_POWER:
+            raise BudgetError(f"a coefficient has {size} to a power of more than {MAX_POWER}")
+    return term

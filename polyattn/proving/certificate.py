@@ -21,6 +21,7 @@ from polyattn.proving.flat import FlatSum, Functions, Letters, is_identity, sum_
 from polyattn.proving.given import Given, Rule, Substitution, Symmetry, tensors_of
 from polyattn.proving.rewriting import Use, applied, first_use
 from polyattn.proving.witness import Forms, NoWitnessError, entries, moved
+from polyattn.proving.work import charge
 
 FORMAT = "polyattn equality 2"
 MAX_STEPS = 20_000
@@ -130,6 +131,7 @@ class _Proof:
         rules = [g for g in self.given if isinstance(g, Rule)]
         definitions = [g for g in self.given if isinstance(g, Substitution)]
         while True:
+            charge(2 * sum(t.length for t in total.terms))
             have = tensors_of(total.terms)
             wanted = next((d for d in definitions if d.tensor in have), None)
             defining = [wanted] if wanted is not None else []

@@ -11,6 +11,7 @@ from polyattn.proving.given import Given, Rule, Substitution, tensors_of
 from polyattn.proving.rewriting import Use, applied, first_use, normalised, substituted
 from polyattn.proving.sides import Side
 from polyattn.proving.witness import Forms, gathered
+from polyattn.proving.work import charge
 
 MAX_STEPS = 256
 
@@ -94,6 +95,7 @@ def _rule_step(terms: tuple[Monomial, ...], forms: Forms, rules: Sequence[Rule])
 
 
 def _definition_step(terms: tuple[Monomial, ...], forms: Forms, definitions: Sequence[Substitution]) -> Step | None:
+    charge(2 * sum(t.length for t in terms))
     used = tensors_of(terms)
     for definition in definitions:
         if definition.tensor in used:

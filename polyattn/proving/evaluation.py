@@ -10,21 +10,27 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
+from itertools import count
 from math import prod
 from typing import Any
 
 import numpy as np
+from sympy import isprime
 
 from polyattn.algebra import FunctionFactor, Index, Monomial, TensorFactor
 from polyattn.errors import BudgetError
 from polyattn.language.syntax import IDENTITY
 from polyattn.proving.interval import Interval, exponential, larger
+from polyattn.proving.work import charge
 
 MAX_CELLS = 2**21
 """The largest intermediate array."""
 
 MAX_ENCLOSED = 10**8
 """The same for intervals, times the square of their digits: an exponential costs about that."""
+
+MAX_AXES = 32
+"""The most axes of an array."""
 
 L1_EPSILON = Fraction(1, 10**12)
 """`normalize` divides by the larger of the L1 norm and this, as everywhere."""
@@ -58,6 +64,8 @@ def _softmax(array: np.ndarray, axes: Axes, exp: Callable[[Any], Any] = np.exp) 
 
 
 LARGER = np.frompyfunc(larger, 2, 1)
+
+
 RATIONAL: Mapping[str, Function] = {
     "normalize": _normalize,
     "max": _max,
@@ -79,10 +87,23 @@ class Arithmetic:
 
 EXACT = Arithmetic(object, lambda q: q.numerator if q.denominator == 1 else q, functions=RATIONAL)
 FLOATING = Arithmetic(np.float64, float, functions={**RATIONAL, **TRANSCENDENTAL})
-MODULAR = Arithmetic(
-    np.int64, lambda q: q.numerator * pow(q.denominator, -1, PRIME) % PRIME, lambda array: array % PRIME
-)
-"""Exact modulo 2^31 - 1: a value that is not zero here is not zero; no functions."""
+
+
+@cache
+def modular(prime: int) -> Arithmetic:
+    """Exact modulo a prime below 2^31: a value that is not zero there is not zero; no functions."""
+    return Arithmetic(
+        np.int64, lambda q: q.numerator * pow(q.denominator, -1, prime) % prime, lambda array: array % prime
+    )
+
+
+def prime_beside(terms: Iterable[Monomial]) -> int:
+    """A prime below 2^31 that divides no numerator and no denominator of the coefficients.
+
+    Modulo this prime no coefficient vanishes. The sizes of an evaluation are smaller, so their powers do not either.
+    """
+    numbers = {n for t in terms for n in (abs(t.coefficient.numerator), t.coefficient.denominator)} - {0}
+    return next(p for p in count(PRIME, -2) if isprime(p) and all(n % p for n in numbers))
 
 
 @cache
@@ -123,6 +144,7 @@ def evaluate(terms: Iterable[Monomial], output: Sequence[Index], point: Point, a
     _guard(shape, MAX_CELLS)
     total = np.zeros(shape, dtype=arithmetic.dtype)
     for term in terms:
+        charge(20 + total.size // 16)
         operands = [_operand(f, point, arithmetic) for f in term.factors]
         array = _contract(operands, tuple(output), point, arithmetic)
         scale = term.coefficient * prod((Fraction(point.sizes[s]) ** e for s, e in term.powers), start=Fraction(1))
@@ -138,7 +160,9 @@ def _array(value: Any, arithmetic: Arithmetic) -> np.ndarray:
     return np.asarray(value, dtype=arithmetic.dtype)
 
 
-def _guard(shape: Iterable[int], limit: int) -> None:
+def _guard(shape: Sequence[int], limit: int) -> None:
+    if len(shape) > MAX_AXES:
+        raise BudgetError(f"evaluating needs an array of {len(shape)} axes; the limit is {MAX_AXES}")
     if (cells := prod(shape)) > limit:
         raise BudgetError(f"evaluating needs an array of {cells:,} entries; the limit is {limit:,}")
 
@@ -147,6 +171,7 @@ def _operand(factor: TensorFactor | FunctionFactor, point: Point, arithmetic: Ar
     """A factor's values over its distinct indices."""
     if isinstance(factor, TensorFactor):
         if factor.tensor == IDENTITY:
+            _guard([point.length(i) for i in factor.indices], MAX_CELLS)
             array: np.ndarray = np.eye(point.length(factor.indices[0]), dtype=int).astype(arithmetic.dtype)
         else:
             array = point.tensors[factor.tensor]
@@ -168,23 +193,25 @@ def _diagonal(array: np.ndarray, indices: tuple[Index, ...]) -> Operand:
 def _contract(operands: list[Operand], output: tuple[Index, ...], point: Point, arithmetic: Arithmetic) -> np.ndarray:
     """The product summed over everything but the output's indices, broadcast over those that no factor has."""
     summed = {i for _, indices in operands for i in indices} - set(output)
-    while summed:
-        index = min(summed, key=lambda i: (_cost(i, operands), i))
-        summed.remove(index)
+    costs = {i: _cost([o for o in operands if i in o[1]]) for i in summed}
+    charge(len(summed) * (len(summed) + len(operands)) // 8)
+    while costs:
+        index = min(costs, key=lambda i: (costs[i], i))
+        del costs[index]
         having = [o for o in operands if index in o[1]]
         operands = [o for o in operands if index not in o[1]]
         array, indices = having[0] if len(having) == 1 else _multiply(having, (), point, arithmetic)
         axis = indices.index(index)
         array = _array(arithmetic.settle(array.sum(axis=axis)), arithmetic)
         operands.append((array, indices[:axis] + indices[axis + 1 :]))
+        for other in set(indices) & set(costs):
+            costs[other] = _cost([o for o in operands if other in o[1]])
     return _multiply(operands, output, point, arithmetic)[0]
 
 
-def _cost(index: Index, operands: list[Operand]) -> int:
-    lengths = {
-        i: n for array, indices in operands if index in indices for i, n in zip(indices, array.shape, strict=True)
-    }
-    return prod(lengths.values())
+def _cost(operands: list[Operand]) -> int:
+    """The entries of the product of these operands."""
+    return prod({i: n for array, indices in operands for i, n in zip(indices, array.shape, strict=True)}.values())
 
 
 def _multiply(
@@ -195,6 +222,7 @@ def _multiply(
     shape = [point.length(i) for i in union]
     limited = arithmetic.cells < MAX_CELLS and any(isinstance(n, Interval) for a, _ in operands for n in a.flat)
     _guard(shape, arithmetic.cells if limited else MAX_CELLS)
+    charge(len(operands) * (10 + prod(shape) // (8 if arithmetic.dtype is object else 64)))
     total = _array(1, arithmetic)
     for array, indices in operands:
         order = [indices.index(i) for i in union if i in indices]

@@ -30,6 +30,7 @@ from polyattn.proving.sizes import CommonSizes
 from polyattn.proving.symmetric import slot_kinds
 from polyattn.proving.verdict import Verdict
 from polyattn.proving.witness import Forms, NoWitnessError
+from polyattn.proving.work import MAX_PROOF, Meter, SpentError
 
 MAX_GIVEN_LENGTH = 4000
 
@@ -141,10 +142,14 @@ class Asked:
         self.output = sides[0].output
 
     def verdict(self, effort: int = MAX_WORK) -> Verdict:
-        attempts = self.attempts()
-        for left, right in attempts:
-            if left.proves_equal(right):
-                return self.equal(left, right)
+        try:
+            with Meter(MAX_PROOF).running():
+                attempts = self.attempts()
+                for left, right in attempts:
+                    if left.proves_equal(right):
+                        return self.equal(left, right)
+        except SpentError:
+            return self.answer("undecided", f"a proof takes more than {MAX_PROOF:,} steps")
         return self.search(*attempts[-1], effort)
 
     def attempts(self) -> list[tuple[Derivation, Derivation]]:
@@ -217,8 +222,16 @@ class Asked:
         return {t: tuple(a for s in slots for a in s) for t, slots in self.context.shapes.items() if t not in defined}
 
     def forms(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-        """Both sides as expanded text, after all that the given equations do, and the terms that only one has."""
-        left, right = self.attempts()[-1]
+        """Both sides as expanded text, after all that the given equations do, and the terms that only one has.
+
+        Raises:
+            BudgetError: that takes too many steps.
+        """
+        try:
+            with Meter(MAX_PROOF).running():
+                left, right = self.attempts()[-1]
+        except SpentError:
+            raise BudgetError(f"rewriting the two sides takes more than {MAX_PROOF:,} steps") from None
         letters = Letters()
         functions = Functions(letters, frozenset(left.tensors | right.tensors))
         lines, terms = {}, {}

@@ -21,6 +21,7 @@ from polyattn.proving.interval import Interval, Number
 from polyattn.proving.printing import given_lines
 from polyattn.proving.prove import Asked, ask
 from polyattn.proving.verdict import Verdict
+from polyattn.proving.work import MAX_CONFIRMING, Meter, SpentError
 
 MAX_LENGTH = 8_000_000
 MAX_SIZE = 10_000
@@ -92,10 +93,13 @@ def _fault_of_counterexample(verdict: Verdict, found: dict[str, Any]) -> str:
     """Why the counterexample shows no difference, empty if it does."""
     try:
         asked = ask(verdict.left, verdict.right, verdict.given)
-        again = asked.confirmed(_point(asked, found), found["entry"])
+        with Meter(MAX_CONFIRMING).running():
+            again = asked.confirmed(_point(asked, found), found["entry"])
         if again is None:
             return "both sides agree there, or what is given does not hold there"
         other = next((name for name, value in again.items() if not _same(name, found, value)), None)
+    except SpentError:
+        return f"it takes more than {MAX_CONFIRMING:,} steps to put the counterexample into the texts"
     except (PolyattnError, ArithmeticError, LookupError, AttributeError, TypeError, ValueError) as error:
         return f"the counterexample cannot be put into the texts: {error}"
     return f"the counterexample has another {other!r} than what comes out" if other else _layout(asked, verdict)

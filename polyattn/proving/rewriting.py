@@ -14,10 +14,11 @@ from math import prod
 
 from polyattn.algebra import FunctionFactor, Index, Monomial, TensorFactor
 from polyattn.algebra.expand import MAX_FACTORS, MAX_MONOMIALS
-from polyattn.algebra.monomial import Factor, contract_identities, multiply_powers, size_product
+from polyattn.algebra.monomial import Factor, contract_identities, multiply_powers, size_product, writable
 from polyattn.errors import BudgetError
 from polyattn.language.syntax import IDENTITY
 from polyattn.proving.given import Rule, Substitution
+from polyattn.proving.work import charge
 
 Place = tuple[int, ...]
 """Where a monomial stands: its number in a sum; then, inside functions, the factor's position and the term's, again."""
@@ -63,6 +64,7 @@ def _substituted(
         raise BudgetError(f"with {definition.text!r} put in there are more than {MAX_MONOMIALS} monomials")
     summed = [i for i in term.indices() if i not in free]
     for chosen in product(*choices):
+        charge(10 * (10 + sum(part.length for part in chosen)))
         yield joined(term, chosen, summed)
 
 
@@ -74,7 +76,7 @@ def joined(term: Monomial, parts: Sequence[Monomial], summed: Sequence[Index]) -
     number, powers = number * term.coefficient, multiply_powers(powers, term.powers)
     for part in parts:
         number, powers = number * part.coefficient, multiply_powers(powers, part.powers)
-    return Monomial(number, powers, factors)
+    return writable(Monomial(number, powers, factors))
 
 
 def _alternatives(factor: Factor, definition: Substitution, fresh: Iterator[int]) -> list[Monomial]:
@@ -162,6 +164,7 @@ def _replaced(term: Monomial, free: frozenset[Index], rule: Rule, factors: tuple
 def _match(term: Monomial, free: frozenset[Index], rule: Rule) -> tuple[int, ...] | None:
     """Positions of factors that are an instance of the rule's left side."""
     pattern = rule.left.factors
+    charge(5 * term.length)
     uses: dict[Index, int] = {}
     for factor in term.factors:
         for index in set(factor.all_indices()):
@@ -171,9 +174,16 @@ def _match(term: Monomial, free: frozenset[Index], rule: Rule) -> tuple[int, ...
         if k == len(pattern):
             return chosen if _private(rule, names, [term.factors[c] for c in chosen], uses, free) else None
         wanted = pattern[k]
-        for position, factor in enumerate(term.factors):
+        # Of equal factors one is tried, and equal factors of the rule take theirs in order: other choices are the same.
+        first = chosen[-1] + 1 if k and pattern[k - 1] == wanted else 0
+        charge(len(term.factors) - first)
+        tried: set[Factor] = set()
+        for position, factor in enumerate(term.factors[first:], first):
             if position in chosen or not isinstance(factor, TensorFactor) or factor.tensor != wanted.tensor:  # type: ignore[union-attr]
                 continue
+            if factor in tried:
+                continue
+            tried.add(factor)
             new = dict(names)
             if all(new.setdefault(a, b) == b for a, b in zip(wanted.indices, factor.indices, strict=True)):
                 found = search(k + 1, (*chosen, position), new)

@@ -2,9 +2,9 @@
 
 A difference between polynomials is never zero at every size, so sizes as large as the number of indices suffice; in
 practice one or two of them are 2. Sizes are tried modulo a prime at random points; what is found there is shrunk
-entry by entry. Where functions are applied, floats only pass over points at which both sides seem to agree: a
-difference counts where the sides are exact, or enclosed so narrowly that they are apart. Nothing here is trusted:
-`counterexample` evaluates both texts again.
+part by part, down to single entries. Where functions are applied, floats only pass over points at which both sides seem
+to agree: a difference counts where the sides are exact, or enclosed so narrowly that they are apart. Nothing here is
+trusted: `counterexample` evaluates both texts again.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ import numpy as np
 from polyattn.algebra import FunctionFactor, Index, Monomial
 from polyattn.errors import BudgetError
 from polyattn.proving.enclosure import DIGITS, Sides, first_difference
-from polyattn.proving.evaluation import EXACT, FLOATING, MODULAR, PRIME, Arithmetic, Point, evaluate
+from polyattn.proving.evaluation import EXACT, FLOATING, Arithmetic, Point, evaluate, modular, prime_beside
 from polyattn.proving.given import Rule, Symmetry
 from polyattn.proving.trial import Unknown, filled, restricted, unknowns
+from polyattn.proving.work import MAX_CONFIRMING, PER_MONOMIAL, Meter, SpentError
 
 T = TypeVar("T")
 
@@ -91,17 +92,22 @@ def search(
         confirm: what is made of a point, or None if the sides are not certainly different there.
         effort: how many monomials are evaluated at most.
     """
-    hunt = _Hunt(difference, effort)
+    hunt, confirming = _Hunt(difference, effort), Meter(MAX_CONFIRMING)
     try:
         for sizes in hunt.assignments():
-            point = hunt.at(sizes)
-            if point is not None and (confirmed := confirm(point)) is not None:
-                return confirmed, ""
-    except _OutOfBudgetError:
+            with hunt.meter.running():
+                point = hunt.at(sizes)
+            if point is not None:
+                with confirming.running():
+                    confirmed = confirm(point)
+                if confirmed is not None:
+                    return confirmed, ""
+    except (_OutOfBudgetError, SpentError):
         found = f"the budget of {effort:,} evaluated monomials is used up, at sizes up to {hunt.reached()}"
     else:
         found = f"no difference was found at {hunt.tried} assignments of sizes, up to {hunt.reached()}"
-    return None, f"the forms differ, but {found}{difference.explanation}"
+    too_large = f"; {hunt.too_large}" if hunt.too_large else ""
+    return None, f"the forms differ, but {found}{too_large}{difference.explanation}"
 
 
 class _OutOfBudgetError(Exception):
@@ -114,6 +120,9 @@ class _Hunt:
         self.random = Random(0)
         self.work = self.tried = 0
         self.largest: dict[str, int] = {}
+        self.meter = Meter(effort * PER_MONOMIAL)
+        self.too_large = ""
+        self.prime = prime_beside((*difference.left, *difference.right))
 
     def spend(self, times: int = 1) -> None:
         """Count all monomials as evaluated once more, or so many times."""
@@ -151,6 +160,10 @@ class _Hunt:
         for size in {s for t in terms for s in _powers(t)}:
             exponents = [_powers(t).get(size, 0) for t in terms]
             bounds[size] = bounds.get(size, 1) + max(exponents) - min(exponents)
+        most = max(bounds.values(), default=1)
+        for rule in self.difference.rules:  # may need as many entries along their own sizes
+            indices = {i for t in (rule.left, *rule.right) for i in t.all_indices()}
+            bounds = {i.size: most for i in indices if not i.size.isdigit()} | bounds
         if self.difference.applies_functions:
             return {size: bound + 1 for size, bound in (dict.fromkeys(_sizes_inside(terms), 1) | bounds).items()}
         return bounds
@@ -163,19 +176,19 @@ class _Hunt:
         }
         bound = {t for rule in self.difference.rules for t in rule.tensors} & set(shapes)
         free = {t: shape for t, shape in shapes.items() if t not in bound}
-        unknown = unknowns(free, self.difference.symmetries)
-        choices: Iterator[dict[str, np.ndarray]] = iter([{}])
-        if bound:
-            choices = restricted({t: shapes[t] for t in bound}, self.difference.rules, sizes)
-        for fixed in choices:
-            trial = _Trial(self, sizes, free, unknown, fixed)
-            try:
+        try:
+            unknown = unknowns(free, self.difference.symmetries)
+            choices: Iterator[dict[str, np.ndarray]] = iter([{}])
+            if bound:
+                choices = restricted({t: shapes[t] for t in bound}, self.difference.rules, sizes)
+            for fixed in choices:
+                trial = _Trial(self, sizes, free, unknown, fixed)
                 values = trial.differing()
-            except BudgetError:
-                return None
-            self.largest = {s: max(n, self.largest.get(s, 1)) for s, n in sizes.items()}
-            if values is not None:
-                return trial.point(trial.shrunk(values))
+                self.largest = {s: max(n, self.largest.get(s, 1)) for s, n in sizes.items()}
+                if values is not None:
+                    return trial.point(trial.shrunk(values))
+        except BudgetError as error:
+            self.too_large = str(error)
         return None
 
 
@@ -201,7 +214,7 @@ class _Trial:
     def differs(self, values: Sequence[int]) -> bool:
         self.hunt.spend()
         if not self.hunt.difference.applies_functions:
-            left, right = self.sides(values, MODULAR)
+            left, right = self.sides(values, modular(self.hunt.prime))
             return bool(np.any(left != right))
         if self.seem_equal(values):
             return False
@@ -222,7 +235,7 @@ class _Trial:
         """Values at which the sides differ: ones, then random ones from growing ranges."""
         count = len(self.unknown)
         if not self.hunt.difference.applies_functions and not self.differs(
-            [self.hunt.random.randrange(PRIME) for _ in range(count)]
+            [self.hunt.random.randrange(self.hunt.prime) for _ in range(count)]
         ):
             return None
         if self.differs([1] * count):
@@ -234,25 +247,33 @@ class _Trial:
         return None
 
     def shrunk(self, values: list[int]) -> list[int]:
-        """Zeros and then ones wherever the sides still differ: whole tensors first, then entry by entry."""
-        groups = [
-            [k for k, u in enumerate(self.unknown) if u.tensor == t]
-            for t in dict.fromkeys(u.tensor for u in self.unknown)
-        ]
-        groups += [[k] for k in reversed(range(len(values)))]
-        for _ in range(2):
-            before = list(values)
-            for new in (0, 1):
-                for group in groups:
-                    changed = [new if k in group and _simpler(new, v) else v for k, v in enumerate(values)]
-                    try:
-                        if changed != values and self.differs(changed):
-                            values = changed
-                    except _OutOfBudgetError:  # larger than it need be, but found
-                        return values
-            if values == before:
-                break
+        """Zeros and then ones wherever the sides still differ: whole tensors first, then halves, down to entries."""
+        tensors = dict.fromkeys(u.tensor for u in self.unknown)
+        groups = [[k for k, u in enumerate(self.unknown) if u.tensor == t] for t in tensors]
+        try:
+            for _ in range(2):
+                before = list(values)
+                for new in (0, 1):
+                    for group in (*groups, list(range(len(values)))):
+                        self.simplify(values, group, new)
+                if values == before:
+                    break
+        except (_OutOfBudgetError, SpentError):  # larger than it need be, but found
+            pass
         return values
+
+    def simplify(self, values: list[int], group: Sequence[int], new: int) -> None:
+        """Put a simpler number for as many of a group's values as the sides differ with, the last ones first."""
+        queue = [group]
+        while queue:
+            part = [k for k in queue.pop() if _simpler(new, values[k])]
+            changed = list(values)
+            for k in part:
+                changed[k] = new
+            if part and self.differs(changed):
+                values[:] = changed
+            elif len(part) > 1:
+                queue += [part[: len(part) // 2], part[len(part) // 2 :]]
 
 
 def _simpler(new: int, old: int) -> bool:

@@ -14,11 +14,15 @@ from math import prod
 
 import numpy as np
 
-from polyattn.proving.evaluation import EXACT, Arithmetic, Point, evaluate
+from polyattn.errors import BudgetError
+from polyattn.proving.evaluation import EXACT, MAX_AXES, Arithmetic, Point, evaluate
 from polyattn.proving.given import Rule, Symmetry
+from polyattn.proving.work import charge
 
 MAX_CHOICES = 2000
 MAX_KEPT = 24
+MAX_UNKNOWNS = 2**15
+"""The most entries of all tensors together."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,12 @@ class Unknown:
 
 
 def unknowns(shapes: Mapping[str, tuple[int, ...]], symmetries: Sequence[Symmetry]) -> list[Unknown]:
-    """The independent numbers of tensors of the given shapes; entries that an antisymmetry makes zero have none."""
+    """The independent numbers of tensors of the given shapes; entries that an antisymmetry makes zero have none.
+
+    Raises:
+        BudgetError: the tensors have more than 2^15 entries.
+    """
+    _guard(shapes)
     found = []
     for tensor, shape in sorted(shapes.items()):
         mine = [s for s in symmetries if s.tensor == tensor]
@@ -63,6 +72,7 @@ def filled(
     shapes: Mapping[str, tuple[int, ...]], known: Sequence[Unknown], values: Sequence[int], arithmetic: Arithmetic
 ) -> dict[str, np.ndarray]:
     """The tensors with the given values of their unknowns."""
+    charge(2 * len(known))
     tensors = {tensor: np.zeros(shape, dtype=arithmetic.dtype) for tensor, shape in shapes.items()}
     for unknown, value in zip(known, values, strict=True):
         for position, sign in unknown.entries:
@@ -73,7 +83,12 @@ def filled(
 def restricted(
     shapes: Mapping[str, tuple[int, ...]], rules: Sequence[Rule], sizes: Mapping[str, int]
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Choices of exact arrays for the tensors of the rules, the simplest first, that satisfy them all."""
+    """Choices of exact arrays for the tensors of the rules, the simplest first, that satisfy them all.
+
+    Raises:
+        BudgetError: the tensors have more than 2^15 entries.
+    """
+    _guard(shapes)
     names = sorted(shapes)
     options = [list(islice(_simple_arrays(shapes[name]), MAX_CHOICES)) for name in names]
     kept = 0
@@ -97,7 +112,7 @@ def _simple_arrays(shape: tuple[int, ...]) -> Iterator[np.ndarray]:
     """Zeros, ones, one-hot rows, permutations, rotations, normalised rows and small integers, as exact numbers."""
     zeros = np.zeros(shape, dtype=int).astype(object)
     yield zeros
-    yield zeros + 1
+    yield np.ones(shape, dtype=int).astype(object)
     for axis in range(len(shape)):
         for step in range(shape[axis]):
             yield _one_hot(shape, axis, step)
@@ -115,8 +130,16 @@ def _simple_arrays(shape: tuple[int, ...]) -> Iterator[np.ndarray]:
             yield np.array(values, dtype=object).reshape(shape)
 
 
+def _guard(shapes: Mapping[str, tuple[int, ...]]) -> None:
+    if (entries := sum(map(prod, shapes.values()))) > MAX_UNKNOWNS:
+        raise BudgetError(f"a counterexample would have {entries:,} entries; the limit is {MAX_UNKNOWNS:,}")
+    if (axes := max(map(len, shapes.values()), default=0)) > MAX_AXES:
+        raise BudgetError(f"a counterexample would have a tensor of {axes} axes; the limit is {MAX_AXES}")
+
+
 def _one_hot(shape: tuple[int, ...], axis: int, step: int) -> np.ndarray:
     """A one along `axis`, at a place that moves by `step` for each step along the other axes."""
+    charge(prod(shape))
     array = np.zeros(shape, dtype=int).astype(object)
     for position in np.ndindex(*shape):
         others = sum(position) - position[axis]
@@ -126,6 +149,7 @@ def _one_hot(shape: tuple[int, ...], axis: int, step: int) -> np.ndarray:
 
 def _matrices(shape: tuple[int, ...], rows: int, columns: int) -> Iterator[np.ndarray]:
     """Identities, reflections, shifts and a rotation in the plane of two axes, the same along the others."""
+    charge(prod(shape))
     height, width = shape[rows], shape[columns]
     eye = np.eye(height, width, dtype=int).astype(object)
     reflected = eye.copy()

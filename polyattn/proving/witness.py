@@ -16,10 +16,14 @@ from polyattn.algebra import FunctionFactor, Index, Monomial
 from polyattn.algebra.canonical import canonical_monomial, canonical_order, collect_arguments
 from polyattn.proving.rewriting import proper
 from polyattn.proving.symmetric import Encoded, Groups, encoded
+from polyattn.proving.work import charge
 
 Witness = list[list[Any]]
 
 Key = tuple[Any, Any]
+
+GRAPH = 40
+"""The steps to label a graph, for each factor and index in it."""
 
 
 class NoWitnessError(Exception):
@@ -35,6 +39,7 @@ class Forms:
 
     def key(self, term: Monomial) -> Key:
         """Equal for equal terms; without the number in front."""
+        charge(GRAPH * term.size)
         canonical = canonical_monomial(encoded(term, self.groups).term, self.free)
         return canonical.powers, canonical.factors
 
@@ -104,6 +109,7 @@ class Correspondence:
 
     def __init__(self, term: Monomial, target: Monomial, forms: Forms):
         self.term, self.target, self.forms = term, target, forms
+        charge(GRAPH * (term.size + target.size))
         self.mine, self.theirs = encoded(term, forms.groups), encoded(target, forms.groups)
         order, names = _labelled(self.mine, forms)
         target_order, target_names = _labelled(self.theirs, forms)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from polyattn.algebra import Spec
 from polyattn.errors import BudgetError
-from polyattn.proving.evaluation import EXACT, FLOATING, MODULAR, PRIME, Point, evaluate
+from polyattn.proving.evaluation import EXACT, FLOATING, PRIME, Point, evaluate, modular
 from polyattn.testing import size_assignments, specifications
 
 
@@ -53,10 +53,10 @@ def test_exact_evaluation_is_the_sum_over_all_indices(data):
         evaluate(expansion.terms, expansion.output, floats, FLOATING), np.asarray(exact, dtype=float)
     )
     residues = Point(point.sizes, {t: np.asarray(a % PRIME, dtype=np.int64) for t, a in point.tensors.items()})
-    modular = evaluate(expansion.terms, expansion.output, residues, MODULAR)
+    residue = evaluate(expansion.terms, expansion.output, residues, modular(PRIME))
     for key, value in wanted.items():
         value = Fraction(value)
-        assert modular[key] == value.numerator * pow(value.denominator, -1, PRIME) % PRIME
+        assert residue[key] == value.numerator * pow(value.denominator, -1, PRIME) % PRIME
 
 
 @pytest.mark.parametrize(
