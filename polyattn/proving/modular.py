@@ -27,7 +27,7 @@ from polyattn.language import value_of
 from polyattn.language.syntax import IDENTITY
 from polyattn.proving.evaluation import Arithmetic, Point, evaluate
 from polyattn.proving.exact import rational
-from polyattn.proving.subjects import BATCH, Subject, compare
+from polyattn.proving.subjects import BATCH, Subject, compare, running
 from polyattn.proving.verification import Verification
 
 ONE = Fraction(1)
@@ -82,7 +82,10 @@ def check_modular(subject: Subject, seed: int, budget: int | None) -> Verificati
     subject.require_polynomial("modular")
     subject.require_budget(DEFAULT_BUDGET if budget is None else budget)
     random = Random(seed)
-    difference = _definition_height(subject) + _graphs_height(subject)
+    height = Height()
+    with running():  # a graph without a height cannot run either, which `subject.run` then says
+        height = _graphs_height(subject)
+    difference = _definition_height(subject) + height
     prime, bound = random_prime(random, difference)
     arithmetic = Arithmetic(
         object, lambda q: q.numerator * pow(q.denominator, -1, prime) % prime, lambda array: array % prime

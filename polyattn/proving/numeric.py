@@ -23,7 +23,7 @@ from polyattn.lowering import lower, plan
 from polyattn.proving.evaluation import EXACT
 from polyattn.proving.modular import DEFAULT_BUDGET, definition
 from polyattn.proving.rounding import Analysis, Rounded
-from polyattn.proving.subjects import BATCH, Subject
+from polyattn.proving.subjects import BATCH, Subject, running
 from polyattn.proving.verification import Check, Difference, Verification
 
 FLOATS = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}
@@ -73,12 +73,17 @@ class _Numbers:
 
     def checks(self) -> Iterator[Check]:
         want, slack = self.reference()
-        have, bounds = self.graph()
-        for name, array in have.items():
-            yield _check(name, f"in {self.dtype}", array, want[name], bounds[name] + slack)
-        if self.subject.derivative and self.dtype == "float64":
-            for name, array, bound in self.autograd():
-                yield _check(name, f"by autograd in {self.dtype}", array, want[name], bound)
+        found: list[Check] = []
+        with running() as failure:
+            have, bounds = self.graph()
+            for name, array in have.items():
+                found.append(_check(name, f"in {self.dtype}", array, want[name], bounds[name] + slack))
+            if self.subject.derivative and self.dtype == "float64":
+                for name, array, bound in self.autograd():
+                    found.append(_check(name, f"by autograd in {self.dtype}", array, want[name], bound))
+        yield from found
+        if failure:
+            yield Check(self.subject.spec.output, f"in {self.dtype}", failure=failure[0])
 
     def reference(self) -> tuple[dict[str, np.ndarray], Tensor | float]:
         """The output and gradients by definition, and what they may be off."""

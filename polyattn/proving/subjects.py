@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -50,7 +51,11 @@ class Subject:
             made = subject.meta.get("plan")
             if not isinstance(made, Plan):
                 raise ProofError("this graph was not made by polyattn.lower, so nothing says what it has to compute")
-            if _arguments(subject) > len(made.spec.inputs) + len(made.spec.parameters):
+            if _arguments(subject) > (known := len(made.spec.inputs) + len(made.spec.parameters)):
+                if made.backward is None:
+                    raise ProofError(
+                        f"this graph takes {_arguments(subject)} tensors, but its plan has {known} and no backward pass"
+                    )
                 return cls(made.spec, made, lower_with_kept(made), subject, True)
             if not derivative:
                 return cls(made.spec, made, subject)
@@ -138,12 +143,12 @@ class Subject:
 
     def run(self, tensors: Mapping[str, np.ndarray], arithmetic: Arithmetic) -> dict[str, np.ndarray] | str:
         """What the graphs give in exact arithmetic, by tensor, zero gradients as such; or why they cannot run."""
-        try:
-            return self._run(tensors, arithmetic)
-        except (ProofError, NotPolynomialError, BudgetError):
-            raise
-        except (ValueError, IndexError, TypeError) as error:  # SizeError among them
-            return f"the graph cannot run: {error}"
+        with running() as failure:
+            found = self._run(tensors, arithmetic)
+            if missing := [name for name, array in found.items() if not isinstance(array, np.ndarray)]:
+                return f"the graph returns a {type(found[missing[0]]).__name__} for {missing[0]}, not a tensor"
+            return found
+        return failure[0]
 
     def _run(self, tensors: Mapping[str, np.ndarray], arithmetic: Arithmetic) -> dict[str, np.ndarray]:
         arguments = [tensors[t] for t in self.tensors]
@@ -156,6 +161,23 @@ class Subject:
             self.gradients[t]: np.zeros(self.shape(t, batch=True), dtype=object) if g is None else g
             for t, g in zip(self.tensors, gradients, strict=True)
         }
+
+
+@contextmanager
+def running() -> Iterator[list[str]]:
+    """Run a graph, which may be anything that a user has made of one.
+
+    Returns:
+        A list that has afterwards, where the graph cannot run, the reason; what the prover refuses is raised.
+    """
+    failure: list[str] = []
+    try:
+        yield failure
+    except (ProofError, NotPolynomialError, BudgetError):
+        raise
+    except Exception as error:  # SizeError among them
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        failure.append(f"the graph cannot run: {lines[0]}")
 
 
 def _planned(subject: Any, sizes: Mapping[str, int] | None, objective: str) -> Plan:
