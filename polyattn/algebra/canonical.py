@@ -9,6 +9,7 @@ makes monomials with arbitrary names, and everything that compares polynomials.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -24,6 +25,7 @@ from polyattn.algebra.monomial import (
     Monomial,
     TensorFactor,
     contract_identities,
+    monomial_text,
     size_product,
     writable,
 )
@@ -45,7 +47,7 @@ def collect(terms: Iterable[Monomial], free: Sequence[Index]) -> tuple[Monomial,
         key = (canonical.powers, canonical.factors)
         totals[key] = totals.get(key, Fraction(0)) + canonical.coefficient
     kept = [writable(Monomial(number, powers, factors)) for (powers, factors), number in totals.items() if number]
-    return tuple(sorted(kept, key=repr))
+    return tuple(sorted(kept, key=monomial_text) if len(kept) > 1 else kept)
 
 
 def canonical_monomial(term: Monomial, free: Sequence[Index]) -> Monomial:
@@ -63,7 +65,7 @@ def collect_arguments(term: Monomial, scope: frozenset[Index]) -> Monomial:
     """
     if all(isinstance(f, TensorFactor) for f in term.factors):
         return term
-    factors = tuple(_collect_argument(f) for f in term.factors)
+    factors = tuple(map(_collect_argument, term.factors))
     have = {i for f in factors for i in f.indices}
     lost = [i for i in term.indices() if i not in have and i not in scope]
     number, powers = size_product(i.size for i in lost)
@@ -124,6 +126,7 @@ def _graph(factors: tuple[Factor, ...], free: tuple[Index, ...]) -> _Graph:
     return graph
 
 
+@lru_cache(maxsize=4096)
 def _collect_argument(factor: Factor) -> Factor:
     """Inside a function, equal terms added up before the graph is drawn; inside out."""
     if isinstance(factor, TensorFactor):
@@ -132,8 +135,12 @@ def _collect_argument(factor: Factor) -> Factor:
     totals: dict[tuple, tuple[Fraction, Monomial]] = {}
     bound = tuple(sorted(local))
     shift = 1 + max((i.id for i in bound), default=-1)
+    alike = Counter(t.names for t in factor.terms)
     for term in factor.terms:
         inner = collect_arguments(_without_preference(contract_identities(term, local), local), local)
+        if alike[term.names] == 1:
+            totals[term.names] = (inner.coefficient, inner)
+            continue
         # Ids outside `local` are the term's own: move them above the free ones before labelling.
         own = [i for i in dict.fromkeys(inner.all_indices()) if i not in local]
         moved = inner.renamed({old: Index(shift + k, old.size) for k, old in enumerate(own)})

@@ -8,11 +8,12 @@ argument is kept beside it, so that equal functions of equal arguments are recog
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import NamedTuple
 
 from polyattn.errors import BudgetError
+from polyattn.language.checks import MAX_NESTED
 from polyattn.language.parser import MAX_NUMBER
 from polyattn.language.syntax import FUNCTIONS_REDUCING, IDENTITY
 
@@ -34,15 +35,21 @@ class TensorFactor:
     indices: tuple[Index, ...]
 
     def renamed(self, names: Mapping[Index, Index]) -> TensorFactor:
-        return TensorFactor(self.tensor, tuple(names.get(i, i) for i in self.indices))
+        return TensorFactor(self.tensor, tuple([names.get(i, i) for i in self.indices]))
 
-    def all_indices(self) -> Iterator[Index]:
-        return iter(self.indices)
+    def all_indices(self) -> tuple[Index, ...]:
+        return self.indices
+
+    @property
+    def length(self) -> int:
+        return 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FunctionFactor:
     """`function[over](terms)`: opaque, but for its argument.
+
+    Functions nest deeply: the facts about an argument are kept beside it, so that none is found by recursion.
 
     Attributes:
         function: its name.
@@ -58,6 +65,33 @@ class FunctionFactor:
     free: tuple[Index, ...]
     terms: tuple[Monomial, ...]
     at: tuple[Index, ...] = ()
+    length: int = field(init=False, repr=False)
+    depth: int = field(init=False, repr=False)
+    _indices: tuple[Index, ...] = field(init=False, repr=False)
+    _hash: int = field(init=False, repr=False)
+
+    def __post_init__(self):
+        inside = [f for t in self.terms for f in t.factors]
+        depth = 1 + max((f.depth for f in inside if isinstance(f, FunctionFactor)), default=0)
+        if depth > MAX_NESTED:
+            raise BudgetError(f"functions are nested more than {MAX_NESTED} deep")
+        indices = dict.fromkeys((*self.over, *self.indices))
+        for factor in inside:
+            indices |= dict.fromkeys(factor.all_indices())
+        object.__setattr__(self, "depth", depth)
+        object.__setattr__(self, "length", 1 + sum(f.length for f in inside))
+        object.__setattr__(self, "_indices", tuple(indices))
+        object.__setattr__(self, "_hash", hash((self.function, self.over, self.free, self.terms, self.at)))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return _same(self, other) if isinstance(other, FunctionFactor) else NotImplemented
+
+    def __reduce__(self):
+        """Without the hash, which is another in another process."""
+        return FunctionFactor, (self.function, self.over, self.free, self.terms, self.at)
 
     @property
     def indices(self) -> tuple[Index, ...]:
@@ -66,18 +100,18 @@ class FunctionFactor:
 
     def renamed(self, names: Mapping[Index, Index]) -> FunctionFactor:
         def move(indices: tuple[Index, ...]) -> tuple[Index, ...]:
-            return tuple(names.get(i, i) for i in indices)
+            return tuple([names.get(i, i) for i in indices])
 
-        terms = tuple(t.renamed(names) for t in self.terms)
+        if all(names.get(i, i) == i for i in self._indices):
+            return self
+        terms = tuple([t.renamed(names) for t in self.terms])
         return FunctionFactor(
             self.function, move(self.over), tuple(dict.fromkeys(move(self.free))), terms, move(self.at)
         )
 
-    def all_indices(self) -> Iterator[Index]:
-        yield from self.over
-        yield from self.indices
-        for term in self.terms:
-            yield from term.all_indices()
+    def all_indices(self) -> tuple[Index, ...]:
+        """The distinct indices, those inside the argument included."""
+        return self._indices
 
     @property
     def local(self) -> frozenset[Index]:
@@ -101,10 +135,10 @@ class Monomial:
     factors: tuple[Factor, ...]
 
     def renamed(self, names: Mapping[Index, Index]) -> Monomial:
-        return Monomial(self.coefficient, self.powers, tuple(f.renamed(names) for f in self.factors))
+        return Monomial(self.coefficient, self.powers, tuple([f.renamed(names) for f in self.factors]))
 
     def all_indices(self) -> Iterator[Index]:
-        """Every index with repetitions, those inside function arguments included."""
+        """Every index, those inside function arguments included; with repetitions."""
         for factor in self.factors:
             yield from factor.all_indices()
 
@@ -115,15 +149,21 @@ class Monomial:
     @property
     def length(self) -> int:
         """How many factors there are, those inside function arguments included."""
-        return sum(1 if isinstance(f, TensorFactor) else 1 + sum(t.length for t in f.terms) for f in self.factors)
+        return sum(f.length for f in self.factors)
 
     @property
     def size(self) -> int:
-        """How many factors and slots there are, those inside function arguments included."""
+        """How many factors there are, those inside function arguments included, and indices."""
         return self.length + sum(1 for _ in self.all_indices())
 
     def scaled(self, coefficient: Fraction, powers: Iterable[tuple[str, int]] = ()) -> Monomial:
         return Monomial(self.coefficient * coefficient, multiply_powers(self.powers, powers), self.factors)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tensors and functions that are factors, sorted: the same for monomials that are equal up to renaming."""
+        have = [f.function if isinstance(f, FunctionFactor) else f.tensor for f in self.factors]
+        return tuple(sorted(name for name in have if name != IDENTITY))
 
     def degree_in(self, tensors: Iterable[str]) -> int:
         """How many factors are, or are functions of, the given tensors."""
@@ -194,6 +234,51 @@ def _depends(factor: Factor, names: set[str]) -> bool:
     if isinstance(factor, TensorFactor):
         return factor.tensor in names
     return any(_depends(f, names) for term in factor.terms for f in term.factors)
+
+
+def _same(a: FunctionFactor, b: FunctionFactor) -> bool:
+    """Whether two functions are the same, field by field."""
+    pairs = [(a, b)]
+    while pairs:
+        a, b = pairs.pop()
+        if a is b:
+            continue
+        if a._hash != b._hash or len(a.terms) != len(b.terms):
+            return False
+        if (a.function, a.over, a.free, a.at) != (b.function, b.over, b.free, b.at):
+            return False
+        for s, t in zip(a.terms, b.terms, strict=True):
+            if (s.coefficient, s.powers, len(s.factors)) != (t.coefficient, t.powers, len(t.factors)):
+                return False
+            for f, g in zip(s.factors, t.factors, strict=True):
+                if isinstance(f, FunctionFactor) and isinstance(g, FunctionFactor):
+                    pairs.append((f, g))
+                elif f != g:
+                    return False
+    return True
+
+
+def monomial_text(term: Monomial) -> str:
+    """`repr`, however deeply functions are nested."""
+    pieces: list[str] = []
+    stack: list[object] = [term]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, Monomial):
+            head = f"Monomial(coefficient={item.coefficient!r}, powers={item.powers!r}, factors=("
+            stack += reversed([head, *_separated(item.factors), "))"])
+        elif isinstance(item, FunctionFactor):
+            head = f"FunctionFactor(function={item.function!r}, over={item.over!r}, free={item.free!r}, terms=("
+            stack += reversed([head, *_separated(item.terms), f"), at={item.at!r})"])
+        else:
+            pieces.append(item if isinstance(item, str) else repr(item))
+    return "".join(pieces)
+
+
+def _separated(items: tuple[object, ...]) -> list[object]:
+    """The items of a tuple with the commas between them."""
+    found: list[object] = [part for item in items for part in (item, ", ")]
+    return found[:-1] if len(items) > 1 else [*found[:-1], ","][: 2 * len(items)]
 
 
 MAX_POWER = 512

@@ -15,6 +15,7 @@ from html import escape
 
 from polyattn.algebra.canonical import collect
 from polyattn.algebra.coarse import Merging, leaves, undone
+from polyattn.algebra.expand import MAX_WORK
 from polyattn.algebra.monomial import (
     FunctionFactor,
     Index,
@@ -24,7 +25,7 @@ from polyattn.algebra.monomial import (
     size_product,
 )
 from polyattn.display import block
-from polyattn.errors import NotPolynomialError, SizeError, SpecError
+from polyattn.errors import BudgetError, NotPolynomialError, SizeError, SpecError
 from polyattn.language import Atoms, SizeTable
 from polyattn.language.names import check_tensor_name
 from polyattn.language.syntax import IDENTITY, Split
@@ -193,6 +194,7 @@ class Polynomial:
         Raises:
             NotPolynomialError: the tensor occurs inside a function.
             SpecError: the tensor does not occur, or the seed's name is taken or no name of the language.
+            BudgetError: the derivative has more than 200,000 factors in all.
         """
         sig = self.signature
         if tensor not in sig.shapes or tensor == sig.output:
@@ -202,6 +204,8 @@ class Polynomial:
         check_tensor_name(seed, "the seed", (*sig.shapes, sig.output), scalar=not sig.output_shape)
         shape = sig.shapes[tensor]
         free = tuple(Index(k, a) for k, a in enumerate(a for slot in shape for a in slot))
+        if sum(t.length * t.names.count(tensor) for t in self.terms) > MAX_WORK:
+            raise BudgetError(f"the derivative by '{tensor}' has more than {MAX_WORK} factors in all")
         terms = [d for term in self.terms for d in _product_rule(term, tensor, seed, free, sig.output_indices())]
         name = f"d{tensor}"
         while name in sig.shapes or name == seed:

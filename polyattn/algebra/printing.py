@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
-from itertools import count
+from itertools import count, repeat
 
 from polyattn.algebra.monomial import FunctionFactor, Index, Monomial, TensorFactor
 from polyattn.algebra.polynomial import Polynomial
@@ -114,7 +114,7 @@ class Printer:
         return names
 
     def _sum(self, terms: tuple[Monomial, ...], names: dict[Index, str]) -> Sum:
-        return Sum(tuple(self._term(t, names) for t in terms))
+        return Sum(tuple(map(self._term, terms, repeat(names))))
 
     def _term(self, term: Monomial, outer: dict[Index, str]) -> Term:
         names = self._names((i for f in term.factors for i in f.indices), outer)
@@ -122,7 +122,8 @@ class Printer:
         divides: list[bool] = []
         self._coefficient(term, factors, divides)
         for factor in term.factors:
-            factors.append(self._factor(factor, names))
+            write = self._function if isinstance(factor, FunctionFactor) else self._tensor
+            factors.append(write(factor, names))
             divides.append(False)
         return Term(term.coefficient < 0, tuple(factors), tuple(divides))
 
@@ -146,9 +147,7 @@ class Printer:
         factors += [*above, *below_number, *below]
         divides += [False] * len(above) + [True] * (len(below) + len(below_number))
 
-    def _factor(self, factor: TensorFactor | FunctionFactor, names: dict[Index, str]) -> Access:
-        if isinstance(factor, FunctionFactor):
-            return self._function(factor, names)
+    def _tensor(self, factor: TensorFactor, names: dict[Index, str]) -> Access:
         shape = self.signature.shapes.get(factor.tensor)
         if factor.tensor == IDENTITY or shape is None:
             shape = tuple((i.size,) for i in factor.indices)

@@ -104,6 +104,8 @@ def symbolic_parameters(spec: Specification, known: Mapping[str, int]) -> dict[s
     Where two entries would share a symbol, as w_1[0] and w[1,0] do, all are written with brackets instead.
     """
     shapes = {name: [value_of(a, known) for a in spec.shape(name)] for name in spec.parameters}
+    if (symbols := sum(map(prod, shapes.values()))) > MAX_ENTRIES:
+        raise BudgetError(f"the parameters would be {symbols:,} symbols; the limit is {MAX_ENTRIES:,}")
     names = ["_".join([name, *map(str, k)]) for name, shape in shapes.items() for k in np.ndindex(*shape)]
     brackets = len(set(names)) < len(names)
     return {name: symbol_array(name, shape, brackets) for name, shape in shapes.items()}

@@ -30,6 +30,7 @@ from polyattn.language.syntax import (
 )
 
 MAX_ATOMS = 16
+MAX_NESTED = 160
 
 
 def check_names(statements: Statements, source: str) -> None:
@@ -58,6 +59,8 @@ class _Checker:
         self.first_use: dict[str, Access] = {}
         defined_later = Counter(d.name for d in self.statements.definitions)
         self.unused: dict[str, At] = {}
+        self.nested: dict[str, int] = {}
+        """How deeply functions are nested in each definition so far."""
         for definition in self.statements.definitions:
             self.defined_later = defined_later
             self.check_definition(definition)
@@ -160,8 +163,13 @@ class _Checker:
                 )
             if isinstance(factor, SizeRef):
                 self.check_size(factor)
+        depth = max((self.nested.get(access.tensor, 0) for access in _accesses(total)), default=0)
         if isinstance(body, Call):
             self.check_call(body, target, on_right)
+            depth += body.function != "mean"  # which is a sum
+            if depth > MAX_NESTED:
+                raise self.error(f"functions are nested more than {MAX_NESTED} deep", body.at)
+        self.nested[definition.name] = depth
         declared = {d.index for d in self.statements.index_sizes}
         for k, slot in enumerate(target.slots):
             for index in slot.indices:

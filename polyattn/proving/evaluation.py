@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
-from itertools import count
+from itertools import count, repeat
 from math import prod
 from typing import Any
 
@@ -145,7 +145,7 @@ def evaluate(terms: Iterable[Monomial], output: Sequence[Index], point: Point, a
     total = np.zeros(shape, dtype=arithmetic.dtype)
     for term in terms:
         charge(20 + total.size // 16)
-        operands = [_operand(f, point, arithmetic) for f in term.factors]
+        operands = list(map(_operand, term.factors, repeat(point), repeat(arithmetic)))
         array = _contract(operands, tuple(output), point, arithmetic)
         scale = term.coefficient * prod((Fraction(point.sizes[s]) ** e for s, e in term.powers), start=Fraction(1))
         total = _array(arithmetic.settle(total + arithmetic.settle(array * arithmetic.number(scale))), arithmetic)

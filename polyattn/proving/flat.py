@@ -16,6 +16,7 @@ from polyattn.algebra import FunctionFactor, Index, Monomial, TensorFactor
 from polyattn.algebra.canonical import canonical_order, collect_arguments
 from polyattn.language.syntax import IDENTITY
 from polyattn.proving.rewriting import bare, joined, normalised
+from polyattn.proving.work import GRAPH, charge
 
 
 @dataclass
@@ -119,6 +120,9 @@ def product_text(term: Monomial, letters: dict[Index, str]) -> str:
 
 def _ranks(factor: FunctionFactor) -> Callable[[Index], int]:
     """An order of a function's indices that does not depend on how it is written."""
+    if len(factor.free) < 2 and len(factor.over) < 2:
+        return lambda index: 0
+    charge(GRAPH * factor.length)
     alone = Monomial(Fraction(1), (), (factor,))
     _, labels = canonical_order(collect_arguments(alone, frozenset()), ())
     return lambda index: labels.get(index, len(labels))
@@ -136,8 +140,11 @@ class Functions:
 
     def flat(self, terms: Iterable[Monomial], tidy: Callable[[Monomial], Monomial]) -> list[Monomial]:
         """Terms with a tensor for each function."""
-        made = (Monomial(t.coefficient, t.powers, tuple(map(self._factor, t.factors))) for t in terms if t.coefficient)
-        return [tidy(t) for t in made]
+        found = []
+        for term in terms:  # no comprehension: it would double the depth of the recursion
+            if term.coefficient:
+                found.append(tidy(Monomial(term.coefficient, term.powers, tuple(map(self._factor, term.factors)))))
+        return found
 
     def _factor(self, factor) -> TensorFactor:
         if not isinstance(factor, FunctionFactor):

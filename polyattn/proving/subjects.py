@@ -25,6 +25,9 @@ from polyattn.proving.verification import Check, Difference
 BATCH = 2
 """Graphs hold for any batch; two samples show a graph that mixes them up."""
 
+MAX_ENTRIES = 2**22
+"""The most entries of all tensors, which are numbers of Python."""
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -106,7 +109,14 @@ class Subject:
         return array.reshape([value_of([a], self.sizes) for atoms in self.spec.shape(tensor) for a in atoms])
 
     def fill(self, make: Callable[[str, tuple[int, ...]], np.ndarray]) -> dict[str, np.ndarray]:
-        """An array for each argument and, for the gradients, one for the output's, by name and shape."""
+        """An array for each argument and, for the gradients, one for the output's, by name and shape.
+
+        Raises:
+            BudgetError: they have more than 2^22 entries.
+        """
+        entries = sum(prod(self.shape(t, batch=True)) for t in (*self.tensors, self.spec.output))
+        if entries > MAX_ENTRIES:
+            raise BudgetError(f"the tensors have {entries:,} entries; the limit of verify is {MAX_ENTRIES:,}")
         arrays = {t: make(t, self.shape(t, batch=True)) for t in self.tensors}
         if self.derivative:
             arrays[self.plan.seed] = make(self.plan.seed, self.shape(self.spec.output, batch=True))

@@ -70,6 +70,9 @@ def _closure(generators: list[tuple[int, ...]]) -> set[tuple[int, ...]]:
 
 def encoded(term: Monomial, groups: Groups) -> Encoded:
     """The term with its symmetric tensors in parts, those inside functions included."""
+    if not groups:
+        slots = [tuple(range(len(f.indices))) if isinstance(f, TensorFactor) else () for f in term.factors]
+        return Encoded(term, tuple(enumerate(slots)), {k: k for k in range(len(slots))})
     factors: list[Factor] = []
     origin: list[tuple[int, tuple[int, ...]]] = []
     place: dict[int, int] = {}

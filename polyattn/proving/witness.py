@@ -7,23 +7,22 @@ list: the position, whose slot comes where, and the witness for the function's a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import repeat
 from typing import Any
 
 from polyattn.algebra import FunctionFactor, Index, Monomial
 from polyattn.algebra.canonical import canonical_monomial, canonical_order, collect_arguments
 from polyattn.proving.rewriting import proper
 from polyattn.proving.symmetric import Encoded, Groups, encoded
-from polyattn.proving.work import charge
+from polyattn.proving.work import GRAPH, charge
 
 Witness = list[list[Any]]
 
 Key = tuple[Any, Any]
-
-GRAPH = 40
-"""The steps to label a graph, for each factor and index in it."""
 
 
 class NoWitnessError(Exception):
@@ -50,15 +49,17 @@ class Forms:
 def gathered(terms: Sequence[Monomial], forms: Forms) -> tuple[Monomial, ...]:
     """Equal terms added up, each as it first occurs; those that cancel stay, with a zero in front."""
     first: dict[Key, Monomial] = {}
+    alike = Counter(t.names for t in terms)
     totals: dict[Key, Fraction] = {}
     for term in terms:
-        key = forms.key(moved(term, forms.free))
+        key: Key = forms.key(moved(term, forms.free)) if alike[term.names] > 1 else ((), term.names)
         first.setdefault(key, term)
         totals[key] = totals.get(key, Fraction(0)) + term.coefficient
-    return tuple(
-        Monomial(totals[key], term.powers, tuple(_gathered_argument(f, forms) for f in term.factors))
-        for key, term in first.items()
-    )
+    found = []
+    for key, term in first.items():  # no comprehension: it would double the depth of the recursion
+        factors = tuple(map(_gathered_argument, term.factors, repeat(forms)))
+        found.append(Monomial(totals[key], term.powers, factors))
+    return tuple(found)
 
 
 def _gathered_argument(factor, forms: Forms):

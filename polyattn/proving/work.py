@@ -21,6 +21,10 @@ PER_MONOMIAL = 150
 """The steps of a search for each monomial that it may evaluate: one over arrays of a thousand entries or so."""
 
 
+GRAPH = 40
+"""The steps to label the graph of a term, for each factor and index in it."""
+
+
 class SpentError(Exception):
     """A meter has counted all the steps that it allows. It never leaves the prover."""
 
