@@ -122,8 +122,10 @@ class Printer:
         divides: list[bool] = []
         self._coefficient(term, factors, divides)
         for factor in term.factors:
-            write = self._function if isinstance(factor, FunctionFactor) else self._tensor
-            factors.append(write(factor, names))
+            if isinstance(factor, FunctionFactor):
+                factors.append(self._function(factor, names))
+            else:
+                factors.append(self._tensor(factor, names))
             divides.append(False)
         return Term(term.coefficient < 0, tuple(factors), tuple(divides))
 
