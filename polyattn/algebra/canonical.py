@@ -16,6 +16,7 @@ from fractions import Fraction
 from functools import cache, lru_cache
 from importlib.machinery import PathFinder
 from importlib.util import find_spec, module_from_spec
+from threading import Lock
 from typing import Any
 
 from polyattn.algebra.monomial import (
@@ -96,9 +97,18 @@ def canonical_order(term: Monomial, free: Sequence[Index]) -> tuple[tuple[int, .
     return tuple(order), {index: labels[v] for scope in reversed(scopes) for index, v in scope.items()}
 
 
-@cache
+_loading = Lock()
+
+
 def _graph_class() -> Any:
-    """igraph's graphs, without its drawing: importing that takes seconds where matplotlib is installed."""
+    """Return igraph's class of graphs, loaded once: threads that load it at the same time break it for all."""
+    with _loading:
+        return _loaded_graph_class()
+
+
+@cache
+def _loaded_graph_class() -> Any:
+    """Load igraph without its drawing: importing that takes seconds where matplotlib is installed."""
     package = find_spec("igraph")
     core = PathFinder.find_spec("igraph._igraph", package.submodule_search_locations) if package else None
     if core is None or core.loader is None or "igraph" in sys.modules:
