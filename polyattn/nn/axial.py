@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import cache
 
 import torch
@@ -81,6 +82,10 @@ class Axial(Block):
             x = x + self.gamma[number] * self._along(x, number + 2, layers)
         return x
 
+    def _mixing(self, axis: int) -> Callable[[Mapping[str, Tensor]], Tensor]:
+        """The function that mixes lines along an axis."""
+        return self._lines
+
     def _along(self, x: Tensor, axis: int, layers: nn.ModuleDict) -> Tensor:
         """Attention along one axis, on (B, lines, length, channels)."""
         maps = (layers[name](x).movedim((1, axis), (-1, -2)) for name in ("query", "key", "value"))
@@ -88,7 +93,7 @@ class Axial(Block):
         if self.normalisation == "softmax":
             y = F.scaled_dot_product_attention(query, key, value)
         else:
-            y = self._lines({"query": query, "key": key, "value": value})
+            y = self._mixing(axis)({"query": query, "key": key, "value": value})
         others = [length for number, length in enumerate(x.shape[2:], 2) if number != axis]
         y = y.unflatten(1, others) if self.dim > 1 else y.squeeze(1)
         return y.movedim((-1, -2), (1, axis))

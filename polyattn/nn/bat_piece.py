@@ -17,9 +17,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from polyattn.nn.bat_transform import BATransform
-from polyattn.nn.exchange import Alone, Pieces
+from polyattn.nn.conv_norm import affine
+from polyattn.nn.exchange import Pieces
 from polyattn.nn.layouts import laid_out_as
 from polyattn.nn.norms import PieceBatchNorm
+from polyattn.nn.products import product
 from polyattn.nn.uneven import windows
 
 
@@ -38,17 +40,15 @@ class BATransformPiece(BATransform):
         if not self._on_average(x):
             y = self.conv2(self.transform(x))
             return y if y.shape[2:] == x.shape[2:] else self._upsampled(y, x)
-        y, norm, pieces, rest = self.transform(x), self.conv2.norm, self.positions, self.positions.rest
-        assert isinstance(norm, PieceBatchNorm)
-        if self.cut == -3:
-            pieces.rest = prod(self.blocks)  # positions of a frame of the average
-        else:
-            norm.exchange = Alone(pieces.axis)  # the average is there as a whole, in every piece
-            norm.exchange.counting = pieces.counting
-        try:
-            return self._upsampled(self.conv2(y), x)
-        finally:
-            norm.exchange, pieces.rest = pieces, rest
+        y, conv, pieces = self.transform(x), self.conv2.conv, self.positions
+        weight, bias, norm = affine(conv, self.conv2.norm, y)
+        y = product(y, weight, bias)
+        if isinstance(norm, PieceBatchNorm):
+            if self.cut == -3:
+                y = norm.over(y, sum(pieces.counts) * prod(self.blocks), pieces.sum)
+            else:  # the average is there as a whole, in every piece
+                y = norm.over(y, prod(y.shape[2:]), lambda value: value)
+        return self._upsampled(F.relu(y), x)
 
     def transform(self, x: Tensor) -> Tensor:
         """P X Q, and in 3D the temporal matrix; with `downsample` of the averaged map, which is whole along rows and

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
+from mmap import mmap
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from polyattn.errors import SizeError
-from polyattn.nn.norms import PieceBatchNorm
-from polyattn.nn.piecewise import piecewise
-from polyattn.nn.replay import Reduction, Replay, Stop
+from polyattn.nn.piecewise import copied, piecewise
+from polyattn.nn.replay import Gathering, Reduction, Replay, Stop, Total
 
 Map = Tensor | np.ndarray
+ARRAYS = {np.dtype(np.float16): torch.float16, np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}
+"""The dtypes of arrays that a layer takes."""
 
 
 def chunked(module: nn.Module, positions: int = 2**18) -> Chunked:
@@ -47,58 +54,95 @@ def chunked(module: nn.Module, positions: int = 2**18) -> Chunked:
 
 
 class Chunked(nn.Module):
-    """What `chunked` returns."""
+    """A layer on maps that come piece by piece; see `chunked`.
+
+    Calls share nothing but the layer's parameters and running statistics: they may be interrupted, run in several
+    threads at once, and be made within each other.
+    """
 
     def __init__(self, module: nn.Module, positions: int):
         super().__init__()
         if isinstance(positions, bool) or not isinstance(positions, int) or positions < 1:
-            raise SizeError(f"positions must be a positive whole number, not {positions!r}")
+            raise SizeError(f"`positions` must be a positive whole number, not {positions!r}")
         self.module, self.positions = module, positions
-        self.exchange = Replay(2)
-        self.twins = (piecewise(module, self.exchange),)  # in a tuple: no submodule, it owns nothing
+        piecewise(module, Replay((), 1, 0))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, *spatial) to the same shape, with gradients for the input and the parameters."""
-        names, parameters = zip(*self.module.named_parameters(), strict=True)
-        return _Streamed.apply(self, names, x, *parameters)
+        """Apply the layer to a map (B, C, *spatial), with gradients for the map and the parameters.
 
-    def stream(self, x: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """Compute the layer on an array (B, C, *spatial) and write the result into another of its shape; returns it.
+        As of any function of autograd, a parameter or map that is changed in place before the backward pass is an
+        error there. The backward pass is that of the call's mode (training or evaluation) and autocast dtype.
 
         Raises:
-            SizeError: the arrays differ in shape or dtype, or are no maps.
+            SizeError: `x` is not a floating-point map with positions.
         """
-        self._check(x, out)
+        if not x.is_floating_point():
+            raise SizeError(f"`x` must be of a floating dtype, not {x.dtype}")
+        named = dict(self.module.named_parameters())
+        training = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *named.values()))
+        return _Streamed.apply(self._call(x, training), self.module, x, *named.values())
+
+    def stream(self, x: np.ndarray, out: np.ndarray) -> np.ndarray:
+        """Compute the layer on an array (B, C, *spatial) and write the result into another of its shape.
+
+        Args:
+            x: of float16, float32 or float64.
+            out: written and returned; it may be `x` itself.
+
+        Raises:
+            SizeError: the arrays differ in shape or dtype, are not maps, or share a part of their memory.
+        """
+        self._check(x, out=out)
+        if out is not x:
+            _apart(out, x=x)
         with torch.no_grad():
-            _Run(self, x, dict(self.module.named_parameters())).forward(out)
+            self._call(x, False).forward(self.module, x, list(self.module.parameters()), out)
         return out
 
     def stream_backward(self, x: np.ndarray, gradient: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """The backward pass for an input and the gradient of the layer's output.
+        """Run the backward pass for an input and the gradient of the layer's output.
 
-        Writes the input's gradient into `out` and adds the parameters' gradients to their `.grad`; returns `out`.
+        The parameters' gradients are added to their `.grad`.
+
+        Args:
+            x: of float16, float32 or float64.
+            gradient: of the layer's output.
+            out: the input's gradient, which is written and returned; it may be `gradient` itself, but not `x`, which
+                is read again after its first part is written.
 
         Raises:
-            SizeError: the arrays differ in shape or dtype, or are no maps.
+            SizeError: the arrays differ in shape or dtype, are not maps, or share memory.
         """
-        self._check(x, gradient)
-        self._check(x, out)
-        parameters = dict(self.module.named_parameters())
-        run = _Run(self, x, parameters)
+        self._check(x, gradient=gradient, out=out)
+        _apart(out, x=x, **({} if out is gradient else {"gradient": gradient}))
+        named = dict(self.module.named_parameters())
+        call = self._call(x, True)
         with torch.no_grad():
-            run.reductions()
-        for name, found in run.backward(gradient, out).items():
-            own = parameters[name]
-            own.grad = found if own.grad is None else own.grad + found
+            call = call.reduced(x, list(named.values()))
+        totals = call.backward(x, list(named.values()), [p.requires_grad for p in named.values()], gradient, out)
+        for own, found in zip(named.values(), totals, strict=True):
+            if found is not None:
+                own.grad = found if own.grad is None else own.grad + found
         return out
 
-    def _check(self, x: np.ndarray, other: np.ndarray) -> None:
-        if x.ndim < 3 or not x.size:
-            raise SizeError(f"the map must have the shape (B, C, *spatial) and positions, not {x.shape}")
-        if other.shape != x.shape or other.dtype != x.dtype:
-            raise SizeError(f"the arrays differ: {x.shape} {x.dtype} and {other.shape} {other.dtype}")
-        if np.may_share_memory(x, other) and x is not other:
-            raise SizeError("the input and the output share memory")
+    def _call(self, x: Map, training: bool) -> _Call:
+        if x.ndim < 3 or not all(x.shape[2:]):
+            raise SizeError(f"`x` must have the shape (B, C, *spatial) and positions, not {tuple(x.shape)}")
+        rest = prod(x.shape[3:])
+        rows, each = x.shape[2], max(1, self.positions // rest)
+        counts = tuple(min(each, rows - start) for start in range(0, rows, each))
+        names = tuple(name for name, _ in self.module.named_parameters())
+        # A copy, as evaluation reads running statistics that training may have changed before the backward pass.
+        buffers = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
+        kind = x.device.type if isinstance(x, Tensor) else "cpu"
+        return _Call(copied(self.module), names, buffers, counts, rest, training, _autocast(kind))
+
+    def _check(self, x: np.ndarray, **others: np.ndarray) -> None:
+        if x.dtype not in ARRAYS:
+            raise SizeError(f"`x` must be of float16, float32 or float64 in the machine's byte order, not {x.dtype}")
+        for name, other in others.items():
+            if other.shape != x.shape or other.dtype != x.dtype:
+                raise SizeError(f"`x` and `{name}` differ: {x.shape} {x.dtype} and {other.shape} {other.dtype}")
 
     def extra_repr(self) -> str:
         return f"positions={self.positions}"
@@ -106,134 +150,196 @@ class Chunked(nn.Module):
 
 class _Streamed(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, layer: Chunked, names: tuple[str, ...], x: Tensor, *parameters: Tensor) -> Tensor:
-        out = torch.empty_like(x)
-        run = _Run(layer, x, dict(zip(names, parameters, strict=True)))
-        run.forward(out)
-        ctx.save_for_backward(x)
-        ctx.run, ctx.names = run, names
-        return out
+    def forward(ctx: Any, call: _Call, module: nn.Module, x: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.save_for_backward(x, *parameters)
+        ctx.call, y = call.forward(module, x, parameters)
+        assert isinstance(y, Tensor)
+        return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-        (x,) = ctx.saved_tensors
-        found = torch.empty_like(x)
-        parameters = ctx.run.backward(gradients[0], found)
-        return None, None, found, *(parameters.get(name) for name in ctx.names)
+        x, *parameters = ctx.saved_tensors
+        _, _, needed, *wanted = ctx.needs_input_grad
+        found = torch.empty_like(x) if needed else None
+        totals = ctx.call.backward(x, parameters, wanted, gradients[0], found)
+        return None, None, found, *totals
 
 
-class _Run:
-    """The passes over one map."""
+@dataclass(frozen=True)
+class _Call:
+    """One call of a layer: all that its passes need besides the map and the parameters.
 
-    def __init__(self, layer: Chunked, x: Map, parameters: Mapping[str, Tensor]):
-        self.x, self.exchange = x, layer.exchange
-        (self.twin,) = layer.twins
-        for mine, theirs in zip(self.twin.modules(), layer.module.modules(), strict=True):
-            mine.training = theirs.training
-        self.parameters = {name: p.detach() for name, p in parameters.items()}
-        self.wanted = [name for name, p in parameters.items() if p.requires_grad]
-        self.buffers = dict(layer.module.named_buffers())
-        self.rest = prod(x.shape[3:])
-        rows, each = x.shape[2], max(1, layer.positions // self.rest)
-        self.counts = tuple(min(each, rows - start) for start in range(0, rows, each))
-        self.known: list[Reduction] = []
+    Attributes:
+        module: the layer as it was, with its modes; a copy that has no other owner.
+        names: of its parameters.
+        buffers: their values.
+        counts, rest: rows of each piece, and positions of a row.
+        training: whether a backward pass follows.
+        autocast: enters autocast as it was.
+        known: the reductions over all pieces.
+    """
 
-    def forward(self, out: Map) -> None:
-        """All passes; the last one writes the output."""
-        open_ = True
-        while open_:
-            for number in range(len(self.counts)):
-                y = self.run(number, self.piece(self.x, number))
-                if y is not None:
-                    write(out, sum(self.counts[:number]), y)
-            open_ = self.exchange.close()
-        if any(isinstance(m, PieceBatchNorm) and m.training for m in self.twin.modules()):
-            self.run(0, self.piece(self.x, 0), counting=True)
+    module: nn.Module
+    names: tuple[str, ...]
+    buffers: Mapping[str, Tensor]
+    counts: tuple[int, ...]
+    rest: int
+    training: bool
+    autocast: Callable[[], AbstractContextManager[Any]]
+    known: tuple[Reduction, ...] = ()
 
-    def reductions(self) -> None:
-        """All passes but the last."""
-        while self.run(0, self.piece(self.x, 0)) is None:
-            for number in range(1, len(self.counts)):
-                self.run(number, self.piece(self.x, number))
-            self.exchange.close()
+    def forward(
+        self, module: nn.Module, x: Map, parameters: Sequence[Tensor], out: Map | None = None
+    ) -> tuple[_Call, Map]:
+        """Make all passes, of which the last one writes the output, and update the module's running statistics.
 
-    def backward(self, gradient: Map, out: Map) -> dict[str, Tensor]:
-        """The passes back: writes the input's gradient, and returns those of the parameters.
-
-        The first goes from the output to the input, the parameters and all reductions; then each reduction in turn,
-        the last first, hands on what it got to its summands in every piece.
+        Args:
+            module: the layer itself.
+            out: by default a tensor of the output's shape and dtype.
         """
-        parameters = {name: self.parameters[name].requires_grad_() for name in self.wanted}
-        totals: dict[str, Tensor] = {name: torch.zeros_like(p) for name, p in parameters.items()}
-        for reduction in self.known:
-            reduction.gradient = None
-        stages = [None, *range(len(self.known) - 1, -1, -1)]
-        for stage in stages:
-            if stage is not None and self.known[stage].gradient is None:
+        held = self._held(parameters)
+
+        def write(number: int, y: Tensor) -> None:
+            nonlocal out
+            out = _alike(y, x) if out is None else out
+            self._write(out, number, y)
+
+        call = self.reduced(x, parameters, write)
+        assert out is not None
+        if any(isinstance(m, _BatchNorm) and m.training for m in self.module.modules()):
+            call._run(held | dict(module.named_buffers()), self._piece(x, 0), 0, counting=True)
+        return call, out
+
+    def reduced(
+        self, x: Map, parameters: Sequence[Tensor], write: Callable[[int, Tensor], None] | None = None
+    ) -> _Call:
+        """Return the call with all reductions: make the passes for them, and the last one if it is to be written."""
+        call, held = self, self._held(parameters)
+        while True:
+            gathering = Gathering()
+            for number in range(len(self.counts)):
+                y, run = call._run(held, self._piece(x, number), number)
+                if run.summand is not None:
+                    gathering.add(run.summand)
+                elif y is not None and write is not None:
+                    write(number, y)
+                else:
+                    return call
+            if gathering.total.value is None:
+                return call
+            call = replace(call, known=(*call.known, gathering.reduction()))
+
+    def backward(
+        self, x: Map, parameters: Sequence[Tensor], wanted: Sequence[bool], gradient: Map, out: Map | None
+    ) -> list[Tensor | None]:
+        """Make the passes back: write the input's gradient, and return those of the parameters that are wanted.
+
+        The first pass goes from the output to the input, the parameters and all reductions; then each reduction in
+        turn, the last first, hands on what it got to its summands in every piece.
+        """
+        given = [p.detach().requires_grad_(want) for p, want in zip(parameters, wanted, strict=True)]
+        leaves = [p for p in given if p.requires_grad]
+        totals, pushed = [Total() for _ in leaves], [Total() for _ in self.known]
+        for stage in (None, *reversed(range(len(self.known)))):
+            if stage is not None and pushed[stage].value is None:
                 continue
             for number in range(len(self.counts)):
-                self.back_through(stage, number, gradient, out, parameters, totals)
-        for parameter in parameters.values():
-            parameter.requires_grad_(False)
-        return totals
+                piece = self._piece(x, number).requires_grad_(out is not None)
+                with torch.enable_grad():
+                    y, run = self._run(self._held(given), piece, number, limit=stage)
+                made = y if run.summand is None else run.summand.value
+                seed = self._piece(gradient, number) if stage is None else pushed[stage].value
+                assert made is not None
+                results = [r for r in run.results if r.requires_grad]
+                sources = [total for total, r in zip(pushed, run.results, strict=False) if r.requires_grad]
+                inputs = [*([piece] if out is not None else []), *leaves, *results]
+                found: Sequence[Tensor | None] = [None] * len(inputs)
+                if made.requires_grad:
+                    with torch.autocast(made.device.type, enabled=False):  # as the caller's block may be another one
+                        found = torch.autograd.grad(made, inputs, seed, allow_unused=True)
+                if out is not None:
+                    own, *found = found
+                    own = torch.zeros_like(piece) if own is None else own
+                    self._write(out, number, own if stage is None else self._piece(out, number) + own)
+                for total, more in zip((*totals, *sources), found, strict=True):
+                    if more is not None:
+                        total.add(more)
+        zeros = (torch.zeros_like(p) if t.value is None else t.value for t, p in zip(totals, leaves, strict=True))
+        return [next(zeros) if want else None for want in wanted]
 
-    def back_through(
-        self,
-        stage: int | None,
-        number: int,
-        gradient: Map,
-        out: Map,
-        parameters: dict[str, Tensor],
-        totals: dict[str, Tensor],
-    ) -> None:
-        """One piece of one stage: from the output (None) or a reduction to whatever it was made of."""
-        piece = self.piece(self.x, number).requires_grad_()
-        with torch.enable_grad():
-            y = self.run(number, piece, limit=stage)
-        exchange = self.exchange
-        made = y if stage is None else exchange.summands[stage]
-        seed = self.piece(gradient, number) if stage is None else self.known[stage].gradient
-        assert made is not None
-        assert seed is not None
-        sources = [(r, leaf) for r, leaf in zip(self.known, exchange.results, strict=False) if leaf.requires_grad]
-        leaves = [piece, *parameters.values(), *(leaf for _, leaf in sources)]
-        if made.requires_grad:
-            found = torch.autograd.grad(made, leaves, seed, allow_unused=True)
-        else:
-            found = (None,) * len(leaves)
-        own = found[0] if found[0] is not None else None
-        if stage is None:
-            write(out, sum(self.counts[:number]), torch.zeros_like(piece) if own is None else own)
-        elif own is not None:
-            write(out, sum(self.counts[:number]), self.piece(out, number) + own)
-        for name, more in zip(parameters, found[1:], strict=False):
-            if more is not None:
-                totals[name] += more
-        for (reduction, _), more in zip(sources, found[1 + len(parameters) :], strict=True):
-            if more is not None:
-                reduction.push(more)
+    def _run(
+        self, held: Mapping[str, Tensor], piece: Tensor, number: int, limit: int | None = None, counting: bool = False
+    ) -> tuple[Tensor | None, Replay]:
+        """Run a piece: its output, or None where it came to a reduction that is not known, or to the limit.
 
-    def run(self, number: int, piece: Tensor, *, limit: int | None = None, counting: bool = False) -> Tensor | None:
-        """The output of a piece, or None where it came to a reduction that is not known, or to the limit."""
-        exchange = self.exchange
-        exchange.begin(self.known, limit)
-        exchange.counts, exchange.rest, exchange.rank, exchange.counting = self.counts, self.rest, number, counting
-        try:
-            return functional_call(self.twin, {**self.parameters, **self.buffers}, (piece,))
-        except Stop:
-            return None
+        The piece is copied, as the layer may work in place.
+        """
+        options = {"limit": limit, "training": self.training, "counting": counting}
+        run = Replay(self.counts, self.rest, number, self.known, **options)
+        twin = piecewise(self.module, run)
+        with self.autocast():
+            try:
+                return functional_call(twin, dict(held), (piece.clone(),)), run
+            except Stop:
+                return None, run
 
-    def piece(self, source: Map, number: int) -> Tensor:
-        start = sum(self.counts[:number])
-        rows = source[:, :, start : start + self.counts[number]]
+    def _held(self, parameters: Sequence[Tensor]) -> dict[str, Tensor]:
+        return {**dict(zip(self.names, parameters, strict=True)), **self.buffers}
+
+    def _piece(self, source: Map, number: int) -> Tensor:
+        rows = source[:, :, self._rows(number)]
         return rows.detach() if isinstance(rows, Tensor) else torch.from_numpy(np.array(rows))
 
+    def _write(self, target: Map, number: int, rows: Tensor) -> None:
+        place = target[:, :, self._rows(number)]
+        if place.shape != rows.shape:
+            raise SizeError(f"the layer's output has {rows.shape[1]} channels, but `out` has {target.shape[1]}")
+        if isinstance(place, Tensor):
+            place.copy_(rows.detach())
+        else:
+            place[...] = rows.detach().to(ARRAYS[place.dtype]).numpy()
 
-def write(target: Map, start: int, rows: Tensor) -> None:
-    """Rows of a map, from `start` on."""
-    piece = rows.detach()
-    if isinstance(target, Tensor):
-        target[:, :, start : start + rows.shape[2]] = piece
-    else:
-        target[:, :, start : start + rows.shape[2]] = piece.numpy()
+    def _rows(self, number: int) -> slice:
+        start = sum(self.counts[:number])
+        return slice(start, start + self.counts[number])
+
+
+def _alike(y: Tensor, x: Map) -> Tensor:
+    """Return memory for all rows of a map, of the channels and dtype of a piece of it, laid out as x."""
+    assert isinstance(x, Tensor)
+    shape = (*y.shape[:2], *x.shape[2:])
+    return torch.empty_like(x, dtype=y.dtype) if x.shape == shape else x.new_empty(shape, dtype=y.dtype)
+
+
+def _autocast(device: str) -> Callable[[], AbstractContextManager[Any]]:
+    """Return a function that enters autocast as it is now on a type of device.
+
+    Without its cache: casts of parameters that one run makes belong to that run's graph.
+    """
+    if not torch.amp.is_autocast_available(device):
+        return nullcontext
+    enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+    return partial(torch.autocast, device, enabled=enabled, dtype=dtype, cache_enabled=False)
+
+
+def _apart(out: np.ndarray, **read: np.ndarray) -> None:
+    """Check that an array which is written has no memory, and no part of a file, in common with those that are read."""
+    for name, array in read.items():
+        one, other = _place(out), _place(array)
+        if np.may_share_memory(out, array) or (one[0] == other[0] and one[1] < other[2] and other[1] < one[2]):
+            raise SizeError(f"`out` shares memory with `{name}`, which is read again after it is written: pass a copy")
+
+
+def _place(array: np.ndarray) -> tuple[Path | None, int, int]:
+    """Return where an array lies: the file that it is a map of, or None for memory, its first byte and its end."""
+    root: Any = array
+    while isinstance(root, np.ndarray) and not isinstance(root.base, mmap):
+        root = root.base
+    spans = [(n - 1) * stride for n, stride in zip(array.shape, array.strides, strict=True)]
+    first = array.__array_interface__["data"][0]
+    low, high = first + sum(min(0, s) for s in spans), first + sum(max(0, s) for s in spans) + array.itemsize
+    if not isinstance(root, np.memmap) or root.filename is None:
+        return None, low, high
+    start = root.offset - root.__array_interface__["data"][0]
+    return Path(root.filename).resolve(), low + start, high + start

@@ -8,7 +8,7 @@ come one after the other (`polyattn.nn.chunked`).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 
 import torch
@@ -50,17 +50,23 @@ class Pieces(Exchange, ABC):
         training: whether plans are made for a forward and a backward pass; None where that depends on the tensors.
         device: the type of the device that plans are made for; None for the tensors' own.
         deals: whether there are `to_channels` and `to_rows`.
-        slack: so many times the dtype's precision may a piece's maximum be below itself when it is computed anew.
     """
 
     deals = False
-    slack = 0.0
 
-    def __init__(self, axis: int):
-        self.axis, self.rank, self.rest, self.counting = axis, 0, 1, True
-        self.counts: tuple[int, ...] = ()
-        self.device: str | None = None
-        self.training: bool | None = None
+    def __init__(
+        self,
+        axis: int,
+        counts: tuple[int, ...] = (),
+        rest: int = 1,
+        rank: int = 0,
+        *,
+        counting: bool = True,
+        training: bool | None = None,
+        device: str | None = None,
+    ):
+        self.axis, self.counts, self.rest, self.rank = axis, counts, rest, rank
+        self.counting, self.training, self.device = counting, training, device
 
     @abstractmethod
     def sum(self, value: Tensor) -> Tensor:
@@ -69,6 +75,23 @@ class Pieces(Exchange, ABC):
     @abstractmethod
     def maximum(self, value: Tensor) -> Tensor:
         """The elementwise maximum over all pieces, without a gradient."""
+
+    def first(self, value: Tensor, fill: Callable[[Tensor], Tensor]) -> Tensor:
+        """Zeros as the first piece fills them, in all pieces; without a gradient."""
+        return self.sum(fill(value) if self.rank == 0 else value)
+
+    def greatest(self, own: Tensor, carrier: Tensor, ties: Tensor) -> Tensor:
+        """The elementwise maximum over all pieces, with a gradient that the largest entries of all pieces share.
+
+        Args:
+            own: the maximum of this piece.
+            carrier: a differentiable value whose gradient this piece's largest entries share.
+            ties: how many these are.
+        """
+        top = self.maximum(own)
+        mine = torch.where(own == top, ties, 0)
+        carried = self.sum(carrier * (mine / self.sum(mine)))
+        return top + (carried - carried.detach()).to(top.dtype)
 
     def to_channels(self, x: Tensor, channels: tuple[int, ...]) -> Tensor:
         """From all channels of this piece's rows to this piece's channels, of which each has so many, of all rows.
@@ -122,15 +145,15 @@ class Pieces(Exchange, ABC):
         """The maximum over axes that are cut. Where a gradient is wanted, equal maxima share it."""
         axes = _tuple(axes)
         own = _largest(x.detach(), axes)
-        top = self.maximum(own)
         wanted = torch.is_grad_enabled() and x.requires_grad if self.training is None else self.training
-        if wanted:
-            near = own >= top - self.slack * torch.finfo(x.dtype).eps * top.abs()
-            mine = (x.detach() == own) & near
-            many = self.sum(mine.sum(axes, keepdim=True).to(x.dtype))
-            share = self.sum(torch.where(mine, x, 0).sum(axes, keepdim=True)) / many
-            top = top + (share - share.detach())
-        return top.squeeze(axes)
+        if not wanted:
+            return self.maximum(own).squeeze(axes)
+        wide = x.float() if x.dtype in NARROW else x
+        mine = x.detach() == own
+        ties = mine.sum(axes, keepdim=True).to(wide.dtype)
+        # Of an infinite maximum, no gradient: infinity less itself is not a number.
+        mean = torch.where(mine & own.isfinite(), wide, 0).sum(axes, keepdim=True) / ties.clamp_min(1)
+        return self.greatest(own, mean, ties).squeeze(axes)
 
 
 def _tuple(axes: int | Sequence[int]) -> tuple[int, ...]:
@@ -147,16 +170,3 @@ def _largest(x: Tensor, axes: tuple[int, ...]) -> Tensor:
 
 WHOLE = Exchange()
 """There is one piece."""
-
-
-class Alone(Pieces):
-    """Every piece has the same whole value, of which it needs nothing from others."""
-
-    def sum(self, value: Tensor) -> Tensor:
-        return value
-
-    def maximum(self, value: Tensor) -> Tensor:
-        return value
-
-    def count(self, x: Tensor) -> int:
-        return prod(x.shape[2:])

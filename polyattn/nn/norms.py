@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,18 +23,22 @@ class PieceBatchNorm(_BatchNorm):
         pass
 
     def forward(self, input: Tensor) -> Tensor:
+        return self.over(input, self.exchange.count(input), self.exchange.sum)
+
+    def over(self, input: Tensor, positions: int, total: Callable[[Tensor], Tensor]) -> Tensor:
+        """Normalise by the statistics of all `positions`, whose sums over all pieces `total` gives."""
         own = self.running_mean is not None
         if not self.training and own:
             given = (self.running_mean, self.running_var, self.weight, self.bias)
             return with_settled_gradient(F.batch_norm(settled(input), *given, eps=self.eps))
         wide = input.float() if input.dtype in NARROW else input
         axes = (0, *range(2, input.dim()))
-        number = input.shape[0] * self.exchange.count(input)
+        number = input.shape[0] * positions
         if number < 2:
             raise ValueError("batch norm in training needs more than one position")
-        mean = self.exchange.sum(wide.sum(axes)) / number
+        mean = total(wide.sum(axes)) / number
         centred = wide - _along_channels(mean, input)
-        variance = self.exchange.sum(centred.square().sum(axes)) / number
+        variance = total(centred.square().sum(axes)) / number
         if self.training and own and self.exchange.counting:
             self._keep(mean.detach(), variance.detach() * (number / (number - 1)))
         scale = (variance + self.eps).rsqrt()
@@ -79,10 +85,10 @@ class PieceDropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or not self.p:
             return x
+        if self.p == 1:
+            return x * 0
         kept = torch.zeros(x.shape[:2], dtype=x.dtype, device=x.device)
-        if self.exchange.rank == 0:
-            kept.bernoulli_(1 - self.p)
-        scale = self.exchange.sum(kept) / (1 - self.p)
+        scale = self.exchange.first(kept, lambda zeros: zeros.bernoulli_(1 - self.p)) / (1 - self.p)
         return x * scale.view(*scale.shape, *(1,) * (x.dim() - 2))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -36,54 +36,89 @@ PREDICTORS = ("conv_p", "conv_q", "conv_t")
 """Convolutions of a BA-Transform over pooled positions."""
 
 
-def piecewise(module: nn.Module, exchange: Pieces, link: Link | None = None) -> nn.Module:
-    """A twin of a module for pieces of maps (B, C, *spatial) that are cut along `exchange.axis`.
+class AxialPiece(Axial):
+    """Axial attention on a piece: lines that are cut meet through the exchange, others are whole."""
 
-    It shares nothing that changes: its parameters and buffers are to be given by `torch.func.functional_call`.
+    _cut_lines: PieceFunction
+    positions: Pieces
+
+    def _along(self, x: Tensor, axis: int, layers: nn.ModuleDict) -> Tensor:
+        if axis != self.positions.axis and not x.numel():
+            return layers["value"](x)  # nothing to attend to, and nothing that would
+        return super()._along(x, axis, layers)
+
+    def _mixing(self, axis: int) -> Callable[[Mapping[str, Tensor]], Tensor]:
+        return self._cut_lines if axis == self.positions.axis else self._lines
+
+
+def piecewise(module: nn.Module, exchange: Pieces, link: Link | None = None) -> nn.Module:
+    """Return a twin of a module for pieces of maps (B, C, *spatial) that are cut along `exchange.axis`.
+
+    It shares nothing that changes: its parameters and buffers are to be given by `torch.func.functional_call`. It is
+    cheap, and belongs to one call: two calls that shared a twin would share its exchange and its mode.
 
     Raises:
         ShardingError: a layer in it has no such form; says which and why.
     """
-    return _twin(module, exchange, link or Link(), "")
+    return _twin(module, exchange, link or Link(), "", {})
 
 
-def _twin(module: nn.Module, exchange: Pieces, link: Link, name: str) -> nn.Module:
-    twin = _copied(module)
+def copied(module: nn.Module, made: dict[nn.Module, nn.Module] | None = None) -> nn.Module:
+    """Return a copy of a module tree that has the same tensors, and keeps the modes and parts of now."""
+    made = {} if made is None else made
+    if module not in made:
+        twin = made[module] = _alike(module)
+        for child, part in module._modules.items():
+            if part is not None:
+                twin._modules[child] = copied(part, made)
+    return made[module]
+
+
+def _alike(module: nn.Module, kind: type[nn.Module] | None = None) -> nn.Module:
+    """Return a copy of one module, with the same children, as a module of another class."""
+    twin = object.__new__(kind or type(module))
     state = twin.__dict__
+    state.update(module.__dict__)
+    for held in ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks"):
+        state[held] = state[held].copy()
+    return twin
+
+
+KINDS: dict[type[nn.Module] | tuple[type[nn.Module], ...], type[nn.Module]] = {
+    _BatchNorm: PieceBatchNorm,
+    nn.GroupNorm: PieceGroupNorm,
+    _ConvNd: PieceConvolution,
+    (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d): PieceDropout,
+    Axial: AxialPiece,
+    BATransform: BATransformPiece,
+}
+"""The classes of twins that are not of the module's own class."""
+
+
+def _twin(module: nn.Module, exchange: Pieces, link: Link, name: str, made: dict[nn.Module, nn.Module]) -> nn.Module:
+    if module in made:
+        return made[module]
     if exchange.axis == 1 and not isinstance(module, Attention):
         raise _refusal(module, name, "along channels, only an Attention can be")
-    if isinstance(module, _BatchNorm):
-        twin.__class__ = PieceBatchNorm
-        state["exchange"] = exchange
-    elif isinstance(module, nn.GroupNorm):
-        twin.__class__ = PieceGroupNorm
-        state["exchange"] = exchange
-    elif isinstance(module, _ConvNd):
+    kind = next((piece for known, piece in KINDS.items() if isinstance(module, known)), None)
+    twin = made[module] = _alike(module, kind)
+    state = twin.__dict__
+    if isinstance(module, _ConvNd):
         if set(module.kernel_size) | set(module.stride) != {1} or any(p not in (0, "valid") for p in module.padding):
             raise _refusal(module, name, "a convolution of more than one position needs its neighbours' rows")
-        twin.__class__ = PieceConvolution
-    elif isinstance(module, nn.Dropout1d | nn.Dropout2d | nn.Dropout3d):
-        twin.__class__ = PieceDropout
-        state["exchange"] = exchange
     elif isinstance(module, Attention):
         _attention(module, state, exchange, link, name)
     elif isinstance(module, Block | _Kernel):
-        _block(module, twin, exchange, link, name)
+        _block(module, state, exchange, link, name)
+    elif kind is not None:
+        state["exchange"] = exchange
     elif not isinstance(module, POINTWISE) and type(module).__module__ != "polyattn.nn.conv_norm":
         raise _refusal(module, name, "what it does to positions is not known here")
     for child, part in module._modules.items():
         if part is not None and isinstance(module, BATransform) and child in PREDICTORS:
-            state["_modules"][child] = _copied(part)  # of what is pooled, which every piece has as a whole
+            twin._modules[child] = _alike(part)  # of what is pooled, which every piece has as a whole
         elif part is not None:
-            state["_modules"][child] = _twin(part, exchange, link, f"{name}.{child}".lstrip("."))
-    return twin
-
-
-def _copied(module: nn.Module) -> nn.Module:
-    twin = copy.copy(module)
-    state = twin.__dict__
-    for held in ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks"):
-        state[held] = copy.copy(state[held])
+            twin._modules[child] = _twin(part, exchange, link, f"{name}.{child}".lstrip("."), made)
     return twin
 
 
@@ -106,8 +141,7 @@ def _atoms(module: Attention, parameter: str) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(atoms) for atoms in module.spec.shape(parameter))
 
 
-def _block(module: nn.Module, twin: nn.Module, exchange: Pieces, link: Link, name: str) -> None:
-    state = twin.__dict__
+def _block(module: nn.Module, state: dict[str, Any], exchange: Pieces, link: Link, name: str) -> None:
     reason = _reason(module, exchange)
     if reason:
         raise _refusal(module, name, reason)
@@ -115,32 +149,12 @@ def _block(module: nn.Module, twin: nn.Module, exchange: Pieces, link: Link, nam
     axes = AXES[module.dim] if isinstance(module, Block) else ("H", "W")
     size = "N" if flat else _at(axes, exchange, module, name)
     if isinstance(module, Axial):
-        twin.__class__, size = AxialPiece, "W"
-    if isinstance(module, BATransform):
-        twin.__class__ = BATransformPiece
+        size = "W"
     for attribute, value in list(state.items()):
         if isinstance(value, SpecFunction) and any(size == s for s in value.position_sizes):
             made = PieceFunction(value, exchange, size, flat, link)
             state["_cut_lines" if isinstance(module, Axial) else attribute] = made
     state["positions"], state["check"] = exchange, _unchecked
-
-
-class AxialPiece(Axial):
-    """Axial attention on a piece: lines that are cut meet through the exchange, others are whole."""
-
-    _cut_lines: PieceFunction
-    positions: Pieces
-
-    def _along(self, x: Tensor, axis: int, layers: nn.ModuleDict) -> Tensor:
-        if axis != self.positions.axis and not x.numel():
-            return layers["value"](x)  # nothing to attend to, and nothing that would
-        whole = self._lines
-        try:
-            if axis == self.positions.axis:
-                self.__dict__["_lines"] = self._cut_lines
-            return super()._along(x, axis, layers)
-        finally:
-            self.__dict__["_lines"] = whole
 
 
 def _reason(module: nn.Module, exchange: Pieces) -> str:

@@ -6,9 +6,9 @@ The layer's form for pieces runs on meta tensors, and an exchange that sends not
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import prod
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -165,17 +165,16 @@ def communication(
     """
     if len(shape) <= dim or dim < 1 or not all(shape[1:]):
         raise SizeError(f"the shape of the whole map must be (B, C, *spatial) with an axis {dim}, not {tuple(shape)}")
-    exchange = _Counter(dim)
+    counts = even_counts(shape[dim], devices) if dim > 1 else _whole_groups(module, shape[dim], devices)
+    rest = prod(n for axis, n in enumerate(shape[2:], 2) if axis != dim)
+    exchange = _Counter(dim, counts, rest, counting=False, device=device)
     twin = piecewise(module, exchange, link)
-    exchange.counts = even_counts(shape[dim], devices) if dim > 1 else _whole_groups(module, shape[dim], devices)
-    exchange.rest = prod(n for axis, n in enumerate(shape[2:], 2) if axis != dim)
-    exchange.device = device
     _named_layers(twin, exchange)
     named = dict(module.named_parameters())
     state = {name: _meta(p, training and p.requires_grad) for name, p in named.items()}
     state |= {name: _meta(b, False) for name, b in module.named_buffers()}
     dtype = next((p.dtype for p in named.values() if p.is_floating_point()), torch.float32)
-    piece = [*shape[:dim], exchange.counts[0], *shape[dim + 1 :]]
+    piece = [*shape[:dim], counts[0], *shape[dim + 1 :]]
     x = torch.empty(piece, dtype=dtype, device="meta", requires_grad=training and input_gradient)
     kept = Kept(state.values())
     with torch.set_grad_enabled(training), kept:
@@ -206,18 +205,15 @@ def even_counts(length: int, pieces: int) -> tuple[int, ...]:
     return tuple(min(each, max(0, length - piece * each)) for piece in range(pieces))
 
 
-@dataclass(eq=False)
 class _Counter(Pieces):
-    """Counts what it is asked to exchange, by layer."""
+    """Counts the values that a call exchanges, by layer."""
 
-    deals: ClassVar[bool] = True
-    axis: int
-    layers: dict[str, Traffic] = field(default_factory=dict)
-    where: list[str] = field(default_factory=list)
+    deals = True
 
-    def __post_init__(self) -> None:
-        super().__init__(self.axis)
-        self.counting = False
+    def __init__(self, *given: Any, **options: Any):
+        super().__init__(*given, **options)
+        self.layers: dict[str, Traffic] = {}
+        self.where: list[str] = []
 
     def sum(self, value: Tensor) -> Tensor:
         self._count(value, torch.is_grad_enabled() and value.requires_grad)

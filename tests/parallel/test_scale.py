@@ -6,12 +6,12 @@ import json
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import polyattn as pa
 from polyattn.cli import app
-from polyattn.nn.exchange import Alone
+from polyattn.nn.exchange import Pieces
 from polyattn.nn.piecewise import piecewise
 from polyattn.parallel.communication import even_counts
 from polyattn.planning import question, ranked_plans, shard
@@ -74,9 +74,18 @@ def test_blocks_are_not_cut_along_channels():
         pa.parallel.communication(pa.nn.CGNL(8, groups=2), (1, 8, 4, 4), 2, dim=1)
 
 
+class Alone(Pieces):
+    """A piece that meets no other."""
+
+    def sum(self, value: Tensor) -> Tensor:
+        return value
+
+    def maximum(self, value: Tensor) -> Tensor:
+        return value
+
+
 def test_groups_of_channels_stay_together():
-    exchange = Alone(1)
-    exchange.counts = (6, 2)
+    exchange = Alone(1, (6, 2))
     layer = piecewise(pa.nn.Attention(pa.catalog.ba_transform_block(), 8, sizes={"S": 1, "G": 2, "K": 3}), exchange)
     with pytest.raises(pa.SizeError, match="groups of 4 channels"):
         layer(torch.ones(1, 6, 3, 3))
