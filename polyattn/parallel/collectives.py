@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -21,10 +22,9 @@ class Collectives(Pieces):
 
     deals = True
 
-    def __init__(self, mesh: DeviceMesh, axis: int):
-        super().__init__(axis)
+    def __init__(self, mesh: DeviceMesh, axis: int, counts: tuple[int, ...] = (), rest: int = 1):
+        super().__init__(axis, counts, rest, mesh.get_local_rank())
         self.mesh = mesh
-        self.rank = mesh.get_local_rank()
 
     def sum(self, value: Tensor) -> Tensor:
         return AllReduce.apply(value, self.mesh)
@@ -104,8 +104,8 @@ def reduced(value: Tensor, operation: str, mesh: DeviceMesh) -> Tensor:
     return functional.wait_tensor(made)
 
 
-def agreed_counts(own: int, mesh: DeviceMesh) -> tuple[int, ...]:
-    """How many rows each device has: one all-reduce of so many numbers, of which each device knows its own."""
-    every = torch.zeros(mesh.size(), dtype=torch.int64, device=mesh.device_type)
-    every[mesh.get_local_rank()] = own
-    return tuple(int(n) for n in reduced(every, "sum", mesh).tolist())
+def gathered(own: Sequence[int], mesh: DeviceMesh) -> list[list[int]]:
+    """Return every device's numbers, of which each has the same count: one all-reduce, each device adding its own."""
+    every = torch.zeros(mesh.size(), len(own), dtype=torch.int64, device=mesh.device_type)
+    every[mesh.get_local_rank()] = torch.tensor(own)
+    return reduced(every, "sum", mesh).tolist()

@@ -11,9 +11,10 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 from torch.func import functional_call
 
-from polyattn.errors import ShardingError, SizeError
+from polyattn.errors import PolyattnError, ShardingError, SizeError
 from polyattn.nn.piecewise import piecewise
-from polyattn.parallel.collectives import Collectives, Replicate, agreed_counts
+from polyattn.parallel.agreement import agreed
+from polyattn.parallel.collectives import Collectives, Replicate
 from polyattn.parallel.communication import Communication, communication, even_counts
 from polyattn.planning import Link
 
@@ -43,8 +44,8 @@ def shard_positions(
         dim: the axis of (B, C, *spatial) that is spread. With 1 it is the channels, in whole groups where there are
             groups; only for an `Attention` whose products stay within channels, such as `catalog.ba_transform`, is less
             exchanged than a map.
-        counts: how many rows each process has, if that is known. Otherwise they are agreed on at each call, by one
-            all-gather of a number. Settable later as the attribute `counts`. Not needed for a `DTensor`.
+        counts: how many rows each process has, if that is known; a compiled layer needs them. Settable later as the
+            attribute `counts`. Not needed for a `DTensor`.
         link: what connects the devices, for the choice of the order of contraction.
         reduce_gradients: whether gradients of parameters are added up over the mesh. Without it each device has a
             summand of them, to be added up by a data-parallel wrapper over a larger mesh (DDP, FSDP2), which then has
@@ -86,31 +87,38 @@ class ShardedPositions(nn.Module):
         self.reduce_gradients = reduce_gradients
         self.counts = None if counts is None else tuple(counts)
         self._last: tuple[int, ...] | None = None
-        self._exchange = Collectives(mesh, dim)
-        self._twins = (piecewise(module, self._exchange, link),)  # in a tuple: no submodule, it owns nothing
+        piecewise(module, Collectives(mesh, dim), link)
 
     def forward(self, x: Tensor) -> Tensor:
-        """This process's rows (B, C, *spatial) to the same, or such a DTensor to the same."""
-        if isinstance(x, DTensor):
-            counts = self._placed(x)
-            y = self._local(x.to_local(), counts)
-            return DTensor.from_local(y, x.device_mesh, x.placements, run_check=False, shape=x.shape, stride=x.stride())
-        return self._local(x, self.counts)
+        """Apply the layer to this process's rows (B, C, *spatial), or to a map as a `DTensor`.
 
-    def _local(self, x: Tensor, counts: tuple[int, ...] | None) -> Tensor:
-        own = x.shape[self.dim] if x.dim() > self.dim else 0
-        if counts is None:
-            counts = agreed_counts(own, self.mesh)
-        self._check(x, own, counts)
-        self._last = (*x.shape[: self.dim], sum(counts), *x.shape[self.dim + 1 :])
-        exchange = self._exchange
-        exchange.counts = counts
-        exchange.rest = self._rest(x)
-        (twin,) = self._twins
-        if not torch.compiler.is_compiling():
-            for mine, theirs in zip(twin.modules(), self.module.modules(), strict=True):
-                mine.training = theirs.training
-        return functional_call(twin, {**self._parameters_here(), **dict(self.module.named_buffers())}, (x,))
+        Raises:
+            ShardingError: the processes' pieces, modes or `counts` do not fit together; on all of them, before
+                anything else is sent.
+            SizeError: the piece is not a floating-point map, or not of the rows that `counts` says.
+        """
+        piece = x.to_local() if isinstance(x, DTensor) else x
+        counts = self._agreed(x, piece)
+        rest = self._rest(piece)
+        if not sum(counts) or not rest:
+            raise SizeError(f"the map has no positions: a piece has the shape {tuple(piece.shape)}")
+        self._last = (*piece.shape[: self.dim], sum(counts), *piece.shape[self.dim + 1 :])
+        twin = piecewise(self.module, Collectives(self.mesh, self.dim, counts, rest), self.link)
+        y = functional_call(twin, {**self._parameters_here(), **dict(self.module.named_buffers())}, (piece,))
+        if isinstance(x, DTensor):
+            return DTensor.from_local(y, x.device_mesh, x.placements, run_check=False, shape=x.shape, stride=x.stride())
+        return y
+
+    def _agreed(self, x: Tensor, piece: Tensor) -> tuple[int, ...]:
+        """The rows of each process. A compiler, which cannot branch on what others send, takes the counts as given."""
+        if self.counts is not None and torch.compiler.is_compiling():
+            return self._checked(x, piece) or self.counts
+        counts, fault = self.counts, None
+        try:
+            counts = self._checked(x, piece)
+        except PolyattnError as error:
+            fault = error
+        return agreed(piece, self.module, counts, self.dim, self.mesh, fault)
 
     def communication(self, shape: Sequence[int] | None = None) -> Communication:
         """What one call exchanges on maps of a shape, layer by layer, forward and backward, counted without sending.
@@ -142,28 +150,26 @@ class ShardedPositions(nn.Module):
         """Positions of one row."""
         return prod([n for axis, n in enumerate(x.shape[2:], 2) if axis != self.dim])
 
-    def _check(self, x: Tensor, own: int, counts: tuple[int, ...]) -> None:
-        if x.dim() <= self.dim:
-            raise SizeError(f"the map is spread along axis {self.dim}, but its piece has the shape {tuple(x.shape)}")
-        if len(counts) != self.mesh.size():
-            raise SizeError(f"counts has {len(counts)} numbers for {self.mesh.size()} processes")
-        if counts[self._exchange.rank] != own:
+    def _checked(self, x: Tensor, piece: Tensor) -> tuple[int, ...] | None:
+        """The rows of each process where they are known here, after a check of this process's own piece."""
+        if piece.dim() <= self.dim:
+            raise SizeError(f"`x` is spread along axis {self.dim}, but its piece has the shape {tuple(piece.shape)}")
+        if not piece.is_floating_point():
+            raise SizeError(f"`x` must be of a floating dtype, not {piece.dtype}")
+        counts, own, rank = self.counts, piece.shape[self.dim], self.mesh.get_local_rank()
+        if isinstance(x, DTensor):
+            if x.device_mesh != self.mesh or tuple(x.placements) != (Shard(self.dim),):
+                raise ShardingError(
+                    f"the DTensor must lie on the layer's mesh with placement Shard({self.dim}), not {x.placements}"
+                )
+            counts = even_counts(x.shape[self.dim], self.mesh.size())
+        if counts is not None and len(counts) != self.mesh.size():
+            raise SizeError(f"`counts` has {len(counts)} numbers for {self.mesh.size()} processes")
+        if counts is not None and counts[rank] != own:
             raise SizeError(
-                f"process {self._exchange.rank} has {own} rows along axis {self.dim}, but counts = {counts} says"
-                f" {counts[self._exchange.rank]}"
+                f"process {rank} has {own} rows along axis {self.dim}, but `counts` = {counts} says {counts[rank]}"
             )
-        if not sum(counts) or not self._rest(x):
-            raise SizeError(f"the map has no positions: a piece has the shape {tuple(x.shape)}")
-        if not x.is_floating_point():
-            raise SizeError(f"the input must be of a floating dtype, not {x.dtype}")
-
-    def _placed(self, x: DTensor) -> tuple[int, ...]:
-        """The rows of each process, as DTensor spreads them."""
-        if x.device_mesh != self.mesh or tuple(x.placements) != (Shard(self.dim),):
-            raise ShardingError(
-                f"the DTensor must lie on the layer's mesh with placement Shard({self.dim}), not {x.placements}"
-            )
-        return even_counts(x.shape[self.dim], self.mesh.size())
+        return counts
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, mesh={self.mesh.size()} devices, counts={self.counts}"

@@ -50,6 +50,13 @@ def test_a_layer_on_pieces_is_the_layer_and_sends_what_its_plan_says(size: int):
             assert row.get("sent") == row.get("planned"), (part, row)
 
 
+@pytest.mark.parametrize("part", ["refused", "called_by_its_hook", "compiled_in_evaluation"])
+def test_calls_that_processes_make_differently_are_refused_on_all_and_leave_nothing_behind(part: str):
+    rows = worlds()[2][part]
+    assert rows
+    assert not [row for row in rows if row["error"] > 1e-12]
+
+
 @pytest.mark.parametrize("size", [2, 4])
 def test_a_training_step_reduces_what_scale_says_and_takes_the_memory_within_a_factor_of_1_5(size: int):
     (row,) = worlds()[size]["trained"]

@@ -41,7 +41,7 @@ CUTS = {
 
 
 class Sent(TorchDispatchMode):
-    """Counts the bytes that are really given to all-reduces, and to all-to-alls."""
+    """Counts the bytes of values that are really given to all-reduces, and to all-to-alls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,6 +50,8 @@ class Sent(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = str(func)
         if "c10d" in name and "wait_tensor" not in name and "_wrap_" not in name:
+            if args[0].dtype == torch.int64:  # with which processes agree before the layer runs
+                return func(*args, **(kwargs or {}))
             size = args[0].numel() * args[0].element_size()
             if "all_to_all" in name:
                 self.dealt += size
@@ -229,6 +231,89 @@ def compiled(mesh: DeviceMesh) -> Iterator[dict[str, Any]]:
     yield {"error": worst(max(errors))}
 
 
+def refused(mesh: DeviceMesh) -> Iterator[dict[str, Any]]:
+    """Processes that do not call a layer alike: the error of each, and whether the next call is right."""
+    if mesh.size() > 2:
+        return
+    rank, generator = mesh.get_local_rank(), torch.Generator().manual_seed(7)
+    layer, off = nn.Sequential(nn.BatchNorm2d(8), made("poly_nl", torch.float32)), rank == 1
+    x = torch.randn(2, 8, 4, 3, generator=generator)
+    sharded = pa.parallel.shard_positions(layer, mesh)
+    wanted = copy.deepcopy(layer).eval()(torch.cat([x, x], 2))[:, :, :4]
+
+    def mode() -> Tensor:
+        layer.train(off)
+        return sharded(x)
+
+    def counted(*counts: int) -> Tensor:
+        return pa.parallel.shard_positions(layer, mesh, counts=counts)(x)
+
+    def without_gradient() -> Tensor:
+        with torch.set_grad_enabled(off):
+            return sharded(x)
+
+    cases: dict[str, Callable[[], Tensor]] = {
+        "x.shape": lambda: sharded(x[: 1 + rank]),
+        "x.shape ": lambda: sharded(x[..., : 2 + rank]),
+        "x.dtype": lambda: sharded(x.double() if off else x),
+        "x.requires_grad": lambda: sharded(x.clone().requires_grad_(off)),
+        "is_grad_enabled": without_gradient,
+        "mode": mode,
+        "counts": lambda: counted(4, 4 + rank) if rank == 0 else counted(3, 4),
+        "counts ": lambda: counted(4, 4) if off else sharded(x),
+        "refused its piece|floating": lambda: sharded(x.long() if off else x),
+        "refused its piece|axis 2": lambda: sharded(x[0, 0] if off else x),
+        "refused its piece|says 5": lambda: counted(4, 5) if off else counted(4, 4),
+    }
+    for name, call in cases.items():
+        layer.eval()
+        try:
+            call()
+            message = "no error"
+        except pa.PolyattnError as error:
+            message = str(error)
+        right = re.search(name.strip(), message) is not None
+        layer.eval()
+        yield {"case": name, "message": message, "error": worst(0.0 if right else 1.0)}
+        yield {"case": f"after {name}", "error": worst(apart(sharded(x), wanted, 1e6))}
+
+
+def called_by_its_hook(mesh: DeviceMesh) -> Iterator[dict[str, Any]]:
+    """A call within a call, on a map of another shape, as a hook of the layer may make it."""
+    if mesh.size() > 2:
+        return
+    rank, generator = mesh.get_local_rank(), torch.Generator().manual_seed(7)
+    layer = made("a small network", torch.float64)
+    x, other = (torch.randn(1, 8, n, 3, dtype=torch.float64, generator=generator) for n in (6, 4))
+    wanted = [copy.deepcopy(layer).eval()(m) for m in (x, other)]
+    sharded, inner = pa.parallel.shard_positions(layer.eval(), mesh), list[Tensor]()
+
+    def again(*_: object) -> None:
+        if not inner:
+            inner.append(other)
+            inner[0] = sharded(other[:, :, 2 * rank : 2 * rank + 2])
+
+    handle = layer[1].register_forward_hook(again)
+    y = sharded(x[:, :, 3 * rank : 3 * rank + 3])
+    handle.remove()
+    yield {"error": worst(apart(y, wanted[0][:, :, 3 * rank : 3 * rank + 3], 1.0))}
+    yield {"error": worst(apart(inner[0], wanted[1][:, :, 2 * rank : 2 * rank + 2], 1.0))}
+
+
+def compiled_in_evaluation(mesh: DeviceMesh) -> Iterator[dict[str, Any]]:
+    """A layer that is put into evaluation after `shard_positions` and compiled then."""
+    if mesh.size() > 2:
+        return
+    layer = nn.Sequential(nn.BatchNorm2d(8), made("poly_nl", torch.float64)).double()
+    x = torch.randn(1, 8, 4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+    sharded = pa.parallel.shard_positions(layer, mesh, counts=(3, 1))
+    layer.eval()
+    rank = mesh.get_local_rank()
+    own = x[:, :, 3 * rank : 3 + rank]
+    y = torch.compile(sharded, fullgraph=True, backend="aot_eager")(own)
+    yield {"error": worst(apart(y, layer(x)[:, :, 3 * rank : 3 + rank], 1.0))}
+
+
 def trained(mesh: DeviceMesh) -> Iterator[dict[str, Any]]:
     """A training step of a small network with DDP: what it really reduces, and the memory that it takes."""
     size = mesh.size()
@@ -276,6 +361,9 @@ PARTS: tuple[Callable[[DeviceMesh], Iterator[dict[str, Any]]], ...] = (
     agreed,
     distributed_tensors,
     compiled,
+    compiled_in_evaluation,
+    called_by_its_hook,
+    refused,
     trained,
 )
 
