@@ -72,6 +72,7 @@ class WiderFace(Detection[Config]):
         super().__init__(config, root)
         self.samples = wider.Faces(root, "train", wider.training_transform(config.patch))
         self.held_out = wider.Faces(root, "val", wider.evaluation_transform())
+        self.difficulties = wider.difficulties(root, self.held_out.photographs)
 
     def network(self) -> nn.Module:
         config, sides = self.config, (self.config.patch, self.config.patch)
@@ -81,7 +82,7 @@ class WiderFace(Detection[Config]):
         resize: Any = now.model.get_submodule("transform")
         resize.min_size, resize.max_size = (self.config.short_side,), self.config.long_side
         try:
-            return wider_precision(now, self.held_out, 1, self.root / "eval_tools" / "ground_truth")
+            return wider_precision(now, self.held_out, 1, self.difficulties)
         finally:
             resize.min_size, resize.max_size = (self.config.patch,), self.config.patch
 

@@ -3,35 +3,37 @@
 Faces of an image that do not belong to a difficulty are ignored with it: to find one is neither right nor wrong. A
 detection is right if the face that it overlaps most is not found yet, and the overlap (intersection over union, of
 boxes whose sides count their last pixel) is at least 0.5. Precision and recall are taken at 1,000 bounds of the score,
-which is first stretched to [0, 1] over all images; the area is that under precision's envelope.
+which is first stretched to [0, 1] over all images; the area is that under precision's envelope. Images without annotated faces
+are left out, whatever is detected in them; their scores take part in the stretching only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from polyattn.optional import need
 from polyattn.training.data.coco import collate
 from polyattn.training.data.wider import Faces
 from polyattn.training.task import Evaluating
 
-LEVELS = ("easy", "medium", "hard")
 OVERLAP, BOUNDS = 0.5, 1000
 
 
-def wider_precision(now: Evaluating, samples: Faces, batch: int, difficulties: Path) -> dict[str, float]:
+def wider_precision(
+    now: Evaluating, samples: Faces, batch: int, difficulties: Mapping[str, Sequence[np.ndarray]]
+) -> dict[str, float]:
     """Detect faces in every image, and score them.
 
     Args:
-        difficulties: the official evaluation's folder `eval_tools/ground_truth`; if it is not there, only "AP_all" is
-            given, over all faces that are not marked as invalid.
+        now: the network and the processes.
+        samples: for evaluation.
+        batch: images of one forward pass.
+        difficulties: for each difficulty and image, (m,) booleans of the faces that count, from
+            `polyattn.training.data.wider.difficulties`.
 
     Returns:
-        "AP_easy", "AP_medium", "AP_hard" and "AP_all".
+        "AP_all", over all faces that are not marked as invalid, and "AP_..." of each difficulty.
     """
     mine: dict[int, np.ndarray] = {}
     for numbers, (images, _) in now.batches(samples, batch, collate):
@@ -44,9 +46,7 @@ def wider_precision(now: Evaluating, samples: Faces, batch: int, difficulties: P
     def scores() -> dict[str, float]:
         found = {number: boxes for part in parts for number, boxes in part.items()}
         faces = [p.boxes.numpy().astype(float) for p in samples.photographs]
-        counting = {"all": [p.valid.numpy() for p in samples.photographs]}
-        if difficulties.is_dir():
-            counting |= {level: _counting(difficulties, level, samples) for level in LEVELS}
+        counting = {"all": [p.valid.numpy() for p in samples.photographs], **difficulties}
         detections = stretched([found[number] for number in range(len(samples))])
         return {f"AP_{level}": average_precision(detections, faces, counts) for level, counts in counting.items()}
 
@@ -74,8 +74,8 @@ def average_precision(
     bounds = 1 - np.arange(1, BOUNDS + 1) / BOUNDS
     proposed, right = np.zeros(BOUNDS), np.zeros(BOUNDS)
     for found, boxes, counts in zip(detections, faces, counting, strict=True):
-        if not len(found):
-            continue
+        if not len(found) or not len(boxes):
+            continue  # the official evaluation leaves such an image out, so that a detection in it is not wrong
         ordered = found[np.argsort(-found[:, 4], kind="stable")]
         is_proposal, is_right = matches(ordered[:, :4], boxes, counts)
         above = np.searchsorted(-ordered[:, 4], -bounds, side="right")  # detections with at least that score
@@ -94,8 +94,6 @@ def matches(found: np.ndarray, boxes: np.ndarray, counts: np.ndarray) -> tuple[n
     """Which detections (n, 4), the best first, are proposals, and which of them are right."""
     proposal, right = np.ones(len(found), dtype=bool), np.zeros(len(found), dtype=bool)
     taken = np.zeros(len(boxes), dtype=bool)
-    if not len(boxes):
-        return proposal, right
     overlaps = _overlaps(found, boxes)
     for number, face in enumerate(overlaps.argmax(1)):
         if overlaps[number, face] < OVERLAP:
@@ -114,18 +112,3 @@ def _overlaps(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     common = np.clip(high - low + 1, 0, None).prod(-1)
     areas = [(b[:, 2:] - b[:, :2] + 1).prod(-1) for b in (one, other)]
     return common / (areas[0][:, None] + areas[1][None] - common)
-
-
-def _counting(folder: Path, level: str, samples: Faces) -> list[np.ndarray]:
-    """The faces of that difficulty, from the official evaluation's MATLAB file."""
-    table: Mapping[str, Any] = need("scipy.io", "train").loadmat(str(folder / f"wider_{level}_val.mat"))
-    chosen: dict[str, np.ndarray] = {}
-    for event, names, kept in zip(table["event_list"], table["file_list"], table["gt_list"], strict=True):
-        for name, numbers in zip(names[0], kept[0], strict=True):
-            chosen[f"{event[0].item()}/{name[0].item()}.jpg"] = np.asarray(numbers[0], dtype=int).reshape(-1) - 1
-    found = []
-    for photograph in samples.photographs:
-        counts = np.zeros(len(photograph.boxes), dtype=bool)
-        counts[chosen[photograph.name]] = True
-        found.append(counts)
-    return found

@@ -1,15 +1,19 @@
 """Average precision: what is right, what is wrong, what is ignored; against counting by hand and brute force."""
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.io import loadmat, savemat
 
 from polyattn.errors import TrainingError
 from polyattn.training.coco_precision import results, scores
 from polyattn.training.data import coco, tiny, wider
-from polyattn.training.wider_precision import _counting, average_precision, matches, stretched
+from polyattn.training.wider_precision import average_precision, matches, stretched
 
 
 @pytest.fixture(scope="module")
@@ -73,38 +77,80 @@ def test_precision_by_hand():
     assert average_precision([found[::-1]], [TWO], [np.array([True, False])]) == pytest.approx(1)
 
 
-@settings(max_examples=8)
+def test_an_image_without_faces_is_left_out_whatever_is_detected_in_it():
+    ghost, true = boxes((0, 0, 9, 9, 0.95)), boxes((0, 0, 9, 9, 0.9))
+    counts = [np.zeros(0, dtype=bool), np.array([True])]
+    assert average_precision([ghost, true], [TWO[:0], TWO[:1]], counts) == pytest.approx(1)
+    # A face that does not count at this difficulty keeps its image in the evaluation.
+    ghost = boxes((70, 70, 79, 79, 0.95))
+    counts = [np.array([False]), np.array([True])]
+    assert average_precision([ghost, true], [TWO[:1], TWO[:1]], counts) == pytest.approx(0.5)
+
+
+def area(x1: float, y1: float, x2: float, y2: float) -> float:
+    """Pixels of a box that counts its last row and column; 0 where it ends before it begins."""
+    return max(x2 - x1 + 1, 0) * max(y2 - y1 + 1, 0)
+
+
+def official(detections: list, faces: list, counting: list) -> float:
+    """WIDER FACE's evaluation step by step, from its description: at each of 1,000 bounds, image by image.
+
+    Detections of an image are gone through by score; one that overlaps its nearest face by half or more finds that
+    face, or is struck out if the face is ignored. Images without faces or without detections are passed over, though
+    the faces of the latter count as missed.
+    """
+    total = sum(sum(c) for c in counting)
+    proposals, hits = [0] * 1000, [0] * 1000
+    for found, truth, counts in zip(detections, faces, counting, strict=True):
+        if not truth or not found:
+            continue
+        ordered, states, after = sorted(found, key=lambda d: -d[4]), ["free"] * len(truth), []
+        struck = 0
+        for place, (*box, score) in enumerate(ordered, 1):
+            best, nearest = -1.0, -1
+            for number, face in enumerate(truth):
+                x1, y1, x2, y2 = (pick(p, q) for pick, p, q in zip((max, max, min, min), box, face, strict=True))
+                common = area(x1, y1, x2, y2)
+                overlap = common / (area(*box) + area(*face) - common)
+                if overlap > best:
+                    best, nearest = overlap, number
+            if best >= 0.5 and not counts[nearest]:
+                states[nearest], struck = "ignored", struck + 1
+            elif best >= 0.5 and states[nearest] == "free":
+                states[nearest] = "found"
+            after.append((score, place - struck, states.count("found")))
+        for k in range(1000):
+            reached = [entry for entry in after if entry[0] >= 1 - (k + 1) / 1000]
+            if reached:
+                proposals[k] += reached[-1][1]
+                hits[k] += reached[-1][2]
+    points = [(h / total, h / p if p else 0.0) for h, p in zip(hits, proposals, strict=True)]
+    under, before = 0.0, 0.0
+    for recall, _ in points:
+        if recall > before:
+            under += (recall - before) * max(precision for r, precision in points if r >= recall)
+            before = recall
+    return under
+
+
+@settings(max_examples=20)
 @given(st.integers(0, 999))
-def test_precision_is_that_of_counting_at_every_bound(seed):
-    """The definition as it stands: at each of 1,000 bounds of the score, in every image anew."""
+def test_precision_is_that_of_the_official_evaluation(seed):
     rng = np.random.default_rng(seed)
-    faces = [rng.integers(0, 30, (int(rng.integers(0, 4)), 2)) for _ in range(3)]
+    faces = [rng.integers(0, 30, (int(rng.integers(0, 4)), 2)) for _ in range(4)]
     faces = [np.column_stack([f, f + rng.integers(4, 12, f.shape)]).astype(float) for f in faces]
     counts = [rng.random(len(f)) < 0.7 for f in faces]
     found = []
     for truth in faces:
         near = truth + rng.integers(-1, 2, truth.shape)
         far = np.column_stack([rng.integers(0, 30, (2, 2)), rng.integers(30, 40, (2, 2))])
-        both = np.concatenate([near, far])
+        both = np.concatenate([near, far])[: int(rng.integers(0, 6))]
         found.append(np.column_stack([both, rng.integers(0, 1000, len(both)) / 1000 + 0.0005]))
     if not sum(c.sum() for c in counts):
         assert np.isnan(average_precision(found, faces, counts))
         return
-    curve = []
-    for k in range(1, 1001):
-        proposals = right = 0
-        for detections, truth, counting in zip(found, faces, counts, strict=True):
-            kept = detections[detections[:, 4] >= 1 - k / 1000]
-            kept = kept[np.argsort(-kept[:, 4], kind="stable")]
-            is_proposal, is_right = matches(kept[:, :4], truth, counting)
-            proposals, right = proposals + is_proposal.sum(), right + is_right.sum()
-        curve.append((right / sum(c.sum() for c in counts), right / proposals if proposals else 0.0))
-    recalls = sorted({recall for recall, _ in curve if recall > 0})
-    area, before = 0.0, 0.0
-    for recall in recalls:
-        area += (recall - before) * max(p for r, p in curve if r >= recall)
-        before = recall
-    assert average_precision(found, faces, counts) == pytest.approx(area)
+    expected = official(*([rows.tolist() for rows in images] for images in (found, faces, counts)))
+    assert average_precision(found, faces, counts) == pytest.approx(expected)
 
 
 def test_scores_are_stretched_over_all_images():
@@ -122,11 +168,45 @@ def faces(tmp_path_factory):
 
 def test_difficulties_are_read_from_the_official_files(faces):
     samples = wider.Faces(faces, "val", wider.evaluation_transform())
-    folder = faces / "eval_tools" / "ground_truth"
+    found = wider.difficulties(faces, samples.photographs)
     for level, least in (("easy", 30), ("medium", 24), ("hard", 0)):
-        for photograph, counts in zip(samples.photographs, _counting(folder, level, samples), strict=True):
+        for photograph, counts in zip(samples.photographs, found[level], strict=True):
             heights = (photograph.boxes[:, 3] - photograph.boxes[:, 1]).tolist()
             assert counts.tolist() == [height >= least for height in heights]
+
+
+def test_without_the_official_folder_there_are_no_difficulties(tmp_path):
+    assert wider.difficulties(tmp_path, []) == {}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("missing", r"wider_medium_val\.mat is missing"),
+        ("cut", r"wider_medium_val\.mat cannot be read as the official"),
+        ("noise", r"wider_medium_val\.mat cannot be read as the official"),
+        ("other images", r"wider_easy_val\.mat does not list the image"),
+        ("beyond", r"wider_medium_val\.mat chooses face 99 of .*, which has \d faces"),
+    ],
+)
+def test_official_files_that_do_not_fit_are_named_before_training(faces, tmp_path, wrong, message):
+    shutil.copytree(faces, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "eval_tools" / "ground_truth" / "wider_medium_val.mat"
+    photographs = wider.photographs(tmp_path / "wider_face_split" / "wider_face_val_bbx_gt.txt")
+    if wrong == "missing":
+        file.unlink()
+    elif wrong == "cut":
+        file.write_bytes(file.read_bytes()[:300])
+    elif wrong == "noise":
+        file.write_bytes(np.random.default_rng(0).bytes(4000))
+    elif wrong == "other images":
+        photographs = [replace(photographs[0], name="0--Other/other.jpg")]
+    else:
+        table = loadmat(str(file))
+        table["gt_list"][0, 0][0, 0] = np.array([[99]])
+        savemat(str(file), {k: v for k, v in table.items() if not k.startswith("__")})
+    with pytest.raises(TrainingError, match=message):
+        wider.difficulties(tmp_path, photographs)
 
 
 def test_patches_have_the_centre_of_a_face_and_their_boxes_in_them(faces):

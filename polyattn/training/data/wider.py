@@ -6,20 +6,26 @@ six marks (blur, expression, illumination, invalid, occlusion, pose). Without fa
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from polyattn.errors import TrainingError
+from polyattn.errors import MissingPackageError, TrainingError
 from polyattn.optional import need
 from polyattn.training.data.places import existing
+from polyattn.training.files import reason
 
 SCALES = (0.3, 0.45, 0.6, 0.8, 1.0)
 """Sides of training patches as parts of the image's short side. Poly-NL says that the scale is random; these are the
 ones of RetinaFace (Deng et al. 2020), from which later detectors of faces took them."""
+
+LEVELS = ("easy", "medium", "hard")
+"""Difficulties of the official evaluation."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,56 @@ def photographs(path: Path) -> list[Photograph]:
         place += 2 + max(count, 1)
     if any(line.strip() for line in lines[place:]):
         raise TrainingError(f"{path}, line {place + 1}: an image's name should be here")
+    return found
+
+
+def difficulties(root: Path, photographs: Sequence[Photograph]) -> dict[str, list[np.ndarray]]:
+    """Read the official evaluation's choice of faces, `eval_tools/ground_truth/wider_{easy,medium,hard}_val.mat`.
+
+    Returns:
+        For each difficulty and photograph, (n,) booleans of the faces that count; {} without the folder.
+
+    Raises:
+        TrainingError: a file is missing or cannot be read, or does not fit the annotations; names the file.
+    """
+    folder = root / "eval_tools" / "ground_truth"
+    if not folder.is_dir():
+        return {}
+    return {level: _counting(folder / f"wider_{level}_val.mat", photographs) for level in LEVELS}
+
+
+def _counting(path: Path, photographs: Sequence[Photograph]) -> list[np.ndarray]:
+    existing(path, "the evaluation by difficulty needs all three files of eval_tools/ground_truth/; restore it, or "
+             "remove the folder to evaluate AP_all alone")  # fmt: skip
+    chosen: dict[str, np.ndarray] = {}
+    try:
+        table: Mapping[str, Any] = need("scipy.io", "train").loadmat(str(path))
+        for event, names, kept in zip(table["event_list"], table["file_list"], table["gt_list"], strict=True):
+            for name, numbers in zip(names[0], kept[0], strict=True):
+                faces = np.asarray(numbers[0]).reshape(-1)
+                if faces.size and faces.dtype.kind not in "iuf":
+                    raise ValueError(f"numbers of faces have the type {faces.dtype}")
+                chosen[f"{event[0].item()}/{name[0].item()}.jpg"] = faces.astype(int)
+    except MissingPackageError:
+        raise
+    except Exception as error:  # scipy raises errors of many kinds on damaged files
+        raise TrainingError(
+            f"{path} cannot be read as the official evaluation's list of faces ({reason(error)}): restore it"
+        ) from error
+    found = []
+    for photograph in photographs:
+        if photograph.name not in chosen:
+            raise TrainingError(f"{path} does not list the image {photograph.name}: take the files of one data set")
+        faces, count = chosen[photograph.name], len(photograph.boxes)
+        beyond = faces[(faces < 1) | (faces > count)]
+        if beyond.size:
+            raise TrainingError(
+                f"{path} chooses face {beyond[0]} of {photograph.name}, which has {count} faces in the annotations: "
+                f"take the files of one data set"
+            )
+        counts = np.zeros(count, dtype=bool)
+        counts[faces - 1] = True
+        found.append(counts)
     return found
 
 
