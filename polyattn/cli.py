@@ -338,15 +338,18 @@ def calibrate(
     dtype: Annotated[str, typer.Option(help="Of what is measured, such as bfloat16.")] = "float32",
 ) -> None:
     """Measure this machine once, so that plans are chosen for it."""
-    from polyattn.lowering import calibrate as measure
-    from polyattn.lowering.devices import path
+    from polyattn.lowering.devices import calibration, path
 
-    found = measure(device, dtype=dtype)
+    measured = calibration(device, dtype)
+    found = measured.device
     typer.echo(f"{found.name}")
     typer.echo(f"  {found.macs_per_second / 1e9:,.1f} billion MACs a second in a large {dtype} matrix product")
     typer.echo(f"  {found.bytes_per_second / 1e9:,.1f} GB a second to and from memory")
     typer.echo(f"  {found.step_seconds * 1e6:,.1f} µs for an operation on almost nothing")
     typer.echo(f"  half of the rate at a side of {found.tile}")
+    typer.echo(
+        f"  {measured.rounds} rounds differ by {measured.noise:.0%}; threads waited {measured.waiting:.0%} of the time"
+    )
     typer.echo(f"kept in {path()}")
 
 

@@ -128,11 +128,17 @@ def cache_file() -> Path:
 
 
 def remembered() -> dict[str, list[int]]:
-    """The choices in the file, by device, Triton's version, kernel and problem."""
+    """The choices in the file, by device, Triton's version, kernel and problem, as far as it can be read."""
     try:
-        return json.loads(cache_file().read_text())
-    except (OSError, ValueError):
+        found = json.loads(cache_file().read_text())
+    except (OSError, ValueError, RecursionError):
         return {}
+    fields = len(Tile._fields)
+    return {
+        key: tile
+        for key, tile in (found.items() if isinstance(found, dict) else ())
+        if isinstance(tile, list) and len(tile) == fields and all(type(number) is int for number in tile)
+    }
 
 
 def _remember(key: str, tile: Tile) -> None:

@@ -1,24 +1,25 @@
 """What the roofline needs to know of a device, measured once and kept.
 
-`calibrate` times a large matrix product, products with one short side, a copy and an operation on almost nothing.
+`calibrate` times matrix products, products with one short side, a copy and an operation on almost nothing.
 The result is kept in a JSON file, one entry for each device and number of threads, that can be copied to machines of
-the same kind: POLYATTN_DEVICES names the file, and else it lies in the user's cache folder.
+the same kind: POLYATTN_DEVICES names the file, and else it lies in the user's cache folder. Plans do without a file
+that cannot be read, and without an entry that is not a calibration: they warn once, and use the figures that polyattn
+ships.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import asdict, replace
+import warnings
+from dataclasses import MISSING, asdict, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from polyattn.errors import PolyattnError, SizeError
 from polyattn.planning import DEVICES, Device
@@ -28,10 +29,15 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-SIDE = {"cpu": 1536, "cuda": 8192}
-"""Of the large matrix product; the copy is of as many entries as a few such matrices."""
-SHORT = (8, 16, 32, 64)
-"""Sides at which the fall of the rate is measured."""
+    from polyattn.lowering.measuring import Measured
+
+LARGEST = 1 << 24
+"""Bytes of a file of calibrations; a larger one is something else."""
+PLAUSIBLE = {
+    "macs_per_second": (1e5, 1e19), "bytes_per_second": (1e5, 1e19), "step_seconds": (1e-10, 10.0), "tile": (0.1, 1e6),
+    "itemsize": (1, 16),
+}  # fmt: skip
+"""Bounds of a calibration's figures, far beyond any machine's: outside of them costs would overflow."""
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 WIDE = ("float32", "float64")
 """Dtypes that count as float32."""
@@ -53,7 +59,6 @@ def calibrated(device: str = "cpu", dtype: str | torch.dtype = "float32") -> Dev
 
     Raises:
         SizeError: a device or a dtype that polyattn knows nothing of.
-        PolyattnError: the file of calibrations cannot be read; its path is in the message.
     """
     if device not in DEVICES:
         raise SizeError(f"unknown device {device!r}; there are {', '.join(DEVICES)}, or give a Device")
@@ -122,39 +127,70 @@ def calibrate(device: str = "cpu", *, dtype: str | torch.dtype = "float32", seco
     Args:
         device: "cpu" or "cuda".
         dtype: of what is measured.
-        seconds: about how long it may take.
+        seconds: about how long it may take, and twice that on a busy machine; a quiet one takes a fraction of it.
 
     Returns:
         Rates in multiply-accumulates and bytes a second, and seconds a step.
 
     Raises:
         SizeError: an unknown device or dtype, or "cuda" where there is none.
-        PolyattnError: the file cannot be written.
+        PolyattnError: the file cannot be written, which is found out before anything is measured; or the machine is too
+            busy for figures of any use, and nothing is kept.
     """
+    return calibration(device, dtype, seconds).device
+
+
+def calibration(device: str, dtype: str | torch.dtype = "float32", seconds: float = 4.0) -> Measured:
+    """`calibrate`, with how far its figures can be trusted."""
     if device not in DEVICES:
         raise SizeError(f"unknown device {device!r}; there are {', '.join(DEVICES)}")
     import torch
 
+    from polyattn.lowering.measuring import NOISY, measure
+
     if device == "cuda" and not torch.cuda.is_available():
         raise SizeError("there is no CUDA device to calibrate")
     name = dtype_name(dtype)
-    with torch.no_grad():
-        found = _measure(device, name, seconds / (3 + len(SHORT)))
-    where = path()
-    everything = {key: asdict(value) for key, value in {**_stored(where), _key(device, name): found}.items()}
-    try:
-        where.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=where.parent, suffix=".json")
-        with os.fdopen(handle, "w") as file:
-            json.dump(everything, file, indent=1)
-        os.replace(name, where)
-    except OSError as error:
-        raise PolyattnError(f"the calibration could not be kept in {where}: {error}") from error
+    key, where = _key(device, name), path()
+    _replace(where, None)
+    found = measure(key, device, getattr(torch, name), seconds)
+    if found.noise > NOISY:
+        raise PolyattnError(
+            f"this machine is too busy to calibrate: {found.rounds} rounds differ by {found.noise:.0%}, and threads "
+            f"waited {found.waiting:.0%} of the time; nothing was kept in {where}: calibrate again when less is "
+            f"running, or with more `seconds`"
+        )
+    kept = {k: entry for k, entry in _entries(where)[0].items() if not _fault(entry)}
+    kept[key] = {**asdict(found.device), "noise": round(found.noise, 4)}
+    _replace(where, json.dumps(kept, indent=1))
     global _measured
     _measured += 1
     _stored.cache_clear()
     _calibrated.cache_clear()
     return found
+
+
+def _replace(where: Path, text: str | None) -> None:
+    """Write a file as a whole; without a text only try whether that can be done, before work goes into it."""
+    draft = None
+    try:
+        where.parent.mkdir(parents=True, exist_ok=True)
+        if where.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        handle, draft = tempfile.mkstemp(dir=where.parent, suffix=".json")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text or "")
+        if text is not None:
+            os.replace(draft, where)
+            draft = None
+    except OSError as error:
+        raise PolyattnError(
+            f"calibrations cannot be kept in {where}: {error.strerror or error}; put that right, or name another file "
+            f"in POLYATTN_DEVICES"
+        ) from error
+    finally:
+        if draft is not None:
+            Path(draft).unlink(missing_ok=True)
 
 
 def path() -> Path:
@@ -169,18 +205,66 @@ def path() -> Path:
 
 @cache
 def _stored(where: Path) -> dict[str, Device]:
-    if not where.exists():
-        return {}
-    try:
-        entries = json.loads(where.read_text())
-        found = {key: Device(**entry) for key, entry in entries.items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise PolyattnError(f"{where} is no file of calibrations ({error}); calibrate again or remove it") from error
-    for key, entry in found.items():
-        rates = (entry.macs_per_second, entry.bytes_per_second, entry.step_seconds, entry.tile, entry.itemsize)
-        if not all(isinstance(r, int | float) and 0 < r < float("inf") for r in rates):
-            raise PolyattnError(f"{where} has a rate that is no positive number for {key!r}; calibrate again")
+    """The calibrations in a file, without those that cannot be used."""
+    entries, wrong = _entries(where)
+    found = {}
+    for key, entry in entries.items():
+        fault = _fault(entry)
+        if fault:
+            wrong = wrong or f"the entry {key[:80]!r} is not a calibration: {fault}"
+        else:
+            found[key] = Device(**_known(entry))
+    if wrong and where not in _warned:
+        _warned.add(where)
+        warnings.warn(
+            f"{where}: {wrong}; plans use the figures that polyattn ships instead: run `polyattn calibrate`, or remove "
+            f"the file",
+            stacklevel=2,
+        )
     return found
+
+
+_warned: set[Path] = set()
+
+
+def _entries(where: Path) -> tuple[dict[str, Any], str]:
+    """The entries of a file as they stand, and why it has none: "" for a file that is in order or not there."""
+    try:
+        if not where.exists():
+            return {}, ""
+        if not where.is_file():
+            return {}, "it is not a file"
+        if where.stat().st_size > LARGEST:
+            return {}, f"it has more than {LARGEST:,} bytes, and is no file of calibrations"
+        entries = json.loads(where.read_text(encoding="utf-8"))
+    except OSError as error:
+        return {}, f"it cannot be read: {error.strerror or error}"
+    except (ValueError, RecursionError) as error:
+        return {}, f"it is no file of calibrations: {error}"
+    if not isinstance(entries, dict):
+        return {}, "it is no file of calibrations: a JSON object should be in it"
+    return entries, ""
+
+
+def _known(entry: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a device in an entry; those that this version does not know are passed over."""
+    return {field.name: entry[field.name] for field in fields(Device) if field.name in entry}
+
+
+def _fault(entry: Any) -> str:
+    """What keeps an entry from being a device: "" if nothing does."""
+    if not isinstance(entry, dict):
+        return "a JSON object should be here"
+    missing = [f.name for f in fields(Device) if f.default is MISSING and f.name not in entry]
+    if missing:
+        return f"it has no {', '.join(missing)}"
+    for name, (least, most) in PLAUSIBLE.items():
+        value = entry.get(name, least)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+            return f"{name} is {str(value)[:40]}, not a number from {least:g} to {most:g}"
+    if not isinstance(entry["name"], str) or entry.get("kind", "cpu") not in list(DEVICES):
+        return f"name and kind are texts, the kind one of {', '.join(DEVICES)}"
+    return ""
 
 
 def _key(device: str, dtype: str) -> str:
@@ -197,45 +281,3 @@ def processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.processor() or platform.machine()
-
-
-def _measure(device: str, name: str, seconds: float) -> Device:
-    import torch
-
-    side, dtype = SIDE[device], getattr(torch, name)
-
-    def rate(rows: int) -> float:
-        a, b = (torch.randn(n, side, device=device, dtype=dtype) for n in (rows, side))
-        return rows * side * side / _shortest(lambda: a @ b, device, seconds)
-
-    large = rate(side)
-    source = torch.randn(16 * side * side, device=device)
-    target = torch.empty_like(source)
-    bandwidth = 8 * source.numel() / _shortest(lambda: target.copy_(source), device, seconds)
-    tiny = torch.zeros(1, device=device)
-    step = _shortest(lambda: [tiny + 1 for _ in range(100)], device, seconds) / 100
-    # The rate r of a product with a short side s is modelled as large * s / (s + tile).
-    tiles = [s * (large / min(rate(s), large) - 1) for s in SHORT]
-    tile = max(1, round(statistics.median(tiles)))
-    return Device(_key(device, name), large, bandwidth, step, tile, dtype.itemsize, device)
-
-
-def _shortest(call: Callable[[], object], device: str, seconds: float) -> float:
-    """The shortest time of a call: what else runs on a machine makes times longer, never shorter."""
-    times: list[float] = []
-    call()
-    _wait(device)
-    end = time.perf_counter() + seconds
-    while len(times) < 5 or (time.perf_counter() < end and len(times) < 1000):
-        start = time.perf_counter()
-        call()
-        _wait(device)
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
-def _wait(device: str) -> None:
-    if device == "cuda":
-        import torch
-
-        torch.cuda.synchronize()

@@ -3,8 +3,8 @@
 Faces of an image that do not belong to a difficulty are ignored with it: to find one is neither right nor wrong. A
 detection is right if the face that it overlaps most is not found yet, and the overlap (intersection over union, of
 boxes whose sides count their last pixel) is at least 0.5. Precision and recall are taken at 1,000 bounds of the score,
-which is first stretched to [0, 1] over all images; the area is that under precision's envelope. Images without annotated faces
-are left out, whatever is detected in them; their scores take part in the stretching only.
+which is first stretched to [0, 1] over all images; the area is that under precision's envelope. Images without
+annotated faces are left out, whatever is detected in them; their scores take part in the stretching only.
 """
 
 from __future__ import annotations
