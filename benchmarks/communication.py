@@ -110,7 +110,7 @@ def main() -> None:
         out = str(Path(folder, "rows.pt"))
         given = (2, length, channels, f"{folder}/meeting", out)
         mp.start_processes(process, given, nprocs=2, start_method="fork")
-        small = torch.load(out, weights_only=False)
+        small = torch.load(out, weights_only=True)
     rows = small + large()
     columns = ["layer", "N", "C", "devices", "sent", "planned", "dtensor", "share"]
     show("bytes reduced or gathered, forward and backward", columns, [[r.get(c, "") for c in columns] for r in rows])

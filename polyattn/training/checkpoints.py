@@ -3,7 +3,8 @@
 A checkpoint is written into a hidden folder, each file forced to the disk; then a manifest with the size and the
 SHA-256 of every file is added, and the folder renamed into place, which a file system does at once or not at all. A
 training that is killed at any moment finds the last checkpoint that was renamed. A damaged one is set aside, and the
-one before it is used.
+one before it is used. Verified means that every file is as its manifest says, not that the manifest is from here: see
+`polyattn.training.reading` for how files are read without running anything in them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from polyattn.errors import CheckpointError
 from polyattn.training import files
 from polyattn.training.files import reason
 from polyattn.training.processes import Processes
+from polyattn.training.reading import Planner, Reader, layout
 
 PREFIX = "step-"
 
@@ -165,13 +167,16 @@ class Checkpoints:
         return self.processes.on_first(lambda: files.facts(self.path(step)))
 
     def load(self, step: int, state: dict[str, Any]) -> None:
-        """Read a checkpoint into the tensors of a state, whole or sharded as they are now.
+        """Read a checkpoint into the tensors of a state, whole or sharded as they are now; no code in it is run.
 
         Raises:
-            CheckpointError: it does not have what the state has.
+            CheckpointError: it does not have what the state has, or something that training does not write.
         """
+        folder = self.path(step)
+        names = tuple(self.facts(step)["files"])
+        metadata = self.processes.on_first(lambda: layout(folder, names))
         try:
-            dcp.load(state, checkpoint_id=self.path(step))
+            dcp.load(state, storage_reader=Reader(folder, metadata), planner=Planner())
         except (CheckpointException, OSError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{self.path(step)} cannot be read into this network: {reason(error)}") from error
 

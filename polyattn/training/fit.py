@@ -16,6 +16,7 @@ from polyattn.training import files
 from polyattn.training.averaging import Average
 from polyattn.training.checkpoints import Checkpoints
 from polyattn.training.loading import moved, training_batches
+from polyattn.training.locking import held
 from polyattn.training.logs import Log
 from polyattn.training.order import Order
 from polyattn.training.processes import Processes
@@ -57,9 +58,8 @@ def fit(task: Task, settings: Settings, processes: Processes) -> Trained:
         processes: from `started`.
 
     Raises:
-        TrainingError: settings that do not fit the data, the processes, or the training in the folder; or a loss that
-        is
-            no number.
+        TrainingError: settings that do not fit the data, the processes, or the training in the folder; a folder that
+            another training uses; or a loss that is no number.
         CheckpointError: checkpoints cannot be written or read. What was written before is untouched.
     """
     order = Order(len(task.samples), settings.batch, settings.micro, settings.seed)
@@ -71,7 +71,8 @@ def fit(task: Task, settings: Settings, processes: Processes) -> Trained:
         parameters, settings.rate, settings.momentum, weight_decay=settings.weight_decay, nesterov=settings.nesterov
     )
     average = None if settings.ema is None else Average(own(model), settings.ema)
-    return _Fit(task, settings, processes, order, model, optimiser, average).run()
+    with held(settings.out, processes, Log(None, processes.first, 0, 0).line):
+        return _Fit(task, settings, processes, order, model, optimiser, average).run()
 
 
 class _Fit:

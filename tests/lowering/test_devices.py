@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
