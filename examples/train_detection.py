@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import nn
 
+from polyattn.errors import TrainingError
 from polyattn.training import Evaluating, Schedule, Settings, Trained
 from polyattn.training.coco_precision import coco_precision
 from polyattn.training.data import coco, tiny
@@ -68,6 +69,8 @@ class Coco(Detection[Config]):
         super().__init__(config, root)
         self.samples = coco.CocoInstances(root, "train2017", coco.transform(training=True), with_instances=True)
         self.held_out = coco.CocoInstances(root, "val2017", coco.transform(training=False), with_instances=False)
+        if self.samples.categories != self.held_out.categories:
+            raise TrainingError(f"the annotations of train2017 and val2017 in {root} do not have the same categories")
 
     def network(self) -> nn.Module:
         config, classes = self.config, len(self.samples.categories) + 1

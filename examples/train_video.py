@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from polyattn.errors import TrainingError
-from polyattn.training import Evaluating, Schedule, Settings, Trained
+from polyattn.training import Evaluating, Schedule, Settings, Trained, files
 from polyattn.training.accuracy import accuracy
 from polyattn.training.data import clips, tiny
 from polyattn.training.recipes import Classification, run
@@ -106,6 +106,11 @@ class Kinetics(Classification[Config]):
         side = config.short_side if config.crops > 1 else config.image_size
         crops = clips.Crops(config.short_side, side, config.crops)
         self.held_out = clips.Clips(root, "val.txt", *how, config.views, crops)
+        if self.held_out.classes > self.samples.classes:
+            raise TrainingError(
+                f"{root / 'val.txt'} has class {self.held_out.classes - 1}, and {root / 'train.txt'} classes up to "
+                f"{self.samples.classes - 1}: number the classes of both lists alike"
+            )
 
     def network(self) -> nn.Module:
         config = self.config
@@ -115,9 +120,16 @@ class Kinetics(Classification[Config]):
             num_classes=self.samples.classes, frames=config.frames, image_size=config.image_size,
         )  # fmt: skip
         if config.start is not None:
-            model.load_state_dict(torch.load(config.start, map_location="cpu", weights_only=True))
+            try:
+                model.load_state_dict(files.weights(config.start))
+            except RuntimeError as error:
+                reason = " ".join(str(error).split())[:300]
+                raise TrainingError(
+                    f"{config.start} does not fit {config.network} with {config.attention} ({reason}): give the same "
+                    f"network, attention and classes as in the run that wrote it"
+                ) from error
         elif config.backbone is not None:
-            load_backbone(model, torch.load(config.backbone, map_location="cpu", weights_only=True), skip="fc")
+            load_backbone(model, files.weights(config.backbone), skip="fc")
         return model
 
     def evaluate(self, now: Evaluating) -> dict[str, float]:

@@ -9,7 +9,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.distributed.checkpoint.api import CheckpointException
+
+from polyattn.errors import TrainingError
 
 MANIFEST = "manifest.json"
 
@@ -77,6 +80,26 @@ def damage(folder: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"{MANIFEST} cannot be read: {type(error).__name__}: {error}"
     return None
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    """Read a file of weights, as training writes `weights.pt`, on the CPU; nothing in it is run.
+
+    Raises:
+        TrainingError: the file is missing or cannot be read, or holds something other than tensors by name.
+    """
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        wrong = None if isinstance(found, dict) else type(found).__name__
+        wrong = wrong or next((f"{k!r}" for k, v in found.items() if not isinstance(v, torch.Tensor)), None)
+        if wrong:
+            raise ValueError(f"{wrong} is not a tensor by name")
+    except Exception as error:  # torch's reader raises errors of every kind on damaged files
+        raise TrainingError(
+            f"{path} is not a file of weights ({reason(error)}): give the weights.pt of a training, or a state dict "
+            f"that was written by torch.save"
+        ) from error
+    return found
 
 
 def facts(folder: Path) -> dict[str, Any]:

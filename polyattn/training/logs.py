@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from polyattn.errors import TrainingError
 from polyattn.optional import need
 from polyattn.training import files
 
@@ -109,11 +110,22 @@ class Log:
 
 
 def _cut(path: Path, start: int) -> None:
-    """Drop the rows after a step, and a last row that a kill left unfinished."""
+    """Drop the rows after a step, and a last row that a kill left unfinished.
+
+    Raises:
+        TrainingError: the file is not a log of this kind; it is as it was.
+    """
     if not path.exists():
         return
-    head, *lines = path.read_text().splitlines(keepends=True) or [""]
-    columns = len(next(csv.reader(io.StringIO(head)), []))
-    whole = [line for line in lines if line.endswith("\n") and len(next(csv.reader([line]), [])) == columns]
-    kept = [line for line in whole if int(line.split(",")[0]) <= start]
+    try:
+        head, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+        names = next(csv.reader(io.StringIO(head)), [])
+        if head and names[:1] != ["step"]:
+            raise ValueError("its first column should be `step`")
+        whole = [line for line in lines if line.endswith("\n") and len(next(csv.reader([line]), [])) == len(names)]
+        kept = [line for line in whole if int(line.split(",")[0]) <= start]
+    except (OSError, ValueError, csv.Error) as error:
+        raise TrainingError(
+            f"{path} is not a log of this training ({files.reason(error)}): move it elsewhere, and the log starts anew"
+        ) from error
     files.write_text(path, "".join([head, *kept]) if kept else "")

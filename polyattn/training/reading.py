@@ -62,6 +62,10 @@ class Record:
             raise ValueError(f"{self.of} has no {name}")
         return self.state[name]
 
+    def has(self, name: str) -> bool:
+        """Whether a field is there and not None, which torch leaves out."""
+        return isinstance(self.state, dict) and self.state.get(name) is not None
+
 
 class Records(pickle.Unpickler):
     """An unpickler that makes records, each of a class of its own, so that no state can reach anything else."""
@@ -114,10 +118,9 @@ def _built(record: Any, files: Collection[str]) -> Metadata:
         file = _checked(data["relative_path"], str)
         if file not in files:
             raise ValueError(f"it places data in {file[:200]!r}, which the manifest does not have")
-        if data.state.get("transform_descriptors"):
+        if data.has("transform_descriptors"):
             raise ValueError("its data are transformed, which no checkpoint of a training is")
-        corner = place.state.get("offset")  # torch leaves out what is None
-        offset = None if corner is None else _size(corner)
+        offset = _size(place["offset"]) if place.has("offset") else None
         places[MetadataIndex(_checked(place["fqn"], str), offset)] = SimpleNamespace(
             relative_path=file,
             offset=_natural(data["offset"]),

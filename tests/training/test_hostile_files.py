@@ -1,16 +1,21 @@
 """Files from elsewhere: nothing in them runs, and an error names the file before a step is taken."""
 
 import io
+import json
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from torch.distributed.checkpoint import FileSystemReader
 
-from polyattn.errors import CheckpointError
+from examples import train_video
+from polyattn.errors import CheckpointError, TrainingError
 from polyattn.training import Checkpoints, files, started
+from polyattn.training.data import clips, coco, images, tiny, wider
+from polyattn.training.logs import Log
 from polyattn.training.reading import layout
 
 pytestmark = pytest.mark.xdist_group("hostile files")
@@ -154,3 +159,163 @@ def test_a_manifest_of_anything_is_damage(saved, text):
     saved.save(4, state(4.0), {})
     (saved.path(4) / files.MANIFEST).write_text(text)
     assert saved.latest() == 3
+
+
+def test_weights_that_would_run_code_are_refused_and_run_nothing(tmp_path):
+    made, path = tmp_path / "made", tmp_path / "weights.pt"
+    torch.save({"w": Touching(made)}, path)
+    with pytest.raises(TrainingError, match=r"weights\.pt is not a file of weights \(UnpicklingError.*\): give"):
+        files.weights(path)
+    assert not made.exists()
+    for content in (b"", b"text", bytes(range(256)) * 9):
+        path.write_bytes(content)
+        with pytest.raises(TrainingError, match=r"weights\.pt is not a file of weights"):
+            files.weights(path)
+    for other in ([torch.ones(1)], {"w": 3}):
+        torch.save(other, path)
+        with pytest.raises(TrainingError, match="is not a tensor by name"):
+            files.weights(path)
+    with pytest.raises(TrainingError, match="No such file"):
+        files.weights(tmp_path / "other.pt")
+    torch.save({"w": torch.ones(2)}, path)
+    assert files.weights(path)["w"].tolist() == [1, 1]
+
+
+LOGS = {
+    "random bytes": bytes(range(256)),
+    "another table": b"a,b\n1,2\n",
+    "steps of text": b"step,loss\nfirst,2\n",
+    "a field without end": b'step,loss\n1,"' + b"a" * 200_000 + b'"\n',
+    "a zero byte": b"step,loss\n1\x00,2\n",
+}
+
+
+@pytest.mark.parametrize("content", LOGS.values(), ids=LOGS)
+@pytest.mark.parametrize("name", ["steps.csv", "evaluations.csv"])
+def test_a_log_of_anything_is_named_and_left_as_it_is(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(TrainingError, match=rf"{name} is not a log of this training \(.+\): move it elsewhere"):
+        Log(tmp_path, True, 0, 3)
+    assert (tmp_path / name).read_bytes() == content
+
+
+def test_images_that_cannot_be_read_are_named(tmp_path):
+    tiny.image_folder(tmp_path, classes=1, train=3, val=1)
+    samples = images.image_folder(tmp_path, "train", None)
+    cut, noise, gone = (Path(path) for path, _ in samples.samples)
+    cut.write_bytes(cut.read_bytes()[:300])
+    noise.write_bytes(bytes(range(256)))
+    gone.unlink()
+    for index, path in enumerate((cut, noise, gone)):
+        with pytest.raises(TrainingError, match=rf"{path.name} cannot be read as an image \(.+\): restore it"):
+            samples[index]
+    with pytest.raises(TrainingError, match="test is missing"):
+        images.image_folder(tmp_path, "test", None)
+    (tmp_path / "train" / "empty").mkdir()
+    with pytest.raises(TrainingError, match="an ImageFolder has train/<class>/"):
+        images.image_folder(tmp_path, "train", None)
+
+
+@pytest.fixture(scope="module")
+def instances(tmp_path_factory):
+    root = tmp_path_factory.mktemp("coco")
+    tiny.coco(root)
+    return root
+
+
+def annotations(root: Path, change) -> Path:
+    """The root with its annotations changed: by a function of the data, or to a text."""
+    path = root / "annotations" / "instances_val2017.json"
+    data = json.loads(path.read_text())
+    path.write_text(change if isinstance(change, str) else (change(data), json.dumps(data))[1])
+    return root
+
+
+COCO = {
+    "deep": ("[" * 200_000, "RecursionError"),
+    "cut": ('{"images": [', "JSONDecodeError"),
+    "a list": ("[]", "AssertionError"),
+    "no categories": (lambda d: d.pop("categories"), "KeyError"),
+    "images without a name": (lambda d: d["images"][0].pop("file_name"), "KeyError"),
+    "a negative height": (lambda d: d["images"][0].update(height=-1), "image 1 needs a file_name"),
+    "an endless box": (lambda d: d["annotations"][0].update(bbox=[0, 0, float("inf"), 1]), "annotation 1 needs an iscrowd of 0 or 1 and a bbox"),
+    "a box of text": (lambda d: d["annotations"][0].update(bbox="abcd"), "annotation 1 needs an iscrowd of 0 or 1 and a bbox"),
+    "an unknown image": (lambda d: d["annotations"][0].update(image_id=99), "of image 99, which is not listed"),
+    "an unknown category": (lambda d: d["annotations"][0].update(category_id=5), "unknown category 5"),
+    "half a point": (lambda d: d["annotations"][0].update(segmentation=[[1, 2, 3, 4, 5, 6, 7]]), "neither polygons"),
+    "no polygon": (lambda d: d["annotations"][0].update(segmentation=[]), "neither polygons"),
+    "runs of another size": (
+        lambda d: d["annotations"][0].update(segmentation={"counts": [9], "size": [3, 3]}), "neither polygons"
+    ),
+    "a missing file": (lambda d: d["images"][0].update(file_name="none.jpg"), r"none\.jpg is missing, which .*val2017"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COCO)
+def test_annotations_that_are_not_coco_s_are_named_before_training(instances, tmp_path, name):
+    change, message = COCO[name]
+    shutil.copytree(instances, tmp_path, dirs_exist_ok=True)
+    annotations(tmp_path, change)
+    with pytest.raises(TrainingError, match=rf"(?s)instances_val2017\.json.*{message}|{message}"):
+        coco.CocoInstances(tmp_path, "val2017", None, with_instances=False)
+
+
+def test_an_image_of_another_size_than_its_annotations_is_named(instances, tmp_path):
+    shutil.copytree(instances, tmp_path, dirs_exist_ok=True)
+    annotations(tmp_path, lambda d: [d["images"][1].update(height=70), d["annotations"].pop()])
+    samples = coco.CocoInstances(tmp_path, "val2017", None, with_instances=False)
+    with pytest.raises(TrainingError, match=r"000000000002\.jpg has 64 x 80 pixels, .* of 70 x 80"):
+        samples[1]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe\x00", "cannot be read as text"),
+        (b"", "lists no images"),
+        (b"a.jpg\n1\n1 2 nan 4 0 0 0 0 0 0\n", "line 2, a.jpg: a number is not finite"),
+        (b"a.jpg\n1\n1 2 3 4 0 0 0 0 0 0\n", r"a\.jpg is missing, which .*wider_face_val_bbx_gt\.txt lists \(1 such"),
+    ],
+)
+def test_lists_of_faces_that_do_not_fit_are_named(tmp_path, content, message):
+    path = tmp_path / "wider_face_split" / "wider_face_val_bbx_gt.txt"
+    path.parent.mkdir()
+    (tmp_path / "WIDER_val" / "images").mkdir(parents=True)
+    path.write_bytes(content)
+    with pytest.raises(TrainingError, match=message):
+        wider.Faces(tmp_path, "val", None)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe\x00", "cannot be read as text"),
+        ("a.mp4 \u00b2\n".encode(), "line 1: a path and the number of a class"),
+        (b"a.mp4 " + b"9" * 5000 + b"\n", "line 1: a path and the number of a class"),
+        (b"a.mp4 3\nb.mp4 1\n", r"b\.mp4 is missing, which .*val\.txt lists \(1 such"),
+    ],
+)
+def test_lists_of_clips_that_do_not_fit_are_named(tmp_path, content, message):
+    (tmp_path / "val.txt").write_bytes(content)
+    (tmp_path / "a.mp4").touch()
+    with pytest.raises(TrainingError, match=message):
+        clips.Clips(tmp_path, "val.txt", 4, 2, "dense", 2, None)
+
+
+def test_a_class_that_only_the_evaluation_has_is_named_before_training(tmp_path):
+    tiny.clips(tmp_path)
+    path = tmp_path / "val.txt"
+    path.write_text(path.read_text().replace(" 1\n", " 7\n"))
+    config = train_video.CONFIGS["tiny"][1]
+    with pytest.raises(TrainingError, match=r"val\.txt has class 7, and .*train\.txt classes up to 1: number"):
+        train_video.Kinetics(config, tmp_path)
+
+
+def test_videos_that_end_in_the_middle_or_have_no_frames_are_named(tmp_path):
+    tiny.clips(tmp_path)
+    path = next(tmp_path / p for p, _ in clips.listed(tmp_path / "train.txt") if (tmp_path / p).is_file())
+    whole = path.read_bytes()
+    for content in (b"", whole[: len(whole) // 2], bytes(range(256)) * 9):
+        path.write_bytes(content)
+        with pytest.raises(TrainingError, match=path.name):
+            clips.Video(path).read([clips.Video(path).count() - 1])

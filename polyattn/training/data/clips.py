@@ -7,7 +7,9 @@ sorted images are the frames. Lines may be separated by a comma as well, and hav
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,10 +18,12 @@ from torch import Tensor
 
 from polyattn.errors import TrainingError
 from polyattn.optional import need
-from polyattn.training.data.images import MEAN, STD
-from polyattn.training.data.places import existing
+from polyattn.training.data.images import MEAN, STD, read_image
+from polyattn.training.data.places import all_there, existing, text_of
 
 Sampling = Literal["dense", "tsn"]
+CLASS = re.compile("[0-9]{1,6}")
+"""The number of a class: a longer one is an identifier, of which a network cannot have an output each."""
 IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
@@ -30,14 +34,16 @@ def listed(path: Path) -> list[tuple[str, int]]:
         TrainingError: a line without a path and a class, by its number.
     """
     found = []
-    for number, line in enumerate(existing(path, "a list of clips").read_text().splitlines(), 1):
+    for number, line in enumerate(text_of(path, "a list of clips").splitlines(), 1):
         if not line.strip():
             continue
         cells = (
             [c.strip() for c in line.split(",")] if "," in line else line.rsplit(maxsplit=2 if _counted(line) else 1)
         )
-        if len(cells) not in (2, 3) or not cells[-1].isdigit():
-            raise TrainingError(f"{path}, line {number}: a path and the number of a class should be here, not {line!r}")
+        if len(cells) not in (2, 3) or not CLASS.fullmatch(cells[-1]):
+            raise TrainingError(
+                f"{path}, line {number}: a path and the number of a class should be here, not {line[:200]!r}"
+            )
         found.append((cells[0], int(cells[-1])))
     if not found:
         raise TrainingError(f"{path} lists no clips")
@@ -93,8 +99,7 @@ class Video:
         if self.path.is_dir():
             total = len(self.frames)
         else:
-            with self._opened() as container:
-                stream = container.streams.video[0]
+            with self._opened() as (container, stream):
                 total = stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
         if total < 1:
             raise TrainingError(f"{self.path} has no frames")
@@ -107,11 +112,13 @@ class Video:
         """
         functional = need("torchvision.transforms.v2.functional", "train")
         if self.path.is_dir():
-            load = need("torchvision.datasets.folder", "train").default_loader
-            return torch.stack([functional.pil_to_tensor(load(str(self.frames[n]))) for n in numbers])
+            frames = [functional.pil_to_tensor(read_image(self.frames[n])) for n in numbers]
+            if len({frame.shape for frame in frames}) > 1:
+                raise TrainingError(f"{self.path} has frames of different sizes: resize them, or take the clip out")
+            return torch.stack(frames)
         wanted, kept, last = set(numbers), {}, None
-        with self._opened() as container:
-            container.streams.video[0].thread_type = "AUTO"
+        with self._opened() as (container, stream):
+            stream.thread_type = "AUTO"
             for number, frame in enumerate(container.decode(video=0)):
                 last = frame
                 if number in wanted:
@@ -123,12 +130,21 @@ class Video:
         end = torch.from_numpy(last.to_ndarray(format="rgb24"))
         return torch.stack([kept.get(n, end) for n in numbers]).permute(0, 3, 1, 2).contiguous()
 
-    def _opened(self) -> Any:
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[Any, Any]]:
+        """The file and its stream of frames; errors of decoding inside name the file."""
         av = need("av", "train")
         try:
-            return av.open(str(self.path))
-        except av.error.FFmpegError as error:
-            raise TrainingError(f"{self.path} is no video that can be read: {error}") from error
+            with av.open(str(self.path)) as container:
+                if not container.streams.video:
+                    raise TrainingError(f"{self.path} is no video that can be read: it has no stream of frames")
+                yield container, container.streams.video[0]
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            if isinstance(error, TrainingError):
+                raise
+            raise TrainingError(
+                f"{self.path} is no video that can be read ({error}): restore it, or take it out of the list"
+            ) from error
 
 
 class Clips:
@@ -150,6 +166,7 @@ class Clips:
         self, root: Path, listing: str, frames: int, stride: int, sampling: Sampling, views: int | None, transform: Any
     ):
         self.root, self.clips = root, listed(root / listing)
+        all_there(root, (path for path, _ in self.clips), root / listing)
         self.frames, self.stride, self.sampling, self.views = frames, stride, sampling, views
         self.transform = transform
 

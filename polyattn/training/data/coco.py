@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from torch import Tensor
 
 from polyattn.errors import TrainingError
 from polyattn.optional import need
-from polyattn.training.data.places import existing
+from polyattn.training.data.images import read_image
+from polyattn.training.data.places import all_there, existing
+from polyattn.training.files import reason
 
 
 class CocoInstances:
@@ -39,9 +42,9 @@ class CocoInstances:
         self.coco = read(annotations)
         self.categories: list[int] = sorted(self.coco.getCatIds())
         self.label_of = {category: label for label, category in enumerate(self.categories, 1)}
+        all_there(self.images, (image["file_name"] for image in self.coco.imgs.values()), annotations)
         self.ids = [i for i in sorted(self.coco.getImgIds()) if not with_instances or self._instances(i)]
         self.transform = transform
-        self.read_image = need("torchvision.datasets.folder", "train").default_loader
         self.tensors = need("torchvision.tv_tensors", "train")
 
     def __len__(self) -> int:
@@ -49,9 +52,16 @@ class CocoInstances:
 
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         number = self.ids[index]
-        image = self.read_image(str(self.images / self.coco.imgs[number]["file_name"]))
+        entry = self.coco.imgs[number]
+        path = self.images / entry["file_name"]
+        image = read_image(path)
         found = self._instances(number)
         size = (image.height, image.width)
+        if size != (entry["height"], entry["width"]):
+            raise TrainingError(
+                f"{path} has {size[0]} x {size[1]} pixels, and its annotations are of {entry['height']} x "
+                f"{entry['width']}: take images and annotations of one data set"
+            )
         corners = torch.tensor([a["bbox"] for a in found], dtype=torch.float32).reshape(-1, 4)
         corners[:, 2:] += corners[:, :2]
         masks = torch.zeros(len(found), *size, dtype=torch.uint8)
@@ -71,13 +81,56 @@ class CocoInstances:
 
 
 def read(annotations: Path) -> Any:
-    """pycocotools' index of an annotation file."""
+    """pycocotools' index of an annotation file.
+
+    Raises:
+        TrainingError: the file has another form; names the first image or annotation that is wrong.
+    """
     api = need("pycocotools.coco", "train")
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            return api.COCO(str(annotations))
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
-        raise TrainingError(f"{annotations} is no file of COCO annotations: {error}") from error
+            coco = api.COCO(str(annotations))
+        _check(coco.dataset)
+    except Exception as error:  # pycocotools and JSON raise errors of many kinds on damaged files
+        raise TrainingError(
+            f"{annotations} is no file of COCO annotations ({reason(error)}): restore it, or write it in the form of "
+            f"instances_train2017.json"
+        ) from error
+    return coco
+
+
+def _check(dataset: dict[str, Any]) -> None:
+    """Check every entry that samples are made from, as one in the middle of a training would cost steps."""
+    categories = {category["id"] for category in dataset["categories"]}
+    images = {}
+    for image in dataset["images"]:
+        if not isinstance(image["file_name"], str) or min(_numbers([image["height"], image["width"]])) < 1:
+            raise ValueError(f"image {image['id']!r} needs a file_name, a height and a width")
+        images[image["id"]] = (image["height"], image["width"])
+    for annotation in dataset["annotations"]:
+        number = annotation["id"]
+        if annotation["image_id"] not in images:
+            raise ValueError(f"annotation {number!r} is of image {annotation['image_id']!r}, which is not listed")
+        if annotation["category_id"] not in categories:
+            raise ValueError(f"annotation {number!r} has the unknown category {annotation['category_id']!r}")
+        if annotation["iscrowd"] not in (0, 1) or len(_numbers(annotation["bbox"])) != 4:
+            raise ValueError(f"annotation {number!r} needs an iscrowd of 0 or 1 and a bbox of four finite numbers")
+        if not _outlines(annotation["segmentation"], images[annotation["image_id"]]):
+            raise ValueError(f"the segmentation of annotation {number!r} is neither polygons nor runs of its image")
+
+
+def _numbers(values: Any) -> list[float]:
+    """The values, or minus infinity alone if one is not a finite number."""
+    return values if all(isinstance(v, int | float) and isfinite(v) for v in values) else [float("-inf")]
+
+
+def _outlines(found: Any, size: tuple[int, int]) -> bool:
+    if isinstance(found, dict):
+        counts = found["counts"]
+        whole = isinstance(counts, str) or (min(_numbers(counts), default=0) >= 0 and sum(counts) == size[0] * size[1])
+        return whole and tuple(found["size"]) == size
+    polygons = found if isinstance(found, list) else []
+    return bool(polygons) and all(len(p) >= 4 and len(p) % 2 == 0 and len(_numbers(p)) > 1 for p in polygons)
 
 
 def transform(*, training: bool) -> Any:

@@ -7,18 +7,45 @@ from typing import Any
 
 import torch
 
+from polyattn.errors import TrainingError
 from polyattn.optional import need
 from polyattn.training.data.places import existing
+from polyattn.training.files import reason
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's pixels by channel, with which torchvision's weights were trained."""
 
 
 def image_folder(root: Path, split: str, transform: Any) -> Any:
-    """torchvision's `ImageFolder` of one split: samples (image, class)."""
+    """torchvision's `ImageFolder` of one split: samples (image, class).
+
+    Raises:
+        TrainingError: the folder is missing, or a class in it has no images. An image that cannot be read is one when
+            it is asked for.
+    """
     datasets = need("torchvision.datasets", "train")
-    folder = existing(root / split, "an ImageFolder has train/<class>/ and val/<class>/ with images")
-    return datasets.ImageFolder(str(folder), transform)
+    form = "an ImageFolder has train/<class>/ and val/<class>/ with images"
+    folder = existing(root / split, form)
+    try:
+        return datasets.ImageFolder(str(folder), transform, loader=read_image)
+    except OSError as error:
+        raise TrainingError(f"{folder}: {form} ({error})") from error
+
+
+def read_image(path: str | Path) -> Any:
+    """An image in RGB, by Pillow.
+
+    Raises:
+        TrainingError: the file is missing or cannot be decoded; names it.
+    """
+    load = need("torchvision.datasets.folder", "train").pil_loader
+    try:
+        return load(str(path))
+    except Exception as error:  # decoders raise errors of every kind on damaged files
+        raise TrainingError(
+            f"{path} cannot be read as an image ({reason(error)}): restore it, or take it out of the data; a training "
+            f"goes on from its last checkpoint"
+        ) from error
 
 
 def training_transform(size: int) -> Any:

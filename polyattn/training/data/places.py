@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from polyattn.errors import TrainingError
+from polyattn.training.files import reason
 from polyattn.training.processes import Processes
 
 
@@ -51,3 +53,44 @@ def existing(path: Path, what: str) -> Path:
     if not path.exists():
         raise TrainingError(f"{path} is missing: {what}")
     return path
+
+
+def all_there(root: Path, names: Iterable[str], listing: Path) -> None:
+    """Check that files or folders exist; each folder is listed once, which is quick for many files on a slow disk.
+
+    Args:
+        root: the folder that the names are in.
+        names: such as "event/image.jpg".
+        listing: the file that names them.
+
+    Raises:
+        TrainingError: some are missing; names the first of them.
+    """
+    folders: dict[Path, set[str]] = {}
+    missing: list[Path] = []
+    for name in names:
+        path = root / name
+        if path.parent not in folders:
+            try:
+                folders[path.parent] = set(os.listdir(path.parent))
+            except (OSError, ValueError):
+                folders[path.parent] = set()
+        if path.name not in folders[path.parent]:
+            missing.append(path)
+    if missing:
+        raise TrainingError(
+            f"{missing[0]} is missing, which {listing} lists ({len(missing):,} such files): complete the data, or take "
+            f"them out of the list"
+        )
+
+
+def text_of(path: Path, what: str) -> str:
+    """The text of a file that has to be there.
+
+    Raises:
+        TrainingError: it is not there, or not text in UTF-8.
+    """
+    try:
+        return existing(path, what).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path} cannot be read as text ({reason(error)}): {what}") from error

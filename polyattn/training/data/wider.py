@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from torch import Tensor
 
 from polyattn.errors import MissingPackageError, TrainingError
 from polyattn.optional import need
-from polyattn.training.data.places import existing
+from polyattn.training.data.images import read_image
+from polyattn.training.data.places import all_there, existing, text_of
 from polyattn.training.files import reason
 
 SCALES = (0.3, 0.45, 0.6, 0.8, 1.0)
@@ -43,7 +45,7 @@ def photographs(path: Path) -> list[Photograph]:
     Raises:
         TrainingError: a line that is not as it should be, by its number.
     """
-    lines = existing(path, "WIDER FACE's annotations lie in wider_face_split/").read_text().splitlines()
+    lines = text_of(path, "WIDER FACE's annotations lie in wider_face_split/").splitlines()
     found, place = [], 0
     while place < len(lines) and lines[place].strip():
         name = lines[place].strip()
@@ -52,6 +54,8 @@ def photographs(path: Path) -> list[Photograph]:
             rows = [[float(v) for v in line.split()] for line in lines[place + 2 : place + 2 + max(count, 1)]]
             if count < 0 or len(rows) != max(count, 1) or any(len(row) != 10 for row in rows):
                 raise ValueError(f"{max(count, 1)} lines of 10 numbers should follow")
+            if not all(isfinite(value) for row in rows for value in row):
+                raise ValueError("a number is not finite")
         except (ValueError, IndexError) as error:
             raise TrainingError(f"{path}, line {place + 2}, {name}: {error}") from error
         table = torch.tensor(rows if count else []).reshape(-1, 10)
@@ -60,6 +64,8 @@ def photographs(path: Path) -> list[Photograph]:
         place += 2 + max(count, 1)
     if any(line.strip() for line in lines[place:]):
         raise TrainingError(f"{path}, line {place + 1}: an image's name should be here")
+    if not found:
+        raise TrainingError(f"{path} lists no images: restore the file of the data set")
     return found
 
 
@@ -127,9 +133,10 @@ class Faces:
 
     def __init__(self, root: Path, split: str, transform: Any):
         self.images = existing(root / f"WIDER_{split}" / "images", "WIDER FACE's images lie in WIDER_<split>/images/")
-        self.photographs = photographs(root / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt")
+        listing = root / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt"
+        self.photographs = photographs(listing)
+        all_there(self.images, (p.name for p in self.photographs), listing)
         self.transform = transform
-        self.read_image = need("torchvision.datasets.folder", "train").default_loader
         self.tensors = need("torchvision.tv_tensors", "train")
 
     def __len__(self) -> int:
@@ -137,7 +144,7 @@ class Faces:
 
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         photograph = self.photographs[index]
-        image = self.read_image(str(self.images / photograph.name))
+        image = read_image(self.images / photograph.name)
         boxes = photograph.boxes[photograph.valid]
         boxes = self.tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(image.height, image.width))
         return self.transform(image, {"boxes": boxes, "labels": torch.ones(len(boxes), dtype=torch.int64)})
