@@ -119,7 +119,11 @@ def main(
     families = all_families if full else ("cp_nl", "tt_nl")
     budgets, epochs = ((1 / 6, THIRD, 1 / 2), 20) if full else ((THIRD,), 4)
     x, labels, x_test, labels_test = digits()
-    runs = json.loads(out.read_text())["runs"] if out is not None and out.exists() else []
+    try:
+        runs = json.loads(out.read_text())["runs"] if out is not None and out.exists() else []
+        _ = [(r["seed"], c["family"], c["budget"]) for r in runs for c in r["candidates"]]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise typer.BadParameter(f"{out} does not hold runs of this script ({error!r}): choose another file") from None
 
     def accuracy(model: nn.Module) -> float:
         with torch.no_grad():

@@ -162,10 +162,15 @@ def recorded(out: Path | None, settings: dict) -> dict[tuple[str, str, int], dic
     """The runs that a file has already, by task, network and seed."""
     if out is None or not out.exists():
         return {}
-    found = json.loads(out.read_text())
-    if any(found.get(name) != value for name, value in settings.items()):
+    try:
+        found = json.loads(out.read_text())
+        other = any(found.get(name) != value for name, value in settings.items())
+        runs = {(run["task"], run["network"], run["seed"]): run for run in found["runs"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise typer.BadParameter(f"{out} does not hold runs of this script ({error!r}): choose another file") from None
+    if other:
         raise typer.BadParameter(f"the runs in {out} were trained with other settings: choose another file")
-    return {(run["task"], run["network"], run["seed"]): run for run in found["runs"]}
+    return runs
 
 
 def in_order(runs: list[dict]) -> list[dict]:

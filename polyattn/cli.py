@@ -74,8 +74,15 @@ def read_spec(source: str) -> Spec:
     if "[" in source:
         return Spec(source)
     path = Path(source)
-    if path.is_file():
-        return Spec(path.read_bytes())
+    try:
+        text = path.read_bytes() if path.is_file() else None
+    except OSError as error:  # a name that is too long, or a file that may not be read
+        raise SpecError(f"{source[:200]!r} cannot be read: {error.strerror}") from None
+    if text is not None:
+        try:
+            return Spec(text)
+        except SpecError as error:
+            raise SpecError(f"{source}: {error.reason}", error.source, error.line, error.column) from None
     if path.suffix or "/" in source:
         raise SpecError(f"there is no file {source!r}")
     return catalog.get(source)

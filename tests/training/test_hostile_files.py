@@ -231,6 +231,7 @@ def annotations(root: Path, change) -> Path:
     return root
 
 
+UNCOUNTED = "annotation 1 needs an iscrowd of 0 or 1 and a bbox"
 COCO = {
     "deep": ("[" * 200_000, "RecursionError"),
     "cut": ('{"images": [', "JSONDecodeError"),
@@ -238,8 +239,8 @@ COCO = {
     "no categories": (lambda d: d.pop("categories"), "KeyError"),
     "images without a name": (lambda d: d["images"][0].pop("file_name"), "KeyError"),
     "a negative height": (lambda d: d["images"][0].update(height=-1), "image 1 needs a file_name"),
-    "an endless box": (lambda d: d["annotations"][0].update(bbox=[0, 0, float("inf"), 1]), "annotation 1 needs an iscrowd of 0 or 1 and a bbox"),
-    "a box of text": (lambda d: d["annotations"][0].update(bbox="abcd"), "annotation 1 needs an iscrowd of 0 or 1 and a bbox"),
+    "an endless box": (lambda d: d["annotations"][0].update(bbox=[0, 0, float("inf"), 1]), UNCOUNTED),
+    "a box of text": (lambda d: d["annotations"][0].update(bbox="abcd"), UNCOUNTED),
     "an unknown image": (lambda d: d["annotations"][0].update(image_id=99), "of image 99, which is not listed"),
     "an unknown category": (lambda d: d["annotations"][0].update(category_id=5), "unknown category 5"),
     "half a point": (lambda d: d["annotations"][0].update(segmentation=[[1, 2, 3, 4, 5, 6, 7]]), "neither polygons"),
