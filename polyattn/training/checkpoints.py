@@ -49,7 +49,8 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """The steps that have a checkpoint, whole or not, the last one first."""
         found = [p.name.removeprefix(PREFIX) for p in self.folder.glob(f"{PREFIX}*") if p.is_dir()]
-        return sorted((int(name) for name in found if name.isdigit()), reverse=True)
+        steps = (int(name) for name in found if name.isdecimal())
+        return sorted((step for step in steps if self.path(step).is_dir()), reverse=True)
 
     def path(self, step: int) -> Path:
         return self.folder / f"{PREFIX}{step:09d}"

@@ -154,6 +154,13 @@ def test_tensors_and_plain_values_are_read_as_they_were_written(saved):
     assert read["optimiser"] == {"lr": 3.0, "names": ["w"], "none": None}
 
 
+def test_folders_of_other_names_are_no_checkpoints(saved):
+    for name in ("step-²", "step-4", "step-٥", "step-", "step-none"):
+        (saved.folder / name).mkdir()
+    assert saved.steps() == [3]
+    assert saved.latest() == 3
+
+
 @pytest.mark.parametrize("text", ["[" * 200_000, '{"a":' * 200_000, "[]", "3", "", '{"files": 3, "sha256": "a"}'])
 def test_a_manifest_of_anything_is_damage(saved, text):
     saved.save(4, state(4.0), {})
