@@ -63,7 +63,7 @@ def calibrated(device: str = "cpu", dtype: str | torch.dtype = "float32") -> Dev
     if device not in DEVICES:
         raise SizeError(f"unknown device {device!r}; there are {', '.join(DEVICES)}, or give a Device")
     name, file = dtype_name(dtype), os.environ.get("POLYATTN_DEVICES")
-    if "torch" not in sys.modules and not path().exists():
+    if "torch" not in sys.modules and _is_absent(path()):
         return _shipped(device, name)  # as below: torch takes seconds to import, and nothing is kept to look up
     import torch
 
@@ -225,6 +225,13 @@ def _stored(where: Path) -> dict[str, Device]:
 
 
 _warned: set[Path] = set()
+
+
+def _is_absent(where: Path) -> bool:
+    try:
+        return not where.exists()
+    except OSError:  # a folder that may not be read: `_stored` says so
+        return False
 
 
 def _entries(where: Path) -> tuple[dict[str, Any], str]:

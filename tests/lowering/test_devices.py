@@ -25,7 +25,7 @@ def file(monkeypatch, tmp_path):
     path = tmp_path / "kept" / "devices.json"
     path.parent.mkdir()
     monkeypatch.setenv("POLYATTN_DEVICES", str(path))
-    monkeypatch.setattr(devices, "measure", lambda *_: Measured(HERE, 0.01, 0.0, 24))
+    monkeypatch.setattr(measuring, "measure", lambda *_: Measured(HERE, 0.01, 0.0, 24))
     return path
 
 
@@ -106,7 +106,7 @@ def test_what_is_not_a_readable_file_warns(file, place, monkeypatch):
 
 
 def test_what_cannot_be_kept_is_said_before_anything_is_measured(file, monkeypatch):
-    monkeypatch.setattr(devices, "measure", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(measuring, "measure", lambda *_: pytest.fail("measured"))
     file.mkdir()
     with pytest.raises(pa.PolyattnError, match=r"devices\.json: Is a directory; put that right"):
         pa.calibrate("cpu")
@@ -118,7 +118,7 @@ def test_what_cannot_be_kept_is_said_before_anything_is_measured(file, monkeypat
 def test_a_measurement_that_is_too_noisy_is_not_kept(file, monkeypatch):
     pa.calibrate("cpu")
     before = file.read_text()
-    monkeypatch.setattr(devices, "measure", lambda *_: Measured(replace(HERE, tile=99), 0.8, 0.7, 12))
+    monkeypatch.setattr(measuring, "measure", lambda *_: Measured(replace(HERE, tile=99), 0.8, 0.7, 12))
     with pytest.raises(pa.PolyattnError, match="12 rounds differ by 80%, and threads waited 70% of the time"):
         pa.calibrate("cpu")
     assert file.read_text() == before

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from polyattn import SizeError, calibrate, catalog, plan
-from polyattn.lowering import calibrated, devices, einsums, planner, timing, training
+from polyattn.lowering import calibrated, einsums, measuring, planner, timing, training
 from polyattn.lowering.einsums import einsum_graph
 from polyattn.lowering.matching import as_choice
 from polyattn.lowering.measuring import Measured
@@ -27,7 +27,7 @@ def measured(name, device, dtype, seconds, noise=0.01) -> Measured:
 def file(monkeypatch, tmp_path):
     """No calibration but those that the test makes."""
     monkeypatch.setenv("POLYATTN_DEVICES", str(tmp_path / "kept" / "devices.json"))
-    monkeypatch.setattr(devices, "measure", measured)
+    monkeypatch.setattr(measuring, "measure", measured)
     return tmp_path / "kept" / "devices.json"
 
 
