@@ -24,8 +24,8 @@ class BATBlock(Block):
         inner_channels: the inner channels themselves, instead of `reduction`.
         dropout: the probability to drop a channel of the result in training.
         bias: whether the 1x1 convolutions before batch norms have biases.
-        block_size, groups, predictor_channels, normalisation, downsample, dim, temporal_groups, temporal_size: see
-            `BATransform`.
+        block_size, groups, predictor_channels, normalisation, downsample, larger_maps, dim, temporal_groups,
+            temporal_size: see `BATransform`.
 
     Shape:
         (B, channels, H, W) or (B, channels, T, H, W) to the same, of any size; contiguous or channels-last, which is
@@ -50,6 +50,7 @@ class BATBlock(Block):
         predictor_channels: int | None = None,
         normalisation: str = "l1",
         downsample: bool = False,
+        larger_maps: str = "blocks",
         dropout: float = 0.2,
         bias: bool = True,
         dim: int = 2,
@@ -68,6 +69,7 @@ class BATBlock(Block):
             predictor_channels=predictor_channels,
             normalisation=normalisation,
             downsample=downsample,
+            larger_maps=larger_maps,
             bias=bias,
             dim=dim,
             temporal_groups=temporal_groups,

@@ -45,7 +45,7 @@ class BATransformPiece(BATransform):
         y = product(y, weight, bias)
         if isinstance(norm, PieceBatchNorm):
             if self.cut == -3:
-                y = norm.over(y, sum(pieces.counts) * prod(self.blocks), pieces.sum)
+                y = norm.over(y, sum(pieces.counts) * prod(self._blocks(x)), pieces.sum)
             else:  # the average is there as a whole, in every piece
                 y = norm.over(y, prod(y.shape[2:]), lambda value: value)
         return self._upsampled(F.relu(y), x)
@@ -71,13 +71,14 @@ class BATransformPiece(BATransform):
             p, q = (m.narrow(1, self.positions.start, x.shape[2]) for m in (p, q))
             if x.numel():
                 return self._bilinear(x, p, q)
-            return joined(x.new_zeros(*x.shape[:-2], *self.blocks) if self._on_average(x) else x, p, q)
+            return joined(x.new_zeros(*x.shape[:-2], *self._blocks(x)) if self._on_average(x) else x, p, q)
         if self._on_average(x):
-            return self._product(self._averaged(x), self._normalized(p, -1), self._normalized(q, -2))
+            averaged = self._averaged(x, self._blocks(x))
+            return self._product(averaged, self._normalized(p, -1), self._normalized(q, -2))
         return self._dealt(x, self.groups, self._bilinear, p, q)
 
     def _on_average(self, x: Tensor) -> bool:
-        return self.downsample and self.conv_p is not None and self._sides(x)[-2:] != self.blocks
+        return self.downsample and self.conv_p is not None and self._sides(x)[-2:] != self._blocks(x)
 
     def _sides(self, x: Tensor) -> tuple[int, ...]:
         """Of the whole map."""
@@ -110,22 +111,22 @@ class BATransformPiece(BATransform):
         y = mixed(mine, *own) if mine.numel() else joined(mine, *own)
         return self.positions.to_rows(y, channels)
 
-    def _averaged(self, x: Tensor) -> Tensor:
+    def _averaged(self, x: Tensor, blocks: tuple[int, int]) -> Tensor:
         """The whole average, one position for each block."""
         if self.cut == -3:
-            return super()._averaged(x)
-        length, blocks = sum(self.positions.counts), self.blocks[self.cut + 2]
-        weights = x.new_zeros(blocks, length)
-        found = windows(length, blocks)
-        each = length // blocks
-        for s in range(blocks):
+            return super()._averaged(x, blocks)
+        length, number = sum(self.positions.counts), blocks[self.cut + 2]
+        weights = x.new_zeros(number, length)
+        found = windows(length, number)
+        each = length // number
+        for s in range(number):
             own = sorted(set(found[s])) if found is not None else range(s * each, (s + 1) * each)
             weights[s, own[0] : own[-1] + 1] = 1 / len(own)
         mine = weights.narrow(1, self.positions.start, x.shape[self.cut])
         other = -3 - self.cut
         along = torch.matmul(x.transpose(self.cut, -1), mine.t()).transpose(self.cut, -1)
         whole = self.positions.sum(along)
-        small = F.adaptive_avg_pool1d(whole.transpose(other, -1).flatten(0, -3), self.blocks[other + 2])
+        small = F.adaptive_avg_pool1d(whole.transpose(other, -1).flatten(0, -3), blocks[other + 2])
         return small.unflatten(0, whole.transpose(other, -1).shape[:-2]).transpose(other, -1)
 
     def _upsampled(self, y: Tensor, like: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from polyattn.nn.function import SpecFunction
 from polyattn.nn.layouts import is_channels_last, laid_out_as
 from polyattn.nn.parts import part
 from polyattn.nn.products import turned_if_few
-from polyattn.nn.uneven import block_max, block_mean, cut, of_blocks, taken
+from polyattn.nn.uneven import block_max, block_mean, cut, of_blocks, overlapped, slid_blocks, taken
 
 
 class BATransform(Block):
@@ -38,6 +38,14 @@ class BATransform(Block):
     `polyattn.nn.uneven`), and the rows and columns of the resized matrix are normalised over the positions that there
     are.
 
+    Where a map is larger than the weights were made for, `larger_maps` is the rule. "blocks": always S blocks, which
+    grow with the map, as in the paper and in the image code. "slide": as in the video code, which is tested fully
+    convolutionally on 256 x 256 pixels. A side of L positions then has M = L // (L // S) blocks, for S = 7 of 28 or 14
+    positions 7, of 32 or 16 positions 8. `conv_p` slides over the M pooled rows, and its M - S + 1 matrices are
+    averaged where they overlap along the diagonal of P (M x M), whose other scores are 0; `conv_q` likewise. The rows'
+    M is taken for the columns too where it divides the width. Where M = S the rules agree, and `spec` says what is
+    computed.
+
     Args:
         channels: of the input and the output.
         block_size: the number S of blocks along height and width, or one number for each. The sides themselves give
@@ -47,6 +55,7 @@ class BATransform(Block):
         normalisation: "l1" (sigmoid, then rows of P and columns of Q sum to 1, Eq. 2) or "softmax".
         downsample: instead of resizing P and Q, average the map down to one position for each block, and bring up
             again bilinearly what `conv2` makes of the result (Table 2, whose cost is that of this order).
+        larger_maps: "blocks" or "slide"; see above.
         bias: whether the 1x1 convolutions before batch norms have biases.
         dim: 2, or 3 for (B, C, T, H, W).
         temporal_groups: so many groups of channels have a temporal matrix of their own; 0 for none.
@@ -71,6 +80,7 @@ class BATransform(Block):
         predictor_channels: int | None = None,
         normalisation: str = "l1",
         downsample: bool = False,
+        larger_maps: str = "blocks",
         bias: bool = True,
         dim: int = 2,
         temporal_groups: int = 0,
@@ -89,8 +99,9 @@ class BATransform(Block):
             raise SizeError("temporal_groups needs temporal_size, the number of blocks along time")
         self.temporal_size = whole("temporal_size", temporal_size) if temporal_groups else None
         self.normalisation, self.downsample = one_of("normalisation", normalisation, ("l1", "softmax")), downsample
+        self.larger_maps = one_of("larger_maps", larger_maps, ("blocks", "slide"))
 
-        width = max(groups, temporal_groups) if predictor_channels is None else predictor_channels
+        width = (groups or temporal_groups) if predictor_channels is None else predictor_channels
         self.predictor_channels = whole("predictor_channels", width) if groups or temporal_groups else 0
         conv, frame = CONVOLUTIONS[dim], (1,) * (dim - 2)
         self.conv1 = ConvNormReLU(dim, channels, width, bias) if groups or temporal_groups else None
@@ -153,6 +164,8 @@ class BATransform(Block):
     def matrices(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """P and Q at the blocks' resolution for an input: (B, [T,] groups, S, S), rows of P and columns of Q sum to 1.
 
+        With `larger_maps="slide"`, (B, [T,] groups, M, M).
+
         Raises:
             SizeError: there are none, with groups=0.
         """
@@ -168,19 +181,32 @@ class BATransform(Block):
     def _frame_means(self, features: Tensor) -> Tensor:
         return features.mean((-2, -1))
 
+    def _sides(self, x: Tensor) -> tuple[int, ...]:
+        """The height and width of the map."""
+        return index(x.shape[-2]), index(x.shape[-1])
+
+    def _blocks(self, x: Tensor) -> tuple[int, int]:
+        """The numbers of rows of P and of columns of Q for a map."""
+        if self.larger_maps == "blocks":
+            return self.blocks
+        height, width = self._sides(x)[-2:]
+        rows, columns = slid_blocks(height, self.blocks[0]), slid_blocks(width, self.blocks[1])
+        # The video code has one number of blocks for both axes, which follows from the height.
+        return rows, rows if self.blocks[0] == self.blocks[1] and width % rows == 0 else columns
+
     def _spatial_scores(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """What the normalisation makes P and Q of: (B, [T,] G, S, S)."""
+        """What the normalisation makes P and Q of: (B, [T,] G, S, S), or M x M where the predictor slides."""
         assert self.conv_p is not None
         assert self.conv_q is not None
-        rows = block_max(self._largest(features, -1), self.blocks[0]).unsqueeze(-1)
-        columns = block_max(self._largest(features, -2), self.blocks[1]).unsqueeze(-2)
-        p, q = self.conv_p(rows).flatten(2), self.conv_q(columns).flatten(2)
-        if self.dim == 2:
-            p, q = p.squeeze(2), q.squeeze(2)
-        else:
-            p, q = p.transpose(1, 2), q.transpose(1, 2)
-        (s, r), k = self.blocks, self.groups
-        return p.unflatten(-1, (k, s, s)), q.unflatten(-1, (k, r, r))
+        rows, columns = self._blocks(features)
+        p = self.conv_p(block_max(self._largest(features, -1), rows).unsqueeze(-1))
+        q = self.conv_q(block_max(self._largest(features, -2), columns).unsqueeze(-2))
+        return self._matrices(p, self.blocks[0]), self._matrices(q, self.blocks[1])
+
+    def _matrices(self, predicted: Tensor, side: int) -> Tensor:
+        """(B, G S S, [T,] n, 1) or (..., 1, n) as (B, [T,] G, M, M), M = S + n - 1."""
+        windows = predicted.flatten(-2).movedim(1, -1)
+        return overlapped(windows.unflatten(-1, (self.groups, side, side)))
 
     def _temporal_scores(self, features: Tensor) -> Tensor:
         """(B, temporal groups, S, S)."""
@@ -197,9 +223,10 @@ class BATransform(Block):
 
     def _bilinear(self, x: Tensor, p: Tensor, q: Tensor) -> Tensor:
         height, width = index(x.shape[-2]), index(x.shape[-1])
-        if self.downsample and (height, width) != self.blocks:
-            return self._product(self._averaged(x), self._normalized(p, -1), self._normalized(q, -2))
-        rows, columns = cut(height, self.blocks[0]), cut(width, self.blocks[1])
+        blocks = (index(p.shape[-1]), index(q.shape[-1]))
+        if self.downsample and (height, width) != blocks:
+            return self._product(self._averaged(x, blocks), self._normalized(p, -1), self._normalized(q, -2))
+        rows, columns = cut(height, blocks[0]), cut(width, blocks[1])
         x = taken(taken(x, x.dim() - 2, rows.order), x.dim() - 1, columns.order)
         bands = []
         for a in rows.parts:
@@ -225,10 +252,10 @@ class BATransform(Block):
         y = self._spatial[last]({"x": x.movedim(1, -1) if last else x, "p": p, "q": q})
         return y.movedim(-1, 1) if last else y
 
-    def _averaged(self, x: Tensor) -> Tensor:
+    def _averaged(self, x: Tensor, blocks: tuple[int, int]) -> Tensor:
         if self.dim == 2:
-            return F.adaptive_avg_pool2d(x, self.blocks)
-        return F.adaptive_avg_pool3d(x, (None, *self.blocks))
+            return F.adaptive_avg_pool2d(x, blocks)
+        return F.adaptive_avg_pool3d(x, (None, *blocks))
 
     def _upsampled(self, y: Tensor, like: Tensor) -> Tensor:
         mode = "bilinear" if self.dim == 2 else "trilinear"  # which, along time, changes nothing
@@ -253,6 +280,7 @@ class BATransform(Block):
 
     def extra_repr(self) -> str:
         shown = f"{self.channels}, block_size={self.blocks}, groups={self.groups}, {self.normalisation}"
+        shown += f", larger_maps={self.larger_maps!r}" * (self.larger_maps != "blocks")
         over_time = f", temporal_groups={self.temporal_groups}, temporal_size={self.temporal_size}"
         return shown + over_time * (self.dim == 3)
 

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from polyattn.nn.exchange import NARROW
 
 
 @dataclass(frozen=True)
@@ -102,3 +105,30 @@ def _windowed(x: Tensor, blocks: int) -> Tensor:
 def of_blocks(matrices: Tensor, part: Part) -> Tensor:
     """The rows and columns (..., S, S) of the part's blocks."""
     return taken(taken(matrices, matrices.dim() - 2, part.blocks), matrices.dim() - 1, part.blocks)
+
+
+def slid_blocks(length: int, blocks: int) -> int:
+    """Return the number of blocks of an axis over which a kernel of `blocks` of them slides.
+
+    As many positions as fit lie in each block, so that at least `blocks` blocks are there; an axis shorter than that
+    keeps them.
+
+    >>> [slid_blocks(length, 7) for length in (4, 7, 14, 16, 28, 32)]
+    [7, 7, 7, 8, 7, 8]
+    """
+    return length // (length // blocks) if length >= blocks else blocks
+
+
+def overlapped(windows: Tensor) -> Tensor:
+    """Return the mean (..., G, M, M) of n matrices (..., n, G, S, S), M = S + n - 1.
+
+    The k-th matrix lies at the rows and columns from k to k + S - 1; entries outside all of them are 0.
+    """
+    number, side = windows.shape[-4], windows.shape[-1]
+    if number == 1:
+        return windows.squeeze(-4)
+    wide = windows.float() if windows.dtype in NARROW else windows
+    places = [(k, number - 1 - k) * 2 for k in range(number)]
+    total = torch.stack([F.pad(wide.select(-4, k), place) for k, place in enumerate(places)]).sum(0)
+    covering = torch.stack([F.pad(wide.new_ones(side, side), place) for place in places]).sum(0)
+    return (total / covering.clamp(min=1)).to(windows.dtype)

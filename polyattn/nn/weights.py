@@ -27,12 +27,14 @@ class Published:
         words: the constructor's words that the published block has no choice in.
         scale: the factor before its softmax, from the block's channels, inner channels and heads.
         zeros: names here that the published block may lack, and which are then 0.
+        larger_maps: the rule by which a published `BATransform` computes maps larger than its weights were made for.
     """
 
     names: tuple[tuple[str, str], ...]
     words: Mapping[str, Any] = field(default_factory=dict)
     scale: str | None = None
     zeros: tuple[str, ...] = ()
+    larger_maps: str | None = None
 
     def name(self, here: str) -> str:
         """The published name of a weight."""
@@ -41,6 +43,16 @@ class Published:
             if found:
                 return name
         return here
+
+    def adopt(self, block: nn.Module, scale: float | None = None) -> None:
+        """Give the block the published rules that are not weights: the scale of its softmax, larger maps."""
+        part = block.transform if isinstance(block, BATBlock) else block
+        if isinstance(part, BATransform) and self.larger_maps is not None:
+            part.larger_maps = self.larger_maps
+        if isinstance(block, NonLocal) and self.scale is not None:
+            inner = block.inner_channels
+            widths = {"channels": block.channels, "inner": inner, "head": inner // block.heads}
+            block.scale = widths[self.scale] ** -0.5 if scale is None else float(scale)
 
 
 _TIMM_TRANSFORM = ((r"(conv[12])\.norm", r"\1.bn"),)
@@ -70,7 +82,8 @@ def _published(source: str, block: nn.Module) -> Published | None:
     }.get(source)
     if transform is not None and isinstance(block, BATransform | BATBlock):
         names, inner, words = transform
-        return Published(_inside(names, inner) if isinstance(block, BATBlock) else names, words)
+        larger = "slide" if source == "bat_video" else "blocks"
+        return Published(_inside(names, inner) if isinstance(block, BATBlock) else names, words, larger_maps=larger)
     if source == "efficient_attention" and isinstance(block, EfficientNL):
         return Published((), {"dim": 2, "normalisation": "softmax"})
     if source == "latent_gnn" and isinstance(block, LatentGNN):
@@ -149,12 +162,7 @@ def load_weights(
     >>> block = load_weights(block, published.state_dict(), source="timm")
     """
     name = type(block).__name__
-    if source not in SOURCES:
-        raise WeightsError(f"unknown source {source!r}; there are {', '.join(SOURCES)}")
-    published = _published(source, block)
-    if published is None:
-        raise WeightsError(f"the source {source!r} has no {name}")
-    _check_words(block, published, source)
+    published = published_form(block, source)
     if scale is not None and published.scale is None:
         raise WeightsError(f"this {name} has no scale before a softmax that the source {source!r} would set")
     found = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
@@ -163,11 +171,23 @@ def load_weights(
         for here, tensor in block.state_dict().items():
             if here in chosen:
                 tensor.copy_(chosen[here])
-    if isinstance(block, NonLocal) and published.scale is not None:
-        inner = block.inner_channels
-        widths = {"channels": block.channels, "inner": inner, "head": inner // block.heads}
-        block.scale = widths[published.scale] ** -0.5 if scale is None else float(scale)
+    published.adopt(block, scale)
     return block
+
+
+def published_form(block: nn.Module, source: str) -> Published:
+    """Return how a source names the weights of a block.
+
+    Raises:
+        WeightsError: the source is unknown, or its blocks compute something else than this one.
+    """
+    if source not in SOURCES:
+        raise WeightsError(f"unknown source {source!r}; there are {', '.join(SOURCES)}")
+    published = _published(source, block)
+    if published is None:
+        raise WeightsError(f"the source {source!r} has no {type(block).__name__}")
+    _check_words(block, published, source)
+    return published
 
 
 def _check_words(block: nn.Module, published: Published, source: str) -> None:

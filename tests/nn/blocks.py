@@ -183,6 +183,12 @@ CASES: dict[str, Case] = {
         large_channels=4,
         thorough=False,
     ),
+    "BATBlock, 3D, slid over a larger map": Case(
+        lambda: awake(pa.nn.BATBlock(4, block_size=(3, 2), groups=2, dim=3, larger_maps="slide")),
+        4,
+        (2, 5, 3),
+        thorough=False,
+    ),
     "A2": Case(
         lambda: pa.nn.A2(4, 2, zero_init=False), 4, large=lambda: pa.nn.A2(2, 1, zero_init=False), thorough=False
     ),

@@ -38,8 +38,23 @@ class ImageTransform(nn.Module):
         return self.conv2(p @ x @ q)
 
 
+def overlaid(windows, side):
+    """(..., n, s, s) to (..., side, side): of each entry, the mean of all windows, the i-th one i rows and columns
+    further on, that have it; 0 where none has."""
+    n, s = windows.shape[-3:-1]
+    nothing = torch.zeros_like(windows[..., 0, 0, 0])
+    rows = []
+    for a in range(side):
+        row = []
+        for b in range(side):
+            own = [windows[..., i, a - i, b - i] for i in range(n) if 0 <= a - i < s and 0 <= b - i < s]
+            row.append(sum(own) / len(own) if own else nothing)
+        rows.append(torch.stack(row, -1))
+    return torch.stack(rows, -2)
+
+
 class VideoTransform(nn.Module):
-    """BA-Transform of the video code: softmax, for each frame, and over time."""
+    """BA-Transform of the video code: softmax, for each frame, and over time; fully convolutional on larger maps."""
 
     def __init__(self, channels, s, k, frames, over_time):
         super().__init__()
@@ -53,9 +68,12 @@ class VideoTransform(nn.Module):
     def forward(self, x):
         z, s, k = self.conv1(x), self.s, self.k
         b, c, t, h, w = x.shape
-        p = self.conv_p(F.adaptive_max_pool3d(z, (t, s, 1))).view(b, k, s, s, t).softmax(3).movedim(4, 2)
-        q = self.conv_q(F.adaptive_max_pool3d(z, (t, 1, s))).view(b, k, s, s, t).softmax(2).movedim(4, 2)
-        p, q = resized(p, h // s).repeat_interleave(c // k, 1), resized(q, w // s).repeat_interleave(c // k, 1)
+        side = h // (h // s)
+        p = self.conv_p(F.adaptive_max_pool3d(z, (t, side, 1))).view(b, k, s, s, t, -1)
+        q = self.conv_q(F.adaptive_max_pool3d(z, (t, 1, side))).view(b, k, s, s, t, -1)
+        p, q = (overlaid(scores.permute(0, 1, 4, 5, 2, 3), side) for scores in (p, q))
+        p, q = p.softmax(4), q.softmax(3)
+        p, q = resized(p, h // side).repeat_interleave(c // k, 1), resized(q, w // side).repeat_interleave(c // k, 1)
         y = p @ x @ q
         if self.over_time:
             r = self.conv_t(F.adaptive_avg_pool3d(z, (self.frames, 1, 1)))

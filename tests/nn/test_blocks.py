@@ -122,6 +122,7 @@ onnx_of_any_batch = pytest.mark.skipif(
 EVERY_KIND = [
     *(name for name, case in CASES.items() if case.thorough),
     *("TESA", "A2", "GloRe", "BATransform, without biases", "BATBlock, 3D", "NonLocal, gaussian, heads", "Axial, 1D"),
+    "BATBlock, 3D, slid over a larger map",
 ]
 """A case of every block; with two heads in one, and a video and a row of positions in others."""
 FORMS = [

@@ -99,16 +99,17 @@ def test_of_the_image_code(sides, groups):
     same(pa.nn.NonLocal(8), published.ImageNonLocal(8, 4), "bat", x)
 
 
-@pytest.mark.parametrize("over_time", [0, 1, 2])
-@pytest.mark.parametrize("frames", [4, 8])
-def test_of_the_video_code(over_time, frames):
-    x = torch.randn(2, 8, frames, 4, 6)
-    words = {"block_size": 2, "groups": 2, "normalisation": "softmax", "dim": 3, "dropout": 0.0}
+@pytest.mark.parametrize(("over_time", "frames"), [(0, 4), (1, 8), (2, 4)])
+@pytest.mark.parametrize("sides", [(6, 9), (4, 8), (5, 5)])
+def test_of_the_video_code(over_time, frames, sides):
+    """Over 4 blocks its predictors slide in 2 places, over 5 in 3."""
+    x = torch.randn(2, 8, frames, *sides)
+    words = {"block_size": 3, "groups": 2, "normalisation": "softmax", "dim": 3, "dropout": 0.0}
     words |= {"temporal_groups": over_time, "temporal_size": 4 if over_time else None}
-    reference = published.BAT(3, 8, 4, published.VideoTransform(4, 2, 2, 4, over_time))
+    reference = published.BAT(3, 8, 4, published.VideoTransform(4, 3, 2, 4, over_time))
     same(pa.nn.BATBlock(8, **words), reference, "bat_video", x)
     del words["dropout"]
-    same(pa.nn.BATransform(8, **words), published.VideoTransform(8, 2, 2, 4, over_time), "bat_video", x)
+    same(pa.nn.BATransform(8, **words), published.VideoTransform(8, 3, 2, 4, over_time), "bat_video", x)
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3])

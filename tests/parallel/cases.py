@@ -58,6 +58,7 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "Axial": lambda: pa.nn.Axial(8, 4, normalisation="scaling"),
     "BATransform": lambda: pa.nn.BATransform(8, block_size=(3, 2), groups=2),
     "BATransform downsample": lambda: pa.nn.BATransform(8, block_size=(6, 4), groups=4, downsample=True),
+    "BATransform slid": lambda: pa.nn.BATransform(8, block_size=(4, 3), groups=2, larger_maps="slide"),
     "BATBlock": lambda: pa.nn.BATBlock(8, block_size=(2, 5), groups=1, normalisation="softmax"),
     "a small network": lambda: nn.Sequential(
         nn.Conv2d(8, 6, 1), nn.BatchNorm2d(6), nn.ReLU(), pa.nn.PolyNL(6, beta=0.5), pa.nn.EfficientNL(6)
@@ -71,6 +72,9 @@ VIDEO: dict[str, Callable[[], nn.Module]] = {
     "over space": lambda: pa.nn.BATransform(8, block_size=(3, 2), groups=2, dim=3),
     "over space and time": lambda: pa.nn.BATBlock(
         16, block_size=2, groups=4, dim=3, temporal_groups=2, temporal_size=2, dropout=0.0
+    ),
+    "slid, downsample": lambda: pa.nn.BATransform(
+        8, block_size=(2, 4), groups=2, dim=3, downsample=True, larger_maps="slide"
     ),
     "downsample": lambda: pa.nn.BATransform(
         8, block_size=2, groups=1, dim=3, downsample=True, temporal_groups=8, temporal_size=3
