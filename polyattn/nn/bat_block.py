@@ -81,7 +81,7 @@ class BATBlock(Block):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Kaiming normal weights by fan-out, biases 0, batch norms 1 and 0, as published."""
+        """Kaiming normal weights by fan-out, biases 0, batch norms 1 and 0; see `BATransform.reset_parameters`."""
         for layer in (self.conv1, self.conv2):
             layer.reset_parameters()
         self.transform.reset_parameters()

@@ -51,7 +51,7 @@ class BATransform(Block):
         block_size: the number S of blocks along height and width, or one number for each. The sides themselves give
             the full-resolution transform.
         groups: so many groups of channels have a P and Q of their own; with 0 they are the identity.
-        predictor_channels: C'; as many as groups by default.
+        predictor_channels: C'; as many as groups by default (without groups, as temporal groups).
         normalisation: "l1" (sigmoid, then rows of P and columns of Q sum to 1, Eq. 2) or "softmax".
         downsample: instead of resizing P and Q, average the map down to one position for each block, and bring up
             again bilinearly what `conv2` makes of the result (Table 2, whose cost is that of this order).
@@ -120,7 +120,10 @@ class BATransform(Block):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Kaiming normal weights by fan-out, biases 0, batch norms 1 and 0, as published."""
+        """Kaiming normal weights by fan-out, biases 0, batch norms 1 and 0, as in the video code.
+
+        The image code leaves biases at torch's default, which only `conv_p` and `conv_q` make visible.
+        """
         for layer in (self.conv1, self.conv2):
             if layer is not None:
                 layer.reset_parameters()

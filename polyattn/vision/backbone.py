@@ -1,78 +1,117 @@
-"""Weights of a plain backbone, such as torchvision's or timm's, for a network that has attention in it."""
+"""Weights of a plain backbone, or of a whole published network, for a network that has attention in it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
 from polyattn.errors import InsertError
 from polyattn.vision.inflate import Inflation, inflate_weight
 from polyattn.vision.insert import CHILD, inserted
+from polyattn.vision.published import Translated, stripped, translated, unwrapped
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
 def load_backbone(
     model: Model,
-    state_dict: Mapping[str, Tensor],
+    state_dict: Mapping[str, Any],
+    source: str | None = None,
     *,
     skip: str | Iterable[str] = (),
     inflation: Inflation = "mean",
+    scale: float | None = None,
 ) -> Model:
-    """Load the weights of a network without attention into one with attention, in place.
+    """Load the weights of a network without attention, or of a published one with it, in place.
 
-    All of the network's own entries have to be in the dictionary and the other way round; the inserted attention keeps
-    its weights. 2D kernels are inflated where the network has 3D ones. A detector takes the weights of its backbone
-    alone (`backbone.body`), if the dictionary is one.
+    All of the network's own entries have to be in the dictionary and the other way round; only counts of batches may
+    be missing. Without `source` the inserted attention keeps its weights. 2D kernels are inflated where the network
+    has 3D ones, and a 1x1 convolution may stand for a linear layer. A detector takes the weights of its backbone alone
+    (`backbone.body`), if the dictionary is one. Entries around the weights (`{"state_dict": ...}`) and first names that
+    all of them share (`module.`) are dropped.
+
+    | source | checkpoints of | attention there |
+    | --- | --- | --- |
+    | None | torchvision, timm | none |
+    | `"bat"` | the code of Chi et al., image networks, and video networks where the model is one | `layer2.nl1` |
+    | `"timm"` | timm's ResNet and ByobNet | `layer2.1.se` after `layer2.1.bn3`; `stages.0.0.attn` |
+    | `"mmcv"` | MMAction2's ResNets of images and videos | `backbone.layer2.1.non_local_block` |
 
     Args:
         model: a network of `polyattn.vision`, or any with attention that `polyattn.vision.insert` put in.
-        state_dict: of the same network without attention, or of its 2D form.
+        state_dict: of the same network, with the attention if a source is given; of it or of its 2D form.
+        source: whose names the weights have; the blocks take its rules too, as in `polyattn.nn.load_weights`.
         skip: submodules that are not loaded, such as "fc" for a classifier of other classes.
         inflation: see `polyattn.vision.inflate`.
+        scale: the factor before the softmax of non-local blocks, see `polyattn.nn.load_weights`.
+
+    Returns:
+        The network.
 
     Raises:
-        InsertError: keys that are missing or too many, or shapes that differ, all named. The network is then as it was.
+        InsertError: `source` is unknown or its blocks differ from the network's; keys are missing or too many, or
+            shapes differ, all of them named. The network is then as it was.
 
     >>> from polyattn.vision import resnet18
     >>> model = resnet18({"layer3.0": "x[N,C]; y[a,b] = 1/N * x[a,d]*w[d,f]*x[e,f] * x[e,b]"}, image_size=32)
     >>> _ = load_backbone(model, resnet18().state_dict())
     """
-    body = _body(model, state_dict)
+    tensors = stripped(unwrapped(state_dict), model)
+    body = _body(model, tensors)
+    tensors = stripped(tensors, body)
     skipped = (skip,) if isinstance(skip, str) else tuple(skip)
-    attention = tuple(f"{name}.{CHILD}." for name in inserted(body))
-    own = {
-        key: tensor
-        for key, tensor in body.state_dict().items()
-        if not key.startswith(attention) and not _under(key, skipped)
-    }
-    given = {key: tensor for key, tensor in state_dict.items() if not _under(key, skipped)}
     for name in skipped:
-        if not any(_under(key, (name,)) for key in (*state_dict, *body.state_dict())):
+        if not any(_under(key, (name,)) for key in (*tensors, *body.state_dict())):
             raise InsertError(f"nothing is called {name!r} in the network or in the dictionary, and cannot be skipped")
-    # Frozen batch norms count no batches.
-    given = {k: t for k, t in given.items() if k in own or not k.endswith("num_batches_tracked")}
-    loaded = {
-        key: inflate_weight(tensor, own[key].shape[2], inflation)
-        if key in own and tensor.dim() == 4 and own[key].dim() == 5
-        else tensor
-        for key, tensor in given.items()
-    }
-    wrong = [f"'{key}' is missing" for key in own if key not in loaded]
-    wrong += [f"'{key}' is no part of the network" for key in loaded if key not in own]
-    wrong += [
-        f"'{key}' is {tuple(tensor.shape)}, and {tuple(own[key].shape)} in the network"
-        for key, tensor in loaded.items()
-        if key in own and own[key].shape != tensor.shape
-    ]
-    if wrong:
-        more = f"; and {len(wrong) - 6} more" if len(wrong) > 6 else ""
-        hint = "; skip=(...) leaves submodules out" if any("fc." in line for line in wrong) else ""
-        raise InsertError(f"the weights do not fit the backbone: {'; '.join(wrong[:6])}{more}{hint}")
-    body.load_state_dict(loaded, strict=False)
+    kept = skipped if source is not None else (*skipped, *(f"{name}.{CHILD}" for name in inserted(body)))
+    if source is None:
+        given = Translated(tensors, {key: key for key in tensors})
+    else:
+        given = translated(body, tensors, source, skipped)
+    if scale is not None and not any(form.scale for _, form in given.forms):
+        raise InsertError(f"no block of the network has a scale before a softmax that scale={scale!r} would set")
+    _load(body, given, kept, skipped, inflation)
+    given.adopt(scale)
     return model
+
+
+def _load(
+    body: nn.Module, given: Translated, kept: tuple[str, ...], skipped: tuple[str, ...], inflation: Inflation
+) -> None:
+    own = {key: tensor for key, tensor in body.state_dict().items() if not _under(key, kept)}
+    loaded: dict[str, Tensor] = {}
+    wrong: dict[str, list[str]] = {"missing": [], "too many": [], "of another shape": []}
+    for key, tensor in given.tensors.items():
+        there = given.names.get(key, key)
+        if _under(key, skipped) or _under(there, skipped):
+            continue
+        if key not in own:
+            if not key.endswith("num_batches_tracked"):  # frozen batch norms count none
+                wrong["too many"].append(f"'{there}'")
+            continue
+        loaded[key] = _fitted(tensor, own[key], inflation)
+        if loaded[key].shape != own[key].shape:
+            shapes = f"{tuple(tensor.shape)}, and {tuple(own[key].shape)} in the network"
+            wrong["of another shape"].append(f"'{there}' is {shapes}")
+    for key in own:
+        if key not in loaded and not key.endswith("num_batches_tracked"):
+            wrong["missing"].append(f"'{given.names.get(key, key)}'")
+    if any(wrong.values()):
+        listed = "; ".join(f"{what}: {', '.join(names)}" for what, names in wrong.items() if names)
+        hint = "; skip=(...) leaves submodules out" if "'fc." in listed else ""
+        raise InsertError(f"the weights do not fit the network: {listed}{hint}")
+    body.load_state_dict(loaded, strict=False)
+
+
+def _fitted(tensor: Tensor, own: Tensor, inflation: Inflation) -> Tensor:
+    """A 2D kernel as the 3D one that the network has; a 1x1 kernel as a matrix, or a matrix as one."""
+    if (tensor.dim(), own.dim()) == (4, 5):
+        return inflate_weight(tensor, own.shape[2], inflation)
+    least = min(tensor.dim(), own.dim())
+    ones = {*tensor.shape[least:], *own.shape[least:]} <= {1}
+    return tensor.reshape(own.shape) if ones and tensor.shape[:least] == own.shape[:least] else tensor
 
 
 def _body(model: nn.Module, state_dict: Mapping[str, Tensor]) -> nn.Module:

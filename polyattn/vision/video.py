@@ -2,15 +2,19 @@
 
 The layout is that of the paper's own code (BA-Transform/BAT-Video-Classification): a spatial max pooling after the
 first convolution that keeps no border, a temporal max pooling of two frames after Res2, convolutions along time at the
-entry of the bottlenecks (I3D only), an average over all positions and a dropout before the classifier.
+entry of the bottlenecks (I3D only), averages over windows of 7 x 7 positions and a dropout before the classifier, whose
+mean over the windows is the result. At 224 x 224 pixels there is one window; the code's fully convolutional test at
+256 x 256 has four, in which the middle of the map counts more often than its border.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from operator import index
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from polyattn.errors import InsertError
 from polyattn.vision.inflate import Inflation, inflate
@@ -20,6 +24,29 @@ from polyattn.vision.resnets import DROPOUT, attend_to, build
 
 TEMPORAL_SIZE = 8
 """The most blocks along time that the paper has, for long clips (BAT, Table 9)."""
+
+
+WINDOW = 7
+"""The sides of the windows that features are averaged over: those of Res5 at 224 x 224 pixels."""
+
+
+class WindowAverage(nn.Module):
+    """Average (B, C, T, H, W) over all frames and each window of `side` x `side` positions.
+
+    Shape:
+        to (B, C, 1, H - side + 1, W - side + 1); an axis shorter than the window is averaged as a whole.
+    """
+
+    def __init__(self, side: int = WINDOW):
+        super().__init__()
+        self.side = side
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = (min(self.side, index(length)) for length in x.shape[-2:])
+        return F.avg_pool2d(x.mean(2), (height, width), 1).unsqueeze(2)
+
+    def extra_repr(self) -> str:
+        return f"side={self.side}"
 
 
 def build_video(
@@ -50,7 +77,8 @@ def build_video(
     inflate(model, temporal, inflation)
     model.maxpool.padding = (0, pool_padding, pool_padding)
     model.layer1.add_module("temporal_pool", nn.MaxPool3d((2, 1, 1)))
-    model.avgpool = nn.Sequential(model.avgpool, nn.Dropout(dropout))
+    # The classifier is affine, so the mean of its windows' logits is that of the mean of their features.
+    model.avgpool = nn.Sequential(WindowAverage(), nn.Dropout(dropout), model.avgpool)
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     clip = model.conv1.weight.new_zeros(1, model.conv1.in_channels, frames, height, width)
     return attend_to(
@@ -61,7 +89,7 @@ def build_video(
 
 def _presets(frames: int, options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The blocks' words in the paper's video networks, which differ from those in its image networks."""
-    bat: dict[str, Any] = {"dropout": DROPOUT, "normalisation": "softmax"}
+    bat: dict[str, Any] = {"dropout": DROPOUT, "normalisation": "softmax", "larger_maps": "slide"}
     if options.get("temporal_groups"):
         bat["temporal_size"] = min(frames // 2, TEMPORAL_SIZE)
     return {"bat": bat, "nl": {"sub_sample": 2}}
@@ -92,9 +120,10 @@ def c2d_resnet50(attention: Value | Mapping[str, Value] | None = None, **words: 
 
     Args:
         attention: as in `polyattn.vision.resnet50`; blocks are made with dim=3. For "bat", `groups` and
-            `temporal_groups` are the paper's (k_s, k_t), P and Q are normalised by softmax, and `temporal_size` is the
-            number of frames after the pooling, at most 8, unless given; "nl" pools keys and values over 2 x 2
-            positions. Both as in the authors' code.
+            `temporal_groups` are the paper's (k_s, k_t), P and Q are normalised by softmax, the predictor slides over
+            maps larger than those of 224 pixels (`larger_maps="slide"`), and `temporal_size` is the number of frames
+            after the pooling, at most 8, unless given; "nl" pools keys and values over 2 x 2 positions. Both as in the
+            authors' code.
         places: as in `polyattn.vision.resnet50`.
         weights, progress: of the 2D ResNet, passed on to torchvision. For weights in a file, see `load_backbone`.
         num_classes: of the classifier, which is drawn anew if the 2D network has another number.

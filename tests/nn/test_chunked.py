@@ -40,6 +40,19 @@ def test_a_layer_piece_by_piece_is_the_layer_forward_and_backward(name: str, row
         torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-10)
 
 
+def test_a_predictor_slides_over_a_map_that_comes_piece_by_piece():
+    layer = pa.nn.BATransform(8, block_size=4, groups=2, downsample=True, larger_maps="slide").double()
+    alone, x = copy.deepcopy(layer), torch.randn(2, 8, 11, 4, dtype=torch.float64)  # of 5 x 4 blocks
+    assert layer.matrices(x)[0].shape == (2, 2, 5, 5)
+    whole, own = x.clone().requires_grad_(), x.clone().requires_grad_()
+    wanted, y = alone(whole), pa.nn.chunked(layer, positions=12)(own)
+    torch.testing.assert_close(y, wanted)
+    wanted.sin().sum().backward()
+    y.sin().sum().backward()
+    for mine, theirs in zip((own, *layer.parameters()), (whole, *alone.parameters()), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad)
+
+
 def test_files_are_streamed_into_files(tmp_path):
     shape, generator = (1, 8, 50), np.random.default_rng(0)
     maps = [np.memmap(tmp_path / f"{k}", np.float32, "w+", shape=shape) for k in range(4)]
