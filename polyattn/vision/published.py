@@ -119,7 +119,8 @@ def translated(model: nn.Module, tensors: Mapping[str, Tensor], source: str, ski
             if here in skipped:
                 continue
             raise InsertError(f"'{here}': {error}; skip={here!r} keeps its weights") from error
-        result.forms.append((block, form))
+        if here not in skipped:
+            result.forms.append((block, form))
         state = block.state_dict()
         prefix = _prefix(model, place, source, [form.name(name) for name in state], left)
         for name, tensor in state.items():

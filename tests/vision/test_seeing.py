@@ -25,9 +25,9 @@ def resized(small: np.ndarray, length: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
-@pytest.mark.parametrize("dim", [2, 3])
-def test_the_bat_map_is_eq_8_with_full_matrices(height: int, width: int, dim: int):
-    transform = pa.nn.BATransform(8, block_size=(3, 4), groups=2, dim=dim).eval()
+@pytest.mark.parametrize(("dim", "rule"), [(2, "blocks"), (3, "blocks"), (3, "slide")])
+def test_the_bat_map_is_eq_8_with_full_matrices(height: int, width: int, dim: int, rule: str):
+    transform = pa.nn.BATransform(8, block_size=(3, 4), groups=2, dim=dim, larger_maps=rule).eval()
     x = torch.randn(2, 8, *[2] * (dim - 2), height, width)
     got = pa.vision.bat_map(transform, x).detach().numpy()
     with torch.no_grad():
