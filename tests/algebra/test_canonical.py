@@ -200,6 +200,10 @@ EQUAL_WITH_FUNCTIONS = {
         "f[a] = max[e](x[a,d]*x[e,d]); y[a,b] = f[a]*x[e,b]*u[e]",
         "f[e] = max[a](x[e,d]*x[a,d]); y[a,b] = f[a]*x[c,b]*u[c]",
     ),
+    "terms inside that differ by a size only have no order": (
+        "f[a] = relu(N*x[a,d]*x[a,c] + x[a,d]*x[a,c] + 1/N*x[a,d]*x[a,c]); y[a,b] = f[a]*x[a,b]",
+        "f[a] = relu(x[a,d]*x[a,c] + 1/N*x[a,d]*x[a,c] + N*x[a,d]*x[a,c]); y[a,b] = f[a]*x[a,b]",
+    ),
     "a function that is put in twice": (
         "s[a,e] = softmax[e](x[a,d]*x[e,d]); z[a,b] = s[a,e]*x[e,b]; y[a,b] = s[a,e]*z[e,b]",
         "s[a,e] = softmax[e](x[a,d]*x[e,d]); y[a,b] = s[a,c]*s[c,e]*x[e,b]",
@@ -230,6 +234,10 @@ DIFFERENT_WITH_FUNCTIONS = {
     "coefficients inside": (
         "f[a] = relu(x[a,d]); y[a,b] = 2*f[a]*x[a,b]",
         "f[a] = relu(2*x[a,d]); y[a,b] = f[a]*x[a,b]",
+    ),
+    "sizes inside": (
+        "f[a] = relu(x[a,d]); y[a,b] = f[a]*x[a,b]",
+        "f[a] = relu(1/N*x[a,d]); y[a,b] = f[a]*x[a,b]",
     ),
 }
 

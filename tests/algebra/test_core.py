@@ -81,3 +81,19 @@ def test_an_identity_between_positions_is_a_delta():
     spec = Spec("x[N,C]; where e : N; y[a,b] = I[a,e]*x[e,d]*w[d,b]")
     core = spec.channel_core(2, {"w": np.eye(2)})
     assert core.pattern == ((0, 0),)
+
+
+def test_sizes_that_are_not_positions_are_numbers_in_the_core():
+    """C and R are known from the parameters' shapes; N stays beside the core."""
+    spec = Spec("x[N,C]; where r : R; y[a,b] = 1/N/R*x[a,d]*u[d,r]*v[r,b]*C*C*x[e,e1]*z[e1]")
+    generator = np.random.default_rng(0)
+    u, v, z = (generator.normal(size=shape) for shape in ((2, 3), (3, 2), (2,)))
+    core = spec.channel_core(2, {"u": u, "v": v, "z": z})
+    assert core.powers == (("N", -1),)
+    np.testing.assert_allclose(core.core, np.einsum("dr,rb,f->bdf", u, v, z) * 2 * 2 / 3)
+
+
+def test_parts_of_a_position_that_are_tied_differently_are_refused():
+    spec = Spec("x[N,C]; where N = P*Q; where q : Q; y[(p q),b] = x[(p k),d]*w[d,b]")
+    with pytest.raises(NotPolynomialError, match="the parts of N are tied differently from one another"):
+        spec.channel_core(2, {"w": np.eye(2)})

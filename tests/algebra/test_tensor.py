@@ -19,6 +19,7 @@ from polyattn import (
     structure,
     symmetrise,
 )
+from polyattn.algebra import tensor
 from polyattn.testing import size_assignments, specifications
 
 from .arrays import agree, tensors_of
@@ -123,6 +124,13 @@ def test_symbolic_entries_are_the_numeric_ones(data):
     assert agree(dense, w)
 
 
+def test_an_identity_of_two_outputs_has_symbolic_entries_on_its_diagonal_only():
+    spec = Spec("x[N,N]; y[a,b] = I[a,b]*x[e,f]*w[e,f]")
+    entries = spec.interaction_tensor({"N": 2})
+    w = {place: sympy.Symbol(f"w_{place[0]}_{place[1]}") for place in product(range(2), repeat=2)}
+    assert entries == {(a, a, e, f): w[e, f] for a, e, f in product(range(2), repeat=3)}
+
+
 def test_symbolic_entries_cancel_and_collect():
     entries = Spec("x[N,C]; y[a,b] = 1/N*x[a,b]*alpha + alpha*x[a,b] - 2*beta*x[a,c]*I[b,c]").interaction_tensor(
         {"N": 2, "C": 1}
@@ -222,6 +230,15 @@ def test_a_tensor_above_the_budget_is_refused_with_its_size():
         catalog.nl().interaction_tensor({"N": 2, "C": 2}, budget=1000)
     w = np.eye(2)
     assert catalog.nl().interaction_tensor({"N": 2, "C": 2}, {"wf": w, "wg": w}, budget=2048).size == 256
+
+
+def test_the_budget_of_symbolic_tensors_is_one_of_products(monkeypatch):
+    """NL has 2 positions of the output and 2 that are summed, and 3 channels four times: 2² 3⁴ products."""
+    monkeypatch.setattr(tensor, "MAX_ENTRIES", 2**2 * 3**4)
+    assert catalog.nl().interaction_tensor({"N": 2, "C": 3})
+    monkeypatch.setattr(tensor, "MAX_ENTRIES", 2**2 * 3**4 - 1)
+    with pytest.raises(BudgetError, match="the symbolic tensor needs 324 products; the limit is 323"):
+        catalog.nl().interaction_tensor({"N": 2, "C": 3})
 
 
 def test_symbolic_tensors_have_a_budget_of_products():

@@ -47,6 +47,46 @@ def test_generated_specifications_compute_what_numpy_says(data: st.DataObject):
         np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10 * max(1.0, np.abs(expected).max()))
 
 
+FORMS = {
+    "terms of either sign, with numbers": "y[a,b] = x[a,b] - x[a,d]*w[d,b] + 3*v[b] - 1/2*x[a,d]*x[e,d]*x[e,b]",
+    "a mean in a product": "g[d,f] = 1/N*x[e,d]*x[e,f]; y[a,b] = x[a,d]*g[d,b] + 2*x[a,b]",
+    "a product with a number added to a map": "s[a,e] = x[a,d]*x[e,d]; y[a,b] = x[a,b] + 1/N*s[a,e]*x[e,b]",
+    "two products of maps": "s[a,e] = x[a,d]*x[e,d]; y[a,b] = s[a,e]*x[e,b] + s[e,a]*u[d]*x[e,d]*x[e,b]",
+    "a sum of two products of maps": "g[c,d] = x[e,c]*x[e,d]; y[a,b] = x[a,d]*g[d,b] + x[a,d]*g[b,c]*w[c,d]",
+    "a mean of what does not change along it": "y[a,b] = mean[e](x[a,b] + x[e,b]*v[b])",
+    "a mean of one factor": "y[a,b] = 1/N*x[a,d]*x[e,b]*v[d]",
+    "a factor at two places": "where a, b : N; y[a,b] = x[a,d]*u[d,a,b] + x[b,d]*w[d,a,b]",
+    "a gradient that is constant along an index": "z[a,b] = x[a,b] + w[b]; y[b] = z[e,b]*v[b]",
+    "a number beside the smaller factor": "y[a,b] = 2*x[a,d]*w[d,b]",
+}
+
+
+@pytest.mark.parametrize("text", FORMS.values(), ids=FORMS)
+def test_forms_and_their_gradients_are_what_numpy_says(text: str):
+    """Gradients along a random direction, against central differences of the reference evaluation."""
+    spec = Spec(f"x[N,C]; {text}")
+    sizes = {"N": 7, "C": 2}  # small enough that shared factors pay
+    for objective in ("as_written", "forward", "training"):
+        made = plan(spec, sizes, objective, batch=2)
+        tensors = arguments(spec, made.sizes, 2)
+        function = training_function(made) if objective == "training" else lower(made)
+        y = function(*tensors)
+        np.testing.assert_allclose(y.detach().numpy(), reference(spec, made.sizes, tensors, 2), rtol=1e-10, atol=1e-10)
+        generator = torch.Generator().manual_seed(1)
+        seed, *steps = (torch.randn(t.shape, dtype=t.dtype, generator=generator) for t in (y, *tensors))
+        y.backward(seed)
+        for tensor, step in zip(tensors, steps, strict=True):  # one after the other, so that no error hides another
+            ends = [[t + sign * step if t is tensor else t for t in tensors] for sign in (1e-5, -1e-5)]
+            up, down = (reference(spec, made.sizes, end, 2) for end in ends)
+            along = ((up - down) / 2e-5 * seed.numpy()).sum()
+            assert (tensor.grad * step).sum().item() == pytest.approx(along, rel=1e-6, abs=1e-6)
+
+
+def test_a_norm_of_zero_leaves_zeros():
+    made = plan(Spec("x[N,C]; r[a,b] = relu(x[a,b]); y[a,b] = normalize[a](r[a,b])"), {"N": 3, "C": 2})
+    assert torch.equal(lower(made)(-torch.ones(1, 3, 2)), torch.zeros(1, 3, 2))
+
+
 @settings(max_examples=60)
 @given(st.data())
 def test_the_planned_backward_pass_is_the_derivative(data: st.DataObject):

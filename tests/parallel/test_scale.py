@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,10 +12,11 @@ from typer.testing import CliRunner
 
 import polyattn as pa
 from polyattn.cli import app
+from polyattn.lowering.sharded import lower_sharded
 from polyattn.nn.exchange import Pieces
 from polyattn.nn.piecewise import piecewise
-from polyattn.parallel.communication import even_counts
-from polyattn.planning import question, ranked_plans, shard
+from polyattn.parallel.communication import Communication, Traffic, even_counts
+from polyattn.planning import Device, question, ranked_plans, shard
 
 
 def test_at_a_million_positions_less_than_a_hundredth_of_the_map_crosses():
@@ -67,6 +69,101 @@ def test_a_bat_block_deals_its_inner_map_out_and_back_and_with_downsample_not_at
 def test_dealing_a_map_out_sends_all_but_the_own_share():
     link = pa.parallel.Link(bytes_per_second=1000.0, latency=0.5)
     assert link.dealing(16_000, 4) == pytest.approx(3 * (1.0 + 0.5))
+
+
+def test_times_are_those_of_messages_sent_one_by_one():
+    """A ring all-reduce passes each P-th of the payload round twice, less once; an all-to-all sends P - 1 shares."""
+    speed, latency, payload, devices = 1000.0, 0.25, 24_000, 4
+    link = pa.parallel.Link(speed, latency)
+    message = payload / devices / speed
+    ring = sum(message + 3 * latency for _ in (*range(devices - 1), *range(devices - 1)))  # three all-reduces
+    assert link.seconds(payload, devices, 3) == pytest.approx(ring)
+    share = payload / devices / devices / speed
+    assert link.dealing(payload, devices, 2) == pytest.approx(sum(share + 2 * latency for _ in range(devices - 1)))
+    assert link.seconds(payload, 1) == link.dealing(payload, 1) == 0
+
+
+def test_a_call_s_traffic_is_added_up_by_hand():
+    layer = Traffic("a").plus(100, True).plus(20, False).dealt(3200, True)
+    found = Communication((layer, Traffic("b").plus(8, True)), parameters=50, devices=4, kept=0, map_bytes=4000)
+    assert (found.forward, found.backward, found.dealt) == (128, 108 + 50, (3200, 3200))
+    # Of what is reduced each device sends 3 quarters twice; of its own quarter of a map, 3 quarters.
+    assert found.sent == pytest.approx(2 * 0.75 * (128 + 158) + 0.75 * 6400 / 4)
+    assert found.gathering == pytest.approx(3000)
+    link = pa.parallel.Link(bytes_per_second=10.0, latency=1.0)
+    reductions, deals = 3 + 2 + 1, 2
+    assert found.seconds(link) == pytest.approx(6 * ((128 + 158) / 4 / 10 + reductions) + 3 * (6400 / 16 / 10 + deals))
+
+
+def test_each_device_keeps_its_own_rows():
+    """A 1x1 convolution keeps its input for the gradient of its weights: 2 of 7 rows on the longest of 4 devices."""
+    found = pa.parallel.communication(nn.Conv2d(8, 8, 1, bias=False), (3, 8, 7, 5), 4)
+    assert found.kept == 4 * 3 * 8 * 2 * 5
+    assert found.map_bytes == 4 * 3 * 8 * 7 * 5
+
+
+def test_a_step_s_memory_and_time_by_hand():
+    """Two 1x1 convolutions on maps of 3 x 5 multiply each position with each weight once."""
+    device = Device("by hand", macs_per_second=100.0, bytes_per_second=10.0, step_seconds=0.0)
+    link = pa.parallel.Link(bytes_per_second=1000.0, latency=0.5)
+    network = nn.Sequential(nn.Conv2d(4, 4, 1, bias=False), nn.Conv2d(4, 6, 1, bias=False))
+    found = pa.parallel.scale(network, (2, 4, 3, 5), 4, link=link, device=device, states=2)
+    weights, macs = 4 * (16 + 24), 2 * 15 * (16 + 24)
+    kept = 4 * 2 * 4 * 15  # what the second one reads, and the input
+    assert (found.parameters, found.gradients, found.optimizer) == (weights, weights, 2 * weights)
+    assert found.macs == macs
+    assert found.activations in (kept, 2 * kept)
+    assert found.memory == 4 * weights + found.activations
+    assert found.sharded_memory == weights + found.activations
+    assert found.computing == pytest.approx(3 * macs / 100 + 4 * found.activations / 10)
+    assert found.exchanging == pytest.approx(6 * (weights / 4 / 1000 + 0.5))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x[N,C]; s[a,e] = x[a,d]*x[e,d]; y[a,b] = s[a,e]*x[e,b]", "pairs every position with every other along N"),
+        ("x[N,C]; where e : N; s[a,e] = x[a,d]*p[d,e]; y[a,b] = s[a,a]*x[a,b]", "a diagonal"),
+    ],
+)
+def test_what_pairs_positions_of_different_devices_is_refused(text: str, message: str):
+    made = pa.plan(text, {"N": 6, "C": 4}, "as_written")
+    with pytest.raises(pa.ShardingError, match=message):
+        shard(made.graph, made.names, "N", 3, ("x",))
+
+
+def test_a_softmax_over_positions_exchanges_its_maximum_and_its_sum():
+    made = pa.plan(
+        "x[N,C]; s[e,d] = softmax[e](x[e,d]); y[a,b] = x[a,b]*s[a,b]", {"B": 3, "N": 6, "C": 4}, "as_written"
+    )
+    assert shard(made.graph, made.names, "N", 2, ("x",)).entries == 2 * 3 * 4
+
+
+def test_pieces_of_a_map_add_up_to_the_layer():
+    """The whole layer in numpy, against pieces of 1, 4 and 1 positions whose partial sums are added up by hand."""
+    made = pa.plan("x[N,C]; m[c,d] = 1/N*x[e,c]*x[e,d]; y[a,b] = x[a,d]*m[d,b]", {"N": 6, "C": 3}, "as_written")
+    sharded = shard(made.graph, made.names, "N", 2, ("x",))
+    x = torch.randn(2, 6, 3, dtype=torch.float64)
+    pieces = [(0, 1), (1, 4), (5, 1)]
+    partial: list[torch.Tensor] = []
+
+    class First(Alone):
+        def sum(self, value: torch.Tensor) -> torch.Tensor:
+            partial.append(value)
+            return value
+
+    class Second(Alone):
+        def sum(self, value: torch.Tensor) -> torch.Tensor:
+            return torch.stack(partial).sum(0)
+
+    graphs = [lower_sharded(made, sharded, piece, channels_first=False) for piece in pieces]
+    parts = [x[:, start : start + length] for start, length in pieces]
+    for graph, part in zip(graphs, parts, strict=True):
+        graph(First(2), part)
+    y = torch.cat([graph(Second(2), part) for graph, part in zip(graphs, parts, strict=True)], 1)
+    array = x.numpy()
+    expected = np.einsum("bad,bed,bec->bac", array, array, array) / 6
+    torch.testing.assert_close(y, torch.from_numpy(expected))
 
 
 def test_blocks_are_not_cut_along_channels():

@@ -1,9 +1,12 @@
 """Given equations: what they do, and how bad ones are refused."""
 
+import numpy as np
 import pytest
 
 import polyattn as pa
 from polyattn.errors import ProofError
+from polyattn.proving.evaluation import Point
+from polyattn.proving.prove import ask
 
 LAYER = "x[N,C]; y[a,b] = x[a,d]*w[d,b]"
 SIMILARITY = "x[N,C]; y[a,e] = x[a,d]*w[d,f]*x[e,f]"
@@ -58,6 +61,58 @@ def test_a_sum_that_leaves_nothing_counts_the_positions():
 def test_a_rule_needs_its_summed_index_to_itself():
     kept = "x[N,C]; where k : N; y[i,c] = p[i,k]*x[k,c]"
     assert pa.prove(kept, "x[N,C]; y[i,c] = x[i,c]", given="p[i,k] summed over k is 1").status == "different"
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "given"),
+    [
+        # the diagonal of what sums to one over both indices
+        ("x[N]; where e : R; y[a] = x[a]*u[a,e,e]", "x[N]; y[a] = x[a]", "u[i,j,k] summed over j, k is 1"),
+        # the trace of rows that sum to one
+        ("x[N]; where e : N; y[a] = x[a]*p[e,e]", "x[N]; y[a] = x[a]", "p[i,k] summed over k is 1"),
+        ("x[N]; where e : N; y[a] = x[a]*p[e,e]", "x[N]; y[a] = N*x[a]", "p[i,k] summed over k is 1"),
+        # an index that stays on the left
+        ("x[N]; where k : N; y[i,k] = p[i,k]*x[i]", "x[N]; where k : N; y[i,k] = x[i]", "p[i,k] summed over k is 1"),
+        # an index that a second factor has too
+        ("x[N]; where k : N; y[i] = p[i,k]*p[i,k]*x[i]", "x[N]; y[i] = x[i]", "p[i,k] summed over k is 1"),
+        # two factors that do not share the index of the rule
+        ("x[N]; where k, m : R; y[a] = x[e]*u[a,k]*u[e,m]", "x[N]; y[a] = x[a]", "u[i,k]*u[j,k] = I[i,j]"),
+        (
+            "x[N]; where k, m : R; y[a] = x[e]*u[a,k]*u[e,m]",
+            "x[N]; where k : R; y[a] = R*x[a]",
+            "u[i,k]*u[j,k] = I[i,j]",
+        ),
+        # one factor in the place of two
+        ("x[N]; y[a] = x[a]*v[a]", "x[N]; y[a] = x[a]", "v[i]*v[i] = I[i,i]"),
+    ],
+)
+def test_a_rule_is_not_used_where_its_left_side_does_not_stand(left, right, given):
+    """Each right side is what the rule would make if one of its conditions were not looked at."""
+    assert pa.prove(left, right, given=given).status != "equal"
+
+
+def test_each_use_of_a_definition_sums_an_index_of_its_own():
+    left, given = "x[N]; where d, b : C; y[a] = x[a]*w[d,d]*w[b,b]", "w[d,b] = u[d,r]*v[r,b]"
+    right = "x[N]; where d, b : C; where r, s : R; y[a] = x[a]*u[d,r]*v[r,d]*u[b,{0}]*v[{0},b]"
+    assert pa.prove(left, right.format("s"), given=[given, "r : R"])
+    assert pa.prove(left, right.format("r"), given=[given, "r : R"]).status != "equal"
+
+
+@pytest.mark.parametrize(
+    ("given", "satisfied", "violated"),
+    [
+        ("w[d,b] = w[b,d]", [[1, 2], [2, 3]], [[1, 2], [0, 3]]),
+        ("w[d,b] = -w[b,d]", [[0, 2], [-2, 0]], [[0, 2], [2, 0]]),
+        ("w[d,b] summed over b is 1", [[2, -1], [0, 1]], [[1, 1], [0, 1]]),
+        ("w[d,k]*w[k,b] = w[d,b]", [[1, 1], [0, 0]], [[1, 1], [0, 1]]),
+    ],
+)
+def test_a_point_that_violates_a_given_equation_is_no_counterexample(given, satisfied, violated):
+    asked = ask(LAYER, "x[N,C]; y[a,b] = 2*x[a,d]*w[d,b]", given)
+    x = np.array([[1, 1]], dtype=object)
+    for w, holds in ((satisfied, True), (violated, False)):
+        point = Point({"N": 1, "C": 2}, {"x": x, "w": np.array(w, dtype=object)})
+        assert (asked.confirmed(point) is not None) == holds
 
 
 def test_a_projection_applied_twice_is_applied_once():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from polyattn import SizeError, Spec, catalog, plan
 from polyattn.planning import question, ranked_plans
 from polyattn.study import crossover
+from polyattn.study.crossover import _signs
 
 
 def symbols(names: str) -> list[sympy.Symbol]:
@@ -61,6 +62,34 @@ def test_formulas_say_where_in_terms_of_the_other_sizes():
     assert crossover(maps, gram, "N").formulas == tuple(symbols("C"))
     assert crossover(maps, maps, "N").cheaper == (None,)
     assert "take the same at every N" in str(crossover(maps, maps, "N"))
+
+
+def test_a_formula_may_be_positive_at_some_sizes_only():
+    """N²C + NCR multiply-accumulates against NC²: equal at N = C - R, where that is positive."""
+    sizes = {"N": 9, "C": 8, "R": 3}
+    text = "x[N,C]; where r : R; s[a,e] = x[a,d]*x[e,d]; k[a,r] = x[a,d]*u[d,r]; y[a,r] = k[a,r] + s[a,e]"
+    first, second = (
+        plan(text, sizes, "as_written"),
+        plan("x[N,C]; y[a,b] = x[a,d]*w[d,b]", {"N": 9, "C": 8}, "as_written"),
+    )
+    found = crossover(first, second, "N")
+    c, r = symbols("C R")
+    assert (found.points, found.formulas) == ((5.0,), (c - r,))
+
+
+def test_the_printed_ranges_leave_out_the_sizes_of_equal_cost():
+    maps = plan("x[N,C]; s[a,e] = x[a,d]*x[e,d]; y[a,b] = s[a,e]*x[e,b]", {"N": 9, "C": 8}, "as_written")
+    gram = plan("x[N,C]; s[d,f] = x[e,d]*x[e,f]; y[a,b] = x[a,d]*s[d,b]", {"N": 9, "C": 8}, "as_written")
+    text = str(crossover(maps, gram, "N")).splitlines()[0]
+    assert "(1) takes less for N = 1 to 7; " in text
+    assert "(2) takes less for N = 9 on " in text
+
+
+def test_a_size_at_which_costs_touch_is_no_point():
+    """N²(N - 4)² of one plan over the other: equal at N = 4, and never dearer."""
+    size = sympy.Dummy("N")
+    assert _signs(sympy.Poly(size**2 * (size - 4) ** 2, size, domain="QQ")) == ((), (1,))
+    assert _signs(sympy.Poly(size * (size - 4), size, domain="QQ")) == ((4.0,), (0, 1))
 
 
 def test_what_cannot_be_compared_is_refused():

@@ -20,6 +20,48 @@ def test_dense_frames_have_their_stride_and_stay_in_the_video(total, frames, str
         assert [b - a for a, b in itertools.pairwise(chosen)] == [stride] * (frames - 1)
 
 
+@given(st.integers(1, 16), st.integers(1, 8), st.integers(0, 60))
+def test_the_first_clip_begins_with_the_first_frame_and_the_last_one_ends_with_the_last(frames, stride, spare):
+    total = (frames - 1) * stride + 1 + spare
+    assert clips.dense_frames(total, frames, stride, 0.0)[0] == 0
+    assert clips.dense_frames(total, frames, stride, 1.0)[-1] == total - 1
+
+
+def test_a_video_that_is_too_short_is_gone_through_again_from_its_beginning():
+    assert clips.dense_frames(5, 8, 2, 1.0) == [0, 2, 4, 1, 3, 0, 2, 4]
+
+
+def test_views_go_from_the_first_clip_to_the_last_and_one_view_is_in_the_middle(root):
+    def views(sampling: str, count: int) -> list[list[int]]:
+        samples = clips.Clips(root, "val.txt", 4, 2, sampling, count, None)
+        return [samples._view(27, view) for view in range(count)]
+
+    assert views("dense", 3) == [[0, 2, 4, 6], [10, 12, 14, 16], [20, 22, 24, 26]]
+    assert views("dense", 1) == [[10, 12, 14, 16]]
+    assert views("tsn", 1) == [[3, 10, 16, 23]]  # the middles of four quarters of 6.75 frames
+
+
+def test_a_frame_s_place_in_its_segment_counts():
+    assert clips.segment_frames(40, [0.0, 0.25, 0.5, 0.99]) == [0, 12, 25, 39]
+
+
+def test_frames_are_normalised_by_imagenets_mean_and_variance():
+    white = clips.normalised(torch.full((1, 3, 2, 2), 255, dtype=torch.uint8))[0, :, 0, 0]
+    assert white.tolist() == pytest.approx([(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225])
+
+
+@pytest.mark.parametrize("shape", [(10, 30), (30, 10)])
+def test_crops_go_along_the_long_side(shape):
+    places = torch.arange(max(shape), dtype=torch.uint8)
+    clip = (places if shape[1] > shape[0] else places[:, None]).expand(1, 3, *shape)
+    tall = shape[0] > shape[1]
+    found = clips.Crops(10, 10, 3)(clip)
+    lines = [crop[0, 0, :, 0] if tall else crop[0, 0, 0] for crop in found]
+    whole = clips.normalised(clip)[0, 0, :, 0] if tall else clips.normalised(clip)[0, 0, 0]
+    for line, start in zip(lines, (0, 10, 20), strict=True):
+        torch.testing.assert_close(line, whole[start : start + 10])
+
+
 @given(st.integers(1, 400), st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=16))
 def test_each_segment_gives_one_frame(total, places):
     chosen = clips.segment_frames(total, places)

@@ -1,5 +1,6 @@
 """Average precision: what is right, what is wrong, what is ignored; against counting by hand and brute force."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from scipy.io import loadmat, savemat
 from polyattn.errors import TrainingError
 from polyattn.training.coco_precision import results, scores
 from polyattn.training.data import coco, tiny, wider
-from polyattn.training.wider_precision import average_precision, matches, stretched
+from polyattn.training.wider_precision import _counting, _overlaps, average_precision, matches, stretched
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,21 @@ def test_the_crowd_is_no_instance_and_images_without_instances_are_not_trained_o
     assert len(annotation) == 1
 
 
+def test_boxes_without_area_are_no_instances(tmp_path):
+    path = tmp_path / "annotations" / "instances_val2017.json"
+    path.parent.mkdir()
+    (tmp_path / "val2017").mkdir()
+    sizes = [(3, 4), (0, 4), (3, 0)]
+    found = [
+        {"id": k, "image_id": 1, "category_id": 1, "bbox": [0, 0, *size], "iscrowd": 0, "area": 1, "segmentation": []}
+        for k, size in enumerate(sizes, 1)
+    ]
+    image = {"id": 1, "file_name": "a.jpg", "height": 8, "width": 8}
+    path.write_text(json.dumps({"images": [image], "categories": [{"id": 1, "name": "a"}], "annotations": found}))
+    data = coco.CocoInstances(tmp_path, "val2017", None, with_instances=True)
+    assert [a["bbox"] for a in data._instances(1)] == [[0, 0, 3, 4]]
+
+
 def boxes(*corners: tuple[float, ...]) -> np.ndarray:
     return np.array(corners, dtype=float).reshape(len(corners), -1)
 
@@ -67,6 +83,32 @@ def test_each_face_is_found_once_and_ignored_ones_are_neither_right_nor_wrong():
     proposal, right = matches(found, TWO, np.array([True, False]))
     assert proposal.tolist() == [True, True, False, True]
     assert right.tolist() == [True, False, False, False]
+
+
+def test_overlaps_count_the_last_pixel():
+    """A box from 0 to 3 is four pixels wide, so boxes are sets of pixels, whose overlap is counted one by one."""
+
+    def pixels(box: np.ndarray) -> set[tuple[int, int]]:
+        x1, y1, x2, y2 = box.astype(int)
+        return {(x, y) for x in range(x1, x2 + 1) for y in range(y1, y2 + 1)}
+
+    face = boxes((0, 0, 3, 3))
+    found = boxes((0, 0, 3, 1), (0, 0, 3, 0), (0, 2, 3, 5), (1, 1, 3, 3), (2, 2, 5, 5), (3, 3, 6, 6), (0, 0, 4, 5))
+    for box in found:
+        one, other = pixels(box), pixels(face[0])
+        overlap = len(one & other) / len(one | other)
+        _, right = matches(box[None], face, np.array([True]))
+        assert right.tolist() == [overlap >= 0.5]
+        assert _overlaps(box[None], face)[0, 0] == pytest.approx(overlap)
+
+
+def test_precision_falls_and_rises_under_its_envelope():
+    """Right, wrong, right, right: recalls 1/3, 2/3, 1 at precisions 1, 2/3, 3/4, of which the later largest counts."""
+    truth = boxes((0, 0, 9, 9), (50, 50, 59, 59), (90, 90, 99, 99))
+    places = boxes((0, 0, 9, 9), (200, 200, 209, 209), (50, 50, 59, 59), (90, 90, 99, 99))
+    found = np.column_stack([places, [0.9, 0.8, 0.7, 0.6]])
+    precision = average_precision([found], [truth], [np.ones(3, dtype=bool)])
+    assert precision == pytest.approx((1 + 3 / 4 + 3 / 4) / 3)
 
 
 def test_precision_by_hand():
@@ -233,8 +275,10 @@ def test_a_wrong_line_of_annotations_is_named(tmp_path, text, place):
 
 def test_invalid_faces_and_images_without_faces_are_read_as_such(tmp_path):
     path = tmp_path / "gt.txt"
-    path.write_text("a.jpg\n2\n1 2 3 4 0 0 0 0 0 0\n5 6 7 8 0 0 0 1 0 0\nb.jpg\n0\n0 0 0 0 0 0 0 0 0 0 \n")
+    path.write_text(
+        "a.jpg\n3\n1 2 3 4 0 0 0 0 0 0\n5 6 7 8 0 0 0 1 0 0\n5 6 7 0 0 0 0 0 0 0\nb.jpg\n0\n0 0 0 0 0 0 0 0 0 0 \n"
+    )
     first, second = wider.photographs(path)
-    assert first.boxes.tolist() == [[1, 2, 4, 6], [5, 6, 12, 14]]
-    assert first.valid.tolist() == [True, False]
+    assert first.boxes.tolist() == [[1, 2, 4, 6], [5, 6, 12, 14], [5, 6, 12, 6]]
+    assert first.valid.tolist() == [True, False, False]
     assert len(second.boxes) == 0

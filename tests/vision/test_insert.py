@@ -99,3 +99,66 @@ def test_cost_counts_what_is_added(model: nn.Module, images: torch.Tensor):
     assert priced.parameters == plain.parameters + 3 * 128 * 128 + 2
     assert priced.parameters_added == 3 * 128 * 128 + 2
     assert priced.macs - plain.macs == priced.macs_added > 0
+
+
+def small() -> nn.Sequential:
+    return nn.Sequential(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), nn.Conv2d(8, 4, 1))
+
+
+class Runs(nn.Module):
+    """A module that goes through all its children, an inserted one among them."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for child in self.children():
+            x = child(x)
+        return x
+
+
+def test_attention_after_a_sequence_runs_once():
+    model, image = small(), torch.randn(1, 3, 6, 6)
+    before = model[0](image)
+    pa.vision.insert(model, {"0": lambda channels: nn.Conv2d(channels, channels, 1)}, example_input=image)
+    torch.testing.assert_close(model[0](image), model[0].attention(before))
+
+
+def test_costs_by_hand():
+    """36 positions: 8 x 3 x 9 weights of the first convolution, 4 x 8 of the second, 8 x 8 of what is inserted."""
+    model, image = small(), torch.zeros(1, 3, 8, 8)
+    assert pa.vision.cost(model, image).macs == 36 * (8 * 3 * 9 + 4 * 8)
+    pa.vision.insert(model, {"0.0": lambda channels: nn.Conv2d(channels, channels, 1, bias=False)}, example_input=image)
+    found = pa.vision.cost(model, image)
+    assert (found.macs, found.macs_added) == (36 * (8 * 3 * 9 + 4 * 8 + 8 * 8), 36 * 8 * 8)
+
+
+def refusals() -> dict[str, tuple[nn.Module, dict, dict]]:
+    twice = nn.ReLU()
+    named = nn.Sequential(nn.Conv2d(3, 8, 1))
+    named[0].attention = "own"
+    layer = "x[N,C]; y[a,b] = x[a,d]*w[d,b]"
+    return {
+        "has an attribute 'attention' of its own": (named, {"0": layer}, {}),
+        "are one module": (nn.Sequential(nn.Conv2d(3, 8, 1), twice, twice), {"1": layer, "2": layer}, {}),
+        "runs each of its children": (nn.Sequential(nn.Conv2d(3, 8, 1), Runs()), {"1": layer}, {}),
+        "no specification here has a size 'Q'": (small(), {"0": layer}, {"sizes": {"Q": 3}}),
+        r"gives the shape \(1, 5, 4, 4\)": (small(), {"0": lambda channels: nn.Conv2d(channels, 5, 1)}, {}),
+        "gives torch.float64": (small(), {"0": Doubles()}, {}),
+    }
+
+
+class Doubles(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.double()
+
+
+@pytest.mark.parametrize("reason", refusals())
+def test_what_cannot_be_inserted_is_refused_and_the_network_runs_as_before(reason: str):
+    model, attentions, options = refusals()[reason]
+    image = torch.randn(1, 3, 6, 6)
+    before = model(image)
+    with pytest.raises(pa.InsertError, match=reason):
+        pa.vision.insert(model, attentions, example_input=image, **options)
+    assert torch.equal(model(image), before)
