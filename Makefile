@@ -1,6 +1,6 @@
 # `make test` checks everything, `make demo` shows it. Each sets up .venv first, and again when pyproject.toml changes.
-# PYTHON is the interpreter that .venv is made from, JOBS the number of test processes, ARGS goes to pytest in `make unit`,
-# UV_ARGS to the installation (`UV_ARGS="--torch-backend cpu"` leaves CUDA out).
+# PYTHON is the interpreter that .venv is made from, JOBS the number of test processes, ARGS goes to pytest in `make unit`
+# and says which edits in `make mutants`, UV_ARGS to the installation (`UV_ARGS="--torch-backend cpu"` leaves CUDA out).
 
 PYTHON ?= python3
 JOBS   ?= 2
@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: test demo lint types imports unit doctest site docs examples format clean
+.PHONY: test demo lint types imports unit doctest site docs examples mutants format clean
 
 test: lint types imports unit doctest docs examples
 	$(call step,everything passed)
@@ -61,6 +61,10 @@ docs: site
 examples: $(READY)
 	@printf '%s\n' examples/*.py | xargs -P $(JOBS) -I FILE sh -c \
 		'out=$$($(BIN)/python FILE 2>&1); code=$$?; printf "\n==> %s\n%s\n" FILE "$$out"; exit $$code'
+
+mutants: $(READY)
+	$(call step,faults put into the sources that tests have to notice)
+	@$(BIN)/python -m tests.mutants --jobs $(JOBS) $(ARGS)
 
 format: $(READY)
 	@$(BIN)/ruff check --fix .

@@ -14,7 +14,7 @@ from scipy.io import loadmat, savemat
 from polyattn.errors import TrainingError
 from polyattn.training.coco_precision import results, scores
 from polyattn.training.data import coco, tiny, wider
-from polyattn.training.wider_precision import _counting, _overlaps, average_precision, matches, stretched
+from polyattn.training.wider_precision import _overlaps, average_precision, matches, stretched
 
 
 @pytest.fixture(scope="module")
