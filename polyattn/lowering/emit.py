@@ -8,7 +8,7 @@ product fits. A product that is added to another value and used nowhere else is 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -20,7 +20,7 @@ from polyattn.algebra import Index
 from polyattn.lowering.fusion import Fusion
 from polyattn.lowering.products import Indices, Product, choose, plain, turned
 from polyattn.lowering.pullbacks import ELEMENTWISE, L1_EPSILON, PULLBACKS
-from polyattn.lowering.shapes import as_float, identity
+from polyattn.lowering.shapes import as_float, identity, refined_mean, widened
 from polyattn.lowering.writer import Writer, has_batch
 from polyattn.planning import (
     BATCH,
@@ -34,6 +34,7 @@ from polyattn.planning import (
     Operand,
     Pullback,
 )
+from polyattn.planning.accuracy import is_deviation
 from polyattn.planning.steps import ONE, Node, is_matrix_product, numel
 
 
@@ -44,10 +45,12 @@ class Emitter(Writer):
     Attributes:
         ranks: places of sizes in the memory of the inputs; activations are laid out alike where there is a choice.
         fusions: the kernels that take the place of nodes, by the node whose value each makes.
+        means: values that are means of an input and subtracted from it.
     """
 
     ranks: Mapping[str, int] = field(default_factory=dict)
     fusions: Mapping[int, Fusion] = field(default_factory=dict)
+    means: Collection[int] = ()
 
     def run(self, leaves: Mapping[str, fx.Node], orders: Mapping[str, Sequence[int]] | None = None) -> None:
         """Emit all nodes.
@@ -59,13 +62,40 @@ class Emitter(Writer):
         for number, node in enumerate(self.source.nodes):
             if isinstance(node, Leaf):
                 self.values[number] = leaves[node.tensor]
+                self.keep_exact(number)
                 order = (orders or {}).get(node.tensor, range(len(node.output)))
                 self.memory[number] = tuple(node.output[k] for k in order)
             elif number not in self.delayed:
-                value = self.node(number, node)
+                value = self.with_means(number, node)
                 if value not in self.values.values():
                     value._rename(self.names[number])
                 self.values[number] = value
+                self.keep_exact(number)
+
+    def keep_exact(self, number: int) -> None:
+        """Of a mean, keep the float64 value for products with vectors; all else reads it in the tensors' own dtype."""
+        node = self.source.nodes[number]
+        if self.narrow:
+            return
+        if number in self.means and isinstance(node, Leaf):
+            self.exact[number] = self.values[number]
+            self.values[number] = self.method("type_as", self.values[number], self.reference)
+        elif is_deviation(node, self.source.nodes) and node.operands[1].value in self.means:
+            mean = node.operands[1]
+            axes = tuple(k for k, i in enumerate(node.output) if i not in mean.indices)
+            self.exact[mean.value] = self.call(refined_mean, self.values[mean.value], self.values[number], axes)
+
+    def with_means(self, number: int, node: Node) -> fx.Node:
+        """A node's value; a product of vectors with an exact mean is taken in float64."""
+        read = [o.value for o in node.operands if o.value in self.exact]
+        product = isinstance(node, Contract) and len(node.operands) == 2
+        if not read or not product or self.maps is None or self.maps[number]:
+            return self.node(number, node)
+        before = {o.value: self.values[o.value] for o in node.operands}
+        self.values |= {v: self.exact[v] if v in read else self.method("double", before[v]) for v in before}
+        value = self.method("type_as", self.node(number, node), self.reference)
+        self.values |= before
+        return value
 
     def node(self, number: int, node: Node) -> fx.Node:
         self.memory[number] = node.output
@@ -74,13 +104,13 @@ class Emitter(Writer):
         if number in self.fusions:
             return self.fused(number, node, self.fusions[number])
         if isinstance(node, Contract):
-            return self.contract(number, node)
+            value = self.contract(number, node)
+            return self.call(widened, value) if self.sums_maps(number) else value
         if isinstance(node, Add):
             return self.add(number, node)
-        if isinstance(node, Apply):
-            return self.apply(node)
-        if isinstance(node, Pullback):
-            return self.pullback(node)
+        if isinstance(node, Apply | Pullback):
+            value = self.apply(node) if isinstance(node, Apply) else self.pullback(node)
+            return self.as_map(number, value, node.operands)
         if isinstance(node, Identity):
             return self.call(identity, self.reference, self.size(node.output[0]))
         assert isinstance(node, Constant)
@@ -89,6 +119,8 @@ class Emitter(Writer):
     def fused(self, number: int, node: Node, fusion: Fusion) -> fx.Node:
         """A call of a kernel, whose result lies in memory in the order of its axes or as its first argument does."""
         arguments = [self.scaled(self.grouped(a.operand, a.groups), a.coefficient) for a in fusion.arguments]
+        if self.narrow:  # kernels take one dtype, and add in 32 bits
+            arguments = [self.method("type_as", a, self.reference) for a in arguments]
         options = {} if fusion.scale is None else {"scale": as_float(fusion.scale.value(self.source.known))}
         value = self.call(fusion.function, *arguments, **options)
         for axis in range(len(fusion.result) - 1, -1, -1):
@@ -157,7 +189,7 @@ class Emitter(Writer):
         way = plain(inner, left, right, self.length)
         way = way if tuple(names[i] for i in way.order) == self.layout(node) else turned(way)
         order = tuple(names[i] for i in way.order)
-        a, b = self.faces(way)
+        a, b = self.faces(number, way)
         alpha = inner.coefficient.value(self.source.known)
         value = self.call(torch.baddbmm, self.permuted(total, node.output, order), a, b, beta=1, alpha=as_float(alpha))
         value.meta["coefficient"] = alpha
@@ -170,7 +202,8 @@ class Emitter(Writer):
         left, right = node.operands
         if not node.summed:
             self.memory[number] = self.memory_of_elementwise(node)
-            product = self.call(torch.mul, self.aligned(left, node.output), self.aligned(right, node.output))
+            sides = (self.in_dtype_of(number, self.aligned(o, node.output), o) for o in node.operands)
+            product = self.call(torch.mul, *sides)
             return self.scaled(product, node.coefficient)
         assert all(i in left.indices and i in right.indices for i in node.summed)
         if not is_matrix_product(node):
@@ -178,7 +211,7 @@ class Emitter(Writer):
         wanted = self.layout(node) if number in self.seen_whole else None
         way = choose(node, self.side(left), self.side(right), self.length, wanted)
         self.memory[number] = way.order
-        return self.matmul(way, node.coefficient, node.output)
+        return self.matmul(number, way, node.coefficient, node.output)
 
     def memory_of_elementwise(self, node: Node) -> Indices:
         """Where an operand has the shape of the result, the result lies in memory as the operand does."""
@@ -187,8 +220,12 @@ class Emitter(Writer):
                 return self.side(operand).memory
         return node.output
 
-    def faces(self, way: Product) -> tuple[fx.Node, fx.Node]:
-        """The two sides of a matrix product with their groups of indices as axes."""
+    def faces(self, number: int, way: Product) -> tuple[fx.Node, fx.Node]:
+        """The two sides of a matrix product with their groups of indices as axes, in one dtype."""
+        left, right = self._faces(way)
+        return self.in_dtype_of(number, left, way.left.operand), self.in_dtype_of(number, right, way.right.operand)
+
+    def _faces(self, way: Product) -> tuple[fx.Node, fx.Node]:
         batches = [(i,) for i in way.batches]
         rows = [(i,) for i in way.rows] if way.folds else [way.rows]
         left = self.grouped(way.left.operand, [*batches, *rows, way.inner])
@@ -202,9 +239,9 @@ class Emitter(Writer):
         names = {way.tied[0]: way.tied[1]} if way.tied is not None else {}
         return left, self.grouped(Operand(right.value, tuple(names.get(i, i) for i in right.indices)), groups)
 
-    def matmul(self, way: Product, coefficient: Coefficient, output: Indices) -> fx.Node:
+    def matmul(self, number: int, way: Product, coefficient: Coefficient, output: Indices) -> fx.Node:
         """The product, its axes in the order of `output`."""
-        a, b = self.faces(way)
+        a, b = self.faces(number, way)
         alpha = coefficient.value(self.source.known)
         whole = all(i in way.left.indices and i in way.right.indices for i in way.batches)
         if alpha != 1 and way.batches and whole:
@@ -246,7 +283,7 @@ class Emitter(Writer):
         """The product in the order of the operand with the most indices, which has all of them, then its sum."""
         large = max((left, right), key=lambda o: len(o.indices))
         order, memory = large.indices, self.side(large).memory
-        product = self.call(torch.mul, self.aligned(left, order), self.aligned(right, order))
+        product = self.call(torch.mul, *(self.in_dtype_of(number, self.aligned(o, order), o) for o in (left, right)))
         inner = [i for i in order if i in node.summed]
         total = self.summed(product, order, memory, inner, node.coefficient)
         self.memory[number] = tuple(i for i in order if i not in inner)
@@ -260,7 +297,8 @@ class Emitter(Writer):
         memory = indices if len(indices) < len(operand.indices) else self.side(operand).memory
         self.memory[number] = tuple(i for i in (indices if over else memory) if i not in over)
         if over:
-            value = self.summed(value, indices, memory, over, node.coefficient)
+            wide = {"dtype": torch.float32} if self.is_small(number) else {}
+            value = self.summed(value, indices, memory, over, node.coefficient, **wide)
         else:
             value = self.scaled(value, node.coefficient)
         return self.permuted(value, [i for i in indices if i not in over], node.output)
@@ -269,12 +307,13 @@ class Emitter(Writer):
         """The smaller terms first, so that what is broadcast is added up before it is."""
         self.memory[number] = self.memory_of_elementwise(node)
         if len(node.operands) == 1:
-            return self.scaled(self.broadcast(node), node.coefficients[0])
+            return self.as_map(number, self.scaled(self.broadcast(node), node.coefficients[0]), node.operands)
         delayed = self.accumulated[number]
         terms = [t for t in zip(node.operands, node.coefficients, strict=True) if t[0].value not in delayed]
         total: fx.Node | None = None
         for operand, coefficient in sorted(terms, key=lambda t: numel(t[0].indices, self.source.known)):
             value = self.aligned(operand, node.output)
+            value = self.widened(value, operand) if self.is_small(number) else value
             factor = coefficient.value(self.source.known)
             if total is None:
                 total = self.scaled(value, coefficient)
@@ -286,6 +325,7 @@ class Emitter(Writer):
                 total = self.call(torch.add, total, value, alpha=as_float(factor))
                 total.meta["coefficient"] = factor
         assert total is not None
+        total = self.as_map(number, total, [o for o, _ in terms])
         for operand in node.operands:
             if operand.value in delayed:
                 total = self.accumulate(total, number, node, operand)
@@ -310,8 +350,10 @@ class Emitter(Writer):
         if node.function == "softmax":
             return self.softmax(value, axes, len(operand.indices))
         if node.function == "normalize":
-            norm = self.method("sum", self.call(torch.abs, value), axes, keepdim=True)
-            return self.call(torch.div, value, self.method("clamp_min", norm, L1_EPSILON))
+            wide = self.widened(value, operand)
+            norm = self.method("sum", self.call(torch.abs, wide), axes, keepdim=True)
+            normed = self.call(torch.div, wide, self.method("clamp_min", norm, L1_EPSILON))
+            return normed if wide is value else self.method("type_as", normed, self.reference)
         if node.function == "max":
             return self.method("amax", value, axes)
         return self.call({"relu": torch.relu, "sigmoid": torch.sigmoid}[node.function], value)

@@ -21,6 +21,7 @@ from polyattn.lowering.matching import Kernels, as_choice, by_step, fusions
 from polyattn.lowering.module import TENSOR, LoweredGraph
 from polyattn.lowering.shapes import expect_shape
 from polyattn.planning import BATCH, Device, Graph, Leaf, Plan
+from polyattn.planning.accuracy import maps
 
 RESERVED = {*keyword.kwlist, *keyword.softkwlist, *dir(builtins), "self", "torch", "device", "inf", "nan", "fx_pytree"}
 NUMBERED = re.compile(r".*_\d+")
@@ -56,7 +57,9 @@ def lower(
             they are faster, on "cuda" with Triton only; "off"; or the names of kernels that are taken wherever they
             apply. `print(module.meta["plan"])` shows which.
         device: the type of the device that the graph will run on, or its figures.
-        dtype: in which products are computed, which decides where kernels pay: the one that the plan was made for.
+        dtype: in which products are computed, which decides where kernels pay: the one that the plan was made for. For
+            one of 16 bits, what is as small as weights and what is summed over positions is held in float32, and
+            autocast is not to be on in a call.
 
     Returns:
         A module without parameters of its own, which can be copied and pickled. `print(module.code)` is readable
@@ -66,20 +69,35 @@ def lower(
         SizeError: the plan is none, or there is no kernel of such a name.
     """
     model = device if isinstance(device, Device) else calibrated(kind(device), dtype)
-    return _lower(_checked(plan), channels_first, as_choice(kernels, model))[0]
+    return _lower(_checked(plan), channels_first, as_choice(kernels, model), narrow=is_narrow(dtype))[0]
+
+
+def is_narrow(dtype: str | torch.dtype) -> bool:
+    """Whether a dtype, or one of this name, has 16 bits."""
+    return str(dtype).removeprefix("torch.") in ("float16", "bfloat16")
 
 
 def lower_with_kept(
-    plan: Plan, *, channels_first: bool = False, kernels: str | Sequence[str] = "auto", device: str | Device = "cpu"
+    plan: Plan,
+    *,
+    channels_first: bool = False,
+    kernels: str | Sequence[str] = "auto",
+    device: str | Device = "cpu",
+    dtype: str | torch.dtype = "float32",
 ) -> fx.GraphModule:
     """The forward pass of a training plan, returning the output and then the values kept for the backward pass."""
     backward = _checked(plan).backward
     assert backward is not None, "the plan has no planned backward pass"
-    return _lower(plan, channels_first, as_choice(kernels, device), backward.kept)[0]
+    return _lower(plan, channels_first, as_choice(kernels, device), backward.kept, is_narrow(dtype))[0]
 
 
 def lower_backward(
-    plan: Plan, *, channels_first: bool = False, kernels: str | Sequence[str] = "auto", device: str | Device = "cpu"
+    plan: Plan,
+    *,
+    channels_first: bool = False,
+    kernels: str | Sequence[str] = "auto",
+    device: str | Device = "cpu",
+    dtype: str | torch.dtype = "float32",
 ) -> fx.GraphModule:
     """The planned backward pass as a graph of torch operations.
 
@@ -92,7 +110,7 @@ def lower_backward(
     """
     if _checked(plan).backward is None:
         raise SizeError("this plan has no planned backward pass: plan with objective='training'")
-    return _lower_backward(plan, channels_first, as_choice(kernels, device))
+    return _lower_backward(plan, channels_first, as_choice(kernels, device), is_narrow(dtype))
 
 
 def _checked(plan: Plan) -> Plan:
@@ -103,23 +121,26 @@ def _checked(plan: Plan) -> Plan:
 
 @lru_cache(maxsize=1024)
 def _lower(
-    plan: Plan, channels_first: bool, kernels: Kernels, kept: tuple[int, ...] | None = None
+    plan: Plan, channels_first: bool, kernels: Kernels, kept: tuple[int, ...] | None = None, narrow: bool = False
 ) -> tuple[fx.GraphModule, Orders]:
     """The forward pass, with how the kept values lie in memory, by name; the graph returns them if they are given."""
     arguments = argument_names(plan)
     orders = _orders(plan, channels_first)
     chosen = fusions(plan.graph, frozenset(kept or ()), kernels)
     emitter = Emitter(plan.graph, plan.names, fx.Graph(), ranks=_ranks(plan, orders), fusions=chosen)
+    emitter.maps, emitter.narrow, emitter.means = maps(plan.graph, plan.spec), narrow, plan.means
     placeholders = {tensor: placeholder(emitter.graph, name, tensor) for tensor, name in arguments.items()}
     emitter.run(_leaves(emitter, plan, placeholders, plan.graph), orders)
     output = emitter.joined(emitter.values[plan.output.value], plan.spec.shape(plan.spec.output), True)
-    emitter.graph.output(output if kept is None else (output, *(emitter.values[k] for k in kept)))
+    if narrow:
+        output = emitter.method("type_as", output, emitter.reference)
+    emitter.graph.output(output if kept is None else (output, *(emitter.exact.get(k, emitter.values[k]) for k in kept)))
     lies = {plan.names[k]: _places(plan.nodes[k].output, emitter.memory[k]) for k in kept or ()}
     return _module(emitter, plan.with_kernels(tuple(sorted(by_step(chosen, plan.names)))), "Lowered"), lies
 
 
 @lru_cache(maxsize=1024)
-def _lower_backward(plan: Plan, channels_first: bool, kernels: Kernels) -> fx.GraphModule:
+def _lower_backward(plan: Plan, channels_first: bool, kernels: Kernels, narrow: bool = False) -> fx.GraphModule:
     backward = plan.backward
     assert backward is not None
     arguments = argument_names(plan)
@@ -127,13 +148,15 @@ def _lower_backward(plan: Plan, channels_first: bool, kernels: Kernels) -> fx.Gr
     orders[plan.seed] = _order(plan, plan.spec.output, channels_first)
     chosen = fusions(backward.graph, frozenset(), kernels)
     emitter = Emitter(backward.graph, plan.backward_names, fx.Graph(), ranks=_ranks(plan, orders), fusions=chosen)
+    emitter.maps, emitter.narrow = maps(backward.graph, plan.spec), narrow
+    emitter.means = plan.backward_means
     seed = placeholder(emitter.graph, plan.seed)
     placeholders = {tensor: placeholder(emitter.graph, name, tensor) for tensor, name in arguments.items()}
     kept = {plan.names[k]: placeholder(emitter.graph, plan.names[k]) for k in backward.kept}
     values = kept | _leaves(emitter, plan, placeholders, backward.graph, check=False)
     values[plan.seed] = emitter.split(seed, plan.spec.shape(plan.spec.output), True, plan.sizes)
     emitter.reference = emitter.reference or seed
-    orders |= _lower(plan, channels_first, kernels, backward.kept)[1]
+    orders |= _lower(plan, channels_first, kernels, backward.kept, narrow)[1]
     emitter.run(values, orders)
     gradients = {
         tensor: emitter.joined(emitter.values[o.value], plan.spec.shape(tensor), tensor in plan.spec.inputs)

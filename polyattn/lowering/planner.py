@@ -35,6 +35,7 @@ def plan(
     device: str | Device = "cpu",
     dtype: str | torch.dtype = "float32",
     kernels: str | Sequence[str] = "auto",
+    accuracy: str = "any",
 ) -> Plan:
     """The cheapest known way to compute a specification at given sizes.
 
@@ -59,6 +60,9 @@ def plan(
         kernels: the fused kernels that the plan will be lowered with, as in `lower`: "auto" counts them where they pay
             on "cuda" with Triton; "off"; or names. An order of contraction in which they pay
             may then be the cheapest; the table shows them. Multiply-accumulates (`cost="macs"`) leave them aside.
+        accuracy: "any": the cheapest plan, whatever it loses on maps with a mean that weights remove; "written": no
+            plan that loses a higher power of the mean than the author's order, if need be one of deviations from the
+            mean, whose few products more are not counted against the author's. `Plan.accuracy` says what a plan loses.
 
     Raises:
         SizeError: a size is missing, unknown or contradictory, or an option is unknown or out of range.
@@ -76,16 +80,23 @@ def plan(
     if cost != "measured":
         try:
             numbers = chain.from_iterable(sorted(dict(sizes).items()))
-            return _plan(spec, objective, batch, memory_limit, cost, model, chosen, *numbers)
+            return _plan(spec, objective, batch, memory_limit, cost, model, chosen, accuracy, *numbers)
         except TypeError:  # something that is no number, which `question` names
-            asked = question(spec, sizes, objective, batch=batch, memory_limit=memory_limit, cost=cost, device=model)
+            options: dict[str, Any] = {
+                "memory_limit": memory_limit,
+                "cost": cost,
+                "device": model,
+                "accuracy": accuracy,
+            }
+            asked = question(spec, sizes, objective, batch=batch, **options)
             return _ranked(asked, chosen, 1)[0][0]
     if not isinstance(device, str):
         raise SizeError('cost="measured" times candidates on a device that is here: give "cpu" or "cuda"')
     from polyattn.lowering.timing import check_device
 
     check_device(model)
-    asked = question(spec, sizes, objective, batch=batch, memory_limit=memory_limit, device=model)
+    options = {"memory_limit": memory_limit, "device": model, "accuracy": accuracy}
+    asked = question(spec, sizes, objective, batch=batch, **options)
     return _fastest(asked, str(dtype).removeprefix("torch."), chosen)
 
 
@@ -98,11 +109,13 @@ def _plan(
     cost: str,
     device: Device,
     kernels: Kernels,
+    accuracy: str,
     *sizes: str | int,
 ) -> Plan:
     """`plan` by its arguments alone; the sizes are names and numbers in turn."""
     known: Mapping[str, Any] = dict(zip(sizes[::2], sizes[1::2], strict=True))  # pyright: ignore[reportAssignmentType]
-    asked = question(spec, known, objective, batch=batch, memory_limit=memory_limit, cost=cost, device=device)
+    options: dict[str, Any] = {"memory_limit": memory_limit, "cost": cost, "device": device, "accuracy": accuracy}
+    asked = question(spec, known, objective, batch=batch, **options)
     return _ranked(asked, kernels, 1)[0][0]
 
 

@@ -1,4 +1,4 @@
-"""What a lowered graph refuses, other sizes than it was made for and coefficients that no float holds; identities."""
+"""What a lowered graph refuses, other sizes than it was made for and coefficients that no float holds; dtypes."""
 
 from __future__ import annotations
 
@@ -18,6 +18,27 @@ def expect_shape(tensor: Tensor, name: str, shape: tuple[int, ...], batched: boo
         wanted = ", ".join(["B", *map(str, shape)] if batched else map(str, shape))
         raise SizeError(f"'{name}' has shape {tuple(tensor.shape)}, but this graph was planned for ({wanted})")
     return tensor
+
+
+NARROW = (torch.float16, torch.bfloat16)
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """The tensor in float32 where it has 16 bits."""
+    return tensor.float() if tensor.dtype in NARROW else tensor
+
+
+def summable(tensor: Tensor) -> Tensor:
+    """A map as an operand of a product that is summed over positions: in float32, but as it is on a GPU.
+
+    Matrix units there take 16 bits and add in 32, many times faster than they take float32; the sum is rounded once.
+    """
+    return tensor if tensor.is_cuda else widened(tensor)
+
+
+def refined_mean(mean: Tensor, deviations: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """The mean in float64: its rounding to the tensors' dtype is the mean of the deviations from that."""
+    return mean.double() + deviations.mean(axes).double()
 
 
 def identity(like: Tensor, length: int) -> Tensor:

@@ -64,13 +64,14 @@ class ShardedEmitter(Emitter):
         memory: Sequence[Index],
         over: Sequence[Index],
         coefficient: Coefficient,
+        **dtype: torch.dtype,
     ) -> fx.Node:
         """As for whole positions, but never a mean: that of no positions would be no number."""
         if not any(i.size == self.local for i in over):
-            return super().summed(value, indices, memory, over, coefficient)
+            return super().summed(value, indices, memory, over, coefficient, **dtype)
         left = list(indices)
         for group in self.pieces(memory, over):
-            value = self.method("sum", value, tuple(sorted(left.index(i) for i in group)))
+            value = self.method("sum", value, tuple(sorted(left.index(i) for i in group)), **dtype)
             left = [i for i in left if i not in group]
         return self.scaled(value, coefficient)
 

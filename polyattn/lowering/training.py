@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from polyattn.lowering.devices import calibrated, kind
-from polyattn.lowering.graphs import lower, lower_backward, lower_with_kept
+from polyattn.lowering.graphs import is_narrow, lower, lower_backward, lower_with_kept
 from polyattn.lowering.matching import Kernels, as_choice, fusions
 from polyattn.lowering.module import as_function
 from polyattn.planning import Apply, Device, Plan
@@ -34,18 +34,40 @@ NEGLIGIBLE = 0.05
 
 
 def differentiable(
-    plan: Plan, *, channels_first: bool = False, kernels: str | Sequence[str] = "auto", device: str | Device = "cpu"
+    plan: Plan,
+    *,
+    channels_first: bool = False,
+    kernels: str | Sequence[str] = "auto",
+    device: str | Device = "cpu",
+    dtype: str | torch.dtype = "float32",
 ) -> Callable[..., Tensor]:
     """`f(*inputs, *parameters)` as layers run it: with the planned backward pass where it pays, else with autograd's.
 
     Args:
         plan: for any objective.
-        channels_first, kernels, device: see `lower`.
+        channels_first, kernels, device, dtype: see `lower`. Autocast may be on.
     """
+    options: dict[str, Any] = {"channels_first": channels_first, "kernels": kernels, "device": device, "dtype": dtype}
     model = device if isinstance(device, Device) else calibrated(kind(device))
     if backward_pays(plan, model) and not kernels_differentiate(plan, as_choice(kernels, device)):
-        return training_function(plan, channels_first=channels_first, kernels=kernels, device=device)
-    return as_function(lower(plan, channels_first=channels_first, kernels=kernels, device=device))
+        return training_function(plan, **options)
+    function = as_function(lower(plan, **options))
+    return _without_autocast(function, len(plan.spec.inputs)) if is_narrow(dtype) else function
+
+
+def _without_autocast(function: Callable[..., Tensor], inputs: int) -> Callable[..., Tensor]:
+    """A function of narrow tensors under autocast: the inputs are cast once, and its own casts are left alone."""
+
+    def narrow(*tensors: Tensor) -> Tensor:
+        kind = tensors[0].device.type
+        kind = "cpu" if kind == "meta" else kind  # which autocast does not know
+        if not torch.is_autocast_enabled(kind):
+            return function(*tensors)
+        dtype = torch.get_autocast_dtype(kind)
+        with torch.autocast(kind, enabled=False):
+            return function(*(t.to(dtype) for t in tensors[:inputs]), *tensors[inputs:])
+
+    return narrow
 
 
 def backward_pays(plan: Plan, device: Device) -> bool:
@@ -84,11 +106,16 @@ def kernels_differentiate(plan: Plan, chosen: Kernels) -> bool:
 
 
 def training_function(
-    plan: Plan, *, channels_first: bool = False, kernels: str | Sequence[str] = "auto", device: str | Device = "cpu"
+    plan: Plan,
+    *,
+    channels_first: bool = False,
+    kernels: str | Sequence[str] = "auto",
+    device: str | Device = "cpu",
+    dtype: str | torch.dtype = "float32",
 ) -> Callable[..., Tensor]:
     """`f(*inputs, *parameters)` that computes a training plan's output and whose gradients its backward pass makes."""
     forward_graph, backward_graph = (
-        type(made(plan, channels_first=channels_first, kernels=kernels, device=device)).forward
+        type(made(plan, channels_first=channels_first, kernels=kernels, device=device, dtype=dtype)).forward
         for made in (lower_with_kept, lower_backward)
     )
 
@@ -127,4 +154,4 @@ def training_function(
             return forward_graph(None, *tensors)[0]
         return PlannedLayer.apply(*tensors)[0]
 
-    return apply
+    return _without_autocast(apply, len(plan.spec.inputs)) if is_narrow(dtype) else apply

@@ -13,7 +13,7 @@ from torch import fx
 from polyattn.algebra import Index
 from polyattn.language import Atoms, value_of
 from polyattn.lowering.products import Indices, Side
-from polyattn.lowering.shapes import as_float, identity
+from polyattn.lowering.shapes import as_float, identity, summable, widened
 from polyattn.planning import BATCH, Coefficient, Graph, Operand
 from polyattn.planning.steps import numel
 
@@ -28,6 +28,10 @@ class Writer:
         values: the fx node of each value.
         memory: how each value lies in memory: the indices of its node's output, the slowest first.
         reference: a tensor that has the batch first, for the dtype, device and batch of values that depend on none.
+        maps: which values are maps; all others are as small as weights. None where that makes no difference.
+        narrow: whether the tensors have 16 bits; what is small is made in 32 then.
+        exact: means of inputs in float64, for products of vectors: what their rounding to float32 loses, deviations
+            from them do not make good where a weight removes the mean from one side of a product only.
     """
 
     source: Graph
@@ -36,12 +40,43 @@ class Writer:
     values: dict[int, fx.Node] = field(default_factory=dict)
     memory: dict[int, Indices] = field(default_factory=dict)
     reference: fx.Node | None = None
+    maps: Sequence[bool] | None = None
+    narrow: bool = False
+    exact: dict[int, fx.Node] = field(default_factory=dict)
 
     def call(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> fx.Node:
         return self.graph.call_function(target, args, kwargs)
 
     def method(self, target: str, *args: Any, **kwargs: Any) -> fx.Node:
         return self.graph.call_method(target, args, kwargs)
+
+    def is_small(self, number: int) -> bool:
+        """Whether a value is held in 32 bits although maps have 16."""
+        return self.narrow and self.maps is not None and not self.maps[number]
+
+    def in_dtype_of(self, number: int, value: fx.Node, operand: Operand) -> fx.Node:
+        """An operand of the product of a number: in 32 bits for a small result, in the map's dtype for a map."""
+        if self.sums_maps(number):
+            return self.call(summable, value)
+        if not self.narrow or self.is_small(number):
+            return self.widened(value, operand)
+        return self.method("type_as", value, self.reference) if self.is_small(operand.value) else value
+
+    def sums_maps(self, number: int) -> bool:
+        """Whether a small value is a product of two maps."""
+        operands = self.source.nodes[number].operands
+        return self.is_small(number) and len(operands) == 2 and not any(self.is_small(o.value) for o in operands)
+
+    def widened(self, value: fx.Node, operand: Operand) -> fx.Node:
+        """In 32 bits, where it may have 16: maps, and parameters."""
+        if not self.narrow or (self.is_small(operand.value) and self.source.nodes[operand.value].operands):
+            return value
+        return self.call(widened, value)
+
+    def as_map(self, number: int, value: fx.Node, operands: Sequence[Operand]) -> fx.Node:
+        """A map in the map's dtype, which small operands may have made wider."""
+        mixed = any(self.is_small(o.value) for o in operands)
+        return self.method("type_as", value, self.reference) if mixed and not self.is_small(number) else value
 
     def split(self, value: fx.Node, slots: Sequence[Atoms], batched: bool, known: Mapping[str, int]) -> fx.Node:
         """The value with one axis per atomic size, as long as `known` says, instead of one per slot."""
@@ -95,6 +130,7 @@ class Writer:
         memory: Sequence[Index],
         over: Sequence[Index],
         coefficient: Coefficient,
+        **dtype: torch.dtype,
     ) -> fx.Node:
         """The sum over some of a value's indices times a coefficient; a mean where that is one over their length.
 
@@ -105,7 +141,8 @@ class Writer:
         is_mean = factor == Fraction(1, numel(over, self.source.known)) and factor != 1 and not has_batch(over)
         left = list(indices)
         for piece in self.pieces(memory, over):
-            value = self.method("mean" if is_mean else "sum", value, tuple(sorted(left.index(i) for i in piece)))
+            axes = tuple(sorted(left.index(i) for i in piece))
+            value = self.method("mean" if is_mean else "sum", value, axes, **dtype)
             left = [i for i in left if i not in piece]
         return value if is_mean else self.scaled(value, coefficient)
 

@@ -8,8 +8,10 @@ from functools import lru_cache
 
 from polyattn.algebra import Spec
 from polyattn.errors import BudgetError, SizeError
+from polyattn.planning.accuracy import accuracy
 from polyattn.planning.backward import Backward, differentiate
 from polyattn.planning.builder import Builder
+from polyattn.planning.centring import STEPS, centred
 from polyattn.planning.costs import COSTS, DEVICES, Device, cost_function
 from polyattn.planning.expanded import contract_monomials
 from polyattn.planning.graph import Graph
@@ -20,6 +22,7 @@ from polyattn.planning.trees import ranked_orders
 from polyattn.planning.written import follow_definitions
 
 OBJECTIVES = ("forward", "training", "as_written")
+ACCURACIES = ("written", "any")
 BATCH_NAME = "B"
 DEFINITION_RANKS = 4
 EXPANDED_RANKS = 8
@@ -42,6 +45,7 @@ class Question:
     memory_limit: int | None
     cost: str
     device: Device
+    accuracy: str = "any"
 
     def price(self, plan: Plan) -> float:
         """What the objective takes, in the cost model: seconds, or multiply-accumulates."""
@@ -60,6 +64,7 @@ def question(
     memory_limit: int | None = None,
     cost: str = "roofline",
     device: str | Device = "cpu",
+    accuracy: str = "any",
 ) -> Question:
     """The arguments of `polyattn.plan`, checked.
 
@@ -67,7 +72,8 @@ def question(
         SizeError: a size is missing, unknown or contradictory, or an option is unknown or out of range.
     """
     spec = Spec(spec) if isinstance(spec, str) else spec
-    for word, value, known in (("objective", objective, OBJECTIVES), ("cost", cost, COSTS)):
+    words = (("objective", objective, OBJECTIVES), ("cost", cost, COSTS), ("accuracy", accuracy, ACCURACIES))
+    for word, value, known in words:
         if value not in known:
             raise SizeError(f"unknown {word} {value!r}; there are {', '.join(known)}")
     if isinstance(device, str):
@@ -91,7 +97,7 @@ def question(
             raise SizeError(f"memory_limit is a whole number of bytes, 0 or more, or None; not {memory_limit!r}")
         memory_limit = int(memory_limit)
     known = spec.sizes.solve(given, spec.sizes.names) | {BATCH: int(batch)}
-    return Question(spec, tuple(sorted(known.items())), objective, memory_limit, cost, device)
+    return Question(spec, tuple(sorted(known.items())), objective, memory_limit, cost, device, accuracy)
 
 
 @lru_cache(maxsize=4096)
@@ -108,7 +114,8 @@ def ranked_plans(asked: Question, most: int, price: Callable[[Plan], float] | No
     """
     spec, limit = asked.spec, asked.memory_limit
     sizes = dict(asked.sizes)
-    written = Plan(spec, asked.objective, "as written", _written(spec, sizes))
+    graph = _written(spec, sizes)
+    written = Plan(spec, asked.objective, "as written", graph, accuracy=accuracy(graph, graph, spec))
     if asked.objective == "as_written":
         if limit is not None and written.peak_bytes > limit:
             raise BudgetError(
@@ -118,6 +125,7 @@ def ranked_plans(asked: Question, most: int, price: Callable[[Plan], float] | No
         return (written,)
     plans = [Plan(spec, asked.objective, strategy, graph) for strategy, graph in _candidates(spec, sizes)]
     plans = [p for p in plans if p.macs <= written.macs]
+    plans = plans if asked.accuracy == "any" else _accurate(plans, written)
     early = price or replace(asked, objective="forward").price
     price = price or asked.price
     plans.sort(key=lambda p: (early(p), p.peak_bytes))
@@ -137,7 +145,30 @@ def ranked_plans(asked: Question, most: int, price: Callable[[Plan], float] | No
             f"no order of contraction keeps its intermediates within {limit:,} bytes: "
             f"the smallest limit that one keeps to is memory_limit={least}"
         )
-    return tuple(found)
+    return tuple(p if p.accuracy else replace(p, accuracy=accuracy(p.graph, graph, spec)) for p in found)
+
+
+def _accurate(plans: list[Plan], written: Plan) -> list[Plan]:
+    """The plans with what they lose; where that is more than the author's order loses, on deviations from the mean.
+
+    The few products of vectors that this takes more are not held against a plan.
+    """
+    found: dict[Graph, Plan] = {}
+    for plan in plans:
+        for candidate in _ways(plan):
+            loss = accuracy(candidate.graph, written.graph, plan.spec)
+            if loss.kept:
+                found.setdefault(candidate.graph, replace(candidate, accuracy=loss))
+                break
+    return list(found.values())
+
+
+def _ways(plan: Plan) -> Iterator[Plan]:
+    """A plan as it is, and with the mean apart in more and more of its steps."""
+    yield plan
+    for steps in STEPS:
+        graph = centred(plan.graph, plan.spec, steps)
+        yield replace(plan, strategy=f"{plan.strategy}, centred", graph=graph)
 
 
 def _for_training(plans: list[Plan], written: Plan, price: Callable[[Plan], float], most: int) -> list[Plan]:

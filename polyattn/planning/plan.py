@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from polyattn import display
 from polyattn.algebra import Spec
+from polyattn.planning.accuracy import Accuracy, is_deviation
 from polyattn.planning.backward import Backward
 from polyattn.planning.graph import Graph, Step, symbol, table
-from polyattn.planning.steps import BATCH, Node, Operand
+from polyattn.planning.steps import BATCH, Leaf, Node, Operand
 
 if TYPE_CHECKING:
     import sympy
@@ -30,6 +31,7 @@ class Plan:
         backward: the planned backward pass, for the objective "training".
         kernels: what stands in the place of steps, by their names: a kernel, or the step whose kernel does them. A plan
             was chosen with these; the plan in a lowered graph's `meta` says which it runs.
+        accuracy: what it loses on maps with a mean, beside the author's order.
     """
 
     spec: Spec
@@ -38,6 +40,7 @@ class Plan:
     graph: Graph
     backward: Backward | None = None
     kernels: tuple[tuple[str, str], ...] = ()
+    accuracy: Accuracy | None = None
 
     @cached_property
     def sizes(self) -> dict[str, int]:
@@ -60,6 +63,20 @@ class Plan:
         while seed in taken:
             seed += "_"
         return seed
+
+    @cached_property
+    def means(self) -> frozenset[int]:
+        """The nodes that are means of an input, of which the plan takes deviations."""
+        return frozenset(n.operands[1].value for n in self.nodes if is_deviation(n, self.nodes))
+
+    @cached_property
+    def backward_means(self) -> frozenset[int]:
+        """The nodes of the backward pass that are such means, kept or computed again."""
+        if self.backward is None or not self.means:
+            return frozenset()
+        names, nodes = {self.names[k] for k in self.means}, self.backward.graph.nodes
+        kept = {k for k, n in enumerate(nodes) if isinstance(n, Leaf) and n.tensor in names}
+        return frozenset(kept | {n.operands[1].value for n in nodes if is_deviation(n, nodes)})
 
     @property
     def output(self) -> Operand:
@@ -164,6 +181,7 @@ class Plan:
             f"total {self.macs:,} MACs ({self.flops:,} FLOPs) = {self.complexity}",
             *_symmetric(self.graph),
             f"peak {self.peak_bytes:,} bytes of intermediates in float32",
+            *([str(self.accuracy)] if self.accuracy else []),
         ]
         if self.backward is not None:
             kept = ", ".join(self.names[k] for k in self.backward.kept) or "no intermediate"

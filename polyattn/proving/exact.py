@@ -20,7 +20,7 @@ from torch.fx.node import map_arg
 
 from polyattn.errors import NotPolynomialError, ProofError, SizeError
 from polyattn.lowering.pullbacks import PULLBACKS
-from polyattn.lowering.shapes import expect_shape, identity
+from polyattn.lowering.shapes import expect_shape, identity, refined_mean, summable, widened
 from polyattn.proving.evaluation import Arithmetic
 
 
@@ -127,10 +127,21 @@ class _Run:
     def neg(self, node: fx.Node, a: np.ndarray) -> np.ndarray:
         return self.settled(-a)
 
-    def sum(self, node: fx.Node, a: np.ndarray, dim: Any = None, keepdim: bool = False) -> np.ndarray:
+    def cast(self, node: fx.Node, a: np.ndarray, *like: np.ndarray) -> np.ndarray:
+        """Another dtype: numbers here are exact."""
+        return a
+
+    def refined_mean(self, node: fx.Node, mean: np.ndarray, deviations: np.ndarray, axes: Any) -> np.ndarray:
+        return self.settled(mean + self.mean(node, deviations, axes))
+
+    def sum(
+        self, node: fx.Node, a: np.ndarray, dim: Any = None, keepdim: bool = False, dtype: Any = None
+    ) -> np.ndarray:
         return self.settled(a.sum(axis=_axes(dim), keepdims=keepdim))
 
-    def mean(self, node: fx.Node, a: np.ndarray, dim: Any = None, keepdim: bool = False) -> np.ndarray:
+    def mean(
+        self, node: fx.Node, a: np.ndarray, dim: Any = None, keepdim: bool = False, dtype: Any = None
+    ) -> np.ndarray:
         axes = _axes(dim)
         count = a.size if axes is None else prod(a.shape[k] for k in axes)
         total = self.sum(node, a, dim, keepdim)
@@ -195,6 +206,9 @@ class _Run:
 FUNCTIONS: Mapping[Any, Callable[..., Any]] = {
     expect_shape: _Run.expect_shape,
     identity: _Run.identity,
+    refined_mean: _Run.refined_mean,
+    summable: _Run.cast,
+    widened: _Run.cast,
     torch.matmul: _Run.matmul,
     torch.baddbmm: _Run.baddbmm,
     torch.mul: _Run.mul,
@@ -204,6 +218,8 @@ FUNCTIONS: Mapping[Any, Callable[..., Any]] = {
     torch.diagonal: _Run.diagonal,
 }
 METHODS: Mapping[Any, Callable[..., Any]] = {
+    "double": _Run.cast,
+    "type_as": _Run.cast,
     "sum": _Run.sum,
     "mean": _Run.mean,
     "permute": _Run.permute,

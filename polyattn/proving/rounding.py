@@ -17,7 +17,7 @@ from torch import Tensor, fx
 
 from polyattn.errors import ProofError
 from polyattn.lowering.pullbacks import L1_EPSILON
-from polyattn.lowering.shapes import expect_shape, identity
+from polyattn.lowering.shapes import expect_shape, identity, refined_mean
 from polyattn.proving.exact import interpreted, operation_name
 
 
@@ -113,11 +113,21 @@ class Analysis:
     def neg(self, a: Rounded) -> Rounded:
         return Rounded(-a.value, a.magnitude, a.error)
 
-    def sum(self, a: Rounded, dim: Any = None, keepdim: bool = False) -> Rounded:
+    def double(self, a: Rounded) -> Rounded:
+        """Exact; what follows is taken to round as the rest does, which is a bound."""
+        return a
+
+    def refined_mean(self, mean: Rounded, deviations: Rounded, axes: Any) -> Rounded:
+        return self.add(mean, self.mean(deviations, axes))
+
+    def type_as(self, a: Rounded, like: Rounded) -> Rounded:
+        return self.rounded(a.value, a.magnitude, a.error)
+
+    def sum(self, a: Rounded, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Rounded:
         value, magnitude, error = (t.sum(dim, keepdim=keepdim) for t in (a.value, a.magnitude, a.error))
         return self.rounded(value, magnitude, error, terms=a.value.numel() / max(value.numel(), 1))
 
-    def mean(self, a: Rounded, dim: Any = None, keepdim: bool = False) -> Rounded:
+    def mean(self, a: Rounded, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Rounded:
         total = self.sum(a, dim, keepdim)
         return self.scaled(total, total.value.numel() / a.value.numel())
 
@@ -233,6 +243,9 @@ RULES: Mapping[str, Callable[..., Any]] = {
     "add": Analysis.add,
     "sub": Analysis.sub,
     "neg": Analysis.neg,
+    "double": Analysis.double,
+    "type_as": Analysis.type_as,
+    refined_mean.__name__: Analysis.refined_mean,
     "sum": Analysis.sum,
     "mean": Analysis.mean,
     "relu": Analysis.relu,
