@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from polyattn import Spec, catalog, lower, plan
 from polyattn import nn as blocks
 from polyattn.lowering import training_function
-from polyattn.nn.function import SpecFunction
+from polyattn.runtime.function import SpecFunction
 
 SIDE, CHANNELS, BATCH = 32, 32, 2
 MEANS = (0, 1, 3, 10, 30)

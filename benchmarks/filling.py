@@ -22,7 +22,7 @@ from torch import Tensor
 import polyattn as pa
 from polyattn.lowering import products
 from polyattn.lowering.graphs import _lower, _lower_backward
-from polyattn.nn import planned
+from polyattn.runtime import plan_cache
 
 SIZES = [(s, v) for s in (4, 7, 14) for v in (2, 4, 8, 12, 16)]
 ENTRIES = 1_600_000
@@ -69,7 +69,7 @@ def both(block: torch.nn.Module, x: Tensor) -> Callable[[], object]:
 def with_limit(limit: int, block: torch.nn.Module, make: Callable[..., Callable[[], object]], x: Tensor) -> Any:
     """A pass of a copy of the block whose functions were made with this limit."""
     products.LARGEST_IDENTITY = limit
-    for made in (planned._planned, _lower, _lower_backward):
+    for made in (plan_cache._planned, _lower, _lower_backward):
         made.cache_clear()
     call = make(copy.deepcopy(block), x)
     call()

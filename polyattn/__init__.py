@@ -31,7 +31,7 @@ _ORIGINS = {
     "symmetrise": "algebra",
     "Verdict": "proving",
     "prove": "proving",
-    "verify": "proving",
+    "verify": "verifying",
     "Plan": "planning",
     "calibrate": "lowering",
     "einsum": "lowering",
@@ -105,6 +105,7 @@ if TYPE_CHECKING:
     )
     from polyattn.lowering import calibrate, einsum, lower, plan
     from polyattn.planning import Plan
-    from polyattn.proving import Verdict, prove, verify
+    from polyattn.proving import Verdict, prove
+    from polyattn.verifying import verify
 
 __getattr__, __dir__ = attach(__name__, _ORIGINS)

@@ -10,7 +10,8 @@ from rich.progress import track
 from rich.table import Table
 
 from polyattn.algebra import Spec
-from polyattn.proving import prove, verify
+from polyattn.proving import prove
+from polyattn.verifying import verify
 
 SMALL = {"N": 2, "C": 2, "R": 1, "V": 2, "H": 2, "W": 2, "G": 1, "K": 1}
 

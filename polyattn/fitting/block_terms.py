@@ -25,7 +25,7 @@ from polyattn.fitting.family import (
     relative,
     spectra_ladder,
 )
-from polyattn.fitting.leading import leading
+from polyattn.fitting.partial_svd import leading
 
 EXACT = 1e-8
 

@@ -6,7 +6,7 @@ import numpy as np
 import opt_einsum
 
 from polyattn.fitting.family import symmetrised
-from polyattn.fitting.layout import Layout
+from polyattn.fitting.position_pattern import Layout
 
 MOST = 2**27
 """Entries of an intermediate, beyond which norms of positions stand for the positions."""

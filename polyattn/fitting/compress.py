@@ -26,7 +26,7 @@ from polyattn.fitting.compression import Candidate, Compression
 from polyattn.fitting.factorise import FAMILIES, Factorisation, factorise
 from polyattn.fitting.family import PAIR, relative
 from polyattn.fitting.layers import TrainedLayer, layers_of
-from polyattn.fitting.layout import Layout
+from polyattn.fitting.position_pattern import Layout
 from polyattn.fitting.tuning import attention_of, error, outputs, replaced, tune
 from polyattn.lowering import plan
 

@@ -19,9 +19,9 @@ from polyattn.fitting.block_terms import BLOCK_TERMS
 from polyattn.fitting.bounds import output_bound
 from polyattn.fitting.cp import CP
 from polyattn.fitting.family import SYMMETRIES, Family, Ranks, Settings, parameters_of, relative
-from polyattn.fitting.layout import Layout, arrays, equation
+from polyattn.fitting.input_core import Located, taken
+from polyattn.fitting.position_pattern import Layout, arrays, equation
 from polyattn.fitting.recognise import Recognition
-from polyattn.fitting.taking import Located, taken
 from polyattn.fitting.tensor_train import TT
 from polyattn.fitting.tucker import TUCKER
 from polyattn.fitting.weighting import square_root, unweighted, weighted

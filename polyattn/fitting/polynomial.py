@@ -20,9 +20,9 @@ from polyattn.errors import FittingError
 from polyattn.fitting.bounds import output_bound
 from polyattn.fitting.factorise import CRITERIA, FAMILIES, Factorisation, Fitted, default_sizes, factorise, find_family
 from polyattn.fitting.family import Weight, symmetrised
-from polyattn.fitting.layout import Layout, arrays, equation
+from polyattn.fitting.input_core import Located, components
+from polyattn.fitting.position_pattern import Layout, arrays, equation
 from polyattn.fitting.recognise import Recognition, recognise
-from polyattn.fitting.taking import Located, components
 from polyattn.lowering import plan
 from polyattn.planning import Plan
 

@@ -23,7 +23,7 @@ from polyattn.algebra import ChannelCore, Spec
 from polyattn.algebra.core import growth, pattern_text, standard
 from polyattn.errors import BudgetError, FittingError
 from polyattn.fitting.family import Weight
-from polyattn.fitting.layout import Layout, arrays, equation
+from polyattn.fitting.position_pattern import Layout, arrays, equation
 
 BUDGET = 2**30
 

@@ -20,7 +20,7 @@ from polyattn.fitting.family import (
     spectra_ladder,
     torch_backend,
 )
-from polyattn.fitting.leading import leading
+from polyattn.fitting.partial_svd import leading
 
 
 def rebuild(factors: Factors) -> Tensor:

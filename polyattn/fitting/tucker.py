@@ -22,7 +22,7 @@ from polyattn.fitting.family import (
     spectra_ladder,
     torch_backend,
 )
-from polyattn.fitting.leading import leading
+from polyattn.fitting.partial_svd import leading
 
 WARM = 4
 """Sweeps of HOOI from the factors of a tensor that is near."""

@@ -1,7 +1,7 @@
 """`lower_sharded`: a sharded graph as a `torch.fx.GraphModule` that meets the other pieces through an `exchange`.
 
 The module's first argument is an object with the methods `sum(value)`, `max(value)`, `softmax(value, axes)` and
-`normalize(value, axes)`, each over all pieces (see `polyattn.nn.exchange.Exchange`); the rest is as in `lower`.
+`normalize(value, axes)`, each over all pieces (see `polyattn.runtime.communicator`); the rest is as in `lower`.
 """
 
 from __future__ import annotations

@@ -5,20 +5,20 @@ What holds afterwards: the module computes the specification on the plan for the
 `torch.compile(fullgraph=True)`, `torch.export`, autocast, `torch.func`, `deepcopy` and pickling.
 """
 
-from polyattn.nn.a2 import A2
 from polyattn.nn.attention import Attention
-from polyattn.nn.axial import Axial
-from polyattn.nn.bat_block import BATBlock
-from polyattn.nn.bat_transform import BATransform
-from polyattn.nn.cgnl import CGNL
+from polyattn.nn.blocks.a2 import A2
+from polyattn.nn.blocks.axial import Axial
+from polyattn.nn.blocks.bat_block import BATBlock
+from polyattn.nn.blocks.bat_transform import BATransform
+from polyattn.nn.blocks.cgnl import CGNL
+from polyattn.nn.blocks.criss_cross import CrissCross
+from polyattn.nn.blocks.efficient_nl import EfficientNL
+from polyattn.nn.blocks.glore import GloRe
+from polyattn.nn.blocks.latent_gnn import LatentGNN
+from polyattn.nn.blocks.non_local import NonLocal
+from polyattn.nn.blocks.poly_nl import PolyNL
+from polyattn.nn.blocks.tesa import TESA
 from polyattn.nn.chunked import Chunked, chunked
-from polyattn.nn.criss_cross import CrissCross
-from polyattn.nn.efficient_nl import EfficientNL
-from polyattn.nn.glore import GloRe
-from polyattn.nn.latent_gnn import LatentGNN
-from polyattn.nn.non_local import NonLocal
-from polyattn.nn.poly_nl import PolyNL
-from polyattn.nn.tesa import TESA
 from polyattn.nn.weights import load_weights
 
 __all__ = [

@@ -13,11 +13,11 @@ from polyattn.algebra import Spec
 from polyattn.errors import SizeError
 from polyattn.language import value_of
 from polyattn.nn.block import settling
-from polyattn.nn.exchange import NARROW
-from polyattn.nn.function import SpecFunction
 from polyattn.nn.initialise import fan_in
-from polyattn.nn.layouts import channels_first, positions_first
 from polyattn.nn.sizes import given_sizes, layout, parameter_sizes
+from polyattn.runtime.communicator import NARROW
+from polyattn.runtime.function import SpecFunction
+from polyattn.runtime.layouts import channels_first, positions_first
 
 
 class Attention(nn.Module):

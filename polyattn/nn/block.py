@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
-from polyattn.nn.exchange import WHOLE, Exchange
-from polyattn.nn.layouts import settled, with_settled_gradient
+from polyattn.runtime.communicator import WHOLE, Exchange
+from polyattn.runtime.layouts import settled, with_settled_gradient
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -29,7 +29,7 @@ class Block(nn.Module):
 
     spec: Spec
     positions: Exchange = WHOLE
-    """How reductions over positions are made; see `polyattn.nn.exchange`."""
+    """How reductions over positions are made; see `polyattn.runtime.communicator`."""
 
     def __init__(self, channels: int, dim: int, dims: tuple[int, ...] = (1, 2, 3)):
         super().__init__()
@@ -136,14 +136,14 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1) ->
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` with right gradients whatever the strides; see `polyattn.nn.layouts`."""
+    """`nn.BatchNorm2d` with right gradients whatever the strides; see `polyattn.runtime.layouts`."""
 
     def forward(self, input: Tensor) -> Tensor:
         return with_settled_gradient(super().forward(settled(input)))
 
 
 class BatchNorm3d(nn.BatchNorm3d):
-    """`nn.BatchNorm3d` with right gradients whatever the strides; see `polyattn.nn.layouts`."""
+    """`nn.BatchNorm3d` with right gradients whatever the strides; see `polyattn.runtime.layouts`."""
 
     def forward(self, input: Tensor) -> Tensor:
         return with_settled_gradient(super().forward(settled(input)))

@@ -18,8 +18,8 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from polyattn.errors import SizeError
-from polyattn.nn.piecewise import copied, piecewise
-from polyattn.nn.replay import Gathering, Reduction, Replay, Stop, Total
+from polyattn.nn.recompute import Gathering, Reduction, Replay, Stop, Total
+from polyattn.nn.shard_module import copied, piecewise
 
 Map = Tensor | np.ndarray
 ARRAYS = {np.dtype(np.float16): torch.float16, np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}

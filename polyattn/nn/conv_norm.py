@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from polyattn.nn.block import BATCH_NORMS, Convolution, pointwise
-from polyattn.nn.products import outnumber_positions, product
+from polyattn.nn.pointwise_conv import outnumber_positions, product
 
 
 class ConvNormReLU(nn.Module):

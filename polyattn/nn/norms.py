@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from polyattn.nn.block import convolve
-from polyattn.nn.exchange import NARROW, Pieces
-from polyattn.nn.layouts import settled, with_settled_gradient
+from polyattn.runtime.communicator import NARROW, Pieces
+from polyattn.runtime.layouts import settled, with_settled_gradient
 
 
 class PieceBatchNorm(_BatchNorm):

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from polyattn.errors import WeightsError
-from polyattn.nn.bat_block import BATBlock
-from polyattn.nn.bat_transform import BATransform
-from polyattn.nn.efficient_nl import EfficientNL
-from polyattn.nn.latent_gnn import LatentGNN
-from polyattn.nn.non_local import NonLocal
+from polyattn.nn.blocks.bat_block import BATBlock
+from polyattn.nn.blocks.bat_transform import BATransform
+from polyattn.nn.blocks.efficient_nl import EfficientNL
+from polyattn.nn.blocks.latent_gnn import LatentGNN
+from polyattn.nn.blocks.non_local import NonLocal
 
 
 @dataclass(frozen=True)

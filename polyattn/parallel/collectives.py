@@ -11,7 +11,7 @@ import torch.distributed._functional_collectives as functional
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
-from polyattn.nn.exchange import Pieces
+from polyattn.runtime.communicator import Pieces
 
 
 class Collectives(Pieces):

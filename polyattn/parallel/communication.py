@@ -17,10 +17,10 @@ from torch.func import functional_call
 from polyattn.errors import SizeError
 from polyattn.nn.attention import Attention
 from polyattn.nn.block import Block
-from polyattn.nn.exchange import Pieces
-from polyattn.nn.piecewise import piecewise
+from polyattn.nn.shard_module import piecewise
 from polyattn.parallel.kept import Kept
 from polyattn.planning import Link
+from polyattn.runtime.communicator import Pieces
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ from polyattn.errors import ShardingError, SizeError
 from polyattn.lowering import calibrated
 from polyattn.nn.attention import Attention
 from polyattn.nn.block import Block
-from polyattn.nn.counting import flop_counter
 from polyattn.parallel.communication import Communication, communication
 from polyattn.parallel.kept import Kept
 from polyattn.planning import Device, Link
+from polyattn.runtime.counting import flop_counter
 
 TRAFFIC = 4
 """How often a kept activation crosses to or from memory in a step: written, read forward, and both for its gradient."""

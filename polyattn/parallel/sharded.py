@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor, Shard
 from torch.func import functional_call
 
 from polyattn.errors import PolyattnError, ShardingError, SizeError
-from polyattn.nn.piecewise import piecewise
+from polyattn.nn.shard_module import piecewise
 from polyattn.parallel.agreement import agreed
 from polyattn.parallel.collectives import Collectives, Replicate
 from polyattn.parallel.communication import Communication, communication, even_counts

@@ -6,10 +6,10 @@ polynomial exactly; it never needs more multiply-accumulates than the order that
 """
 
 from polyattn.planning.backward import Backward
-from polyattn.planning.choice import OBJECTIVES, Question, question, ranked_plans
 from polyattn.planning.costs import CPU, DEVICES, Device
 from polyattn.planning.graph import Graph, Step
 from polyattn.planning.plan import Plan
+from polyattn.planning.search import OBJECTIVES, Question, question, ranked_plans
 from polyattn.planning.sharding import Link, Sharded, shard
 from polyattn.planning.steps import (
     BATCH,

@@ -5,13 +5,10 @@ Input: two specifications, and equations that may be taken for granted. Output: 
 "undecided" with the reason. What holds afterwards: "equal" and "different" are never wrong; see `prove` for what each
 rests on. Arithmetic is exact or, after softmax and sigmoid in counterexamples, of enclosing intervals; `prove` knows no
 torch.
-`verify` asks the same of a lowered graph: is it its specification, at given sizes?
 """
 
+from polyattn.proving.audit import Recheck, recheck
 from polyattn.proving.prove import ask, prove
-from polyattn.proving.recheck import Recheck, recheck
 from polyattn.proving.verdict import Verdict
-from polyattn.proving.verification import Verification
-from polyattn.proving.verify import verify
 
-__all__ = ["Recheck", "Verdict", "Verification", "ask", "prove", "recheck", "verify"]
+__all__ = ["Recheck", "Verdict", "ask", "prove", "recheck"]

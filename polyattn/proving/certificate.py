@@ -15,12 +15,12 @@ from typing import Any
 
 from polyattn.algebra import FunctionFactor, Index, Monomial, TensorFactor
 from polyattn.errors import BudgetError
+from polyattn.proving.certificate_terms import FlatSum, Functions, Letters, is_identity, sum_text
 from polyattn.proving.derivation import Derivation
-from polyattn.proving.exchanges import slot_kinds
-from polyattn.proving.flat import FlatSum, Functions, Letters, is_identity, sum_text
 from polyattn.proving.given import Given, Rule, Substitution, Symmetry, tensors_of
+from polyattn.proving.isomorphism import Forms, NoWitnessError, entries, moved
 from polyattn.proving.rewriting import Use, applied, first_use
-from polyattn.proving.witness import Forms, NoWitnessError, entries, moved
+from polyattn.proving.slot_symmetry import slot_kinds
 from polyattn.proving.work import charge
 
 FORMAT = "polyattn equality 2"

@@ -19,9 +19,9 @@ from polyattn.proving.enclosure import Sides, first_difference
 from polyattn.proving.evaluation import EXACT, Arithmetic, Point, evaluate
 from polyattn.proving.given import Given, Rule, Substitution, Symmetry
 from polyattn.proving.interval import Interval, gap
-from polyattn.proving.sides import Side
+from polyattn.proving.question import Side
 from polyattn.proving.sizes import sizes_text
-from polyattn.proving.trial import holds, restricted
+from polyattn.proving.unknowns import holds, restricted
 
 
 def counterexample(

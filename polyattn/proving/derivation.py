@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from polyattn.algebra import Monomial
 from polyattn.errors import BudgetError
 from polyattn.proving.given import Given, Rule, Substitution, tensors_of
+from polyattn.proving.isomorphism import Forms, gathered
+from polyattn.proving.question import Side
 from polyattn.proving.rewriting import Use, applied, first_use, normalised, substituted
-from polyattn.proving.sides import Side
-from polyattn.proving.witness import Forms, gathered
 from polyattn.proving.work import charge
 
 MAX_STEPS = 256

@@ -9,10 +9,10 @@ from polyattn.algebra.canonical import collect
 from polyattn.errors import BudgetError, ProofError
 from polyattn.language import Atoms, Specification
 from polyattn.proving.certificate import certificate
+from polyattn.proving.certificate_terms import FlatSum, Functions, Letters, sum_text
 from polyattn.proving.context import Context
 from polyattn.proving.counterexample import counterexample, satisfiable
 from polyattn.proving.derivation import Derivation, derived
-from polyattn.proving.flat import FlatSum, Functions, Letters, sum_text
 from polyattn.proving.given import (
     MAX_GIVEN,
     Given,
@@ -24,12 +24,12 @@ from polyattn.proving.given import (
     size_equations,
 )
 from polyattn.proving.independent import refusal
+from polyattn.proving.isomorphism import Forms, NoWitnessError
+from polyattn.proving.question import Question, Side, common_sides, read_questions
 from polyattn.proving.search import MAX_WORK, Difference, search
-from polyattn.proving.sides import Question, Side, common_sides, read_questions
 from polyattn.proving.sizes import CommonSizes
 from polyattn.proving.symmetric import slot_kinds
 from polyattn.proving.verdict import Verdict
-from polyattn.proving.witness import Forms, NoWitnessError
 from polyattn.proving.work import MAX_PROOF, Meter, SpentError
 
 MAX_GIVEN_LENGTH = 4000

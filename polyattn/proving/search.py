@@ -23,7 +23,7 @@ from polyattn.errors import BudgetError
 from polyattn.proving.enclosure import DIGITS, Sides, first_difference
 from polyattn.proving.evaluation import EXACT, FLOATING, Arithmetic, Point, evaluate, modular, prime_beside
 from polyattn.proving.given import Rule, Symmetry
-from polyattn.proving.trial import Unknown, filled, restricted, unknowns
+from polyattn.proving.unknowns import Unknown, filled, restricted, unknowns
 from polyattn.proving.work import MAX_CONFIRMING, PER_MONOMIAL, Meter, SpentError
 
 T = TypeVar("T")

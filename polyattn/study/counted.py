@@ -17,8 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from polyattn.language import value_of
 from polyattn.lowering import lower, lower_backward, lower_with_kept
-from polyattn.nn.counting import flop_counter
 from polyattn.planning import Plan
+from polyattn.runtime.counting import flop_counter
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from polyattn.errors import SizeError
 from polyattn.lowering import plan
 from polyattn.planning import Device, Graph, Plan, question
 from polyattn.planning.builder import Builder, Pairs
-from polyattn.planning.expanded import contract_monomials
+from polyattn.planning.from_definitions import follow_definitions
+from polyattn.planning.from_polynomial import contract_monomials
 from polyattn.planning.steps import Constant, Identity, Leaf, Node, length
-from polyattn.planning.written import follow_definitions
 
 ORDERS = ("as written", "opt_einsum", "planned")
 OPTIMAL_UP_TO = 8

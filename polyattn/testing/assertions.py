@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from polyattn.proving import Verdict
-    from polyattn.proving.sides import Question
+    from polyattn.proving.question import Question
 
 
 def assert_equivalent(left: Question, right: Question, given: str | Sequence[str] = ()) -> Verdict:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from polyattn.nn.counting import flop_counter
+from polyattn.runtime.counting import flop_counter
 from polyattn.vision.insert import CHILD, inserted
 from polyattn.vision.trace import Example, arguments_of, run
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from polyattn.fitting.bounds import nl_bound, output_bound, pattern_bound
 from polyattn.fitting.compression import Candidate, Compression
-from polyattn.fitting.layout import Layout
+from polyattn.fitting.position_pattern import Layout
 
 
 def layer(core: np.ndarray, pattern: tuple[int, ...], x: np.ndarray, scale: float) -> np.ndarray:

@@ -17,8 +17,8 @@ from polyattn.lowering import lower, lower_backward, lower_with_kept
 from polyattn.lowering.fused import with_kernels
 from polyattn.lowering.training import backward_pays
 from polyattn.planning import DEVICES, question, ranked_plans
-from polyattn.planning.choice import CHEAP_SHARE, with_backward
 from polyattn.planning.costs import CUDA_NARROW
+from polyattn.planning.search import CHEAP_SHARE, with_backward
 
 CUDA = DEVICES["cuda"]
 LATE = {"B": 1, "N": 196, "C": 128}
@@ -154,15 +154,15 @@ def test_measured_candidates_are_run_with_the_kernels_that_are_asked_for(monkeyp
 
 
 def test_layers_on_a_gpu_are_planned_with_kernels(monkeypatch):
-    from polyattn.nn import planned
+    from polyattn.runtime import plan_cache
 
     found = []
-    monkeypatch.setattr(planned, "differentiable", lambda plan, **options: found.append(plan) or torch.add)
-    planned._planned.cache_clear()
+    monkeypatch.setattr(plan_cache, "differentiable", lambda plan, **options: found.append(plan) or torch.add)
+    plan_cache._planned.cache_clear()
     asked = (str(pa.catalog.poly_nl()), (("C", 128),), ("N",), (196,), 1, "forward", "cuda", False)
-    planned.planned(*asked, "float32")
-    planned.planned(*asked, "bfloat16")
-    planned._planned.cache_clear()
+    plan_cache.planned(*asked, "float32")
+    plan_cache.planned(*asked, "bfloat16")
+    plan_cache._planned.cache_clear()
     assert made(found[0]) == {"hadamard_mean", "project"}
     assert [p.graph for p in found] == [
         pa.plan(pa.catalog.poly_nl(), LATE, device="cuda", dtype=dtype).graph for dtype in ("float32", "bfloat16")

@@ -11,9 +11,10 @@ from polyattn.lowering import calibrated, einsums, measuring, planner, timing, t
 from polyattn.lowering.einsums import einsum_graph
 from polyattn.lowering.matching import as_choice
 from polyattn.lowering.measuring import Measured
-from polyattn.nn import Attention, function, planned
+from polyattn.nn import Attention
 from polyattn.planning import DEVICES, Device, question, ranked_plans
 from polyattn.planning.costs import CUDA_NARROW
+from polyattn.runtime import function, plan_cache
 
 SIZES = {"B": 2, "N": 60, "C": 8}
 
@@ -115,7 +116,7 @@ def test_candidates_are_timed_as_layers_run_them_on_their_device(monkeypatch):
 
 def test_a_layer_is_planned_again_once_the_machine_is_calibrated(file, monkeypatch):
     asked = []
-    monkeypatch.setattr(function, "planned", lambda *a: asked.append(calibrated("cpu")) or planned.planned(*a))
+    monkeypatch.setattr(function, "planned", lambda *a: asked.append(calibrated("cpu")) or plan_cache.planned(*a))
     layer, x = Attention("x[N,C]; y[a,b] = x[a,d]*w[d,b]", 3), torch.ones(2, 3, 5)
     for _ in range(2):
         layer(x)

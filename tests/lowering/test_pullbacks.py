@@ -8,7 +8,7 @@ from polyattn import Spec, catalog, lower, plan
 from polyattn.lowering import training, training_function
 from polyattn.lowering.pullbacks import PULLBACKS
 from polyattn.planning import DEVICES, Apply, Pullback, question
-from polyattn.planning.choice import keeping_little
+from polyattn.planning.search import keeping_little
 from polyattn.planning.steps import ARGUMENT, NEEDS
 from polyattn.study.counts import counts, value
 

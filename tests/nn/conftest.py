@@ -4,16 +4,16 @@ import pytest
 import torch
 
 from polyattn.lowering import training
-from polyattn.nn import planned
+from polyattn.runtime import plan_cache
 
 
 @pytest.fixture
 def planned_backward(monkeypatch):
     """Layers run their planned backward pass, however small they are."""
-    planned._planned.cache_clear()
+    plan_cache._planned.cache_clear()
     monkeypatch.setattr(training, "backward_pays", lambda plan, device: plan.backward is not None)
     yield
-    planned._planned.cache_clear()
+    plan_cache._planned.cache_clear()
 
 
 @pytest.fixture

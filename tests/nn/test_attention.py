@@ -358,7 +358,7 @@ def test_a_bad_input_is_refused_every_time(spec, sizes, x, message):
 
 
 def test_plans_are_made_once_for_each_shape(monkeypatch):
-    import polyattn.nn.planned as planned
+    import polyattn.runtime.plan_cache as planned
 
     made, plan = [], planned.plan
     monkeypatch.setattr(

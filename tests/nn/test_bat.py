@@ -252,7 +252,7 @@ def test_words_that_make_no_block_are_refused(word, value):
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_on_a_gpu_maps_in_any_memory_are_transformed_by_the_kernel(monkeypatch, channels_last):
     """On tensors that pretend to be on one; nothing is computed."""
-    for place in ("polyattn.lowering.matching.has_triton", "polyattn.nn.bat_transform.has_triton"):
+    for place in ("polyattn.lowering.matching.has_triton", "polyattn.nn.blocks.bat_transform.has_triton"):
         monkeypatch.setattr(place, lambda: True)
     called = set()
 

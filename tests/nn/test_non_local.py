@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional as F
 
 import polyattn as pa
-from polyattn.nn import non_local
-from polyattn.nn.non_local import SIMILARITIES
+from polyattn.nn.blocks import non_local
+from polyattn.nn.blocks.non_local import SIMILARITIES
 
 
 def written_out(block, x):

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from polyattn.nn.exchange import Pieces
 from polyattn.nn.norms import PieceBatchNorm
+from polyattn.runtime.communicator import Pieces
 
 COUNTS = (2, 0, 3)
 

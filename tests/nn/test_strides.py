@@ -9,7 +9,7 @@ from torch.func import functional_call, grad, vmap
 
 import polyattn as pa
 from polyattn.nn.block import BATCH_NORMS
-from polyattn.nn.layouts import settled
+from polyattn.runtime.layouts import settled
 
 from .blocks import CASES, awake
 

@@ -10,7 +10,7 @@ from timm.layers.non_local_attn import BatNonLocalAttn, BilinearAttnTransform, N
 from torch import nn
 
 import polyattn as pa
-from polyattn.nn.non_local import SIMILARITIES
+from polyattn.nn.blocks.non_local import SIMILARITIES
 from polyattn.nn.weights import SOURCES
 
 from . import published

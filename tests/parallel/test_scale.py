@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 import polyattn as pa
 from polyattn.cli import app
 from polyattn.lowering.sharded import lower_sharded
-from polyattn.nn.exchange import Pieces
-from polyattn.nn.piecewise import piecewise
+from polyattn.nn.shard_module import piecewise
 from polyattn.parallel.communication import Communication, Traffic, even_counts
 from polyattn.planning import Device, question, ranked_plans, shard
+from polyattn.runtime.communicator import Pieces
 
 
 def test_at_a_million_positions_less_than_a_hundredth_of_the_map_crosses():

@@ -10,7 +10,7 @@ from polyattn import Spec, catalog, lower, plan
 from polyattn.errors import SizeError
 from polyattn.lowering import training_function
 from polyattn.planning.centring import STEPS, centred
-from polyattn.planning.choice import with_backward
+from polyattn.planning.search import with_backward
 
 SIZES = {"N": 6, "H": 4, "W": 6, "C": 4, "R": 2, "V": 3, "K": 2, "G": 2, "M": 2, "D": 6, "S": 2, "U": 2}
 

@@ -13,11 +13,11 @@ import polyattn as pa
 from polyattn.lowering import lower
 from polyattn.lowering.shapes import expect_shape, identity
 from polyattn.proving.evaluation import EXACT, Arithmetic
-from polyattn.proving.exact import FUNCTIONS, METHODS, run_exactly
-from polyattn.proving.modular import Height, graph_heights
-from polyattn.proving.rounding import RULES, SHAPES, Analysis, Rounded
-from polyattn.proving.symbols import Ring
 from polyattn.testing import size_assignments, specifications
+from polyattn.verifying.exact import FUNCTIONS, METHODS, run_exactly
+from polyattn.verifying.modular import Height, graph_heights
+from polyattn.verifying.rounding import RULES, SHAPES, Analysis, Rounded
+from polyattn.verifying.symbols import Ring
 
 GRAM = "x[N,C]; y[a,b] = 1/3*x[a,d]*wf[d,f]*x[e,f]*x[e,h]*wg[h,b] - 2*x[a,d]*wf[d,b]"
 

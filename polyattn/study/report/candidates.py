@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from polyattn.algebra import Spec
 from polyattn.planning import BATCH, Graph, Plan, question, ranked_plans
-from polyattn.planning.choice import with_backward
+from polyattn.planning.search import with_backward
 from polyattn.study.report.formulas import Formula
 from polyattn.study.report.sizes import Freedom, follow, freedom
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from polyattn.errors import InsertError
 from polyattn.nn import BATransform
-from polyattn.nn.uneven import cut, of_blocks
+from polyattn.nn.partition import cut, of_blocks
 from polyattn.vision.trace import Hook, run
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from polyattn.nn import BATBlock, NonLocal
-from polyattn.nn.counting import flop_counter
+from polyattn.runtime.counting import flop_counter
 
 C, H, W, CP, K, S = sympy.symbols("C H W C' k s", positive=True, integer=True)
 

@@ -1,0 +1,103 @@
+"""What `factorise` is given, as one core and the places of its x's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from polyattn.algebra import ChannelCore
+from polyattn.errors import FittingError
+from polyattn.fitting.position_pattern import Layout
+from polyattn.fitting.recognise import Recognition, recognise
+
+
+@dataclass(frozen=True, eq=False)
+class Located:
+    """A core, the output's mode first, and where its modes stand."""
+
+    core: np.ndarray
+    layout: Layout
+
+
+Given = Located | ChannelCore | Recognition | np.ndarray | Tensor
+
+
+def taken(given: Given, mean: bool | None) -> Located:
+    """The core with the output's mode first, and its layout; `mean` says whether it is divided by all positions.
+
+    Raises:
+        FittingError: it is no core of degree 1 or more, not finite, zero, or has several patterns.
+    """
+    if isinstance(given, Located):
+        return given
+    if not isinstance(given, ChannelCore | Recognition):
+        array = _checked(_array(given))
+        if array.ndim != 8:
+            layout = Layout(powers=(("N", -1),) if mean else ())
+            c, *inner = array.shape if array.ndim == 4 else (0,)
+            if array.ndim != 4 or len({*inner}) != 1 or inner[0] not in (c, c + 1):
+                raise FittingError(
+                    "a core T[b,d,f,h] has the shape (C, C, C, C), with biases (C, C + 1, C + 1, C + 1), and an "
+                    f"interaction tensor order 8, shape (N, C) four times; found shape {array.shape}"
+                )
+            return Located(_nonzero(array), layout)
+        given = recognise(array)
+    found = components(given)
+    if len(found) != 1:
+        raise FittingError(
+            f"one pattern is factored at a time, and {len(found)} were found: {given}; "
+            "factorise_polynomial takes each of a sum"
+        )
+    core, layout = found[0].core, found[0].layout
+    if layout.degree == 0:
+        raise FittingError("a core of degree 0 is a bias: there is nothing to factor")
+    return Located(core, layout if mean is None else with_mean(layout, mean))
+
+
+def components(given: ChannelCore | Recognition) -> list[Located]:
+    """Each pattern's core, output's mode first, without the blocks that its weights do not change along."""
+    if isinstance(given, ChannelCore):
+        axes, modes = len(given.pattern), given.core.ndim
+        layout = Layout(given.pattern, (1,) * axes, ((),) * modes, given.powers)
+        return [Located(_nonzero(_checked(np.asarray(given.core))), layout)]
+    found = []
+    for component in given.components:
+        modes, blocks, c = component.core.ndim, given.blocks, given.shape[-1]
+        pooled = tuple(
+            tuple(axis for mode, axis in given.constant if mode == ("y" if m == 0 else f"x{m}")) for m in range(modes)
+        )
+        layout = Layout(component.pattern, blocks, pooled, component.powers)
+        split = component.core.reshape((*blocks, c) * modes)
+        width = len(blocks) + 1
+        alike = tuple(slice(0, 1) if k in pooled[m] else slice(None) for m in range(modes) for k in range(width))
+        found.append(Located(split[alike].reshape([layout.width(m) * c for m in range(modes)]), layout))
+    return found
+
+
+def with_mean(layout: Layout, mean: bool) -> Layout:
+    """The layout with or without a division by all positions."""
+    powers = tuple((name, -1) for name in layout.names) if mean else ()
+    return Layout(layout.pattern, layout.blocks, layout.pooled, powers)
+
+
+def _array(given: np.ndarray | Tensor) -> np.ndarray:
+    return given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
+
+
+def _checked(array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind not in "fiu":
+        raise FittingError(f"a core has real numbers; found {array.dtype}")
+    array = array.astype(float)
+    bad = int((~np.isfinite(array)).sum())
+    if bad:
+        place = tuple(map(int, np.argwhere(~np.isfinite(array))[0]))
+        raise FittingError(f"{bad} of {array.size} entries are not finite, the first at {place}: {array[place]}")
+    return array
+
+
+def _nonzero(array: np.ndarray) -> np.ndarray:
+    if not array.any():
+        raise FittingError("the core is zero: there is nothing to factor")
+    return array

@@ -1,0 +1,84 @@
+"""`A2`: the double attention block."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from polyattn import catalog
+from polyattn.nn.block import BATCH_NORMS, Block, inner_width, matrix, one_of, pointwise, settling, whole
+from polyattn.nn.parts import part
+from polyattn.runtime.function import SpecFunction
+from polyattn.runtime.layouts import channels_first, positions_first
+
+
+class A2(Block):
+    """Double attention: `Z = X + BN(extend(gather, then distribute))`.
+
+    Source: Chen et al., A²-Nets: Double Attention Networks, 2018, Eq. 6 and Figure 2: features `phi` are gathered
+    through the maps `theta`, normalised over positions, and distributed by the vectors `rho`, normalised over maps.
+
+    Prefer it, as `EfficientNL` with one head, at a cost linear in the positions; the core of the two is one layer.
+
+    Args:
+        channels: of the input and the output.
+        reduction: channels / channels of the gathered features.
+        maps: attention maps; as many as those channels where it is not given.
+        normalisation: "softmax", or "scaling" by the number of positions.
+        dim: the number of spatial axes.
+        bias: of the three projections to features, maps and vectors.
+        zero_init: whether the batch norm's scale starts at 0, and so the block as the identity.
+
+    Shape:
+        (B, channels, *spatial) to the same; contiguous or channels-last.
+
+    Raises:
+        SizeError: a wrong number; at call time, an input of another shape or dtype.
+
+    >>> import torch
+    >>> A2(8)(torch.zeros(2, 8, 5, 7)).shape
+    torch.Size([2, 8, 5, 7])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        reduction: int = 4,
+        maps: int | None = None,
+        *,
+        normalisation: str = "softmax",
+        dim: int = 2,
+        bias: bool = True,
+        zero_init: bool = True,
+        objective: str = "training",
+    ):
+        super().__init__(channels, dim)
+        inner = inner_width(channels, reduction)
+        maps = inner if maps is None else whole("maps", maps)
+        self.normalisation = one_of("normalisation", normalisation, ("softmax", "scaling"))
+        self.phi = pointwise(dim, channels, inner, bias=bias)
+        self.theta = pointwise(dim, channels, maps, bias=bias)
+        self.rho = pointwise(dim, channels, maps, bias=bias)
+        self.extend = pointwise(dim, inner, channels)
+        self.bn = BATCH_NORMS[dim](channels)
+        if zero_init:
+            nn.init.zeros_(self.bn.weight)
+        self.spec = catalog.a2_net(softmax=normalisation == "softmax")
+        cut = part(self.spec, "y", "features", "gather", "distribute")
+        self._attended = SpecFunction(cut, {"C": channels}, objective)
+
+    def spec_parameters(self) -> dict[str, Tensor]:
+        convolutions = {"wphi": self.phi, "wtheta": self.theta, "wrho": self.rho, "wo": self.extend}
+        return {name: matrix(convolution) for name, convolution in convolutions.items()}
+
+    @settling
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, *spatial) to the same shape."""
+        self.check(x)
+        features, gather, distribute = (layer(x).flatten(2) for layer in (self.phi, self.theta, self.rho))
+        if self.normalisation == "softmax":
+            gather, distribute = self.positions.softmax(gather, 2), torch.softmax(distribute, 1)
+        tensors = {"features": features, "gather": gather, "distribute": distribute}
+        rows = {name: positions_first(tensor, 1) for name, tensor in tensors.items()}
+        y = self._attended({**rows, "wo": matrix(self.extend)})
+        return x + self.bn(channels_first(y, x, 1)).to(x.dtype)

@@ -1,0 +1,78 @@
+"""`CGNL`: the compact generalized non-local block."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from polyattn import catalog
+from polyattn.nn.block import Block, inner_width, matrix, part_of, pointwise, settling
+from polyattn.runtime.function import SpecFunction
+from polyattn.runtime.layouts import channels_first, positions_first
+
+
+class CGNL(Block):
+    """Compact generalized NL: `Z = X + GN(z(vec(Θ) (vec(Φ)ᵀ vec(G))))` in each group of channels.
+
+    Source: Yue et al., Compact Generalized Non-local Network, 2018, section 3, with the dot-product kernel; grouped
+    convolution `z` and group norm as in the authors' code.
+
+    Prefer it where correlations across channels matter and memory is short: its context is one number for each group.
+
+    Args:
+        channels: of the input and the output.
+        reduction: channels / inner channels.
+        groups: of channels; each attends within itself.
+        scale: divide the context by the root of the number of its summands.
+        dim: the number of spatial axes.
+        zero_init: whether the group norm's scale starts at 0, and so the block as the identity.
+
+    Shape:
+        (B, channels, *spatial) to the same; contiguous or channels-last.
+
+    Raises:
+        SizeError: a wrong number, such as groups that do not divide the channels; at call time, an input of another
+            shape or dtype.
+
+    >>> import torch
+    >>> CGNL(8, groups=2)(torch.zeros(2, 8, 5, 7)).shape
+    torch.Size([2, 8, 5, 7])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        reduction: int = 2,
+        groups: int = 8,
+        *,
+        scale: bool = False,
+        dim: int = 2,
+        zero_init: bool = True,
+        objective: str = "training",
+    ):
+        super().__init__(channels, dim)
+        inner = inner_width(channels, reduction)
+        part_of("channels", channels, "groups", groups)
+        self.group_width = part_of("inner channels", inner, "groups", groups)
+        self.groups, self.scale = groups, scale
+        self.t, self.p, self.g = (pointwise(dim, channels, inner) for _ in range(3))
+        self.z = pointwise(dim, inner, channels, groups=groups)
+        self.gn = nn.GroupNorm(groups, channels)
+        if zero_init:
+            nn.init.zeros_(self.gn.weight)
+        self.spec = catalog.cgnl(mean=False, grouped=True)
+        # Means, which 16 bits hold, and the number of summands once they are back in the group norm's precision.
+        sizes = {"C": channels, "D": inner, "G": groups}
+        self._attended = SpecFunction(catalog.cgnl(mean=True, grouped=True), sizes, objective)
+
+    def spec_parameters(self) -> dict[str, Tensor]:
+        last = matrix(self.z).transpose(0, 1).unflatten(0, (self.groups, -1)).transpose(1, 2)
+        return {"wt": matrix(self.t), "wp": matrix(self.p), "wg": matrix(self.g), "wz": last}
+
+    @settling
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, *spatial) to the same shape."""
+        self.check(x)
+        y = self._attended({"x": positions_first(x, 1), **self.spec_parameters()})
+        summands = self.positions.count(x) * self.group_width
+        y = y.to(self.gn.weight.dtype) * (summands**0.5 if self.scale else summands)
+        return (x + self.gn(channels_first(y, x, 1))).to(x.dtype)

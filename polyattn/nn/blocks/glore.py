@@ -1,0 +1,87 @@
+"""`GloRe`: the global reasoning unit."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from polyattn import catalog
+from polyattn.nn.block import BATCH_NORMS, Block, inner_width, matrix, pointwise, settling, whole
+from polyattn.nn.parts import part
+from polyattn.runtime.function import SpecFunction
+from polyattn.runtime.layouts import channels_first, positions_first
+
+
+class GloRe(Block):
+    """GloRe: `Z = X + BN(Bᵀ relu((I - A) B X') Wg Wo)`, reasoning among a few nodes.
+
+    Source: Chen et al., Graph-Based Global Reasoning Networks, 2019, section 3; biases, ReLU and batch norm as in the
+    authors' code, where `gcn.conv1` is -A with a bias and `gcn.conv2` is Wg.
+
+    Prefer it where a few nodes are to exchange features through a learned graph; linear in the positions.
+
+    Args:
+        channels: of the input and the output.
+        reduction: channels / channels of a node's state.
+        nodes: half as many as those channels where it is not given.
+        mean: whether nodes are means over the positions instead of sums. Sums are for small maps of one size, and for
+            large ones 16 bits do not hold them.
+        dim: the number of spatial axes.
+        zero_init: whether the batch norm's scale starts at 0, and so the block as the identity.
+
+    Shape:
+        (B, channels, *spatial) to the same; contiguous or channels-last.
+
+    Raises:
+        SizeError: a wrong number; at call time, an input of another shape or dtype.
+
+    >>> GloRe(8)(torch.zeros(2, 8, 5, 7)).shape
+    torch.Size([2, 8, 5, 7])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        reduction: int = 2,
+        nodes: int | None = None,
+        *,
+        mean: bool = True,
+        dim: int = 2,
+        zero_init: bool = True,
+        objective: str = "training",
+    ):
+        super().__init__(channels, dim)
+        state = inner_width(channels, reduction)
+        nodes = max(1, state // 2) if nodes is None else whole("nodes", nodes)
+        self.conv_state = pointwise(dim, channels, state, bias=True)
+        self.conv_proj = pointwise(dim, channels, nodes, bias=True)
+        conv1, conv2 = nn.Conv1d(nodes, nodes, 1), nn.Conv1d(state, state, 1, bias=False)
+        self.gcn = nn.ModuleDict({"conv1": conv1, "conv2": conv2})
+        self.conv_extend = pointwise(dim, state, channels)
+        self.blocker = BATCH_NORMS[dim](channels, eps=1e-4)
+        if zero_init:
+            nn.init.zeros_(self.blocker.weight)
+        self.spec = catalog.glore(mean=mean, relu=True)
+        self._nodes = SpecFunction(part(self.spec, "nodes", "projection", "reduced"), None, objective)
+        self._back = SpecFunction(part(self.spec, "y", "projection", "diffused"), {"C": channels}, objective)
+
+    def spec_parameters(self) -> dict[str, Tensor]:
+        return {
+            "wtheta": matrix(self.conv_proj),
+            "wphi": matrix(self.conv_state),
+            "adj": -matrix(self.gcn["conv1"]).transpose(0, 1),
+            **self._reasoning(),
+        }
+
+    def _reasoning(self) -> dict[str, Tensor]:
+        return {"wg": matrix(self.gcn["conv2"]), "wo": matrix(self.conv_extend)}
+
+    @settling
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, *spatial) to the same shape."""
+        self.check(x)
+        projection, reduced = (positions_first(layer(x), 1) for layer in (self.conv_proj, self.conv_state))
+        nodes = self._nodes({"projection": projection, "reduced": reduced})
+        diffused = torch.relu(nodes + self.gcn["conv1"](nodes))
+        y = self._back({"projection": projection, "diffused": diffused, **self._reasoning()})
+        return x + self.blocker(channels_first(y, x, 1)).to(x.dtype)

@@ -1,0 +1,250 @@
+"""`NonLocal`: the non-local block in its four published forms."""
+
+from __future__ import annotations
+
+from functools import cache
+from operator import index
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from polyattn.algebra import Spec
+from polyattn.errors import SizeError
+from polyattn.nn.block import AXES, BATCH_NORMS, Block, inner_width, matrix, one_of, part_of, pointwise, settling, whole
+from polyattn.nn.conv_norm import affine
+from polyattn.nn.pointwise_conv import are_few, projected, times_columns
+from polyattn.runtime.function import SpecFunction
+from polyattn.runtime.layouts import channels_first, is_channels_last, laid_out_as, positions_first
+
+SMALL_MAP = 1024**2
+"""Similarities of one head, up to which they are made in training where the queries and keys together are no smaller:
+the backward pass then takes 0.6 to 0.9 of the time of fused attention (49 to 784 positions, float32, one core)."""
+
+SIMILARITIES = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
+
+
+class NonLocal(Block):
+    """Non-local block `x + norm(out(f(theta(x), phi(x)) g(x)))` (Wang et al., Non-local Neural Networks, 2018).
+
+    The similarities f of position a with position e, the M positions e being those after sub-sampling:
+
+    - "embedded_gaussian": softmax over e of `scale * theta_a . phi_e`;
+    - "gaussian": softmax over e of `scale * x_a . x_e`, without theta and phi;
+    - "dot_product": `theta_a . phi_e / M`, run on the plan for the shape at hand: the N x M map is only made
+      where it is the cheaper way;
+    - "concatenation": `relu(w . [theta_a, phi_e]) / M`.
+
+    Prefer "dot_product" where N is large: it is linear in N. The others make N x M similarities, the softmax forms
+    by `torch.nn.functional.scaled_dot_product_attention`, which need not keep them (small maps are made in training on
+    the CPU). What the batch norm and the residual are applied to is `spec`.
+
+    Args:
+        channels: of the input and the output.
+        reduction: channels / inner channels, which theta, phi and g have.
+        inner_channels: the inner channels themselves, instead of `reduction`.
+        similarity: one of the four above.
+        scale: the factor before the softmax; (inner channels / heads) ** -0.5 by default, for "gaussian" 1.
+        heads: the channels are split into so many heads, each with similarities of its own.
+        sub_sample: keys and values are max-pooled over windows of so many positions along each axis (in 3D, frames
+            are not pooled).
+        pool: "before" phi and g (the paper), or "after" them.
+        bias: whether the four 1x1 convolutions have biases.
+        norm: batch norm on the output.
+        zero_init: the block starts as the identity: the norm's scale (without norm, `out`) starts at 0.
+        dim: the number of axes of positions.
+
+    Shape:
+        (B, channels, *positions) to the same, of any size; contiguous or channels-last, which is kept.
+
+    Raises:
+        SizeError: words that contradict each other; at call time an input of another shape or dtype.
+
+    >>> NonLocal(8, reduction=2, similarity="dot_product")(torch.zeros(2, 8, 5, 7)).shape
+    torch.Size([2, 8, 5, 7])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        reduction: int = 2,
+        inner_channels: int | None = None,
+        similarity: str = "embedded_gaussian",
+        scale: float | None = None,
+        heads: int = 1,
+        sub_sample: int = 1,
+        pool: str = "before",
+        bias: bool = True,
+        norm: bool = True,
+        zero_init: bool = True,
+        dim: int = 2,
+    ):
+        super().__init__(channels, dim)
+        self.similarity = one_of("similarity", similarity, SIMILARITIES)
+        self.sub_sample, self.pool = whole("sub_sample", sub_sample), one_of("pool", pool, ("before", "after"))
+        self.inner_channels = inner = inner_width(channels, reduction, inner_channels)
+        self.heads, each = heads, part_of("inner channels", inner, "heads", heads)
+        if similarity == "gaussian":
+            part_of("channels", channels, "heads", heads)
+        if similarity == "concatenation" and heads > 1:
+            raise SizeError(f"similarity 'concatenation' has one head, not heads = {heads}")
+        self.scale = (1.0 if similarity == "gaussian" else each**-0.5) if scale is None else float(scale)
+
+        embeds = similarity != "gaussian"
+        self.theta = pointwise(dim, channels, inner, bias=bias) if embeds else None
+        self.phi = pointwise(dim, channels, inner, bias=bias) if embeds else None
+        self.g = pointwise(dim, channels, inner, bias=bias)
+        self.concat = pointwise(2, 2 * inner, 1) if similarity == "concatenation" else None
+        self.out = pointwise(dim, inner, channels, bias=bias)
+        self.norm = BATCH_NORMS[dim](channels) if norm else None
+        self.zero_init = zero_init
+        self.spec = _specification(similarity, bias, sub_sample > 1, pool)
+        self._function = SpecFunction(self.spec, {"J": heads, "D": inner})
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Weights from a normal distribution of variance 1 / inputs, biases 0; the output 0 with `zero_init`."""
+        for layer in (self.theta, self.phi, self.g, self.concat, self.out):
+            if layer is not None:
+                nn.init.normal_(layer.weight, 0.0, layer.in_channels**-0.5)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+        if self.norm is not None:
+            self.norm.reset_parameters()
+        if self.zero_init:
+            nn.init.zeros_(self.out.weight if self.norm is None else self.norm.weight)
+
+    @settling
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, *positions) to the same shape."""
+        self.check(x)
+        if self.similarity not in ("dot_product", "concatenation"):
+            return x + laid_out_as(self._out(self._softmax(x), x), x).to(x.dtype)
+        y = laid_out_as(channels_first(self._planned(x), x, 1), x)
+        return x + (y if self.norm is None else self.norm(y)).to(x.dtype)
+
+    def _out(self, rows: Tensor, x: Tensor) -> Tensor:
+        """The last convolution and the norm of rows (B, N, inner), as a map in the layout of x."""
+        weight, bias, norm = affine(self.out, self.norm, x)
+        if is_channels_last(x) or are_few(rows, weight.shape[0]):
+            y = laid_out_as(channels_first(F.linear(rows, weight, bias), x, 1), x)
+        else:
+            y = times_columns(weight, bias, rows.transpose(1, 2)).unflatten(2, x.shape[2:])
+        return y if norm is None else norm(y)
+
+    def spec_parameters(self) -> dict[str, Tensor]:
+        layers = {"q": self.theta, "k": self.phi, "v": self.g, "o": self.out}
+        found = {f"w{letter}": matrix(layer) for letter, layer in layers.items() if layer is not None}
+        # `|=` would do; compilers before torch 2.7 do not know it.
+        found.update(
+            {f"b{k}": layer.bias for k, layer in layers.items() if layer is not None and layer.bias is not None}
+        )
+        if self.concat is not None:
+            found["wa"], found["we"] = self.concat.weight.flatten().split(self.inner_channels)
+        return found
+
+    def _planned(self, x: Tensor) -> Tensor:
+        tensors = {"x": positions_first(x, 1), **self.spec_parameters()}
+        if self.sub_sample > 1 and self.pool == "before":
+            tensors["z"] = self._fewer(x)
+        elif self.sub_sample > 1:
+            tensors["key"], tensors["value"] = self._embedded(x)
+        return self._function(tensors)
+
+    def _softmax(self, x: Tensor) -> Tensor:
+        """What the softmax's weights make of the values: (B, N, inner channels)."""
+        rows = positions_first(x, 1)
+        theta, phi, g = self.theta, self.phi, self.g
+        if self.sub_sample > 1:
+            query = rows if theta is None else projected(rows, theta)[0]
+            if self.pool == "before":
+                fewer = self._fewer(x)
+                key, value = (fewer if phi is None else projected(fewer, phi)[0]), projected(fewer, g)[0]
+            else:
+                key, value = self._embedded(x)
+        elif theta is None or phi is None:
+            query, key, (value,) = rows, rows, projected(rows, g)
+        else:
+            query, key, value = projected(rows, theta, phi, g)
+        query, key, value = (t.unflatten(2, (self.heads, -1)).transpose(1, 2) for t in (query, key, value))
+        if _is_faster_with_its_map(query, key):
+            y = _map(query, key, self.scale).to(value.dtype) @ value
+        else:
+            y = F.scaled_dot_product_attention(query, key, value, scale=self.scale)
+        return y.transpose(1, 2).flatten(2)
+
+    def _fewer(self, x: Tensor) -> Tensor:
+        """The max-pooled map as rows (B, M, channels)."""
+        window = (1,) * (self.dim == 3) + (self.sub_sample,) * min(self.dim, 2)
+        for axis, length, width in zip(AXES[self.dim], x.shape[2:], window, strict=True):
+            if length < width:
+                raise SizeError(f"NonLocal pools over sub_sample = {width} positions, but {axis} = {length}")
+        pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[self.dim - 1]
+        return positions_first(pool(x, window), 1)
+
+    def _embedded(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, M, ...), pooled after their convolutions."""
+        return self._fewer(x if self.phi is None else self.phi(x)), self._fewer(self.g(x))
+
+    def extra_repr(self) -> str:
+        return f"{self.similarity}, scale={self.scale:.3g}, heads={self.heads}, sub_sample={self.sub_sample}"
+
+
+def _is_faster_with_its_map(query: Tensor, key: Tensor) -> bool:
+    """Whether to make the N x M map of (B, heads, N, R) and (B, heads, M, R): on the CPU the backward pass of fused
+    attention, which makes it again, takes longer than that of two products as long as the map is small. A map that
+    outgrows the queries and keys would set the peak of memory."""
+    grows = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad)
+    length, keys, width = (index(number) for number in (query.shape[2], *key.shape[2:]))
+    return grows and query.device.type == "cpu" and keys <= 2 * width and length * keys <= SMALL_MAP
+
+
+def _map(query: Tensor, key: Tensor, scale: float) -> Tensor:
+    """The softmax of the scaled similarities of (B, heads, N, R) and (B, heads, M, R): (B, heads, N, M)."""
+    if query.dtype == torch.float16:  # whose products may only be representable after scaling
+        query, scale = scale * query, 1.0
+    # The factor of the product itself needs no scaled copy of the queries, which would be kept.
+    unused = query.new_empty(1, 1, 1)
+    alike = torch.baddbmm(unused, query.flatten(0, 1), key.flatten(0, 1).transpose(1, 2), beta=0, alpha=scale)
+    return torch.softmax(alike, 2).unflatten(0, query.shape[:2])
+
+
+@cache
+def _specification(similarity: str, bias: bool, sub_sampled: bool, pool: str) -> Spec:
+    """What the block computes before its norm and residual; the key's and value's positions have another input
+    where they are sub-sampled, `z` before or `key`, `value` after their convolutions."""
+    b = {w: f" + b{w}[{'b' if w == 'o' else '(j r)'}]" if bias else "" for w in "qkvo"}
+    embeds = similarity != "gaussian"
+    source, count = ("z", "M") if sub_sampled else ("x", "N")
+    given = sub_sampled and pool == "after"
+    width = "D" if embeds else "C"
+    lines = ["x[N,C]"]
+    if given:
+        lines.append(f"key[M,{width}]; value[M,D]")
+    elif sub_sampled:
+        lines.append("z[M,C]")
+    lines.append("where D = J*R" if embeds else "where D = J*R; where C = J*U")
+    lines.append("where j : J; where r, s : R")
+    key, value = ("key[e,(j r)]", "value[e,(j s)]") if given else ("k[e,j,r]", "v[e,j,s]")
+    if embeds:
+        lines.append(f"q[a,j,r] = x[a,d]*wq[d,(j r)]{b['q']}")
+        if not given:
+            lines.append(f"k[e,j,r] = {source}[e,f]*wk[f,(j r)]{b['k']}")
+        alike = f"q[a,j,r]*{key}"
+    else:
+        alike = f"x[a,(j u)]*{'key' if given else source}[e,(j u)]"
+    if not given:
+        lines.append(f"v[e,j,r] = {source}[e,h]*wv[h,(j r)]{b['v']}")
+    if similarity == "dot_product":
+        lines.append(f"y[a,b] = 1/{count} * {alike} * {value}*wo[(j s),b]{b['o']}")
+        return Spec("\n".join(lines))
+    if similarity == "concatenation":
+        lines[lines.index("where j : J; where r, s : R")] = "where j : J; where r, s, t : R"
+        other = key.replace("r)", "t)").replace("r]", "t]")
+        lines.append(f"f[a,e,j] = relu(q[a,j,r]*wa[(j r)] + {other}*we[(j t)])")
+        lines.append(f"y[a,b] = 1/{count} * f[a,e,j]*{value}*wo[(j s),b]{b['o']}")
+    else:
+        lines.append(f"f[a,e,j] = softmax[e](scale*{alike})")
+        lines.append(f"y[a,b] = f[a,e,j]*{value}*wo[(j s),b]{b['o']}")
+    return Spec("\n".join(lines))

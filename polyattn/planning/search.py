@@ -1,0 +1,272 @@
+"""The choice among candidates, for the objective, the cost model and the memory that is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from polyattn.algebra import Spec
+from polyattn.errors import BudgetError, SizeError
+from polyattn.planning.accuracy import accuracy
+from polyattn.planning.backward import Backward, differentiate
+from polyattn.planning.builder import Builder
+from polyattn.planning.centring import STEPS, centred
+from polyattn.planning.costs import COSTS, DEVICES, Device, cost_function
+from polyattn.planning.from_definitions import follow_definitions
+from polyattn.planning.from_polynomial import contract_monomials
+from polyattn.planning.graph import Graph
+from polyattn.planning.orders import written_order
+from polyattn.planning.plan import Plan
+from polyattn.planning.steps import BATCH
+from polyattn.planning.trees import ranked_orders
+
+OBJECTIVES = ("forward", "training", "as_written")
+ACCURACIES = ("written", "any")
+BATCH_NAME = "B"
+DEFINITION_RANKS = 4
+EXPANDED_RANKS = 8
+TRAINED_CANDIDATES = 3
+CHEAP_SHARE = 0.02
+"""A forward value is computed again for the backward pass where that adds at most this share of all."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """All that a plan depends on; see `polyattn.plan` for the meaning.
+
+    Attributes:
+        sizes: the number of every size, the batch included, as sorted pairs.
+    """
+
+    spec: Spec
+    sizes: tuple[tuple[str, int], ...]
+    objective: str
+    memory_limit: int | None
+    cost: str
+    device: Device
+    accuracy: str = "any"
+
+    def price(self, plan: Plan) -> float:
+        """What the objective takes, in the cost model: seconds, or multiply-accumulates."""
+        cost = cost_function(self.cost, self.device)
+        if self.objective != "training":
+            return cost(plan.graph)
+        return cost(plan.graph) + (2 * cost(plan.graph) if plan.backward is None else cost(plan.backward.graph))
+
+
+def question(
+    spec: Spec | str,
+    sizes: Mapping[str, int],
+    objective: str = "forward",
+    *,
+    batch: int | None = None,
+    memory_limit: int | None = None,
+    cost: str = "roofline",
+    device: str | Device = "cpu",
+    accuracy: str = "any",
+) -> Question:
+    """The arguments of `polyattn.plan`, checked.
+
+    Raises:
+        SizeError: a size is missing, unknown or contradictory, or an option is unknown or out of range.
+    """
+    spec = Spec(spec) if isinstance(spec, str) else spec
+    words = (("objective", objective, OBJECTIVES), ("cost", cost, COSTS), ("accuracy", accuracy, ACCURACIES))
+    for word, value, known in words:
+        if value not in known:
+            raise SizeError(f"unknown {word} {value!r}; there are {', '.join(known)}")
+    if isinstance(device, str):
+        if device not in DEVICES:
+            raise SizeError(f"unknown device {device!r}; there are {', '.join(DEVICES)}, or give a Device")
+        device = DEVICES[device]
+    if not isinstance(sizes, Mapping):
+        wanted = ", ".join(f"{name!r}: ..." for name in spec.sizes.atomic)
+        raise SizeError(f"sizes must be a mapping such as {{{wanted}}}, not {sizes!r}")
+    given = dict(sizes)
+    if BATCH_NAME not in spec.sizes.names and BATCH_NAME in given:
+        number = given.pop(BATCH_NAME)
+        if batch is not None and batch != number:
+            raise SizeError(f"the batch is given twice: B={number} and batch={batch}")
+        batch = number
+    batch = 1 if batch is None else batch
+    if isinstance(batch, bool) or not hasattr(batch, "__index__") or int(batch) < 1:
+        raise SizeError(f"the batch must be a positive whole number, not {batch!r}")
+    if memory_limit is not None:
+        if isinstance(memory_limit, bool) or not hasattr(memory_limit, "__index__") or int(memory_limit) < 0:
+            raise SizeError(f"memory_limit is a whole number of bytes, 0 or more, or None; not {memory_limit!r}")
+        memory_limit = int(memory_limit)
+    known = spec.sizes.solve(given, spec.sizes.names) | {BATCH: int(batch)}
+    return Question(spec, tuple(sorted(known.items())), objective, memory_limit, cost, device, accuracy)
+
+
+@lru_cache(maxsize=4096)
+def ranked_plans(asked: Question, most: int, price: Callable[[Plan], float] | None = None) -> tuple[Plan, ...]:
+    """The cheapest plans that keep to the memory limit, cheapest first; one at least, `most` at most.
+
+    Args:
+        asked: the question.
+        most: how many plans at most.
+        price: of a plan, also of one whose backward pass is not planned yet; by default the cost model's.
+
+    Raises:
+        BudgetError: the expansion is too large, or no candidate keeps to the memory limit.
+    """
+    spec, limit = asked.spec, asked.memory_limit
+    sizes = dict(asked.sizes)
+    graph = _written(spec, sizes)
+    written = Plan(spec, asked.objective, "as written", graph, accuracy=accuracy(graph, graph, spec))
+    if asked.objective == "as_written":
+        if limit is not None and written.peak_bytes > limit:
+            raise BudgetError(
+                f"the order as written does not keep its intermediates within {limit:,} bytes: "
+                f"it needs memory_limit={written.peak_bytes}; other objectives may need less"
+            )
+        return (written,)
+    plans = [Plan(spec, asked.objective, strategy, graph) for strategy, graph in _candidates(spec, sizes)]
+    plans = [p for p in plans if p.macs <= written.macs]
+    plans = plans if asked.accuracy == "any" else _accurate(plans, written)
+    early = price or replace(asked, objective="forward").price
+    price = price or asked.price
+    plans.sort(key=lambda p: (early(p), p.peak_bytes))
+    allowed = 3 * written.macs  # what autograd takes for the author's order
+    if asked.objective == "training":
+        plans = _for_training(plans, written, price, max(most, TRAINED_CANDIDATES))
+    found: list[Plan] = []
+    for candidate in plans:
+        chosen = keeping_little(candidate, allowed, asked, price)
+        if limit is None or max(chosen.peak_bytes, chosen.kept_bytes) <= limit:
+            found.append(chosen)
+        if len(found) == most:
+            break
+    if not found:
+        least = min(p.peak_bytes for p in plans)  # what is kept can be computed again, down to nothing
+        raise BudgetError(
+            f"no order of contraction keeps its intermediates within {limit:,} bytes: "
+            f"the smallest limit that one keeps to is memory_limit={least}"
+        )
+    return tuple(p if p.accuracy else replace(p, accuracy=accuracy(p.graph, graph, spec)) for p in found)
+
+
+def _accurate(plans: list[Plan], written: Plan) -> list[Plan]:
+    """The plans with what they lose; where that is more than the author's order loses, on deviations from the mean.
+
+    The few products of vectors that this takes more are not held against a plan.
+    """
+    found: dict[Graph, Plan] = {}
+    for plan in plans:
+        for candidate in _ways(plan):
+            loss = accuracy(candidate.graph, written.graph, plan.spec)
+            if loss.kept:
+                found.setdefault(candidate.graph, replace(candidate, accuracy=loss))
+                break
+    return list(found.values())
+
+
+def _ways(plan: Plan) -> Iterator[Plan]:
+    """A plan as it is, and with the mean apart in more and more of its steps."""
+    yield plan
+    for steps in STEPS:
+        graph = centred(plan.graph, plan.spec, steps)
+        yield replace(plan, strategy=f"{plan.strategy}, centred", graph=graph)
+
+
+def _for_training(plans: list[Plan], written: Plan, price: Callable[[Plan], float], most: int) -> list[Plan]:
+    """The cheapest few plans and the author's with their backward passes, cheapest in both together first."""
+    chosen = {p.graph: p for p in (*plans[:most], written)}
+    trained = [with_backward(p) for p in chosen.values()]
+    allowed = min(p.training_macs for p in trained if p.graph == written.graph)
+    return sorted(
+        (p for p in trained if p.training_macs <= allowed),
+        key=lambda p: (price(p), p.peak_bytes + p.kept_bytes),
+    )
+
+
+def _written(spec: Spec, sizes: dict[str, int]) -> Graph:
+    builder = Builder(sizes, sum_early=False, factor_sums=False)
+    output = follow_definitions(spec, builder, written_order)
+    return Graph.of(builder.nodes, [output], sizes)
+
+
+def _candidates(spec: Spec, sizes: dict[str, int]) -> Iterator[tuple[str, Graph]]:
+    """Evaluation graphs by strategy, each once."""
+    seen: set[Graph] = set()
+    for strategy, graph in _all_candidates(spec, sizes):
+        if graph not in seen:
+            seen.add(graph)
+            yield strategy, graph
+
+
+def _all_candidates(spec: Spec, sizes: dict[str, int]) -> Iterator[tuple[str, Graph]]:
+    yield "as written", _written(spec, sizes)
+    for rank in range(DEFINITION_RANKS):
+        builder = Builder(sizes)
+        output = follow_definitions(spec, builder, ranked_orders(sizes, rank))
+        yield "definitions", Graph.of(builder.nodes, [output], sizes)
+    try:
+        polynomial = spec.polynomial()
+    except BudgetError:
+        return  # too large to expand; the definitions remain
+    for rank in range(EXPANDED_RANKS):
+        builder = Builder(sizes)
+        output = contract_monomials(polynomial, builder, ranked_orders(sizes, rank))
+        yield "expanded", Graph.of(builder.nodes, [output], sizes)
+
+
+def with_backward(plan: Plan) -> Plan:
+    """The plan with its backward pass, keeping every forward value that it reads."""
+    return replace(plan, backward=_reverse(plan, set()))
+
+
+def _reverse(plan: Plan, recomputed: Collection[int]) -> Backward:
+    wanted = (*plan.spec.inputs, *plan.spec.parameters)
+    return differentiate(plan.graph, plan.names, wanted, plan.seed, recomputed)
+
+
+def keeping_little(plan: Plan, allowed: int, asked: Question, price: Callable[[Plan], float] | None = None) -> Plan:
+    """The plan with what is cheap to compute again not kept, and what the memory limit forbids.
+
+    Args:
+        allowed: the most multiply-accumulates of both passes that computing again for cheapness may lead to.
+        asked: the question.
+        price: of both passes, of which computing again may take its share; by default the cost model's.
+    """
+    if plan.backward is None or not plan.backward.kept:
+        return plan
+    graph, read = plan.graph, frozenset(plan.backward.kept)
+    cost = cost_function(asked.cost, asked.device)
+    budget = CHEAP_SHARE * (price or asked.price)(plan)
+    slack = allowed - plan.training_macs
+    again: frozenset[int] = frozenset()
+    for k in sorted(read, key=lambda k: -graph.bytes_of(k)):
+        more = _computed_again(graph, read, again | {k})
+        part = _part(graph, more)
+        if part.macs <= slack and cost(part) <= budget:
+            again = more
+
+    def kept_bytes() -> int:
+        return sum(graph.bytes_of(k) for k in read - again)
+
+    def price_by_byte(choice: tuple[int, frozenset[int]]) -> float:
+        return cost(_part(graph, choice[1])) / graph.bytes_of(choice[0])
+
+    while asked.memory_limit is not None and read - again and kept_bytes() > asked.memory_limit:
+        dearer = {k: _computed_again(graph, read, again | {k}) for k in sorted(read - again)}
+        again = min(dearer.items(), key=price_by_byte)[1]
+    return replace(plan, backward=_reverse(plan, again)) if again else plan
+
+
+def _computed_again(graph: Graph, read: frozenset[int], dropped: frozenset[int]) -> frozenset[int]:
+    """The dropped values with all that they need: inputs, parameters and kept values are there, others are not."""
+    found = set(dropped)
+    for k in range(len(graph.nodes) - 1, -1, -1):
+        if k in found:
+            found.update(
+                o.value for o in graph.nodes[k].operands if o.value not in read and graph.nodes[o.value].operands
+            )
+    return frozenset(found)
+
+
+def _part(graph: Graph, numbers: frozenset[int]) -> Graph:
+    """Some of a graph's nodes, to be costed; no graph that could be evaluated."""
+    return replace(graph, nodes=tuple(graph.nodes[k] for k in sorted(numbers)))

@@ -1,0 +1,267 @@
+"""A bound for the rounding errors of a lowered graph, from the graph itself.
+
+Running error analysis (Wilkinson; Higham, Accuracy and Stability of Numerical Algorithms, section 3.3): beside every
+value goes the most that it may be off, from what its operands may be off and what the operation itself may round, in
+whatever order a kernel takes a sum. Sums accumulate in float32 at least, so in 16 bits a term of a sum counts for
+little. Results may underflow; about those that overflow the bound says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from polyattn.errors import ProofError
+from polyattn.lowering.pullbacks import L1_EPSILON
+from polyattn.lowering.shapes import expect_shape, identity, refined_mean
+from polyattn.verifying.exact import interpreted, operation_name
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A value in float64, its magnitude, and the most that each entry may be off."""
+
+    value: Tensor
+    magnitude: Tensor
+    error: Tensor
+
+    @classmethod
+    def exact(cls, value: Tensor) -> Rounded:
+        return cls(value, value.abs(), torch.zeros_like(value))
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What rounding costs in a precision, operation by operation.
+
+    Attributes:
+        roundoff: the unit roundoff.
+        summand: the roundings that one term of a sum counts for.
+        smallest: what an underflow may lose.
+        majorants: the magnitude of a value is not its own but what the same operations make of absolute values: then
+            the error is also a bound for other orders of the same products.
+    """
+
+    roundoff: float
+    summand: float
+    smallest: float
+    majorants: bool = False
+
+    @classmethod
+    def of(cls, dtype: torch.dtype, majorants: bool = False) -> Analysis:
+        facts = torch.finfo(dtype)
+        accumulated = min(facts.eps, torch.finfo(torch.float32).eps)
+        return cls(facts.eps / 2, accumulated / facts.eps, facts.smallest_normal * facts.eps / 2, majorants)
+
+    def outputs(self, module: fx.GraphModule, tensors: Sequence[Rounded]) -> tuple[Rounded | None, ...]:
+        """The outputs of a lowered graph with their errors.
+
+        Raises:
+            ProofError: the graph has an operation whose rounding is not known.
+        """
+        found = interpreted(module, tensors, lambda node, args, kwargs: self.apply(node, *args, **kwargs))
+        return found if isinstance(found, tuple) else (found,)
+
+    def apply(self, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
+        name = operation_name(node)
+        if name in SHAPES:
+            return _reshaped(node, *args, **kwargs)
+        if name not in RULES:
+            raise ProofError(f"the rounding of the graph's operation '{node.name}' ({name}) is not known")
+        return RULES[name](self, *args, **kwargs)
+
+    def roundings(self, count: float) -> float:
+        """The relative error of so many roundings in a row."""
+        return count * self.roundoff / (1 - count * self.roundoff) if count * self.roundoff < 1 else float("inf")
+
+    def rounded(self, value: Tensor, magnitude: Tensor, error: Tensor, times: float = 1, terms: float = 0) -> Rounded:
+        """The result of an operation that sums `terms` numbers, of the magnitude together, and rounds `times`."""
+        size = magnitude if self.majorants else value.abs()
+        own = self.roundings(terms * self.summand) * magnitude + self.roundings(times) * (size + error)
+        return Rounded(value, size, error + own + self.smallest)
+
+    def bilinear(self, product: Callable[[Tensor, Tensor], Tensor], a: Rounded, b: Rounded, terms: float) -> Rounded:
+        error = product(a.magnitude, b.error) + product(a.error, b.magnitude) + product(a.error, b.error)
+        return self.rounded(product(a.value, b.value), product(a.magnitude, b.magnitude), error, terms=terms)
+
+    def scaled(self, a: Rounded, factor: float) -> Rounded:
+        if factor == 1:
+            return a
+        return self.rounded(a.value * factor, a.magnitude * abs(factor), a.error * abs(factor), times=2)
+
+    def matmul(self, a: Rounded, b: Rounded) -> Rounded:
+        return self.bilinear(torch.matmul, a, b, a.value.shape[-1])
+
+    def baddbmm(self, c: Rounded, a: Rounded, b: Rounded, *, beta: float = 1, alpha: float = 1) -> Rounded:
+        product = self.scaled(self.matmul(a, b), alpha)
+        return product if beta == 0 else self.add(self.scaled(c, beta), product)
+
+    def mul(self, a: Rounded, b: Rounded | float) -> Rounded:
+        return self.bilinear(torch.mul, a, b, 0) if isinstance(b, Rounded) else self.scaled(a, b)
+
+    def add(self, a: Rounded, b: Rounded, *, alpha: float = 1) -> Rounded:
+        b = self.scaled(b, alpha)
+        return self.rounded(a.value + b.value, a.magnitude + b.magnitude, a.error + b.error)
+
+    def sub(self, a: Rounded, b: Rounded, *, alpha: float = 1) -> Rounded:
+        return self.add(a, b, alpha=-alpha)
+
+    def neg(self, a: Rounded) -> Rounded:
+        return Rounded(-a.value, a.magnitude, a.error)
+
+    def double(self, a: Rounded) -> Rounded:
+        """Exact; what follows is taken to round as the rest does, which is a bound."""
+        return a
+
+    def refined_mean(self, mean: Rounded, deviations: Rounded, axes: Any) -> Rounded:
+        return self.add(mean, self.mean(deviations, axes))
+
+    def type_as(self, a: Rounded, like: Rounded) -> Rounded:
+        return self.rounded(a.value, a.magnitude, a.error)
+
+    def sum(self, a: Rounded, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Rounded:
+        value, magnitude, error = (t.sum(dim, keepdim=keepdim) for t in (a.value, a.magnitude, a.error))
+        return self.rounded(value, magnitude, error, terms=a.value.numel() / max(value.numel(), 1))
+
+    def mean(self, a: Rounded, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Rounded:
+        total = self.sum(a, dim, keepdim)
+        return self.scaled(total, total.value.numel() / a.value.numel())
+
+    def relu(self, a: Rounded) -> Rounded:
+        return Rounded(a.value.relu(), a.magnitude, a.error)
+
+    def sigmoid(self, a: Rounded) -> Rounded:
+        """Its slope is at most 1/4."""
+        value = a.value.sigmoid()
+        return self.rounded(value, value, a.error / 4, times=4)
+
+    def softmax(self, a: Rounded, dim: int) -> Rounded:
+        """Exponents that are off by e make a share off by at most exp(2e) - 1 of itself."""
+        value, terms = a.value.softmax(dim), a.value.shape[dim] * self.summand
+        largest = a.magnitude.amax(dim, keepdim=True) + a.error.amax(dim, keepdim=True)
+        exponent = a.error.amax(dim, keepdim=True) + 2 * self.roundoff * largest
+        error = (value * torch.expm1(2 * exponent)).clamp_max(1)
+        return self.rounded(value, value, error, times=terms + 6)
+
+    def amax(self, a: Rounded, dim: Any) -> Rounded:
+        return Rounded(a.value.amax(dim), a.magnitude.amax(dim), a.error.amax(dim))
+
+    def abs(self, a: Rounded) -> Rounded:
+        return Rounded(a.value.abs(), a.magnitude, a.error)
+
+    def clamp_min(self, a: Rounded, least: float) -> Rounded:
+        return Rounded(a.value.clamp_min(least), a.magnitude.clamp_min(least), a.error)
+
+    def div(self, a: Rounded, b: Rounded) -> Rounded:
+        value = a.value / b.value
+        error = (a.error + value.abs() * b.error) / (b.value - b.error).clamp_min(0)
+        return self.rounded(value, value.abs(), error)
+
+    def softmax_backward(self, gradient: Rounded, result: Rounded, dim: tuple[int, ...]) -> Rounded:
+        """s * (g - Σ g s), also where a kernel takes it as g s - s Σ g s."""
+        along = self.sum(self.mul(gradient, result), dim, keepdim=True)
+        whole = self.mul(result, self.sub(gradient, along))
+        size = result.magnitude * (gradient.magnitude + along.magnitude)
+        return Rounded(whole.value, whole.magnitude, whole.error + self.roundings(3) * size)
+
+    def relu_backward(self, gradient: Rounded, result: Rounded) -> Rounded:
+        """Where the sign is in doubt, all of the gradient is."""
+        value = torch.where(result.value > 0, gradient.value, 0.0)
+        doubt = (result.error > 0) & (result.value <= result.error)
+        error = gradient.error + torch.where(doubt, gradient.magnitude, 0.0)
+        return Rounded(value, gradient.magnitude.expand_as(value), error)
+
+    def sigmoid_backward(self, gradient: Rounded, result: Rounded) -> Rounded:
+        one = Rounded.exact(torch.ones_like(result.value))
+        return self.mul(self.mul(gradient, result), self.sub(one, result))
+
+    def normalize_backward(self, gradient: Rounded, argument: Rounded, dim: tuple[int, ...]) -> Rounded:
+        """Where a sign is in doubt, so is twice its share."""
+        norm = self.clamp_min(self.sum(self.abs(argument), dim, keepdim=True), L1_EPSILON)
+        if bool((norm.value - norm.error <= L1_EPSILON).any()):
+            raise ProofError("the rounding of the gradient of 'normalize' is not known where the norm is nearly 0")
+        share = self.div(self.sum(self.mul(gradient, argument), dim, keepdim=True), norm)
+        doubt = (argument.error > 0) & (argument.value.abs() <= argument.error)
+        sign = Rounded(argument.value.sign(), torch.ones_like(argument.value), torch.where(doubt, 2.0, 0.0))
+        return self.div(self.sub(gradient, self.mul(sign, share)), norm)
+
+    def max_backward(self, gradient: Rounded, argument: Rounded, dim: tuple[int, ...]) -> Rounded:
+        """Where it is in doubt which entries are the largest, all of the gradient is."""
+        largest = argument.value == argument.value.amax(dim, keepdim=True)
+        above = (argument.value - argument.error).amax(dim, keepdim=True)
+        maybe = argument.value + argument.error >= above
+        count = largest.sum(dim, keepdim=True)
+        exact = torch.where(maybe, argument.error, 0.0).amax(dim, keepdim=True) == 0
+        sure = (maybe.sum(dim, keepdim=True) == count) & ((count == 1) | exact)
+        value = torch.where(largest, gradient.value / count, 0.0)
+        error = torch.where(maybe, gradient.error + torch.where(sure, 0.0, gradient.magnitude), 0.0)
+        return self.rounded(value, value.abs(), error)
+
+    def identity(self, like: Rounded, n: int) -> Rounded:
+        return Rounded.exact(torch.eye(n, dtype=torch.float64))
+
+    def new_ones(self, like: Rounded, shape: Sequence[int]) -> Rounded:
+        return Rounded.exact(torch.ones(shape, dtype=torch.float64))
+
+    def new_zeros(self, like: Rounded, shape: Sequence[int]) -> Rounded:
+        return Rounded.exact(torch.zeros(shape, dtype=torch.float64))
+
+    def size(self, a: Rounded, axis: int) -> int:
+        return a.value.shape[axis]
+
+
+def _reshaped(node: fx.Node, first: Rounded, *args: Any, **kwargs: Any) -> Rounded:
+    """An operation that moves numbers and changes none."""
+    function = node.target if callable(node.target) else getattr(Tensor, str(node.target))
+    rest = [a.value if isinstance(a, Rounded) else a for a in args]
+    return Rounded(*(function(t, *rest, **kwargs) for t in (first.value, first.magnitude, first.error)))
+
+
+SHAPES = frozenset(
+    {
+        "permute",
+        "movedim",
+        "clone",
+        "flatten",
+        "unflatten",
+        "unsqueeze",
+        "squeeze",
+        "expand",
+        "diagonal",
+        "view_as",
+        expect_shape.__name__,
+    }
+)
+RULES: Mapping[str, Callable[..., Any]] = {
+    "matmul": Analysis.matmul,
+    "baddbmm": Analysis.baddbmm,
+    "mul": Analysis.mul,
+    "add": Analysis.add,
+    "sub": Analysis.sub,
+    "neg": Analysis.neg,
+    "double": Analysis.double,
+    "type_as": Analysis.type_as,
+    refined_mean.__name__: Analysis.refined_mean,
+    "sum": Analysis.sum,
+    "mean": Analysis.mean,
+    "relu": Analysis.relu,
+    "sigmoid": Analysis.sigmoid,
+    "softmax": Analysis.softmax,
+    "amax": Analysis.amax,
+    "abs": Analysis.abs,
+    "clamp_min": Analysis.clamp_min,
+    "div": Analysis.div,
+    "softmax_backward": Analysis.softmax_backward,
+    "relu_backward": Analysis.relu_backward,
+    "sigmoid_backward": Analysis.sigmoid_backward,
+    "normalize_backward": Analysis.normalize_backward,
+    "max_backward": Analysis.max_backward,
+    identity.__name__: Analysis.identity,
+    "new_ones": Analysis.new_ones,
+    "new_zeros": Analysis.new_zeros,
+    "size": Analysis.size,
+}

@@ -1,0 +1,228 @@
+"""What `verify` is asked about: a specification, and the graphs that are said to compute it and its gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import numpy as np
+from torch import fx
+
+from polyattn.algebra import Spec
+from polyattn.errors import BudgetError, NotPolynomialError, ProofError, SizeError
+from polyattn.language import value_of
+from polyattn.lowering import lower, lower_backward, plan
+from polyattn.lowering.graphs import lower_with_kept
+from polyattn.planning import Plan
+from polyattn.proving.evaluation import Arithmetic
+from polyattn.verifying.exact import run_exactly
+from polyattn.verifying.verification import Check, Difference
+
+BATCH = 2
+"""Graphs hold for any batch; two samples show a graph that mixes them up."""
+
+MAX_ENTRIES = 2**22
+"""The most entries of all tensors, which are numbers of Python."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The specification, the plan, and its lowered graphs.
+
+    Attributes:
+        forward: returns the output or, where there is a `backward`, the output and the values kept for it.
+        backward: if the gradients are asked for, the planned backward pass.
+        derivative: whether the gradients are asked for.
+    """
+
+    spec: Spec
+    plan: Plan
+    forward: fx.GraphModule
+    backward: fx.GraphModule | None = None
+    derivative: bool = False
+
+    @classmethod
+    def of(cls, subject: Any, sizes: Mapping[str, int] | None, objective: str, derivative: bool) -> Subject:
+        """Raises ProofError for what is no subject, SizeError for sizes that are missing."""
+        if sizes is not None and not isinstance(sizes, Mapping):
+            raise SizeError(f"sizes is a mapping of names to numbers, not {type(sizes).__name__}")
+        if isinstance(subject, fx.GraphModule):
+            made = subject.meta.get("plan")
+            if not isinstance(made, Plan):
+                raise ProofError("this graph was not made by polyattn.lower, so nothing says what it has to compute")
+            if _arguments(subject) > (known := len(made.spec.inputs) + len(made.spec.parameters)):
+                if made.backward is None:
+                    raise ProofError(
+                        f"this graph takes {_arguments(subject)} tensors, but its plan has {known} and no backward pass"
+                    )
+                return cls(made.spec, made, lower_with_kept(made), subject, True)
+            if not derivative:
+                return cls(made.spec, made, subject)
+        elif isinstance(subject, Plan):
+            made = subject
+        else:
+            made = _planned(subject, sizes, objective)
+        if derivative and made.backward is None:
+            made = plan(made.spec, made.sizes, "training", batch=made.batch)
+        if not derivative:
+            return cls(made.spec, made, lower(made))
+        if made.backward is None:
+            return cls(made.spec, made, lower(made), None, True)
+        return cls(made.spec, made, lower_with_kept(made), lower_backward(made), True)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return self.plan.sizes
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The graph's arguments, in their order."""
+        return (*self.spec.inputs, *self.spec.parameters)
+
+    @cached_property
+    def gradients(self) -> dict[str, str]:
+        """What each argument's gradient is called: d and its name, with underscores where the output is called so."""
+        names = {t: f"d{t}" for t in self.tensors}
+        for tensor, name in names.items():
+            while name == self.spec.output or (name != f"d{tensor}" and name in names.values()):
+                name += "_"
+            names[tensor] = name
+        return names
+
+    @property
+    def words(self) -> str:
+        """Which plan it is."""
+        passes = "forward and backward pass, " if self.backward is not None else ""
+        return f"{passes}objective {self.plan.objective}, {self.plan.strategy}"
+
+    def shape(self, tensor: str, batch: bool = False) -> tuple[int, ...]:
+        """One length per slot; on demand, the batch before those of an input or the output."""
+        lead = (BATCH,) if batch and tensor not in self.spec.parameters else ()
+        return lead + tuple(value_of(atoms, self.sizes) for atoms in self.spec.shape(tensor))
+
+    def atomic(self, tensor: str, array: np.ndarray) -> np.ndarray:
+        """An array of a tensor, without the batch, with one axis per atomic slot."""
+        return array.reshape([value_of([a], self.sizes) for atoms in self.spec.shape(tensor) for a in atoms])
+
+    def fill(self, make: Callable[[str, tuple[int, ...]], np.ndarray]) -> dict[str, np.ndarray]:
+        """An array for each argument and, for the gradients, one for the output's, by name and shape.
+
+        Raises:
+            BudgetError: they have more than 2^22 entries.
+        """
+        entries = sum(prod(self.shape(t, batch=True)) for t in (*self.tensors, self.spec.output))
+        if entries > MAX_ENTRIES:
+            raise BudgetError(f"the tensors have {entries:,} entries; the limit of verify is {MAX_ENTRIES:,}")
+        arrays = {t: make(t, self.shape(t, batch=True)) for t in self.tensors}
+        if self.derivative:
+            arrays[self.plan.seed] = make(self.plan.seed, self.shape(self.spec.output, batch=True))
+        return arrays
+
+    def samples(self, tensors: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+        """For each sample of the batch all tensors, with one axis per atomic slot."""
+        for k in range(BATCH):
+            yield {
+                name: self.atomic(
+                    self.spec.output if name == self.plan.seed else name,
+                    array if name in self.spec.parameters else np.asarray(array[k]),
+                )
+                for name, array in tensors.items()
+            }
+
+    def require_polynomial(self, level: str) -> None:
+        """Raises NotPolynomialError."""
+        if not self.spec.is_polynomial:
+            raise NotPolynomialError(
+                f"the specification applies functions, which have no exact values: "
+                f'level="{level}" is for polynomials; level="numeric" checks it'
+            )
+
+    def require_budget(self, budget: int) -> None:
+        """Raises BudgetError where the graphs take more multiply-accumulates."""
+        all_macs = self.plan.training_macs if self.derivative else self.plan.macs
+        macs = BATCH * -(-all_macs // self.plan.batch)
+        if macs > budget:
+            raise BudgetError(
+                f"the graph takes {macs:,} multiply-accumulates, in exact arithmetic one by one; the budget is "
+                f"{budget:,} (budget=... raises it)"
+            )
+
+    def run(self, tensors: Mapping[str, np.ndarray], arithmetic: Arithmetic) -> dict[str, np.ndarray] | str:
+        """What the graphs give in exact arithmetic, by tensor, zero gradients as such; or why they cannot run."""
+        with running() as failure:
+            found = self._run(tensors, arithmetic)
+            if missing := [name for name, array in found.items() if not isinstance(array, np.ndarray)]:
+                return f"the graph returns a {type(found[missing[0]]).__name__} for {missing[0]}, not a tensor"
+            return found
+        return failure[0]
+
+    def _run(self, tensors: Mapping[str, np.ndarray], arithmetic: Arithmetic) -> dict[str, np.ndarray]:
+        arguments = [tensors[t] for t in self.tensors]
+        output = run_exactly(self.forward, arguments, arithmetic)
+        if self.backward is None:
+            return {self.spec.output: output}
+        output, *kept = output
+        gradients = run_exactly(self.backward, [tensors[self.plan.seed], *arguments, *kept], arithmetic)
+        return {self.spec.output: output} | {
+            self.gradients[t]: np.zeros(self.shape(t, batch=True), dtype=object) if g is None else g
+            for t, g in zip(self.tensors, gradients, strict=True)
+        }
+
+
+@contextmanager
+def running() -> Iterator[list[str]]:
+    """Run a graph, which may be anything that a user has made of one.
+
+    Returns:
+        A list that has afterwards, where the graph cannot run, the reason; what the prover refuses is raised.
+    """
+    failure: list[str] = []
+    try:
+        yield failure
+    except (ProofError, NotPolynomialError, BudgetError):
+        raise
+    except Exception as error:  # SizeError among them
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        failure.append(f"the graph cannot run: {lines[0]}")
+
+
+def _planned(subject: Any, sizes: Mapping[str, int] | None, objective: str) -> Plan:
+    given = dict(sizes or {})
+    if isinstance(spec := getattr(subject, "spec", None), Spec):
+        given = {**getattr(subject, "sizes", {}), **given}
+        objective = getattr(subject, "objective", objective)
+        subject = spec
+    if not isinstance(subject, Spec | str):
+        raise ProofError(
+            f"verify() takes a specification, a plan, a lowered graph or a module of a specification, "
+            f"not {type(subject).__name__}"
+        )
+    return plan(subject, given, objective)
+
+
+def _arguments(module: fx.GraphModule) -> int:
+    return sum(node.op == "placeholder" for node in module.graph.nodes)
+
+
+def compare(
+    tensor: str,
+    have: Mapping[str, np.ndarray] | str,
+    want: np.ndarray,
+    differ: Callable[[Any, Any], bool],
+    detail: str = "",
+) -> Check:
+    """A check of every entry of one of the tensors that a graph computed."""
+    if isinstance(have, str):
+        return Check(tensor, failure=have)
+    found = np.asarray(have[tensor], dtype=object)
+    if found.shape != want.shape:
+        return Check(tensor, failure=f"the graph's {tensor} has shape {found.shape}, not {want.shape}")
+    wrong = [place for place in np.ndindex(*want.shape) if differ(found[place], want[place])]
+    difference = None
+    if wrong:
+        difference = Difference(tensor, wrong[0], str(found[wrong[0]]), str(want[wrong[0]]), len(wrong))
+    return Check(tensor, entries=prod(want.shape), detail=detail, difference=difference)
