@@ -17,7 +17,7 @@ from torch import Tensor, fx
 
 from polyattn.errors import ProofError
 from polyattn.lowering.pullbacks import L1_EPSILON
-from polyattn.lowering.shapes import expect_shape, identity, refined_mean
+from polyattn.lowering.shapes import expect_shape, identity, refined_mean, summable, widened
 from polyattn.verifying.exact import interpreted, operation_name
 
 
@@ -244,6 +244,8 @@ RULES: Mapping[str, Callable[..., Any]] = {
     "sub": Analysis.sub,
     "neg": Analysis.neg,
     "double": Analysis.double,
+    widened.__name__: Analysis.double,
+    summable.__name__: Analysis.double,
     "type_as": Analysis.type_as,
     refined_mean.__name__: Analysis.refined_mean,
     "sum": Analysis.sum,

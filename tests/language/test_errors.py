@@ -18,6 +18,7 @@ NOT_IN_THE_TABLE = [
     "a specification is text, not int",
     "the text has 20001 characters; a specification has at most 20000",
 ]
+NESTED = "functions are nested more than 160 deep"
 
 
 @pytest.mark.parametrize("case", TABLE["bad"], ids=lambda case: case["text"][-40:])
@@ -52,6 +53,12 @@ def test_the_message_of_what_is_no_text_or_too_long(text, message):
     assert str(caught.value) == message
 
 
+def test_the_message_of_functions_that_are_nested_too_deep():
+    steps = [f"t{k}[a] = sigmoid(t{k - 1}[a])" for k in range(1, 162)]
+    with pytest.raises(SpecError, match=NESTED):
+        Specification("; ".join(["x[N]; t0[a] = 2*x[a]", *steps]))
+
+
 @pytest.mark.parametrize("case", TABLE["bad"], ids=lambda case: case["text"][-40:])
 def test_the_caret_stands_under_the_line_and_column_of_the_error(case):
     with pytest.raises(SpecError) as caught:
@@ -72,7 +79,7 @@ def test_the_caret_stands_under_the_line_and_column_of_the_error(case):
 
 
 def test_every_message_of_the_language_is_in_the_table():
-    messages = "\n".join([case["message"] for cases in TABLE.values() for case in cases] + NOT_IN_THE_TABLE)
+    messages = "\n".join([case["message"] for cases in TABLE.values() for case in cases] + [*NOT_IN_THE_TABLE, NESTED])
     folder = Path(polyattn.language.__file__).parent
     pieces = {piece for name in ("parser", "checks", "resolve", "einsum", "spec") for piece in _words(folder, name)}
     assert len(pieces) > 60

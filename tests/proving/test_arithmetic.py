@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import polyattn as pa
 from polyattn.lowering import lower
-from polyattn.lowering.shapes import expect_shape, identity
+from polyattn.lowering.shapes import expect_shape, identity, refined_mean, summable, widened
 from polyattn.proving.evaluation import EXACT, Arithmetic
 from polyattn.testing import size_assignments, specifications
 from polyattn.verifying.exact import FUNCTIONS, METHODS, run_exactly
@@ -33,6 +33,11 @@ CASES = [
     (torch.sub, (A, A), {"alpha": 0.5}),
     (torch.neg, (A,), {}),
     (torch.diagonal, ((3, 2, 3), 0, 0, 2), {}),
+    ("double", (A,), {}),
+    ("type_as", (A, (4,)), {}),
+    (widened, (A,), {}),
+    (summable, (A,), {}),
+    (refined_mean, ((3, 2), (3, 4, 2), (1,)), {}),
     ("sum", (A, (0, 2)), {}),
     ("sum", (A, 1), {"keepdim": True}),
     ("sum", (A,), {}),
@@ -62,7 +67,7 @@ CASES = [
 def test_an_operation_is_what_torch_does_in_exact_and_in_error_analysis(target, arguments, keywords):
     rng = np.random.default_rng(0)
     graph, tensors, args = torch.fx.Graph(), [], []
-    shapes = 2 if target in (torch.matmul, torch.mul, torch.add, torch.sub) else 1
+    shapes = 2 if target in (torch.matmul, torch.mul, torch.add, torch.sub, refined_mean, "type_as") else 1
     shapes = 3 if target is torch.baddbmm else shapes
     for k, argument in enumerate(arguments):
         if k < shapes and isinstance(argument, tuple):
