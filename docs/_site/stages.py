@@ -52,8 +52,8 @@ def diagram() -> str:
     packages = [[s for s in layer if (ROOT / "polyattn" / s).is_dir()] for layer in layers()]
     boxes = [" | ".join(layer) for layer in packages if layer]
     width = max(map(len, boxes))
-    lines = "\n".join(f"{box:^{width}}".rstrip() if k == 0 else f"{'▲':^{width}}".rstrip() + f"\n{box:^{width}}".rstrip()
-                      for k, box in enumerate(boxes))  # fmt: skip
+    lines = f"\n{'▲':^{width}}\n".join(f"{box:^{width}}" for box in boxes)
+    lines = "\n".join(line.rstrip() for line in lines.splitlines())
     return f"```text\n{lines}\n```"
 
 
