@@ -1,4 +1,4 @@
-"""Checks of names and of the bracket rule, before any size is known. Each mistake has a message of its own."""
+"""Checks of names and of the bracket rule, before any size is known. Each mistake has its own message."""
 
 from __future__ import annotations
 
@@ -29,12 +29,14 @@ from polyattn.language.syntax import (
     is_size_name,
 )
 
+# Each atom becomes an axis of an array in the reference evaluation, and numpy limits the axes.
 MAX_ATOMS = 16
+# Later stages recurse over nested functions; the limit keeps them far from Python's own.
 MAX_NESTED = 160
 
 
 def check_names(statements: Statements, source: str) -> None:
-    """Raise a `SpecError` for the first name, index or bracket that is used wrongly."""
+    """Raise a `SpecError` for the first misused name, index or bracket."""
     _Checker(statements, source).run()
 
 
@@ -57,6 +59,7 @@ class _Checker:
         self.check_declared_once()
         self.ranks = {i.name: len(i.sizes) for i in self.statements.inputs}
         self.first_use: dict[str, Access] = {}
+        # Definitions still to come: a use of one of them is a wrong order, not a parameter.
         defined_later = Counter(d.name for d in self.statements.definitions)
         self.unused: dict[str, At] = {}
         self.nested: dict[str, int] = {}
@@ -67,12 +70,13 @@ class _Checker:
             del defined_later[definition.name]
             self.ranks[definition.name] = len(definition.target.slots)
             self.unused[definition.name] = definition.target.at
+        # The output is used by the caller.
         del self.unused[self.statements.definitions[-1].name]
         for name, at in self.unused.items():
             raise self.error(f"'{name}' is defined but the output does not use it: use it or delete its definition", at)
 
     def check_spelling(self) -> None:
-        """What the grammar says of names, for trees that no text was parsed to."""
+        """Check names against the grammar, for trees built without a text."""
         for name, what, size, at in _spelt(self.statements):
             if size and isinstance(name, str) and name.isascii() and name.isdigit() and 0 < int(name) < 10**9:
                 continue
@@ -92,6 +96,7 @@ class _Checker:
         for split in self.statements.splits:
             self.count_atoms(split.size, splits, counts, ())
         indices: dict[str, str] = {}
+        # In the order of the text, so that the second declaration is blamed, not the sorted tree's.
         for declared in sorted(self.statements.index_sizes, key=lambda d: (d.at.line, d.at.column)):
             if indices.setdefault(declared.index, declared.size) != declared.size:
                 raise self.error(
@@ -100,13 +105,15 @@ class _Checker:
                 )
 
     def count_atoms(self, size: str, splits: dict[str, Split], counts: dict[str, int], above: tuple[str, ...]) -> int:
-        """How many atomic sizes a size is made of, refusing cycles and products of too many."""
+        """Return the number of atomic sizes in a size; refuse cycles and products of too many."""
         if size not in splits:
             return 1
         split = splits[size]
         if size in above:
             raise self.error(f"size '{size}' is a part of itself", split.at)
+        # Counted once per size: without the cache, shared parts would be counted exponentially often.
         if size not in counts:
+            # The depth is limited as well: a chain of one-part splits has one atom only.
             if len(above) == MAX_ATOMS:
                 raise self.error(f"size '{above[0]}' is split more than {MAX_ATOMS} deep", splits[above[0]].at)
             counts[size] = sum(self.count_atoms(p, splits, counts, (*above, size)) for p in split.parts)
@@ -140,6 +147,8 @@ class _Checker:
 
     def check_definition(self, definition: Definition) -> None:
         target, body = definition.target, definition.body
+        # A repeated index on the left would be a diagonal, whose other entries the equation does not
+        # define.
         on_left: set[str] = set()
         for slot in target.slots:
             for index in slot.indices:
@@ -170,6 +179,7 @@ class _Checker:
             if depth > MAX_NESTED:
                 raise self.error(f"functions are nested more than {MAX_NESTED} deep", body.at)
         self.nested[definition.name] = depth
+        # A declared index may stand on the left alone: the result is broadcast along it.
         declared = {d.index for d in self.statements.index_sizes}
         for k, slot in enumerate(target.slots):
             for index in slot.indices:
@@ -185,7 +195,7 @@ class _Checker:
             self.check_brackets(term, free, set())
 
     def likely_size(self, definition: Definition, k: int, slot: Slot) -> str:
-        """A size for an index of slot k on the left that nothing on the right has: that of the input, for an output."""
+        """Return a likely size for an index of slot k found only on the left: for an output, the input's size."""
         rank, is_output = len(definition.target.slots), definition is self.statements.definitions[-1]
         like = next((i for i in self.statements.inputs if len(i.sizes) == rank), None)
         if is_output and like is not None and len(slot.indices) == 1:
@@ -241,13 +251,15 @@ class _Checker:
                 raise self.error(f"'{name}' reduces index '{index}' away: it cannot stand on the left", call.at)
 
     def check_brackets(self, term: Term, free: set[str], outside: set[str]) -> None:
-        """The bracket rule: an index that is summed and occurs both inside a bracketed term and outside of
-        the bracket has to be in every term of the bracket."""
+        """Check the bracket rule: a summed index both inside a bracketed term and outside of the bracket has to be in
+        every term of the bracket.
+        """
         own = [self.indices_of(f) for f in term.factors]
         counts = Counter(i for indices in own for i in indices)
         for factor, inside in zip(term.factors, own, strict=True):
             if not isinstance(factor, Bracket):
                 continue
+            # Indices of this bracket that also occur around it, or in another factor of the product.
             around = {i for i in inside if i in outside or counts[i] > 1}
             for inner in factor.body.terms:
                 has = {i for f in inner.factors for i in self.indices_of(f)}
@@ -264,6 +276,7 @@ class _Checker:
             return set(factor.indices)
         if not isinstance(factor, Bracket):
             return ()
+        # Cached by identity: nested brackets would otherwise be walked once per level.
         if id(factor) not in self.inside:
             terms = factor.body.terms
             self.inside[id(factor)] = {i for term in terms for f in term.factors for i in self.indices_of(f)}
@@ -271,8 +284,9 @@ class _Checker:
 
 
 def _spelt(statements: Statements) -> Iterator[tuple[str, str, bool | None, At]]:
-    """Every name, what has it, whether it has to be that of a size (None: either), and its place."""
+    """Yield each name, its owner, whether it has to be a size's (None: either), and its place."""
     for declared in statements.inputs:
+        # A name with slots may start with a capital; without slots a capital would make it a size.
         yield declared.name, "an input", None if declared.sizes else False, declared.at
         yield from ((size, "a size", True, declared.at) for size in declared.sizes)
     for split in statements.splits:

@@ -11,7 +11,7 @@ from polyattn.language.names import NAME, check_tensor_name
 
 
 def einsum_text(equation: str, operands: str, input: str, where: tuple[str, ...] = ()) -> str:
-    """The specification that says `equation` of the named operands.
+    """Return the specification's text for `equation` on the named operands.
 
     Args:
         equation: such as "ad,ef,eh,df,hb->ab"; without "->" the output has the letters that occur once, sorted.
@@ -26,12 +26,15 @@ def einsum_text(equation: str, operands: str, input: str, where: tuple[str, ...]
     if len(terms) != len(names):
         raise SpecError(f"the equation has {len(terms)} operands, but {operands!r} names {len(names)}", equation, 1, 1)
     if not arrow:
+        # numpy's rule for an implicit output.
         counts = Counter(c for term in terms for c in term)
         right = "".join(sorted(c for c, n in counts.items() if n == 1))
+    # A capital would be a size: einsum's index A becomes a_, which einsum cannot spell, so it is free.
     letters = {c: c if c.islower() else f"{c.lower()}_" for c in left + right if c.isalpha()}
     for position, name in enumerate(names, 1):
         check_tensor_name(name, f"operand {position} of {operands!r}", (), scalar=not terms[position - 1])
     taken = {*names, *re.findall(NAME, input), *letters.values()}
+    # The output's name must not collide with a tensor or an index; papers call it y or z.
     output = next(n for n in chain(("y", "z"), (f"y{k}" for k in count())) if n not in taken)
 
     def access(name: str, term: str) -> str:
@@ -43,6 +46,8 @@ def einsum_text(equation: str, operands: str, input: str, where: tuple[str, ...]
 
 
 def _check_characters(equation: str) -> None:
+    # Characters are checked one by one, before anything is split, so that the caret points at the first
+    # bad one.
     arrow = equation.find("->")
     for position, char in enumerate(equation):
         if char == ".":

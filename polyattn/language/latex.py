@@ -19,6 +19,7 @@ from polyattn.language.syntax import (
     Term,
 )
 
+# Omicron is missing because LaTeX has no command for it.
 GREEK = [
     "alpha",
     "beta",
@@ -45,13 +46,14 @@ GREEK = [
 
 
 def latex(statements: Statements) -> str:
-    """All definitions as one `aligned` block, without dollar signs."""
+    """Return all definitions as one `aligned` block, without dollar signs."""
     rows = [f"{_left(d)} &= {_right(d)}" for d in statements.definitions]
     return r"\begin{aligned} " + r" \\ ".join(rows) + r" \end{aligned}"
 
 
 def name_latex(name: str) -> str:
-    """A tensor's name: `w1` as w with a superscript, `alpha` as the Greek letter, `wq` as w with a superscript."""
+    """Return a tensor's name in LaTeX: `w1` as w with a superscript, `alpha` as the Greek letter, `wq` as w with a
+    superscript."""
     word, mark = split_name(name)
     base = rf"\{word}" if word in GREEK else word if len(word) == 1 else rf"\mathrm{{{word}}}".replace("_", r"\_")
     mark = mark.replace("_", r"\_")
@@ -59,24 +61,27 @@ def name_latex(name: str) -> str:
 
 
 def index_latex(name: str) -> str:
-    """An index or a size: `i1` as i with a subscript, `alpha` as the Greek letter, `a_` with a prime."""
+    """Return an index or a size in LaTeX: `i1` as i with a subscript, `alpha` as the Greek letter, `a_` with a
+    prime."""
     word, digits, primes = split_index(name)
     base = rf"\{word}" if word in GREEK else word if len(word) == 1 else rf"\mathrm{{{word}}}".replace("_", r"\_")
     return base + (f"_{{{digits}}}" if digits else "") + "'" * primes
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """A tensor's name as its letter or word and its mark: `wq1` as w and q1, `alpha2` as alpha and 2."""
+    """Split a tensor's name into letter or word and mark: `wq1` into w and q1, `alpha2` into alpha and 2."""
     bare = name.rstrip("_")
     word = bare.rstrip("0123456789")
     digits = bare[len(word) :]
+    # Papers write the weight of the queries as W with a superscript, not as a word; longer names such
+    # as `width` are words.
     if word not in GREEK and word[0] in "wW" and 1 < len(word) <= 4:
         return word[0], word[1:] + digits
     return word, digits
 
 
 def split_index(name: str) -> tuple[str, str, int]:
-    """An index or a size as its word, its digits, and how many primes (underscores at the end) it has."""
+    """Split an index or a size into its word, its digits and its number of primes (final underscores)."""
     bare = name.rstrip("_")
     word = bare.rstrip("0123456789")
     return word, bare[len(word) :], len(name) - len(bare)
@@ -106,6 +111,7 @@ def _right(definition: Definition) -> str:
     name = {"relu": "ReLU", "sigmoid": r"\sigma"}.get(body.function, body.function)
     over = f"_{{{_list(body.over)}}}" if body.over else ""
     function = name if name.startswith("\\") else rf"\operatorname{{{name}}}"
+    # An index reduced by max or mean is bound by the function, so the argument gets no sum sign for it.
     keep = free | set(body.over) if body.function in FUNCTIONS_REDUCING else free
     return rf"{function}{over}\left({_sum(body.argument, keep)}\right)"
 
@@ -133,6 +139,7 @@ def _term(term: Term, free: set[str]) -> str:
         rf"\left({_sum(f.body, free | set(summed))}\right)" if isinstance(f, Bracket) else _access(f) for f in factors
     ]
     below = r" \cdot ".join(numbers[True])
+    # A factor of one is written only where nothing else would stand in the numerator.
     top = r" \cdot ".join(n for n in numbers[False] if n != "1" or not (below or texts))
     scale = rf"\frac{{{top or '1'}}}{{{below}}}" if below else top
     sigma = rf"\sum_{{{_list(summed)}}}" if summed else ""
@@ -140,8 +147,9 @@ def _term(term: Term, free: set[str]) -> str:
 
 
 def summed_here(factors: list[Access | Bracket], free: set[str]) -> list[str]:
-    """The indices whose sum stands before this product: what only one bracket has is summed inside it."""
+    """Return the indices summed before this product; an index of only one bracket is summed inside that bracket."""
     counts = Counter(i for f in factors if isinstance(f, Bracket) for i in set(_indices(f)))
+    # An access counts twice: an index of even one access is summed here, outside of all brackets.
     counts.update({i: 2 for f in factors if isinstance(f, Access) for i in f.indices})
     ordered = dict.fromkeys(i for f in factors for i in _indices(f))
     return [i for i in ordered if counts[i] > 1 and i not in free]

@@ -1,4 +1,4 @@
-"""Syntax trees as MathML, with explicit sums: what a page shows without fonts or scripts of its own."""
+"""Syntax trees as MathML, with explicit sums: typeset by a page without fonts or scripts of its own."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from polyattn.language.syntax import (
     Term,
 )
 
+# In the order of GREEK.
 _LETTERS = dict(zip(GREEK, "αβγδεζηθκλμνξπρστφχψω", strict=True))
 _SPACE = '<mspace width="0.15em"></mspace>'
 
 
 def mathml(statements: Statements) -> str:
-    """All definitions as one `math` element, a row of a table each; the LaTeX text is its alternative text."""
+    """Return all definitions as one `math` element, a table row each; the LaTeX text is its alternative text."""
     rows = "".join(
         f"<mtr><mtd>{_access(d.target)}</mtd><mtd><mo>=</mo></mtd><mtd>{_row(_right(d))}</mtd></mtr>"
         for d in statements.definitions
@@ -35,10 +36,12 @@ def mathml(statements: Statements) -> str:
 
 
 def index_mathml(name: str) -> str:
-    """An index or a size: `i1` as i with a subscript, `alpha` as the Greek letter, `a_` with a prime."""
+    """Return an index or a size in MathML: `i1` as i with a subscript, `alpha` as the Greek letter, `a_` with a
+    prime."""
     word, digits, primes = split_index(name)
     base = _word(word)
     mark = f"<mo>{'′' * primes}</mo>" if primes else ""
+    # One element for both scripts: a nested msub and msup would not align them.
     if digits and mark:
         return f"<msubsup>{base}<mn>{digits}</mn>{mark}</msubsup>"
     if digits:
@@ -76,6 +79,7 @@ def _right(definition: Definition) -> str:
     function = f"<mi>{name}</mi>"
     if body.over:
         function = f"<msub>{function}{_list(body.over)}</msub>"
+    # An index reduced by max or mean is bound by the function, so the argument gets no sum sign for it.
     keep = free | set(body.over) if body.function in FUNCTIONS_REDUCING else free
     return f"{function}{_bracketed(body.argument, keep)}"
 
@@ -106,6 +110,7 @@ def _term(term: Term, free: set[str]) -> str:
     texts = [_bracketed(f.body, free | set(summed)) if isinstance(f, Bracket) else _access(f) for f in factors]
     one = "<mn>1</mn>"
     below = "<mo>·</mo>".join(numbers[True])
+    # A factor of one is written only where nothing else would stand in the numerator.
     top = "<mo>·</mo>".join(n for n in numbers[False] if n != one or not (below or texts))
     scale = f"<mfrac>{_row(top or one)}{_row(below)}</mfrac>" if below else top
     sigma = f"<munder><mo>∑</mo>{_list(summed)}</munder>" if summed else ""

@@ -1,4 +1,4 @@
-"""What is wrong with a text that the grammar refuses: the parser's errors as sentences that say what was expected."""
+"""Messages for texts outside the grammar: the parser's errors as sentences with the expected construct."""
 
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ def bad_token(error: UnexpectedToken, source: str) -> SpecError:
     return SpecError(f"{_expectation(error, previous)}, but found {found}", source, line, column)
 
 
+# The text is lexed a second time because Lark's error does not keep the token before the fault.
 def _token_before(source: str, position: int | None) -> Token | None:
     previous = None
     for token in grammar().lex(source):
@@ -61,7 +62,10 @@ def _token_before(source: str, position: int | None) -> Token | None:
 
 
 def _expectation(error: UnexpectedToken, previous: Token | None) -> str:
+    # `accepts` is what the parser's state allows next; `expected` also names tokens that fail later.
     expected, found = set(error.accepts or error.expected or ()), error.token.type
+    # The order matters: a state often allows several tokens, and the first test names the likeliest
+    # slip.
     if "STAR" in expected and found in STARTS_FACTOR:
         return "an operator is missing: '*' expected between two factors"
     if found in ("STAR", "SLASH") and previous is not None and previous.type in ("STAR", "SLASH"):
@@ -72,6 +76,7 @@ def _expectation(error: UnexpectedToken, previous: Token | None) -> str:
         return "the end of the statement expected"
     if expected - {"RSQB"} == STARTS_FACTOR and previous is not None and previous.type in ("LSQB", "COMMA"):
         return "an index (or, in an input, a size) or a composite slot such as '(g m)' expected"
+    # The general tests stand below the special ones that they would shadow.
     if expected >= STARTS_FACTOR:
         return "a factor expected (a number, a size, tensor[index, ...], a scalar parameter or a bracket)"
     if expected == {"NAME"} and previous is not None and previous.type == "_WHERE":

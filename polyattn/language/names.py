@@ -1,4 +1,4 @@
-"""What a name is: the grammar's rule, for names that come in otherwise than in a text."""
+"""The grammar's rule for names, applied to names from other sources than a text."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ KEYWORDS = ("where",)
 
 
 def is_name(name: object) -> bool:
-    """Whether a text of the language could say this name."""
+    """Return whether a text of the language could contain this name."""
     return isinstance(name, str) and re.fullmatch(NAME, name) is not None and name not in KEYWORDS
 
 
 def no_name(name: object, what: str) -> SpecError:
-    """The error for what is no name: what it was to be called so, and the rule."""
+    """Return the error for an invalid name: the thing to be named, and the rule."""
     if isinstance(name, str) and name in KEYWORDS:
         return SpecError(f"{what} cannot be called {name!r}, a word of the language; choose another name")
     if not isinstance(name, str):
@@ -29,18 +29,18 @@ def no_name(name: object, what: str) -> SpecError:
 
 
 def no_case(name: str, what: str, size: bool) -> SpecError:
-    """The error for a name that is a size and should not be, or should be one and is not."""
+    """Return the error for a name in the wrong case: a size's without a capital, or another's with one."""
     return SpecError(
         f"{what} cannot be called {name!r}: it has to start with a {'capital' if size else 'small letter'}"
     )
 
 
 def check_tensor_name(name: object, what: str, taken: Collection[str], *, scalar: bool = False) -> None:
-    """Raise a SpecError for what cannot be the name of one more tensor.
+    """Raise a SpecError unless `name` can name one more tensor.
 
     Args:
         name: the name.
-        what: what is to be called so, for the message.
+        what: the thing to be named, for the message.
         taken: the names of other tensors.
         scalar: whether the tensor has no slots, so that a capital would make it a size.
     """

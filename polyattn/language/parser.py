@@ -1,7 +1,7 @@
-"""Text to syntax tree. Knows the grammar and nothing of tensors; what a tree means is checked in `checks`.
+"""Text to syntax tree. Knows the grammar and nothing of tensors; `checks` examines a tree's meaning.
 
-Guarantees: any text gives a `Statements` or a `SpecError` that points at the place, in time linear in the
-length of the text, which is limited, as is the depth of its brackets.
+Guarantees: any text gives a `Statements` or a `SpecError` with the place, in time linear in the length of the text.
+The text's length and the depth of its brackets are limited.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from polyattn.language.syntax import (
 )
 from polyattn.language.tokens import grammar
 
+# Limits of the text, far above any published layer: they keep hostile texts cheap.
 MAX_LENGTH = 20_000
 MAX_NUMBER = 300
 MAX_SLOTS = 32
@@ -43,7 +44,7 @@ def parse(text: str | bytes) -> Statements:
     """Parse a specification's text.
 
     Raises:
-        SpecError: with the line, the column and what was expected there.
+        SpecError: the text is not a specification; the message has the line, the column and the expected construct.
     """
     source = _as_text(text)
     try:
@@ -53,6 +54,7 @@ def parse(text: str | bytes) -> Statements:
     except UnexpectedToken as error:
         raise bad_token(error, source) from None
     except SpecError as error:
+        # The token filter raises without the text; the caret needs it.
         raise SpecError(error.reason, source, error.line, error.column) from None
     return _Builder(source).statements(tree)
 
@@ -71,7 +73,7 @@ def _as_text(text: str | bytes) -> str:
 
 
 ParseTree = Any
-"""Lark's `Tree`, whose children it types as trees or tokens alike; the grammar says which they are."""
+"""Lark's `Tree`; its children are typed as trees or tokens alike, and the grammar tells them apart."""
 
 
 class _Builder:
@@ -96,6 +98,8 @@ class _Builder:
                 definitions.append(self.definition(child))
         return Statements(
             tuple(inputs),
+            # Sorted, because the order of declarations has no meaning: texts that differ in it give
+            # equal trees.
             tuple(sorted(splits, key=lambda s: s.size)),
             tuple(sorted(index_sizes, key=lambda s: (s.size, s.index))),
             tuple(definitions),
@@ -147,8 +151,10 @@ class _Builder:
 
     def size_text(self, token: Token) -> str:
         if token.type == "NUMBER":
+            # The digits are cut because `int` refuses very long texts with an error of its own.
             if not token.isdigit() or int(token[:MAX_NUMBER]) == 0 or len(token) > 9:
                 raise self.error("a size is a whole number from 1 to 999999999", _at(token))
+            # Leading zeros go: 04 and 4 are one size.
             return str(int(token))
         if not is_size_name(token):
             raise self.error(f"'{token}' is no size: sizes start with a capital", _at(token))
@@ -160,6 +166,8 @@ class _Builder:
         if is_size_name(target.tensor) and not target.slots:
             raise self.error(f"'{target.tensor}' is a size: 'where {target.tensor} = A*B' splits it", target.at)
         terms = body.children
+        # Only a call on its own is a definition's body; one inside a sum or product is refused in
+        # `factor`.
         if len(terms) == 1 and len(terms[0].children) == 1 and _kind(terms[0].children[0]) == "call":
             return Definition(target, self.call(terms[0].children[0]))
         return Definition(target, self.sum(body))
@@ -189,6 +197,7 @@ class _Builder:
                 negative = child == "-"
             else:
                 terms.append(self.term(child, negative))
+                # A sign belongs to the one term that follows it.
                 negative = False
         return Sum(tuple(terms))
 
@@ -205,6 +214,7 @@ class _Builder:
                 raise self.error("division by zero", factor.at)
             factors.append(factor)
             divides.append(divide)
+            # '/' binds only the next factor: a/2*b is a*b/2.
             divide = False
         return Term(negative, tuple(factors), tuple(divides), factors[0].at)
 
@@ -213,6 +223,7 @@ class _Builder:
             (token,) = tree.children
             if len(token) > MAX_NUMBER:
                 raise self.error(f"numbers have at most {MAX_NUMBER} digits", _at(token))
+            # A Fraction of the text, not of a float: 0.1 is exactly 1/10.
             return Number(Fraction(str(token)), _at(token))
         if tree.data == "bracket":
             opened, inner = tree.children

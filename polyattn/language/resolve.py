@@ -1,8 +1,8 @@
-"""Meaning of a syntax tree: which names are what, and the size of every index and slot.
+"""Meaning of a syntax tree: the role of each name, and the size of every index and slot.
 
 Guarantees of `resolve`: names are used consistently, every index has one size, every tensor one shape, the
-bracket rule holds; otherwise a `SpecError` that points at the place. Sizes are inferred from the inputs, the
-`where` statements, and last, for slots of the output that nothing else fixes, from the input of the same rank.
+bracket rule holds; otherwise a `SpecError` with the place. Sizes are inferred from the inputs, the `where`
+statements, and last, for open slots of the output, from the input of the same rank.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Variable = tuple[str, object, object]
 
 @dataclass(frozen=True)
 class Resolved:
-    """What the names and indices of a specification are.
+    """The roles of a specification's names and the sizes of its indices.
 
     Attributes:
         shapes: the size of every slot of every tensor (inputs, intermediates, parameters), as atoms.
@@ -47,13 +47,13 @@ class Resolved:
 
 
 def resolve(statements: Statements, source: str = "") -> Resolved:
-    """Check and resolve a syntax tree; `source` is the text that its places point into."""
+    """Check and resolve a syntax tree; `source` is its text, for the carets of errors."""
     check_names(statements, source)
     return _Resolver(statements, source).run()
 
 
 def accesses_of(body: Sum | Call) -> Iterator[Access]:
-    """All accesses of a right-hand side, in the order of the text."""
+    """Yield all accesses of a right-hand side, in the order of the text."""
     total = body.argument if isinstance(body, Call) else body
     for term in total.terms:
         for factor in term.factors:
@@ -67,9 +67,12 @@ def accesses_of(body: Sum | Call) -> Iterator[Access]:
 class _Resolver:
     statements: Statements
     source: str
+    # What is known so far, and which slot said so: the messages quote both sides of a contradiction.
     values: dict[Variable, Atoms] = field(default_factory=dict)
     why: dict[Variable, str] = field(default_factory=dict)
     watchers: dict[Variable, list[tuple[int, Access, int]]] = field(default_factory=dict)
+    # An ordered set: slots are split in the order of the text, so that the same text always resolves
+    # alike.
     unsplit: OrderedDict[tuple[int, Access, int], None] = field(default_factory=OrderedDict)
 
     def run(self) -> Resolved:
@@ -99,12 +102,14 @@ class _Resolver:
             for access in (definition.target, *accesses_of(definition.body)):
                 for index in access.indices:
                     if index in declared:
+                        # Index letters are local to a definition: the number in the key keeps them
+                        # apart.
                         self.values["index", number, index] = self.sizes.atoms(declared[index])
                         self.why["index", number, index] = f"'where {index} : {declared[index]}'"
 
     @staticmethod
     def _slot_variable(number: int, access: Access, k: int) -> Variable:
-        """The identity's slots have one size per use, so each use is a tensor of its own."""
+        """Return the variable of an access's slot; each use of the identity is a tensor with a size of its own."""
         if access.tensor == IDENTITY:
             return ("slot", (IDENTITY, number, access), 0)
         return ("slot", access.tensor, k)
@@ -113,9 +118,11 @@ class _Resolver:
         return [self._slot_variable(number, access, k), *(("index", number, i) for i in slot.indices)]
 
     def _settle(self, changed: list[Variable]) -> None:
-        """Propagate; split a composite slot by the parts of its size only where nothing else says how."""
+        """Propagate known sizes; split a composite slot by the parts of its size only as a last resort."""
         self._propagate(changed)
         while self.unsplit:
+            # One slot at a time: its parts may fix the other slots by propagation, which is not a
+            # guess.
             self._propagate(self._split_by_parts(*self.unsplit.popitem(last=False)[0]))
 
     def _propagate(self, changed: list[Variable]) -> None:
@@ -131,6 +138,7 @@ class _Resolver:
         unknown = sizes.count(None)
         if not unknown:
             product = tuple(a for s in sizes if s is not None for a in s)
+            # Without the limit, repeated composites double the number of atoms at every definition.
             if len(product) > MAX_ATOMS:
                 raise self._error(
                     f"slot {k + 1} of '{access.tensor}' is a product of more than {MAX_ATOMS} atomic sizes",
@@ -140,6 +148,8 @@ class _Resolver:
                 return [self._learn(whole, product, access, k)]
             if self.values[whole] != product:
                 raise self._contradiction(access, k, parts, self.values[whole], product)
+        # One open index takes the atoms that its neighbours leave: they must match at both ends, in
+        # order.
         elif whole in self.values and unknown == 1:
             atoms, place = self.values[whole], sizes.index(None)
             before = tuple(a for s in sizes[:place] if s is not None for a in s)
@@ -149,18 +159,22 @@ class _Resolver:
                 raise self._misfit(number, access, k)
             return [self._learn(parts[place], middle, access, k)]
         elif whole in self.values:
+            # Two or more open indices: the equation alone does not say where one ends and the next
+            # begins.
             self.unsplit[number, access, k] = None
         return []
 
     def _split_by_parts(self, number: int, access: Access, k: int) -> list[Variable]:
-        """The sizes of a composite slot's indices: the declared parts of the slot's size, or its atomic sizes."""
+        """Assign sizes to a composite slot's indices: the declared parts of the slot's size, or its atomic sizes."""
         whole, *parts = self._variables(number, access, k, access.slots[k])
         atoms = self.values[whole]
         declared = self.sizes.parts(self.sizes.name(atoms)) or ()
+        # Declared parts first: with C = G*M and G = H*K, (a b) over C is (G, M), not an error.
         for pieces in ([self.sizes.atoms(part) for part in declared], [(atom,) for atom in atoms]):
             if len(pieces) != len(parts):
                 continue
             found = dict(zip(parts, pieces, strict=True))
+            # Refused where one index stands twice with different pieces, or where a known size differs.
             if all(found[p] == piece == self.values.get(p, piece) for p, piece in zip(parts, pieces, strict=True)):
                 return [self._learn(part, found[part], access, k) for part in found if part not in self.values]
         return []
@@ -203,6 +217,7 @@ class _Resolver:
             first = self.why["slot", access.tensor, k]
             return self._error(
                 f"tensor '{access.tensor}' is used with two shapes: slot {k + 1} has size {here} by {first}, "
+                # Neither an input nor defined: a parameter, whose shape comes from its first use.
                 f"and {there} here",
                 slot.at,
             )
@@ -217,7 +232,7 @@ class _Resolver:
         )
 
     def _output_defaults(self) -> None:
-        """Slots of the output that nothing fixes have the sizes of the input of the same rank."""
+        """Give open slots of the output the sizes of the input of the same rank."""
         output = self.statements.definitions[-1]
         rank = len(output.target.slots)
         like = next((i for i in self.statements.inputs if len(i.sizes) == rank), None)
@@ -226,6 +241,8 @@ class _Resolver:
         for k, size in enumerate(like.sizes):
             variable: Variable = ("slot", output.name, k)
             if variable not in self.values:
+                # Settled after each slot: a size learnt here may fix the next slot otherwise than by
+                # default.
                 self.values[variable] = self.sizes.atoms(size)
                 self._settle([variable])
 
@@ -235,6 +252,8 @@ class _Resolver:
             for access in (definition.target, *accesses_of(definition.body)):
                 for k, slot in enumerate(access.slots):
                     indices = [i for i in slot.indices if ("index", number, i) not in self.values]
+                    # The slot's size is known but not its indices': the slot does not fit, which says
+                    # more than "unknown".
                     if indices and self._slot_variable(number, access, k) in self.values:
                         raise self._misfit(number, access, k)
                     unknown += [(index, slot.at) for index in indices]

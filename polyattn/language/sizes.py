@@ -1,7 +1,7 @@
 """Sizes: names with their splits, as products of atomic sizes; and numbers for them.
 
-A size that is split (`C = G*M`) is the product of its parts; what is not split is atomic. Everything after
-the language works on atomic sizes, so `x[n,c]` and `x[n,(g m)]` are one access.
+A split size (`C = G*M`) is the product of its parts; every other size is atomic. The stages after the language work
+on atomic sizes, so `x[n,c]` and `x[n,(g m)]` are one access.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Atoms = tuple[str, ...]
 
 @dataclass(frozen=True)
 class SizeTable:
-    """The sizes of one specification: `splits` maps a size to its parts, `names` lists all that are declared."""
+    """The sizes of one specification: `splits` maps a size to its parts, `names` lists all declared sizes."""
 
     names: tuple[str, ...]
     splits: tuple[Split, ...]
@@ -53,27 +53,31 @@ class SizeTable:
 
     @cached_property
     def _names(self) -> dict[Atoms, str]:
+        # Reversed, so the size declared first names atoms that two sizes share.
         return {self.atoms(name): name for name in reversed(self.names)}
 
     def parts(self, size: str) -> tuple[str, ...] | None:
-        """The parts that a size is split into; None if it is not split."""
+        """Return the parts of a split size; None for an atomic one."""
         return self._parts.get(size)
 
     def atoms(self, size: str) -> Atoms:
+        # A number as text is an atom of itself, so literal sizes need no declaration.
         return self._atoms.get(size, (size,))
 
     def name(self, atoms: Atoms) -> str:
-        """The declared name of these atoms where there is one, else their product as text."""
+        """Return the declared name of these atoms, or else their product as text."""
         return atoms[0] if len(atoms) == 1 else self._names.get(atoms, "*".join(atoms))
 
     @property
     def atomic(self) -> tuple[str, ...]:
-        """The named atomic sizes, in the order of their declaration."""
+        """Return the named atomic sizes, in the order of their declaration."""
         return tuple(dict.fromkeys(a for name in self.names for a in self.atoms(name) if not a.isdigit()))
 
     def fixed_by(self, names: Iterable[str]) -> set[str]:
-        """The sizes that have a number once the given ones have: a split size with its parts, all but one with it."""
+        """Return the sizes fixed by the given ones: a split size by its parts, the last part by the size and the other
+        parts."""
         known = set(names)
+        # Repeated until nothing is added: a split may fix a part of a split that stands before it.
         while True:
             before = len(known)
             for split in self.splits:
@@ -86,15 +90,15 @@ class SizeTable:
                 return known
 
     def solve(self, given: Mapping[str, int], needed: Iterable[str] = ()) -> dict[str, int]:
-        """The number of every size that the given ones fix.
+        """Return the number of every size fixed by the given ones.
 
         Args:
-            given: sizes by name; split sizes, their parts, or any mixture that fixes them.
-            needed: sizes that have to be known in the end.
+            given: sizes by name; split sizes, their parts, or any mixture.
+            needed: sizes required in the result.
 
         Raises:
-            SizeError: an unknown name, a value that is no positive whole number, a contradiction
-                (`C = 10` with `C = G*M`, `G = 4`), or a needed size that nothing fixes.
+            SizeError: an unknown name, a value other than a positive whole number, a contradiction (`C = 10` with
+                `C = G*M`, `G = 4`), or a needed size left open.
         """
         unknown = [name for name in given if name not in self.names]
         if unknown:
@@ -105,6 +109,7 @@ class SizeTable:
                 f"the sizes are {', '.join(self.names)}" + (f": did you mean {' and '.join(meant)}?" if meant else "")
             )
         known = {name: _positive(name, value) for name, value in given.items()}
+        # Each newly known size wakes only the splits that mention it.
         touching: dict[str, list[Split]] = {}
         for split in self.splits:
             for size in {split.size, *split.parts}:
@@ -112,6 +117,7 @@ class SizeTable:
         queue = deque(self.splits)
         while queue:
             learnt = _use(queue.popleft(), known)
+            # A split woken after all of its sizes are known is checked for a contradiction.
             queue.extend(touching.get(learnt, ()))
         missing = [name for name in needed if not name.isdigit() and name not in known]
         if missing:
@@ -120,12 +126,13 @@ class SizeTable:
 
 
 def value_of(atoms: Iterable[str], known: Mapping[str, int]) -> int:
-    """The number of positions that atomic sizes span together."""
+    """Return the number of positions spanned by atomic sizes together."""
     return prod(int(a) if a.isdigit() else known[a] for a in atoms)
 
 
 def _positive(name: str, value: object) -> int:
     try:
+        # `index` admits numpy integers and refuses floats; bool is an int in Python, but not a size.
         number = 0 if isinstance(value, bool) else index(value)  # type: ignore[arg-type]
     except TypeError:
         number = 0
@@ -135,8 +142,9 @@ def _positive(name: str, value: object) -> int:
 
 
 def _use(split: Split, known: dict[str, int]) -> str:
-    """Add the one size of this split that the others fix; returns its name, '' if there is none."""
+    """Add the one size of this split fixed by the others; return its name, or '' if it fixes none."""
     unknown = [p for p in split.parts if not p.isdigit() and p not in known]
+    # Unknown parts are left out of the product, so `fixed` divides the size where one part is open.
     fixed = prod(int(p) if p.isdigit() else known[p] for p in split.parts if p not in unknown)
     if not unknown:
         if split.size not in known:

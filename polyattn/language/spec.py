@@ -18,7 +18,7 @@ from polyattn.language.syntax import Call, Definition, Statements
 
 @dataclass(frozen=True, init=False, repr=False)
 class Specification:
-    """An attention layer's equations: immutable and hashable; prints back to a text that parses to an equal value.
+    """An attention layer's equations: immutable and hashable; the printed text parses to an equal value.
 
     Raises:
         SpecError: the text is wrong; the message shows the line with a caret under the place.
@@ -33,12 +33,13 @@ class Specification:
         else:
             statements = parse(text)
             source = text if isinstance(text, str) else text.decode("utf-8")
+        # A frozen dataclass forbids plain assignment in its own __init__, too.
         object.__setattr__(self, "statements", statements)
         object.__setattr__(self, "resolved", resolve(statements, source))
 
     @classmethod
     def from_einsum(cls, equation: str, operands: str, *, input: str, where: str | tuple[str, ...] = ()) -> Self:
-        """The specification of classic einsum text.
+        """Return the specification of classic einsum text.
 
         >>> print(Specification.from_einsum("ad,df->af", "x,w", input="x[N,C]"))
         x[N,C]
@@ -48,10 +49,12 @@ class Specification:
 
     @cached_property
     def _hash(self) -> int:
+        # The class takes part: a Spec and a Specification of one text are not interchangeable cache
+        # keys.
         return hash((type(self), self.statements))
 
     def __hash__(self) -> int:
-        """Computed once: specifications are keys of caches that are asked at every call of a module."""
+        """Return the hash, computed once: a module looks its specification up in caches at every call."""
         return self._hash
 
     def __str__(self) -> str:
@@ -64,11 +67,11 @@ class Specification:
         return f"$\\displaystyle {latex(self.statements)}$"
 
     def latex(self) -> str:
-        """The definitions as one LaTeX `aligned` block."""
+        """Return the definitions as one LaTeX `aligned` block."""
         return latex(self.statements)
 
     def mathml(self) -> str:
-        """The definitions as one MathML `math` element, which browsers typeset."""
+        """Return the definitions as one MathML `math` element; browsers typeset it."""
         return mathml(self.statements)
 
     @property
@@ -77,17 +80,17 @@ class Specification:
 
     @property
     def inputs(self) -> dict[str, tuple[str, ...]]:
-        """Each input's shape, as names of sizes."""
+        """Return each input's shape, as names of sizes."""
         return {i.name: i.sizes for i in self.statements.inputs}
 
     @property
     def parameters(self) -> dict[str, tuple[str, ...]]:
-        """Each parameter's shape, as names of sizes; () for a scalar."""
+        """Return each parameter's shape, as names of sizes; () for a scalar."""
         return {name: self._names(self.resolved.shapes[name]) for name in self.resolved.parameters}
 
     @property
     def output(self) -> str:
-        """The name of the last definition."""
+        """Return the name of the last definition."""
         return self.statements.definitions[-1].name
 
     @property
@@ -95,24 +98,28 @@ class Specification:
         return self._names(self.resolved.shapes[self.output])
 
     def shape(self, tensor: str) -> tuple[Atoms, ...]:
-        """The size of each slot of any tensor of the specification, as atomic sizes."""
+        """Return the size of each slot of any tensor of the specification, as atomic sizes."""
         return self.resolved.shapes[tensor]
 
     @property
     def has_functions(self) -> bool:
-        """Whether any definition applies a function other than `mean`, which is a sum over 1/size."""
+        """Return whether any definition applies a function other than `mean`, a sum over 1/size."""
         return any(isinstance(d.body, Call) and d.body.function != "mean" for d in self.statements.definitions)
 
     def with_statements(self, *texts: str) -> Self:
-        """The specification with further statements, each definition put before the first use of its name.
+        """Return the specification with further statements, each definition inserted before the first use of its name.
 
         A definition of a parameter substitutes it: `with_statements("wf[d,f] = wq[d,r]*wk[f,r]", "where r : R")`.
         """
         extra = parse("\n".join(texts))
         have = self.statements
         definitions = list(have.definitions)
+        # Backwards, because an earlier new definition may be used by a later one, which then stands
+        # already.
         for new in reversed(extra.definitions):
             used_by = [i for i, d in enumerate(definitions) if new.name in _used(d)]
+            # A name used only by a new definition that stands before it is an error of order, not of
+            # spelling.
             if new.name in self.resolved.parameters or any(new.name in _used(d) for d in extra.definitions):
                 reason = (
                     f"'{new.name}' is used before its definition: "
@@ -130,6 +137,7 @@ class Specification:
             tuple(sorted({*have.index_sizes, *extra.index_sizes}, key=lambda s: (s.size, s.index))),
             tuple(definitions),
         )
+        # Parsed again, so that the merged text is checked as a whole and its errors point into it.
         return type(self)(str(merged))
 
     def _names(self, shape: tuple[Atoms, ...]) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
-"""The syntax tree of a specification: immutable values that know how to print themselves.
+"""The syntax tree of a specification: immutable values with a text form.
 
-Positions (`at`) point into the source text for error messages; they take no part in equality, so two
-texts that differ only in spacing and comments give equal trees.
+Positions (`at`) point into the source text for error messages; equality ignores them, so two texts that
+differ only in spacing and comments give equal trees.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ IDENTITY = "I"
 
 @dataclass(frozen=True)
 class At:
-    """A place in the source text; line and column count from 1, and 0 means that there is none."""
+    """A place in the source text; line and column count from 1, and 0 means unknown."""
 
     line: int = 0
     column: int = 0
@@ -42,7 +42,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Access:
-    """`tensor[slot, ...]`, or a bare name (a scalar parameter) when there are no slots."""
+    """`tensor[slot, ...]`, or a bare name for a scalar parameter."""
 
     tensor: str
     slots: tuple[Slot, ...]
@@ -90,7 +90,7 @@ Factor = Access | Number | SizeRef | Bracket
 
 @dataclass(frozen=True)
 class Term:
-    """A signed product; `divides[i]` says that factor i stands after a `/`."""
+    """A signed product; `divides[i]` says whether factor i stands after a `/`."""
 
     negative: bool
     factors: tuple[Factor, ...]
@@ -144,7 +144,7 @@ class Definition:
 
 @dataclass(frozen=True)
 class Input:
-    """`x[N, C]`: the sizes are names of sizes or numbers, as text. A scalar has none: `s[]`."""
+    """`x[N, C]`: the sizes are names of sizes or numbers, as text. A scalar is `s[]`."""
 
     name: str
     sizes: tuple[str, ...]
@@ -180,8 +180,9 @@ class IndexSize:
 
 @dataclass(frozen=True)
 class Statements:
-    """A whole text, statements of each kind in their order. Splits and index sizes are unordered sets in
-    meaning, so they are kept sorted."""
+    """A whole text, statements of each kind in their order. Splits and index sizes are kept sorted, because
+    their order has no meaning.
+    """
 
     inputs: tuple[Input, ...]
     splits: tuple[Split, ...]
@@ -189,6 +190,7 @@ class Statements:
     definitions: tuple[Definition, ...]
 
     def __str__(self) -> str:
+        # Indices of one size are declared in one statement; the sizes keep their sorted order.
         by_size: dict[str, list[str]] = {}
         for declared in self.index_sizes:
             by_size.setdefault(declared.size, []).append(declared.index)
@@ -197,8 +199,9 @@ class Statements:
 
 
 def decimal_text(value: Fraction) -> str:
-    """The exact decimal of a fraction whose denominator divides a power of ten (all that the grammar writes)."""
+    """Return the exact decimal of a fraction whose denominator divides a power of ten (all that the grammar writes)."""
     digits = 0
+    # Ends because a power of ten is a multiple of every denominator that the grammar can write.
     while (value * 10**digits).denominator != 1:
         digits += 1
     whole = str((value * 10**digits).numerator).rjust(digits + 1, "0")

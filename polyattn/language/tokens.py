@@ -10,21 +10,25 @@ from lark import Lark, Token
 
 from polyattn.errors import SpecError
 
+# Bounds the recursion of every later walk over the tree; a person's text nests two or three deep.
 MAX_DEPTH = 40
 
 OPENING = {"LPAR": ("RPAR", ")"), "LSQB": ("RSQB", "]")}
+# A newline next to an operator cannot end a statement, so long sums may be broken before or after a
+# sign.
 CONTINUES_BEFORE = {"SIGN", "STAR", "SLASH", "EQUAL"}
 CONTINUES_AFTER = CONTINUES_BEFORE | {"COMMA"}
 
 
 @lru_cache(maxsize=1)
 def grammar() -> Lark:
+    # LALR with a plain lexer is linear in the text's length, so hostile texts cannot stall the parser.
     text = files("polyattn.language").joinpath("grammar.lark").read_text(encoding="utf-8")
     return Lark(text, parser="lalr", lexer="basic", postlex=_StatementEnds(), maybe_placeholders=False)
 
 
 class _StatementEnds:
-    """Lark's token filter: drops the newlines that do not end a statement and checks that brackets pair up."""
+    """Lark's token filter: drops newlines inside a statement and checks that brackets are paired."""
 
     always_accept = ("_END",)
 
@@ -34,9 +38,12 @@ class _StatementEnds:
         end: Token | None = None
         for token in stream:
             if token.type == "_END":
+                # Newlines inside brackets never end a statement; a ';' does, so that an unclosed
+                # bracket is reported in its own statement.
                 if token == ";" or (not open_brackets and end is None):
                     end = token
                 continue
+            # The decision waits for the next token: a line may go on with an operator.
             if end is not None and previous is not None and _ends(end, previous, token):
                 yield end
             end = None
@@ -45,6 +52,7 @@ class _StatementEnds:
             previous = token
         if open_brackets:
             last = open_brackets[-1]
+            # The innermost open bracket is the likeliest to have been forgotten.
             raise _bracket_error(f"this '{last}' is never closed: '{OPENING[last.type][1]}' is missing", last)
 
 
