@@ -34,7 +34,7 @@ from polyattn.language.syntax import IDENTITY
 
 
 def collect(terms: Iterable[Monomial], free: Sequence[Index]) -> tuple[Monomial, ...]:
-    """Canonical terms in canonical order, equal ones added up, zeros dropped.
+    """Return canonical terms in canonical order, equal ones added up, zeros dropped.
 
     Args:
         terms: monomials whose indices outside `free` are summed.
@@ -45,24 +45,27 @@ def collect(terms: Iterable[Monomial], free: Sequence[Index]) -> tuple[Monomial,
         if not term.coefficient:
             continue
         canonical = canonical_monomial(term, free)
+        # The coefficient is left out of the key: terms that differ only in it are added.
         key = (canonical.powers, canonical.factors)
         totals[key] = totals.get(key, Fraction(0)) + canonical.coefficient
     kept = [writable(Monomial(number, powers, factors)) for (powers, factors), number in totals.items() if number]
+    # The text is a total order independent of hashes, so results agree between processes.
     return tuple(sorted(kept, key=monomial_text) if len(kept) > 1 else kept)
 
 
 def canonical_monomial(term: Monomial, free: Sequence[Index]) -> Monomial:
-    """The monomial with its summed indices numbered and its factors ordered canonically."""
+    """Return the monomial with its summed indices numbered and its factors ordered canonically."""
     reduced = collect_arguments(contract_identities(term, free), frozenset(free))
+    # Compact ids make monomials from different expansions hit the cache of canonical factors.
     compact = _compact(reduced, tuple(free))
     factors = _canonical_factors(compact.factors, tuple(free))
     return Monomial(reduced.coefficient, reduced.powers, factors)
 
 
 def collect_arguments(term: Monomial, scope: frozenset[Index]) -> Monomial:
-    """The monomial with equal terms in its functions' arguments added up, recursively.
+    """Return the monomial with equal terms in its functions' arguments added up, recursively.
 
-    Where that leaves a function constant along an index that no other factor has, the sum over it is its size.
+    If a function becomes constant along an index of no other factor, the sum over it becomes its size.
     """
     if all(isinstance(f, TensorFactor) for f in term.factors):
         return term
@@ -74,26 +77,28 @@ def collect_arguments(term: Monomial, scope: frozenset[Index]) -> Monomial:
 
 
 def _compact(term: Monomial, free: tuple[Index, ...]) -> Monomial:
-    """Summed indices numbered by first appearance, so that equal texts share one cache entry."""
+    """Number summed indices by first appearance, so that equal texts share one cache entry."""
     start = 1 + max((i.id for i in free), default=-1)
     seen = [i for i in dict.fromkeys(term.all_indices()) if i not in set(free)]
     return term.renamed({old: Index(start + k, old.size) for k, old in enumerate(seen)})
 
 
 def canonical_order(term: Monomial, free: Sequence[Index]) -> tuple[tuple[int, ...], dict[Index, int]]:
-    """Where the canonical form puts the factors and indices of a monomial, which makes equal ones correspond.
+    """Return the canonical order of a monomial's factors and indices; equal monomials correspond by it.
 
     Args:
         term: a monomial with identities contracted and arguments collected (`collect_arguments`).
 
     Returns:
         The positions of the factors in canonical order, and a number for each index, those included that its
-        functions run over: where two monomials have one canonical form, mapping number to number is an isomorphism.
+        functions run over: if two monomials have one canonical form, mapping number to number is an isomorphism.
     """
     graph = _graph(term.factors, tuple(free))
     labels = graph.canonical_labels()
     order = sorted(range(len(term.factors)), key=lambda k: labels[graph.vertices[(k,)]])
+    # Paths of length 0 and 1: the monomial itself and its functions, not their arguments' terms.
     scopes = [graph.scopes[path] for path in graph.scopes if len(path) <= 1]
+    # Reversed, so that an index of the monomial wins over one of the same id inside a function.
     return tuple(order), {index: labels[v] for scope in reversed(scopes) for index, v in scope.items()}
 
 
@@ -111,6 +116,7 @@ def _loaded_graph_class() -> Any:
     """Load igraph without its drawing: importing that takes seconds where matplotlib is installed."""
     package = find_spec("igraph")
     core = PathFinder.find_spec("igraph._igraph", package.submodule_search_locations) if package else None
+    # A process that has igraph in full keeps one copy of its compiled core.
     if core is None or core.loader is None or "igraph" in sys.modules:
         import igraph
 
@@ -123,12 +129,14 @@ def _loaded_graph_class() -> Any:
 @lru_cache(maxsize=65536)
 def _canonical_factors(factors: tuple[Factor, ...], free: tuple[Index, ...]) -> tuple[Factor, ...]:
     graph = _graph(factors, free)
+    # Numbers of summed indices start above the free ones.
     return graph.rebuild(factors, ROOT, graph.canonical_labels(), len(free) and 1 + max(i.id for i in free))
 
 
 def _graph(factors: tuple[Factor, ...], free: tuple[Index, ...]) -> _Graph:
     graph = _Graph()
     for index in free:
+        # Free indices are told apart by their ids; summed ones all have one colour per size.
         graph.scopes[ROOT][index] = graph.add(("index", index.size, index.id))
     root = graph.add(("root",))
     for position, factor in enumerate(factors):
@@ -138,13 +146,14 @@ def _graph(factors: tuple[Factor, ...], free: tuple[Index, ...]) -> _Graph:
 
 @lru_cache(maxsize=4096)
 def _collect_argument(factor: Factor) -> Factor:
-    """Inside a function, equal terms added up before the graph is drawn; inside out."""
+    """Return a factor with equal terms of its argument added up, innermost first."""
     if isinstance(factor, TensorFactor):
         return factor
     local = factor.local
     totals: dict[tuple, tuple[Fraction, Monomial]] = {}
     bound = tuple(sorted(local))
     shift = 1 + max((i.id for i in bound), default=-1)
+    # Terms with different names cannot be equal, so only the others need a costly canonical form.
     alike = Counter(t.names for t in factor.terms)
     for term in factor.terms:
         inner = collect_arguments(_without_preference(contract_identities(term, local), local), local)
@@ -158,17 +167,19 @@ def _collect_argument(factor: Factor) -> Factor:
         number = totals.get(key, (Fraction(0), inner))[0] + inner.coefficient
         totals[key] = (number, inner)
     terms = tuple(Monomial(number, inner.powers, inner.factors) for number, inner in totals.values() if number)
+    # Cancelled terms may have taken an index with them: the function no longer depends on it.
     present = {i for t in terms for i in t.indices()}
     free = tuple(i for i in factor.free if i in present)
     return FunctionFactor(factor.function, factor.over, free, terms, factor.at)
 
 
 def _without_preference(term: Monomial, local: frozenset[Index]) -> Monomial:
-    """An argument's term in which what is equal to two of the argument's own indices is at an index of neither.
+    """Move indices equal to two of the argument's own indices to a new index of neither.
 
-    Identities are contracted, so I[i,j]*x[i,i] is left, where i is the one of smaller id; ids mean nothing here, so it
+    Identities are contracted, so I[i,j]*x[i,i] remains, with the smaller id; ids are arbitrary here, so it
     becomes I[i,k]*I[j,k]*x[k,k].
     """
+    # After contraction, the first index of a pair stands for the whole class.
     pairs = [f.indices for f in term.factors if isinstance(f, TensorFactor) and f.tensor == IDENTITY]
     start = 1 + max((i.id for i in (*local, *term.all_indices())), default=-1)
     centres = {old: Index(start + k, old.size) for k, old in enumerate(dict.fromkeys(pair[0] for pair in pairs))}
@@ -187,8 +198,8 @@ ROOT: Path = ()
 class _Graph:
     """The coloured graph of a product of factors.
 
-    `scopes` maps the path of a term to the vertices of the indices that it can see: a term's summed indices are
-    its own, even where two terms happen to call theirs by one id.
+    `scopes` maps the path of a term to the vertices of its visible indices: a term's summed indices are its own,
+    even if two terms call theirs by one id.
     """
 
     colours: list[tuple] = field(default_factory=list)
@@ -206,6 +217,7 @@ class _Graph:
         return scope[index]
 
     def mark(self, vertex: int, kind: tuple, index: int) -> None:
+        # A vertex in the middle stands for an edge's kind: BLISS colours vertices, not edges.
         mark = self.add(kind)
         self.edges += [(vertex, mark), (mark, index)]
 
@@ -214,6 +226,7 @@ class _Graph:
         if isinstance(factor, TensorFactor):
             vertex = self.add(("tensor", depth, factor.tensor, len(factor.indices)))
             for k, index in enumerate(factor.indices):
+                # The identity's slots share one kind, since I[i,j] = I[j,i].
                 self.mark(vertex, ("slot", 0 if factor.tensor == IDENTITY else k), self.index(index, scope))
         else:
             vertex = self.add(("function", depth, factor.function))
@@ -222,15 +235,18 @@ class _Graph:
                 self.mark(vertex, ("free",), inside[index])
             for k, index in enumerate(factor.over):
                 self.mark(vertex, ("over",), self.index(index, inside))
+                # Ties the index that is reduced to the one at which the result is read.
                 if factor.at:
                     self.mark(len(self.colours) - 1, ("at",), self.index(factor.at[k], scope))
             self.scopes[path] = inside
             for number, inner in enumerate(factor.terms):
+                # Each term gets a copy of the scope: its summed indices are not visible to the next.
                 self.term(inner, vertex, (*path, number), dict(inside))
         self.vertices[path] = vertex
         self.edges.append((parent, vertex))
 
     def term(self, term: Monomial, parent: int, path: Path, scope: dict[Index, int]) -> None:
+        # The coefficient is part of an argument's meaning: it colours the term.
         vertex = self.vertices[path] = self.add(("term", len(path), str(term.coefficient), term.powers))
         self.edges.append((parent, vertex))
         self.scopes[path] = scope
@@ -238,7 +254,8 @@ class _Graph:
             self.factor(factor, vertex, path, position)
 
     def canonical_labels(self) -> list[int]:
-        """The new number of every vertex; equal graphs up to relabelling meet in equal numbered graphs."""
+        """Return the new number of every vertex; graphs equal up to relabelling get equal numbered graphs."""
+        # Colours are numbered in the order of their text: the same palette in every process.
         palette = {colour: number for number, colour in enumerate(sorted(set(self.colours), key=repr))}
         graph = _graph_class()(n=len(self.colours), edges=self.edges)
         order = graph.canonical_permutation(color=[palette[c] for c in self.colours])
@@ -248,8 +265,9 @@ class _Graph:
         return labels
 
     def rebuild(self, factors: Sequence[Factor], term: Path, labels: list[int], start: int) -> tuple[Factor, ...]:
-        """The factors in the order of their labels, with indices numbered by theirs, from `start`."""
+        """Return the factors in the order of their labels, with indices numbered by theirs, from `start`."""
         summed = [v for v, colour in enumerate(self.colours) if colour[0] == "index" and colour[2] == "summed"]
+        # Summed indices are numbered in the order of their labels, without gaps.
         summed.sort(key=lambda v: labels[v])
         ids = {v: start + k for k, v in enumerate(summed)}
         ids |= {v: c[2] for v, c in enumerate(self.colours) if c[0] == "index" and c[2] != "summed"}
@@ -263,6 +281,7 @@ class _Graph:
             path = (*term, position)
             if isinstance(factor, TensorFactor):
                 indices = self._names(factor.indices, term, ids)
+                # Not in slot order: the identity is symmetric.
                 if factor.tensor == IDENTITY:
                     indices = tuple(sorted(indices))
                 new: Factor = TensorFactor(factor.tensor, indices)
@@ -284,6 +303,7 @@ class _Graph:
         free = tuple(sorted(self._names(factor.free, path, ids)))
         over = self._names(factor.over, path, ids)
         at = self._names(factor.at, path[:-1], ids)
+        # `over` and `at` are sorted as pairs, so that each reduced index keeps its place of reading.
         pairs = sorted(zip(over, at, strict=True)) if at else [(i, i) for i in sorted(over)]
         return FunctionFactor(
             factor.function,

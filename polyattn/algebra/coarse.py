@@ -1,10 +1,10 @@
-"""The coarsest form of a polynomial: `C = G*M` undone where its parts occur only together.
+"""The coarsest form of a polynomial: `C = G*M` undone if its parts occur only together.
 
-A slot of size C is a pair of slots once C is split, so the same function has a form for each way to split its sizes.
-The coarsest form is the same for all of them: an index over C comes in place of each pair over (G, M) that every slot
-has side by side, and C in place of G*M in coefficients. A split counts, and stays, where an index of such a pair is
-used without the other one, or where coefficients could be told in C, G and M in more than one way. Equality and hashes
-of polynomials compare coarsest forms.
+A slot of size C is a pair of slots once C is split, so a function has a form for each way to split its sizes. Their
+coarsest form is the same: an index over C replaces each pair over (G, M) that stands side by side in every slot,
+and C replaces G*M in coefficients. A split counts, and stays, if an index of such a pair is used without the other
+one, or if coefficients could be expressed in C, G and M in more than one way. Equality and hashes of polynomials
+compare coarsest forms.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Links = list[tuple[Index, Index]]
 
 
 class CountsError(Exception):
-    """Splits that count; or a part that is the size of an index of its own."""
+    """Splits that count; or a part with an index of its own."""
 
     def __init__(self, *splits: Split, part: str = ""):
         self.splits, self.part = set(splits), part
@@ -36,11 +36,13 @@ class CountsError(Exception):
 def leaves(table: SizeTable, used: Iterable[str]) -> tuple[Split, ...]:
     """Return the splits into atomic sizes that are all used, one for each product, without those that depend on others.
 
-    Where two sizes are one product, the first by name stands for both.
+    If two sizes are one product, the first by name stands for both.
     """
     known, found = set(used), {}
+    # Sorted by name, so that the first of two equal products is the same in every text.
     for split in sorted(table.splits, key=lambda s: s.size):
         named = _named(split)
+        # Only splits into atoms: outer ones are undone in a later round, once their parts are atoms.
         if named and named <= known and not any(map(table.parts, split.parts)):
             found.setdefault(split.parts, split)
     return tuple(split for split, _ in _solvable(found.values(), frozenset()))
@@ -51,27 +53,31 @@ def _named(split: Split) -> set[str]:
 
 
 def _solvable(splits: Iterable[Split], alone: frozenset[str]) -> list[tuple[Split, str]]:
-    """The splits, each with a part that neither `alone` nor a later one has: it says the split's exponent."""
+    """Return the splits, each with a part found in neither `alone` nor a later split: it determines the split's
+    exponent."""
     waiting, found = list(splits), []
     while waiting:
         owners = Counter(part for split in waiting for part in _named(split))
+        # `min` makes the choice of the part independent of the order of a set.
         own = {s: min((p for p in _named(s) - alone if owners[p] == 1), default="") for s in waiting}
         ready = [(s, part) for s, part in own.items() if part]
         if not ready:
             break
         found += ready
+        # As in elimination: a split whose part is its own is solved, and leaves the rest with fewer
+        # owners.
         waiting = [s for s in waiting if not own[s]]
     return found
 
 
 @dataclass
 class Merging:
-    """Splits to be undone at once in canonical monomials, whose indices are all numbered apart.
+    """Splits undone together in canonical monomials with all indices numbered apart.
 
     Attributes:
         output: the indices of each slot of the output.
         shapes: the atomic sizes of each slot of every tensor.
-        alone: parts that are the sizes of indices of their own, and stay.
+        alone: parts that are sizes of indices of their own, and stay.
     """
 
     splits: tuple[Split, ...]
@@ -87,12 +93,14 @@ class Merging:
         self.gone = {part for split in self.splits for part in _named(split)} - self.alone
 
     def runs(self, sizes: Sequence[str]) -> Iterator[tuple[Split | None, slice]]:
-        """A slot in pieces: products that are undone, the longest first, and other sizes one by one."""
+        """Yield a slot in pieces: undone products, the longest first, and other sizes one by one."""
         start = 0
         while start < len(sizes):
             fits = [s for s in self.splits if tuple(sizes[start : start + len(s.parts)]) == s.parts]
             split = max(fits, key=lambda s: len(s.parts), default=None)
             end = start + (len(split.parts) if split else 1)
+            # A part outside of its product: it has to stay, and the caller tries again with it in
+            # `alone`.
             if not split and sizes[start] in self.gone:
                 raise CountsError(part=sizes[start])
             yield split, slice(start, end)
@@ -102,7 +110,7 @@ class Merging:
         return tuple(tuple(s.size if s else atoms[at][0] for s, at in self.runs(atoms)) for atoms in slots)
 
     def merged(self, term: Monomial) -> Monomial:
-        """The monomial with the splits undone; raises CountsError for those that count."""
+        """Return the monomial with the splits undone; raise CountsError for those that count."""
         blocks = _Blocks(self)
         for slot in self.output:
             blocks.slot(slot)
@@ -123,11 +131,15 @@ class Merging:
             terms = tuple(self._term(t, names) for t in factor.terms)
             return FunctionFactor(factor.function, move(factor.over), move(factor.free), terms, move(factor.at))
         indices = move(factor.indices)
+        # All indices gone: an identity between later parts of two blocks, whose first parts already
+        # became the identity over the whole size.
         return TensorFactor(factor.tensor, indices) if indices or not factor.indices else None
 
     def _coefficient(self, term: Monomial) -> tuple[Fraction, Powers]:
         number, powers = term.coefficient, Counter(dict(term.powers))
         for split, own in self.order:
+            # The split's own part determines the exponent of C; an odd power of G is not a power of C =
+            # G*G.
             exponent, rest = divmod(powers[own], split.parts.count(own))
             if rest:
                 raise CountsError(split)
@@ -137,6 +149,7 @@ class Merging:
                     number /= Fraction(int(part)) ** exponent
                 else:
                     powers[part] -= exponent
+        # G*M*M leaves an M beside C: not a power of the product.
         left = [part for part in self.gone if powers[part]]
         if left:
             raise CountsError(*(s for s in self.splits if _named(s).intersection(left)))
@@ -144,8 +157,9 @@ class Merging:
 
 
 class _Blocks:
-    """The blocks of one monomial: read off its tensors' slots, then spread to indices that only identities or
-    functions have."""
+    """The blocks of one monomial: read off its tensors' slots, then spread to indices found only in identities or
+    functions.
+    """
 
     def __init__(self, merging: Merging):
         self.merging = merging
@@ -164,12 +178,14 @@ class _Blocks:
     def put(self, split: Split, indices: tuple[Index, ...]) -> None:
         found = split, (split.size, indices)
         for index in indices:
+            # An index in two different blocks: its split cannot be undone.
             other = self.owner.setdefault(index, found)
             if other != found:
                 raise CountsError(split, other[0])
 
     def read(self, term: Monomial, outside: set[Index]) -> None:
-        """Read a term's slots, links, and which scope binds each index."""
+        """Read a term's slots, links, and the scope that binds each index."""
+        # Both collections grow as terms are read, so the sum of their lengths numbers the scopes.
         scope = len(self.scopes) + len(self.links)
         self.scopes |= {i: scope for i in term.indices() if i not in outside}
         inside = outside | set(term.indices())
@@ -189,10 +205,12 @@ class _Blocks:
         self.links.append(pairs)
 
     def spread(self) -> None:
-        """Find the blocks of indices that no slot has, and check that every block is one."""
+        """Find the blocks of indices outside of all slots, and check that every block is complete."""
+        # Following comes first: only indices that no link determines are gathered freely.
         while self._follow() or self._gather():
             pass
         for split, (_, indices) in self.owner.values():
+            # A block has to be bound as a whole, and none of its indices may occur on its own.
             if len({self.scopes.get(i) for i in indices}) > 1 or self.alone.intersection(indices):
                 raise CountsError(split)
         for links in self.links:
@@ -203,19 +221,21 @@ class _Blocks:
                 raise CountsError(part=index.size)
 
     def _follow(self) -> bool:
-        """Carry blocks along links; True if that found new ones."""
+        """Carry blocks along links; return True if new ones were found."""
         before = len(self.owner)
         for links in self.links:
+            # A link is symmetric: blocks are carried both ways.
             both = [*links, *((j, i) for i, j in links)]
             for split, (_, indices) in list(self.owner.values()):
                 images = [[j for i, j in both if i == index and j not in self.owner] for index in indices]
                 for block in zip(*images, strict=False):
+                    # Distinct, unowned indices only: others would be a diagonal, or a second owner.
                     if len({*block}) == len(block) and not self.owner.keys() & {*block}:
                         self.put(split, block)
         return len(self.owner) > before
 
     def _gather(self) -> bool:
-        """Make blocks of indices of one scope that nothing tells apart, as those that a constant's maximum is over."""
+        """Make blocks of interchangeable indices of one scope, as in a maximum of a constant."""
         left: dict[int, list[Index]] = {}
         for index, scope in self.scopes.items():
             if index not in self.owner and index not in self.alone:
@@ -232,7 +252,7 @@ class _Blocks:
         return False
 
     def _check_link(self, links: Links, i: Index, j: Index) -> None:
-        """A link between two blocks is one of all their indices, in order; raises CountsError where it is not."""
+        """Check a link between two blocks: all their indices are linked, in order; raise CountsError if not."""
         mine, theirs = self.owner.get(i), self.owner.get(j)
         if mine and theirs and mine[0] == theirs[0]:
             pairs = zip(mine[1][1], theirs[1][1], strict=True)
@@ -243,7 +263,7 @@ class _Blocks:
             raise CountsError(*(found[0] for found in (mine, theirs) if found))
 
     def names(self) -> dict[Index, Index | None]:
-        """An index over the whole size for the first index of each block, None for the others.
+        """Map the first index of each block to an index over the whole size, and the others to None.
 
         The output's indices keep their order, and stay below all others.
         """
@@ -262,14 +282,15 @@ def undone(
     """Undo as many of the splits as do not count.
 
     Args:
-        shapes: the shapes that have to be told in the coarser sizes, too.
+        shapes: further shapes to express in the coarser sizes.
 
     Returns:
-        The splits that are undone, the terms and the shapes; without splits where all count.
+        The undone splits, the terms and the shapes; without splits if all count.
     """
     while merging.splits:
         try:
             return merging, [merging.merged(t) for t in terms], {n: merging.shape(s) for n, s in shapes.items()}
+        # The splits that were found to count are dropped, and the rest is tried again from the start.
         except CountsError as error:
             splits = tuple(s for s in merging.splits if s not in error.splits)
             merging = replace(merging, splits=splits, alone=merging.alone | {error.part})

@@ -33,9 +33,9 @@ class ChannelCore:
     """One position pattern with its channel core.
 
     Attributes:
-        pattern: which positions are tied; the x's are ordered so that this is the first of all that a reordering gives.
+        pattern: the classes of positions; the x's are in the order with the smallest pattern.
         core: T[b,d,f,h]: the output's channel, then each x's.
-        powers: the sizes of positions that divide or multiply it, such as (("N", -1),) for a mean.
+        powers: the sizes of positions in the coefficient, such as (("N", -1),) for a mean.
     """
 
     pattern: Pattern
@@ -47,7 +47,7 @@ class ChannelCore:
         return self.core.ndim - 1
 
     def tensor(self, lengths: Sequence[int], scale: float = 1.0) -> np.ndarray:
-        """The explicit interaction tensor at so many positions on each axis, without `powers`."""
+        """Return the explicit interaction tensor at the given number of positions on each axis, without `powers`."""
         modes = self.core.ndim
         letters = iter(range(1000))
         channel = [next(letters) for _ in range(modes)]
@@ -58,12 +58,15 @@ class ChannelCore:
             for mode, c in enumerate(axis):
                 own = next(letters)
                 slots[mode].append(own)
+                # A delta between any number of modes: each mode's own label meets the class's label in
+                # an identity.
                 operands += [np.eye(length), [own, shared[c]]]
         output = [i for mode in range(modes) for i in (*slots[mode], channel[mode])]
         return np.einsum(*operands, output, optimize=True)
 
     def symmetrised(self) -> np.ndarray:
-        """The mean of the core over the orders of x's that leave the pattern as it is: what the layer depends on."""
+        """Return the mean of the core over the orders of x's that preserve the pattern: the layer's function depends
+        only on it."""
         orders = exchanges(self.pattern)
         return np.mean([self.core.transpose([0, *(k + 1 for k in o)]) for o in orders], axis=0)
 
@@ -73,7 +76,7 @@ class ChannelCore:
 
 
 def pattern_text(pattern: Pattern) -> str:
-    """Such as "δ[y,x1] δ[x2,x3]", with the axis in front where there are several."""
+    """Return text such as "δ[y,x1] δ[x2,x3]", with the axis in front if there are several."""
     texts = []
     for number, axis in enumerate(pattern):
         names = ["y", *(f"x{k}" for k in range(1, len(axis)))]
@@ -84,23 +87,23 @@ def pattern_text(pattern: Pattern) -> str:
 
 
 def growth(classes: Sequence[int]) -> tuple[int, ...]:
-    """Classes numbered in the order of their first member."""
+    """Return the classes numbered in the order of their first member."""
     seen: dict[int, int] = {}
     return tuple(seen.setdefault(c, len(seen)) for c in classes)
 
 
 def reordered(pattern: Pattern, order: Sequence[int]) -> Pattern:
-    """The pattern with its x's in another order; the output stays."""
+    """Return the pattern with its x's in another order; the output stays."""
     return tuple(growth([axis[0], *(axis[k + 1] for k in order)]) for axis in pattern)
 
 
 def exchanges(pattern: Pattern) -> list[tuple[int, ...]]:
-    """The orders of the x's that leave a pattern as it is: those over which W may be permuted freely."""
+    """Return the orders of the x's that preserve a pattern: W may be permuted over them freely."""
     return [o for o in permutations(range(len(pattern[0]) - 1)) if reordered(pattern, o) == pattern]
 
 
 def standard(pattern: Pattern, core: np.ndarray) -> tuple[Pattern, np.ndarray]:
-    """The same function with the x's in the order that gives the first pattern of all."""
+    """Return the same function with the x's in the order with the smallest pattern."""
     order = min(permutations(range(core.ndim - 1)), key=lambda o: (reordered(pattern, o), o))
     return reordered(pattern, order), core.transpose([0, *(k + 1 for k in order)])
 
@@ -108,12 +111,13 @@ def standard(pattern: Pattern, core: np.ndarray) -> tuple[Pattern, np.ndarray]:
 def channel_cores(
     spec: Specification, expansion: Expansion, channels: int, parameters: Mapping[str, Any]
 ) -> tuple[ChannelCore, ...]:
-    """Every position pattern of a layer with its core, the highest degree first; see `Spec.channel_cores`."""
+    """Return every position pattern of a layer with its core, the highest degree first; see `Spec.channel_cores`."""
     if len(spec.inputs) != 1 or any(isinstance(f, FunctionFactor) for t in expansion.terms for f in t.factors):
         raise NotPolynomialError("channel cores are those of a polynomial in one input; this specification is none")
     (x,) = spec.inputs
     if len(spec.shape(x)) < 2 or spec.shape(x) != spec.shape(spec.output):
         raise NotPolynomialError("channel cores are those of a layer: an output of the input's shape, channels last")
+    # Sizes of positions stay open: a core has no axis over them.
     known = _sizes(spec, x, channels, parameters)
     positions = {a for atoms in spec.shape(x)[:-1] for a in atoms}
     arrays = {}
@@ -127,18 +131,21 @@ def channel_cores(
         arrays[name] = np.asarray(parameters[name], dtype=float).reshape(
             [value_of([a], known) for atoms in spec.shape(name) for a in atoms]
         )
+    # Monomials of one pattern with different powers of N stay apart, since N is not known here.
     found: dict[tuple[Pattern, Powers], np.ndarray] = {}
     for term in expansion.terms:
         pattern, core, powers = _core(spec, term, expansion.output, x, arrays, known, positions)
         key = (pattern, powers)
         found[key] = found[key] + core if key in found else core
+    # By degree first, then by pattern: the result does not depend on the order of the text.
     ordered = sorted(found, key=lambda k: (-len(k[0][0]), k))
     return tuple(ChannelCore(pattern, found[pattern, powers], powers) for pattern, powers in ordered)
 
 
 def _sizes(spec: Specification, x: str, channels: int, parameters: Mapping[str, Any]) -> dict[str, int]:
-    """The numbers of the sizes that parameters have."""
+    """Return the numbers of the sizes of parameters."""
     given = {spec.sizes.name(spec.shape(x)[-1]): channels}
+    # The channel size may be a literal number, or a product without a name; `solve` takes names only.
     given = {name: n for name, n in given.items() if name in spec.sizes.names}
     missing = [name for name in spec.parameters if name not in parameters]
     if missing:
@@ -151,6 +158,7 @@ def _sizes(spec: Specification, x: str, channels: int, parameters: Mapping[str, 
             size = spec.sizes.name(atoms)
             if size in spec.sizes.names and given.setdefault(size, number) != number:
                 raise SizeError(f"size {size} is {given[size]} elsewhere, but {number} in '{name}' of shape {shape}")
+    # Slots of literal sizes and of nameless products gave `solve` nothing: they are compared here.
     known = spec.sizes.solve(given)
     for name in spec.parameters:
         shape = tuple(value_of(atoms, known) for atoms in spec.shape(name))
@@ -168,7 +176,7 @@ def _core(
     known: Mapping[str, int],
     positions: set[str],
 ) -> tuple[Pattern, np.ndarray, Powers]:
-    """A monomial's pattern, its core with the x's in standard order, and its powers of positions."""
+    """Return a monomial's pattern, its core with the x's in standard order, and its powers of positions."""
     slots = spec.shape(spec.output)
     modes = [output, *(f.indices for f in term.factors if isinstance(f, TensorFactor) and f.tensor == x)]
     widths = [len(atoms) for atoms in slots]
@@ -178,6 +186,7 @@ def _core(
     for k in range(len(slots) - 1):
         indices = [tuple(tied.get(i, i) for i in mode[starts[k] : starts[k + 1]]) for mode in modes]
         flat = {i for mode in indices for i in mode}
+        # Two different classes may not share a part of a composite slot: no pattern describes that.
         if len({*indices}) * widths[k] != len(flat):
             raise NotPolynomialError(
                 f"the parts of {spec.sizes.name(slots[k])} are tied differently from one another; give the input one "
@@ -187,11 +196,13 @@ def _core(
     powers = tuple((s, e) for s, e in term.powers if s in positions)
     number = term.coefficient
     for size, exponent in term.powers:
+        # Sizes of channels are known and go into the core; sizes of positions stay as powers.
         number *= Fraction(known[size]) ** exponent if size not in positions else 1
     channel = [i for mode in modes for i in mode[starts[-2] :]]
     shape = [value_of([i.size], known) for i in channel]
     core = np.zeros(shape)
     factors = [f for f in term.factors if isinstance(f, TensorFactor) and f.tensor != x]
+    # Identities over positions are in the pattern already.
     factors = [f for f in factors if not (f.tensor == IDENTITY and f.indices[0].size in positions)]
     add_to_diagonal(core, channel, factors, float(number), arrays, known)
     pattern, core = standard(tuple(axes), core.reshape([value_of(slots[-1], known)] * len(modes)))
@@ -199,10 +210,11 @@ def _core(
 
 
 def _tied(term: Monomial, positions: set[str]) -> dict[Index, Index]:
-    """For each index over positions the one that an identity says it is equal to."""
+    """Return, for each index over positions, the representative of the indices equal to it by identities."""
     tied: dict[Index, Index] = {}
     for factor in term.factors:
         if isinstance(factor, TensorFactor) and factor.tensor == IDENTITY and factor.indices[0].size in positions:
             a, b = (tied.get(i, i) for i in factor.indices)
+            # Earlier entries are moved along, so that chains of identities end at one index.
             tied = {k: b if v == a else v for k, v in tied.items()} | {a: b}
     return tied

@@ -18,11 +18,12 @@ from polyattn.language.syntax import FUNCTIONS_REDUCING, IDENTITY, Access, Call,
 L1_EPSILON = 1e-12
 """`normalize` divides by the larger of the L1 norm and this."""
 
+# The letters of numpy's einsum.
 MAX_LETTERS = 52
 
 
 def evaluate(spec: Specification, tensors: Mapping[str, Any], sizes: Mapping[str, int] | None = None) -> np.ndarray:
-    """The output of a specification; see `Spec.evaluate`."""
+    """Return the output of a specification; see `Spec.evaluate`."""
     needed = [*spec.inputs, *spec.parameters]
     missing = [name for name in needed if name not in tensors]
     if missing:
@@ -34,6 +35,7 @@ def evaluate(spec: Specification, tensors: Mapping[str, Any], sizes: Mapping[str
     # Layers hold scalars as arrays of one entry.
     arrays = {n: a.reshape(()) if a.shape == (1,) and not spec.shape(n) else a for n, a in arrays.items()}
     known = sizes_of(spec, {n: a.shape for n, a in arrays.items()}, sizes)
+    # One axis per atom, so that composite slots and plain ones index the same array.
     values = {n: a.reshape([value_of([x], known) for atoms in spec.shape(n) for x in atoms]) for n, a in arrays.items()}
     for number, definition in enumerate(spec.statements.definitions):
         values[definition.name] = _define(definition, spec.resolved.index_sizes[number], values, known, spec)
@@ -43,12 +45,13 @@ def evaluate(spec: Specification, tensors: Mapping[str, Any], sizes: Mapping[str
 def sizes_of(
     spec: Specification, shapes: Mapping[str, tuple[int, ...]], sizes: Mapping[str, int] | None = None
 ) -> dict[str, int]:
-    """The number of every size, from the shapes of arrays and from sizes given besides.
+    """Return the number of every size, from the shapes of arrays and from further given sizes.
 
     Raises:
         SizeError: two shapes contradict each other, or a size remains unknown.
     """
     given: dict[str, int] = dict(sizes or {})
+    # Where a number came from, for the message of a contradiction.
     source = dict.fromkeys(given, "the given sizes")
     products = []
     for tensor, shape in shapes.items():
@@ -57,6 +60,8 @@ def sizes_of(
             raise SizeError(f"'{tensor}' has {len(slots)} slots, but its array has shape {tuple(shape)}")
         for k, (atoms, number) in enumerate(zip(slots, shape, strict=True)):
             name = spec.sizes.name(atoms)
+            # Literal sizes and nameless products say nothing new; they are compared once all sizes are
+            # known.
             if name.isdigit() or name not in spec.sizes.names:
                 products.append((tensor, k, atoms, number))
                 continue
@@ -87,11 +92,13 @@ def _define(
     if body.function not in FUNCTIONS_REDUCING:
         total = _sum(body.argument, axes, letters, values, known, spec)
         return _FUNCTIONS[body.function](total, tuple(axes.index(r) for r in reduced))
+    # Reduced axes come last, so that their numbers follow from the output's.
     total = _sum(body.argument, [*axes, *reduced], letters, values, known, spec)
     return _FUNCTIONS[body.function](total, tuple(range(len(axes), len(axes) + len(reduced))))
 
 
 def _softmax(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    # The largest power is exp(0): nothing overflows.
     powers = np.exp(array - array.max(axis=axes, keepdims=True))
     return powers / powers.sum(axis=axes, keepdims=True)
 
@@ -133,7 +140,7 @@ def _product(
     values: Mapping[str, np.ndarray],
     known: Mapping[str, int],
 ) -> np.ndarray:
-    """One product, broadcast over the axes that none of its factors has."""
+    """Return one product, broadcast over the axes of no factor."""
     numbers: dict[tuple[str, int], int] = {}
     operands: list[Any] = []
     for access in accesses:
@@ -147,9 +154,11 @@ def _product(
         raise BudgetError(
             f"the reference evaluation handles at most {MAX_LETTERS} indices in a product, not {len(numbers)}"
         )
+    # The product of nothing is 1, along every axis.
     if not operands:
         return np.ones([1] * len(axes))
     have = [a for a in axes if a in numbers]
+    # Without optimisation: one obvious sum, independent of any contraction order.
     array = np.einsum(*operands, [numbers[a] for a in have], optimize=False)
     return array.reshape([array.shape[have.index(a)] if a in have else 1 for a in axes])
 

@@ -1,8 +1,8 @@
 """Expansion: a specification as a list of monomials in its inputs, parameters and functions.
 
-Brackets are multiplied out and intermediates replaced by what they stand for; the factors of each monomial stay
-in the order of the text. An index that a product sums over counts even where a term that was put in for an
-intermediate does not have it: then the sum is a factor of its size.
+Brackets are multiplied out and intermediates replaced by their definitions; the factors of each monomial stay in the
+order of the text. An index summed by a product counts even if a term substituted for an intermediate does not
+contain it: then the sum is a factor of its size.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from polyattn.language.syntax import (
     Term,
 )
 
+# The limits bound memory and time: nested definitions can double the number of monomials each.
 MAX_MONOMIALS = 4096
 MAX_FACTORS = 512
 MAX_LENGTH = 4096
@@ -48,14 +49,14 @@ MAX_WORK = 200_000
 
 @dataclass(frozen=True)
 class Expansion:
-    """Monomials whose free indices are `output`, numbered 0, 1, ... in the order of the output's atomic slots."""
+    """Monomials with the free indices `output`, numbered 0, 1, ... in the order of the output's atomic slots."""
 
     output: tuple[Index, ...]
     terms: tuple[Monomial, ...]
 
 
 def expand(spec: Specification) -> Expansion:
-    """The output of a specification as monomials, in the order of the text.
+    """Return the output of a specification as monomials, in the order of the text.
 
     Raises:
         BudgetError: more than 4096 monomials, or one of more than 512 factors, or of 4096 with those inside functions.
@@ -66,10 +67,10 @@ def expand(spec: Specification) -> Expansion:
 def text_products(
     total: Sum,
 ) -> Iterator[tuple[Fraction, tuple[SizeRef, ...], tuple[SizeRef, ...], tuple[Access, ...]]]:
-    """The products of a sum with its brackets multiplied out: number, sizes above, sizes below, accesses.
+    """Yield the products of a sum with its brackets multiplied out: number, sizes above, sizes below, accesses.
 
     Raises:
-        BudgetError: there are more than 4096.
+        BudgetError: more than 4096 products.
     """
     for position, found in enumerate(chain.from_iterable(map(_term_products, total.terms))):
         if position == MAX_MONOMIALS:
@@ -89,6 +90,7 @@ def _term_products(term: Term):
             choices.append(list(text_products(factor.body)))
         else:
             choices.append([(Fraction(1), (), (), (factor,))])
+    # Refused before the product is enumerated.
     if prod(map(len, choices)) > MAX_MONOMIALS:
         raise BudgetError(f"multiplying the brackets out gives more than {MAX_MONOMIALS} monomials")
     for chosen in product(*choices):
@@ -100,7 +102,7 @@ def _term_products(term: Term):
 
 @dataclass(frozen=True)
 class _Inline:
-    """An intermediate, ready to be put in: its slots' indices and its monomials."""
+    """An intermediate, ready to be substituted: its slots' indices and its monomials."""
 
     target: tuple[Index, ...]
     terms: tuple[Monomial, ...]
@@ -117,6 +119,7 @@ class _Expander:
         for number, definition in enumerate(self.spec.statements.definitions):
             self.known[definition.name] = self._definition(number, definition)
         last = self.known[self.spec.output]
+        # The output's indices are numbered first; canonical forms need free ids below all others.
         names = {old: Index(k, old.size) for k, old in enumerate(last.target)}
         return Expansion(tuple(names.values()), tuple(self._numbered(t, names) for t in last.terms))
 
@@ -127,6 +130,7 @@ class _Expander:
         return term.renamed(names | more)
 
     def _definition(self, number: int, definition: Definition) -> _Inline:
+        # Fresh numbers for every definition: letters are local to it.
         letters = {
             name: tuple(Index(next(self.fresh), atom) for atom in atoms)
             for name, atoms in self.spec.resolved.index_sizes[number].items()
@@ -142,8 +146,11 @@ class _Expander:
             return _Inline(target, tuple(t.scaled(number_, powers) for t in terms))
         terms = self._sum(body.argument, letters, frozenset((*target, *over)))
         present = {i for t in terms for i in t.indices()}
+        # Indices of the target in no term of the argument are not the function's: it is constant there.
         free = tuple(i for i in target if i in present and i not in over)
         at = over if body.function in FUNCTIONS_KEEPING else ()
+        # A function that keeps its indices is read at the target's; inside the argument other indices
+        # run.
         bound = {i: Index(next(self.fresh), i.size) for i in over}
         terms = tuple(t.renamed(bound) for t in terms)
         factor = FunctionFactor(body.function, tuple(bound.values()), free, terms, at)
@@ -152,14 +159,16 @@ class _Expander:
     def _sum(
         self, total: Sum, letters: dict[str, tuple[Index, ...]], free: frozenset[Index], also: Sequence[Index] = ()
     ) -> tuple[Monomial, ...]:
-        """The monomials of a sum; `also` are summed indices that count even where a term lacks them."""
+        """Return the monomials of a sum; `also` are summed indices that count even if a term does not contain them."""
         terms: list[Monomial] = []
         for share, above, below, accesses in text_products(total):
             coefficient, powers = self._coefficient(share, above, below)
             written = [i for a in accesses for name in a.indices for i in letters[name]]
+            # Collected from the text, not from the factors: a substituted term may have lost an index.
             summed = [i for i in dict.fromkeys((*written, *also)) if i not in free]
             for factors, scale, more in self._products(accesses, letters):
                 have = {i for f in factors for i in f.indices}
+                # The sum over an index that no factor has is its size.
                 lost, lost_powers = size_product(i.size for i in summed if i not in have)
                 all_powers = multiply_powers(powers, (*more, *lost_powers))
                 term = writable(Monomial(coefficient * scale * lost, all_powers, factors))
@@ -169,7 +178,7 @@ class _Expander:
         return tuple(terms)
 
     def _charge(self, terms: Sequence[Monomial]) -> None:
-        """Count the product of these monomials against the budgets, before it is made."""
+        """Count the product of these monomials against the budgets, before it is computed."""
         length = sum(t.length for t in terms)
         self.work += length
         if sum(len(t.factors) for t in terms) > MAX_FACTORS:
@@ -189,7 +198,7 @@ class _Expander:
     def _products(
         self, accesses: tuple[Access, ...], letters: dict[str, tuple[Index, ...]]
     ) -> Iterator[tuple[tuple[Factor, ...], Fraction, Powers]]:
-        """All ways to choose one monomial for each access, as one list of factors with its coefficient."""
+        """Yield each choice of one monomial per access, as one list of factors with its coefficient."""
         choices = [self._access(access, letters) for access in accesses]
         if prod(map(len, choices)) > MAX_MONOMIALS:
             raise BudgetError(f"the expansion has more than {MAX_MONOMIALS} monomials")
@@ -205,6 +214,7 @@ class _Expander:
     def _access(self, access: Access, letters: dict[str, tuple[Index, ...]]) -> list[Monomial]:
         indices = tuple(i for name in access.indices for i in letters[name])
         if access.tensor == IDENTITY:
+            # I[(a b),(c d)] is I[a,c]*I[b,d], atom by atom.
             half = len(indices) // 2
             pairs = zip(indices[:half], indices[half:], strict=True)
             return [Monomial(Fraction(1), (), tuple(TensorFactor(IDENTITY, pair) for pair in pairs))]
@@ -215,7 +225,8 @@ class _Expander:
         return [self._instance(term, names) for term in inline.terms]
 
     def _instance(self, term: Monomial, names: dict[Index, Index]) -> Monomial:
-        """A copy of an intermediate's monomial at other indices, with summed indices of its own."""
+        """Return a copy of an intermediate's monomial at other indices, with summed indices of its own."""
         self._charge([term])
+        # Summed indices are renewed at every use: in u*u, each u sums on its own.
         own = {i: Index(next(self.fresh), i.size) for i in dict.fromkeys(term.all_indices()) if i not in names}
         return term.renamed(names | own)

@@ -1,8 +1,8 @@
-"""Monomials: a coefficient times a multiset of factors whose indices are shared or free.
+"""Monomials: a coefficient times a multiset of factors with shared or free indices.
 
-An index is a number with the atomic size that it runs over. Which indices are free (on the left) is known to
-the owner of a monomial; all others are summed within it. A function of polynomials is an opaque factor whose
-argument is kept beside it, so that equal functions of equal arguments are recognised as one.
+An index is a number with its atomic size. The owner of a monomial knows its free indices (those on the left); all
+others are summed within it. A function of polynomials is an opaque factor with its argument beside it, so that
+equal functions of equal arguments are recognised as one.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ class TensorFactor:
 class FunctionFactor:
     """`function[over](terms)`: opaque, but for its argument.
 
-    Functions nest deeply: the facts about an argument are kept beside it, so that none is found by recursion.
+    Functions nest deeply: facts about an argument are stored beside it, so that none needs recursion.
 
     Attributes:
         function: its name.
-        over: the indices that it runs over; bound, so they occur in `terms` only.
-        free: the indices that its argument shares with the monomial that it is a factor of.
+        over: the indices reduced by the function; bound, so they occur in `terms` only.
+        free: the indices shared by the argument and the monomial around it.
         terms: the argument.
-        at: for a function that keeps what it runs over, the index at which each of `over` is read. These are
-            others than `over`: softmax over e of s[a,e], read at e = a, is not the softmax of s[a,a].
+        at: for a function with its reduced indices among its slots, the index at which each of `over` is read. These
+            differ from `over`: softmax over e of s[a,e], read at e = a, is not the softmax of s[a,a].
     """
 
     function: str
@@ -72,15 +72,18 @@ class FunctionFactor:
 
     def __post_init__(self):
         inside = [f for t in self.terms for f in t.factors]
+        # Depth, length and indices come from the inner functions' stored facts, one level at a time.
         depth = 1 + max((f.depth for f in inside if isinstance(f, FunctionFactor)), default=0)
         if depth > MAX_NESTED:
             raise BudgetError(f"functions are nested more than {MAX_NESTED} deep")
         indices = dict.fromkeys((*self.over, *self.indices))
         for factor in inside:
             indices |= dict.fromkeys(factor.all_indices())
+        # A frozen dataclass forbids plain assignment in its own methods, too.
         object.__setattr__(self, "depth", depth)
         object.__setattr__(self, "length", 1 + sum(f.length for f in inside))
         object.__setattr__(self, "_indices", tuple(indices))
+        # Hashed once, at the bottom: hashing anew would walk the nested arguments at every look-up.
         object.__setattr__(self, "_hash", hash((self.function, self.over, self.free, self.terms, self.at)))
 
     def __hash__(self) -> int:
@@ -90,32 +93,34 @@ class FunctionFactor:
         return _same(self, other) if isinstance(other, FunctionFactor) else NotImplemented
 
     def __reduce__(self):
-        """Without the hash, which is another in another process."""
+        """Pickle without the hash; hashes of text differ between processes."""
         return FunctionFactor, (self.function, self.over, self.free, self.terms, self.at)
 
     @property
     def indices(self) -> tuple[Index, ...]:
-        """The indices that the factor is accessed with."""
+        """Return the indices of the factor's own slots."""
         return (*self.free, *self.at)
 
     def renamed(self, names: Mapping[Index, Index]) -> FunctionFactor:
         def move(indices: tuple[Index, ...]) -> tuple[Index, ...]:
             return tuple([names.get(i, i) for i in indices])
 
+        # Unchanged parts are shared, so that renaming is cheap for deeply nested arguments.
         if all(names.get(i, i) == i for i in self._indices):
             return self
         terms = tuple([t.renamed(names) for t in self.terms])
         return FunctionFactor(
+            # Two free indices may be renamed to one.
             self.function, move(self.over), tuple(dict.fromkeys(move(self.free))), terms, move(self.at)
         )
 
     def all_indices(self) -> tuple[Index, ...]:
-        """The distinct indices, those inside the argument included."""
+        """Return the distinct indices, those inside the argument included."""
         return self._indices
 
     @property
     def local(self) -> frozenset[Index]:
-        """The indices that the argument's terms do not sum over: the free ones and those that are reduced."""
+        """Return the indices not summed by the argument's terms: the free and the reduced ones."""
         return frozenset((*self.free, *self.over))
 
     @property
@@ -138,22 +143,22 @@ class Monomial:
         return Monomial(self.coefficient, self.powers, tuple([f.renamed(names) for f in self.factors]))
 
     def all_indices(self) -> Iterator[Index]:
-        """Every index, those inside function arguments included; with repetitions."""
+        """Yield every index, those inside function arguments included; with repetitions."""
         for factor in self.factors:
             yield from factor.all_indices()
 
     def indices(self) -> tuple[Index, ...]:
-        """The distinct indices of the factors' slots, in order of appearance; none from inside functions."""
+        """Return the distinct indices of the factors' slots, in order of appearance; none from inside functions."""
         return tuple(dict.fromkeys(i for f in self.factors for i in f.indices))
 
     @property
     def length(self) -> int:
-        """How many factors there are, those inside function arguments included."""
+        """Return the number of factors, those inside function arguments included."""
         return sum(f.length for f in self.factors)
 
     @property
     def size(self) -> int:
-        """How many factors there are, those inside function arguments included, and indices."""
+        """Return the number of factors and indices, those inside function arguments included."""
         return self.length + sum(1 for _ in self.all_indices())
 
     def scaled(self, coefficient: Fraction, powers: Iterable[tuple[str, int]] = ()) -> Monomial:
@@ -161,12 +166,13 @@ class Monomial:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The tensors and functions that are factors, sorted: the same for monomials that are equal up to renaming."""
+        """Return the sorted names of the tensors and functions among the factors: the same for equal monomials."""
         have = [f.function if isinstance(f, FunctionFactor) else f.tensor for f in self.factors]
+        # Identities are left out, because contraction may remove them from one of two equal monomials.
         return tuple(sorted(name for name in have if name != IDENTITY))
 
     def degree_in(self, tensors: Iterable[str]) -> int:
-        """How many factors are, or are functions of, the given tensors."""
+        """Return the number of factors that are, or are functions of, the given tensors."""
         names = set(tensors)
         return sum(_depends(f, names) for f in self.factors)
 
@@ -179,7 +185,7 @@ def multiply_powers(a: Iterable[tuple[str, int]], b: Iterable[tuple[str, int]]) 
 
 
 def size_product(sizes: Iterable[str], exponent: int = 1) -> tuple[Fraction, Powers]:
-    """A product of atomic sizes as a number (from literal sizes) and powers (from named ones)."""
+    """Return a product of atomic sizes as a number (from literal sizes) and powers (from named ones)."""
     number, powers = Fraction(1), []
     for size in sizes:
         if size.isdigit():
@@ -190,9 +196,9 @@ def size_product(sizes: Iterable[str], exponent: int = 1) -> tuple[Fraction, Pow
 
 
 def contract_identities(term: Monomial, free: Iterable[Index]) -> Monomial:
-    """The monomial with the smallest index in place of all that identities say are equal to it.
+    """Replace indices equal by identities by the smallest of them.
 
-    I[i,j] with a summed j disappears; with two free indices it stays, and is the only factor that has the larger.
+    I[i,j] with a summed j disappears; with two free indices it stays, as the only factor with the larger one.
     """
     keep = set(free)
     factors = list(term.factors)
@@ -206,15 +212,18 @@ def contract_identities(term: Monomial, free: Iterable[Index]) -> Monomial:
         i, j = factor.indices
         if i == j:
             del factors[position]
+            # I[i,i] is 1: without other factors at i, the sum over i counts the entries.
             if i not in keep and not any(i in f.all_indices() for f in factors):
                 extra, more = size_product([i.size])
                 number, powers = number * extra, multiply_powers(powers, more)
+        # A summed index gives way to a free one, whatever their ids.
         elif j not in keep or i not in keep:
             old, new = (j, i) if j not in keep else (i, j)
             factors = [f.renamed({old: new}) for f in factors]
         else:
             old, new = max(i, j), min(i, j)
             factors = [f.renamed({old: new}) for f in factors]
+            # Kept, as the one factor with the larger index: a free index may not disappear.
             factors[position] = TensorFactor(IDENTITY, (new, old))
             position += 1
     return Monomial(number, powers, tuple(factors))
@@ -237,12 +246,14 @@ def _depends(factor: Factor, names: set[str]) -> bool:
 
 
 def _same(a: FunctionFactor, b: FunctionFactor) -> bool:
-    """Whether two functions are the same, field by field."""
+    """Return whether two functions are the same, field by field."""
+    # A stack instead of recursion: nesting may be deeper than Python's own limit allows.
     pairs = [(a, b)]
     while pairs:
         a, b = pairs.pop()
         if a is b:
             continue
+        # The stored hashes differ for nearly all unequal pairs, so the walk below is rare.
         if a._hash != b._hash or len(a.terms) != len(b.terms):
             return False
         if (a.function, a.over, a.free, a.at) != (b.function, b.over, b.free, b.at):
@@ -259,7 +270,7 @@ def _same(a: FunctionFactor, b: FunctionFactor) -> bool:
 
 
 def monomial_text(term: Monomial) -> str:
-    """`repr`, however deeply functions are nested."""
+    """Return the `repr`, however deeply functions are nested."""
     pieces: list[str] = []
     stack: list[object] = [term]
     while stack:
@@ -276,8 +287,9 @@ def monomial_text(term: Monomial) -> str:
 
 
 def _separated(items: tuple[object, ...]) -> list[object]:
-    """The items of a tuple with the commas between them."""
+    """Return the items of a tuple with the commas between them."""
     found: list[object] = [part for item in items for part in (item, ", ")]
+    # A tuple of one item has a comma at its end; an empty one has none.
     return found[:-1] if len(items) > 1 else [*found[:-1], ","][: 2 * len(items)]
 
 
@@ -286,7 +298,7 @@ MAX_POWER = 512
 
 
 def writable(term: Monomial) -> Monomial:
-    """The monomial itself, unless no text of the language could say its coefficient.
+    """Return the monomial itself if a text of the language can express its coefficient.
 
     Raises:
         BudgetError: the number has more digits than a text may have, or the power of a size is too large.

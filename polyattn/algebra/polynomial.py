@@ -1,8 +1,8 @@
 """`Polynomial`: a specification in canonical form; `==` is equality at every size.
 
 Two polynomials in independent tensors are equal for all sizes exactly if their collected canonical terms are
-(docs: the decision theorem). Functions are opaque tensors keyed by their canonical argument. Sizes that are split
-without need are put together first (`coarse`), so that `==` is an equivalence relation.
+(docs: the decision theorem). Functions are opaque tensors keyed by their canonical argument. Needless splits of
+sizes are undone first (`coarse`), so that `==` is an equivalence relation.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from polyattn.language.syntax import IDENTITY, Split
 
 @dataclass(frozen=True)
 class Signature:
-    """What a polynomial's tensors are: names and shapes, in atomic sizes per slot."""
+    """A polynomial's tensors: names and shapes, in atomic sizes per slot."""
 
     inputs: tuple[str, ...]
     output: str
@@ -50,9 +50,9 @@ class Polynomial:
     """A sum of monomials, each up to renaming of its summed indices, with equal ones collected.
 
     Make one with `spec.polynomial()`. Immutable and hashable. `==` asks for the same inputs, the same shapes, and the
-    same value at every size; `where C = G*M` is a part of that only where it counts (see `coarse`). A size that is a
-    number counts as one more name: what is equal by `==` is equal there too, but some that are not coincide at that
-    number, as x[a,b] and x[a,c] do at size 1.
+    same value at every size; `where C = G*M` is a part of it only if it counts (see `coarse`). A literal size counts as
+    one more name: polynomials equal by `==` are equal there too, but some unequal ones coincide at that number, as
+    x[a,b] and x[a,c] do at size 1.
 
     Attributes:
         signature: the tensors' names and shapes.
@@ -64,7 +64,7 @@ class Polynomial:
 
     @classmethod
     def of(cls, signature: Signature, terms: Iterable[Monomial]) -> Polynomial:
-        """The polynomial of any monomials over the signature's tensors."""
+        """Return the polynomial of any monomials over the signature's tensors."""
         return cls(signature, collect(terms, signature.output_indices()))
 
     def __eq__(self, other: object) -> bool:
@@ -75,32 +75,35 @@ class Polynomial:
 
     @cached_property
     def _key(self) -> tuple:
-        """The coarsest form, with the shapes of its inputs, its output and the other tensors that it has."""
+        """Return the coarsest form, with the shapes of its inputs, its output and its other tensors."""
         coarse, shapes = self.coarse, self.coarse.signature.shapes
+        # Every input takes part, even an unused one; of the other tensors, those that occur.
         inputs = tuple(sorted((name, shapes[name]) for name in coarse.signature.inputs))
         others = tuple((name, shapes.get(name)) for name in coarse.tensors if name not in coarse.signature.inputs)
         return inputs, coarse.signature.output_shape, others, coarse.terms
 
     @cached_property
     def coarse(self) -> Polynomial:
-        """The same polynomial without the splits that do not count: those whose parts occur only together.
+        """Return the same polynomial without the splits that do not count: those whose parts occur only together.
 
-        One index over C comes in place of each pair over (G, M), and C in place of G*M, unless one of a pair's indices
-        is used without the other, or G and M are both used without C.
+        One index over C replaces each pair over (G, M), and C replaces G*M, unless one of a pair's indices is used
+        without the other, or G and M are both used without C.
         """
         polynomial = self
+        # Round by round: undoing the inner splits turns the outer ones into splits of atoms.
         while (coarser := polynomial._coarser()) is not polynomial:
             polynomial = coarser
         return polynomial
 
     def _coarser(self) -> Polynomial:
-        """The polynomial with splits into atomic sizes undone; itself if all count, or there are none."""
+        """Undo the splits into atomic sizes; return itself if all count, or none exists."""
         sig = self.signature
         if not sig.sizes.splits:
             return self
         shapes = {name: sig.shapes[name] for name in (*sig.inputs, *self.tensors) if name in sig.shapes}
         slots = (*sig.output_shape, *(slot for shape in shapes.values() for slot in shape))
         used = {atom for slot in slots for atom in slot}.union(*map(_sizes, self.terms))
+        # Splits of sizes that occur nowhere are declarations only, and go.
         live = tuple(s for s in sig.sizes.splits if used.issuperset(a for a in sig.sizes.atoms(s.size)))
         rest = iter(sig.output_indices())
         output = tuple(tuple(next(rest) for _ in slot) for slot in sig.output_shape)
@@ -110,6 +113,7 @@ class Polynomial:
         if splits == sig.sizes.splits:
             return self
         gone = {part for s in sig.sizes.splits if s not in splits for part in s.parts}
+        # A part that is used on its own keeps its name.
         gone -= used - merging.gone
         names = tuple(n for n in sig.sizes.names if n not in gone)
         signature = Signature(sig.inputs, sig.output, told[sig.output], told, SizeTable(names, splits))
@@ -118,6 +122,7 @@ class Polynomial:
     def __add__(self, other: Polynomial) -> Polynomial:
         if not isinstance(other, Polynomial):
             return NotImplemented
+        # Refined first, so that both sides count in the same atoms.
         a, b = common_refinement(self, other)
         if _flat(a.signature.output_shape) != _flat(b.signature.output_shape):
             raise SizeError(f"outputs of different shapes: {_shape_text(a.signature)} and {_shape_text(b.signature)}")
@@ -151,11 +156,11 @@ class Polynomial:
         return f"$\\displaystyle {self.latex()}$"
 
     def _repr_html_(self) -> str:
-        """The sum typeset, where the notebook has MathJax, above its text."""
+        """Return the sum typeset, if the notebook has MathJax, above its text."""
         return escape(self._repr_latex_()) + block(str(self))
 
     def latex(self) -> str:
-        """The expanded sum as LaTeX."""
+        """Return the expanded sum as LaTeX."""
         from polyattn.algebra.printing import statements_of
         from polyattn.language.latex import latex
 
@@ -163,37 +168,37 @@ class Polynomial:
 
     @property
     def degree(self) -> int:
-        """The largest number of factors in a term that are, or are functions of, the inputs."""
+        """Return the largest number of factors in a term that are, or are functions of, the inputs."""
         return max(self.degrees, default=0)
 
     @property
     def degrees(self) -> tuple[int, ...]:
-        """The degrees of the terms in the inputs, sorted, each once."""
+        """Return the degrees of the terms in the inputs, sorted, each once."""
         return tuple(sorted({t.degree_in(self.signature.inputs) for t in self.terms}))
 
     @property
     def is_polynomial(self) -> bool:
-        """Whether no term applies a function."""
+        """Return whether every term is free of functions."""
         return not any(isinstance(f, FunctionFactor) for t in self.terms for f in t.factors)
 
     @property
     def tensors(self) -> tuple[str, ...]:
-        """The names of all tensors that occur, those inside functions included, sorted."""
+        """Return the sorted names of all tensors, those inside functions included."""
         return tuple(sorted({name for term in self.terms for name in _tensors(term)}))
 
     def derivative(self, tensor: str, seed: str = "dy") -> Polynomial:
-        """The vector-Jacobian product: sum over the output of `seed` times the derivative by `tensor`.
+        """Return the vector-Jacobian product: sum over the output of `seed` times the derivative by `tensor`.
 
         Args:
             tensor: an input or a parameter.
-            seed: the name of the new input that has the output's shape.
+            seed: the name of the new input, of the output's shape.
 
         Returns:
             The polynomial of `d<tensor>`, of the tensor's shape.
 
         Raises:
             NotPolynomialError: the tensor occurs inside a function.
-            SpecError: the tensor does not occur, or the seed's name is taken or no name of the language.
+            SpecError: the tensor does not occur, or the seed's name is in use or not a name of the language.
             BudgetError: the derivative has more than 200,000 factors in all.
         """
         sig = self.signature
@@ -204,6 +209,7 @@ class Polynomial:
         check_tensor_name(seed, "the seed", (*sig.shapes, sig.output), scalar=not sig.output_shape)
         shape = sig.shapes[tensor]
         free = tuple(Index(k, a) for k, a in enumerate(a for slot in shape for a in slot))
+        # The product rule copies a term once per occurrence of the tensor: counted before it is done.
         if sum(t.length * t.names.count(tensor) for t in self.terms) > MAX_WORK:
             raise BudgetError(f"the derivative by '{tensor}' has more than {MAX_WORK} factors in all")
         terms = [d for term in self.terms for d in _product_rule(term, tensor, seed, free, sig.output_indices())]
@@ -215,13 +221,13 @@ class Polynomial:
         return Polynomial.of(signature, terms)
 
     def substitute(self, *statements: str) -> Polynomial:
-        """The polynomial with parameters replaced by their definitions, as in `Spec.substitute`."""
+        """Return the polynomial with parameters replaced by their definitions, as in `Spec.substitute`."""
         from polyattn.algebra.spec import Spec
 
         return Spec.of(self).substitute(*statements).polynomial()
 
     def refined(self, splits: tuple[Split, ...]) -> Polynomial:
-        """The same polynomial over smaller atomic sizes: `C = G*M` puts a pair of indices for each index over C."""
+        """Return the same polynomial over smaller atomic sizes: `C = G*M` replaces each index over C by a pair."""
         sig = self.signature
         table = SizeTable(
             tuple(
@@ -239,12 +245,13 @@ class Polynomial:
 
 
 def common_refinement(a: Polynomial, b: Polynomial) -> tuple[Polynomial, Polynomial]:
-    """Both polynomials over atomic sizes that serve both.
+    """Return both polynomials over common atomic sizes.
 
     Raises:
         SizeError: they split one size differently, one relates sizes that are independent in the other, or they use
             one tensor with different shapes.
     """
+    # Splits that do not count may contradict each other; those that do may not.
     if any(a.signature.sizes.parts(s.size) not in (None, s.parts) for s in b.signature.sizes.splits):
         a, b = a.coarse, b.coarse
     mine, theirs = a.signature.sizes, b.signature.sizes
@@ -264,7 +271,8 @@ def common_refinement(a: Polynomial, b: Polynomial) -> tuple[Polynomial, Polynom
 
 
 def _check_independent(sizes: SizeTable, fine: SizeTable) -> None:
-    """Refuse splits that make different products of one side's sizes equal: C = G*M where that side has all three."""
+    """Refuse splits that make different products of one side's sizes equal: C = G*M if that side has all three."""
+    # Each size as a vector of exponents of the finer atoms: independent exactly if the rank is full.
     rows = [[fine.atoms(size).count(atom) for atom in fine.atomic] for size in sizes.atomic]
     import numpy as np  # a fifth of the time that the first specification of a process takes
 
@@ -275,14 +283,14 @@ def _check_independent(sizes: SizeTable, fine: SizeTable) -> None:
 
 
 def _tensors(term: Monomial) -> list[str]:
-    """The names of a monomial's tensors with repetitions, those inside functions included."""
+    """Return the names of a monomial's tensors with repetitions, those inside functions included."""
     names: list[str] = []
     map_tensors(term, lambda f: names.append(f.tensor))
     return [name for name in names if name != IDENTITY]
 
 
 def _sizes(term: Monomial) -> set[str]:
-    """The sizes of a monomial's indices and in its coefficients, those inside functions included."""
+    """Return the sizes of a monomial's indices and coefficients, those inside functions included."""
     inner = (t for f in term.factors if isinstance(f, FunctionFactor) for t in f.terms)
     return {i.size for i in term.all_indices()}.union((size for size, _ in term.powers), *map(_sizes, inner))
 
@@ -306,6 +314,7 @@ def _product_rule(
     term: Monomial, tensor: str, seed: str, free: tuple[Index, ...], output: tuple[Index, ...]
 ) -> list[Monomial]:
     shift = len(free)
+    # The output's numbers belong to the derivative's own slots now: the old indices move above them.
     names = {i: Index(i.id + shift, i.size) for i in (*output, *term.all_indices())}
     moved = term.renamed(names)
     seed_factor = TensorFactor(seed, tuple(names[i] for i in output))
@@ -317,6 +326,7 @@ def _product_rule(
                     f"'{tensor}' occurs inside the function {factor.function}: no polynomial derivative"
                 )
         elif factor.tensor == tensor:
+            # The removed factor leaves a delta from each of its slots to the derivative's.
             deltas = tuple(TensorFactor(IDENTITY, pair) for pair in zip(free, factor.indices, strict=True))
             rest = (*moved.factors[:position], *moved.factors[position + 1 :])
             derivatives.append(Monomial(term.coefficient, term.powers, (seed_factor, *deltas, *rest)))
@@ -324,7 +334,7 @@ def _product_rule(
 
 
 def _refine_term(term: Monomial, table: SizeTable, output: tuple[Index, ...]) -> Monomial:
-    """Each index becomes one index per new atomic size; the output's keep the first numbers, in order."""
+    """Replace each index by one index per new atomic size; the output's keep the first numbers, in order."""
     fresh: dict[Index, tuple[Index, ...]] = {}
     counter = 0
     for index in dict.fromkeys((*output, *term.all_indices())):
@@ -347,6 +357,7 @@ def _refine_term(term: Monomial, table: SizeTable, output: tuple[Index, ...]) ->
                 terms = tuple(map(refine, f.terms))
                 factors.append(FunctionFactor(f.function, spread(f.over), spread(f.free), terms, spread(f.at)))
             elif f.tensor == IDENTITY:
+                # I over pairs is the product of the identities over their parts.
                 pairs = zip(*(fresh[i] for i in f.indices), strict=True)
                 factors += [TensorFactor(IDENTITY, pair) for pair in pairs]
             else:

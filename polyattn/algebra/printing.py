@@ -30,10 +30,10 @@ from polyattn.language.syntax import (
 
 
 def statements_of(polynomial: Polynomial) -> Statements:
-    """The expanded sum as one definition, after one definition per function that it applies.
+    """Return the expanded sum as one definition, after one definition per function.
 
     Raises:
-        SpecError: the polynomial is zero, which no sum of the language says.
+        SpecError: the polynomial is zero; the language cannot write an empty sum.
     """
     if not polynomial.terms:
         raise SpecError(f"'{polynomial.signature.output}' is zero: there is no term to write")
@@ -41,10 +41,10 @@ def statements_of(polynomial: Polynomial) -> Statements:
 
 
 class Printer:
-    """Writes a polynomial, with its terms in the order that they have.
+    """Writes a polynomial, with its terms in their order.
 
     Attributes:
-        letters: the atomic size of each index that was written, by its letter.
+        letters: the atomic size of each written index, by its letter.
     """
 
     def __init__(self, polynomial: Polynomial):
@@ -67,25 +67,27 @@ class Printer:
         sizes = SizeTable.of(Statements(inputs, splits, (), ()))
         bare = Statements(inputs, splits, self._undeclared(sizes), definitions)
         declared = _wheres(self.letters)
+        # The shorter text without `where` is preferred if the language infers the same sizes from it.
         return bare if self._resolves_as_meant(bare) else Statements(inputs, splits, declared, definitions)
 
     def _undeclared(self, sizes: SizeTable) -> tuple[IndexSize, ...]:
-        """Sizes that are coefficients and need an index to be declared."""
+        """Declare an index for each size that occurs in coefficients only."""
         missing = sorted({s for t in self.polynomial.terms for s in _sizes_above_and_below(t)} - {*sizes.names})
         letters = self._names((Index(-1, size) for size in missing), {})
         return _wheres({letter: index.size for index, letter in letters.items()})
 
     def _size(self, atoms: Atoms) -> str:
-        """The name of a size; a product without one, which an input cannot have, is given one."""
+        """Return the name of a size; invent one for a nameless product, since an input's slot needs one."""
         sizes = self.signature.sizes
         if len(atoms) == 1 or sizes.name(atoms) in sizes.names:
             return sizes.name(atoms)
         stem = "".join(a for a in atoms if not a.isdigit()) or "S"
+        # One product keeps one invented name for all slots.
         taken = {*sizes.names, *(name for other, name in self.products.items() if other != atoms)}
         return self.products.setdefault(atoms, next(n for k in count() if (n := f"{stem}{k or ''}") not in taken))
 
     def _resolves_as_meant(self, statements: Statements) -> bool:
-        """Whether the sizes that the language infers without `where` are those of the polynomial."""
+        """Return whether the language, without `where`, infers the polynomial's sizes."""
         try:
             resolved = Specification(statements).resolved
         except SpecError:
@@ -93,7 +95,7 @@ class Printer:
         return all(atoms == (self.letters[index],) for sizes in resolved.index_sizes for index, atoms in sizes.items())
 
     def _names(self, indices: Iterable[Index], have: dict[Index, str]) -> dict[Index, str]:
-        """Letters for new indices: the size's own, small, numbered; none that is in use as a name."""
+        """Return letters for new indices: the size's own, small, numbered; never a name already in use."""
         names = dict(have)
         used = set(names.values())
         for index in dict.fromkeys(indices):
@@ -102,6 +104,7 @@ class Printer:
             stem = "i" if index.size.isdigit() else index.size[0].lower()
             for k in count():
                 letter = f"{stem}{k or ''}"
+                # A letter has one size in the whole text, since `where` statements are global.
                 if (
                     letter not in used
                     and letter not in self.taken
@@ -117,6 +120,7 @@ class Printer:
         return Sum(tuple(map(self._term, terms, repeat(names))))
 
     def _term(self, term: Monomial, outer: dict[Index, str]) -> Term:
+        # Each term starts from the output's letters, so that summed letters are used again.
         names = self._names((i for f in term.factors for i in f.indices), outer)
         factors: list[Factor] = []
         divides: list[bool] = []
@@ -131,11 +135,12 @@ class Printer:
 
     @staticmethod
     def _mentioning(output: tuple[Index, ...], body: Sum, names: dict[Index, str]) -> Sum:
-        """The sum with I[n,n], which is 1, for each index of the output that it lacks."""
+        """Return the sum with I[n,n] = 1 for each output index in no factor."""
         have = {i for term in body.terms for f in term.factors if isinstance(f, Access) for i in f.indices}
         ones = [_plain(IDENTITY, (names[i], names[i])) for i in output if names[i] not in have]
         *terms, last = body.terms
         divides = (*last.divides, *(False for _ in ones))
+        # One term suffices: the language asks for each output index somewhere on the right.
         return Sum((*terms, replace(last, factors=(*last.factors, *ones), divides=divides)))
 
     @staticmethod
@@ -144,6 +149,7 @@ class Printer:
         above = [SizeRef(s) for s, e in term.powers for _ in range(e)]
         below = [SizeRef(s) for s, e in term.powers for _ in range(-e)]
         below_number = [Number(Fraction(number.denominator))] if number.denominator != 1 else []
+        # The language starts a quotient with a number: 1/N, not /N.
         if number.numerator != 1 or ((below or below_number) and not above) or not (above or term.factors):
             above = [Number(Fraction(number.numerator)), *above]
         factors += [*above, *below_number, *below]
@@ -158,20 +164,23 @@ class Printer:
     def _function(self, factor: FunctionFactor, names: dict[Index, str]) -> Access:
         inner = self._names(factor.over, {i: names[i] for i in factor.free})
         argument = self._argument(factor, inner)
+        # Not a letter either: a bare name equal to an index would be read as an index.
         name = next(name for k in count(1) if (name := f"f{k}") not in self.taken and name not in self.letters)
         self.taken.add(name)
         over = tuple(inner[i] for i in factor.over)
+        # A function that keeps its indices has them among its slots; a reducing one has not.
         target = tuple(inner[i] for i in factor.free) + (over if factor.at else ())
         call = Call(factor.function, over, argument)
         self.functions.append(Definition(_plain(name, target), call))
         return _plain(name, tuple(names[i] for i in factor.indices))
 
     def _argument(self, factor: FunctionFactor, names: dict[Index, str]) -> Sum:
-        """The argument's terms, and a zero with the indices that the function runs over and no term has."""
+        """Return the argument's terms, with a zero term for the function's indices that occur in none."""
         have = {i for t in factor.terms for i in t.indices()}
         missing = [_plain(IDENTITY, (names[i], names[i])) for i in factor.over if i not in have]
         terms = self._sum(factor.terms, names).terms
         if missing or not terms:
+            # The zero changes no value but mentions the indices, as the language demands.
             zero = (Number(Fraction(0)), *missing)
             terms = (*terms, Term(False, zero, (False,) * len(zero)))
         return Sum(terms)
@@ -187,7 +196,7 @@ def _wheres(letters: Mapping[str, str]) -> tuple[IndexSize, ...]:
 
 
 def _sizes_above_and_below(term: Monomial) -> Iterator[str]:
-    """The sizes in a monomial's coefficient and in those inside its functions."""
+    """Yield the sizes in a monomial's coefficient and in those inside its functions."""
     yield from (size for size, _ in term.powers)
     for factor in term.factors:
         if isinstance(factor, FunctionFactor):

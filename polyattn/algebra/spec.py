@@ -36,43 +36,43 @@ class Spec(Specification):
     """
 
     def _repr_html_(self) -> str:
-        """The equations typeset, where the notebook has MathJax, above the text and the parameters."""
+        """Return the equations, typeset if the notebook has MathJax, above the text and the parameters."""
         parameters = ", ".join(f"{n}[{', '.join(s)}]" if s else n for n, s in self.parameters.items()) or "none"
         return f"{escape(self._repr_latex_())}{block(str(self))}{note(f'parameters: {parameters}')}"
 
     def _repr_svg_(self) -> str | None:
-        """The tensor-network diagram; None where matplotlib is not installed or there is no room for it."""
+        """Return the tensor-network diagram; None if matplotlib is not installed or the diagram would be too large."""
         return svg(self)
 
     @classmethod
     def of(cls, polynomial: Polynomial) -> Spec:
-        """The specification that says a polynomial in expanded form."""
+        """Return the specification of a polynomial in expanded form."""
         return cls(statements_of(polynomial))
 
     def expansion(self) -> Expansion:
-        """The monomials in the order of the text, brackets multiplied out and intermediates put in."""
+        """Return the monomials in the order of the text, brackets multiplied out and intermediates substituted."""
         return _expansion(self)
 
     def polynomial(self) -> Polynomial:
-        """The canonical form. `==` between two is equality at every size; a `Polynomial` is hashable."""
+        """Return the canonical form. `==` between two is equality at every size; a `Polynomial` is hashable."""
         return _polynomial(self)
 
     @property
     def degree(self) -> int:
-        """The degree in the inputs; a function of them counts as one factor."""
+        """Return the degree in the inputs; a function of them counts as one factor."""
         return self.polynomial().degree
 
     @property
     def is_polynomial(self) -> bool:
-        """Whether the specification applies no function (`mean` is a sum, and none)."""
+        """Return whether the specification is free of functions other than `mean`, a sum."""
         return not self.has_functions
 
     def expanded(self) -> Spec:
-        """The canonical form as a specification: one sum of products."""
+        """Return the canonical form as a specification: one sum of products."""
         return Spec.of(self.polynomial())
 
     def derivative(self, tensor: str, seed: str = "dy") -> Spec:
-        """The specification of the vector-Jacobian product by an input or parameter.
+        """Return the specification of the vector-Jacobian product by an input or parameter.
 
         Its inputs are this specification's and `seed`, of the output's shape; its output is `d<tensor>`.
 
@@ -83,12 +83,13 @@ class Spec(Specification):
 
         Raises:
             NotPolynomialError: the tensor occurs inside a function.
-            SpecError: no such tensor, the seed's name is taken or no name of the language, or the derivative is zero.
+            SpecError: the tensor is unknown, the seed's name is in use or not a name of the language, or the derivative
+                is zero.
         """
         return Spec.of(self.polynomial().derivative(tensor, seed))
 
     def substitute(self, *statements: str) -> Spec:
-        """The specification with parameters replaced by definitions.
+        """Return the specification with parameters replaced by definitions.
 
         Args:
             statements: definitions such as "wf[d,f] = wq[d,r]*wk[f,r]", and sizes of their own indices such as
@@ -104,13 +105,13 @@ class Spec(Specification):
         degree: int | None = None,
         budget: int | None = None,
     ) -> Any:
-        """The explicit interaction tensor W of order 2(D+1) (Poly-NL, Eq. 4 and 5, for D = 3).
+        """Return the explicit interaction tensor W of order 2(D+1) (Poly-NL, Eq. 4 and 5, for D = 3).
 
         Args:
             sizes: a number for every size.
             parameters: an array for each parameter; without them the entries are symbolic.
-            degree: which degree's tensor, needed if the terms have several.
-            budget: the most bytes that the tensor may have; default 1 GiB.
+            degree: the degree of the tensor, needed if the terms have several.
+            budget: largest size of the tensor in bytes; default 1 GiB.
 
         Returns:
             With parameters a numpy array of shape (output shape) + (input shape) * D. Without, a dict from index
@@ -118,11 +119,12 @@ class Spec(Specification):
             W is only defined up to permuting them (see `symmetrise`).
 
         Raises:
-            BudgetError: it would be larger than the budget; says how large.
+            BudgetError: the tensor would exceed the budget; the message has its size.
             NotPolynomialError: the specification applies functions, has several inputs, or several degrees and
                 no `degree` is given.
             SizeError: a size is missing or contradictory, or a parameter has another shape.
         """
+        # Imported here: a specification on its own needs neither numpy nor sympy.
         from polyattn.algebra.tensor import interaction_entries, interaction_tensor
 
         if parameters is None:
@@ -130,17 +132,18 @@ class Spec(Specification):
         return interaction_tensor(self, self.expansion(), sizes, parameters, degree, budget)
 
     def channel_cores(self, channels: int, parameters: Mapping[str, Any]) -> tuple[ChannelCore, ...]:
-        """The position patterns of the layer, each with its core over channels; the highest degree first.
+        """Return the position patterns of the layer, each with its core over channels; the highest degree first.
 
-        `W[a,b, c,d, e,f, g,h]` is a sum of (deltas between a, c, e, g) times (core `T[b,d,f,h]`), the deltas being for
-        NL's kind δ[a,c] δ[e,g]. The x's are put in an order in which the patterns are in standard form.
+        `W[a,b, c,d, e,f, g,h]` is a sum of (deltas between a, c, e, g) times (core `T[b,d,f,h]`); for NL's kind the
+        deltas are δ[a,c] δ[e,g]. The x's are ordered so that the patterns are in standard form.
 
         Args:
             channels: C, the size of the input's last slot.
             parameters: an array for each parameter.
 
         Raises:
-            NotPolynomialError: a parameter has slots over positions, functions are applied, or it is no layer.
+            NotPolynomialError: a parameter has slots over positions, functions are applied, or the output's shape is
+                not the input's.
             SizeError: a parameter is missing, or its shape contradicts the others.
         """
         from polyattn.algebra.core import channel_cores
@@ -148,7 +151,7 @@ class Spec(Specification):
         return channel_cores(self, self.expansion(), channels, parameters)
 
     def channel_core(self, channels: int, parameters: Mapping[str, Any]) -> ChannelCore:
-        """The one position pattern of the layer with its core T[b,d,f,h] over channels; see `channel_cores`.
+        """Return the one position pattern of the layer with its core T[b,d,f,h] over channels; see `channel_cores`.
 
         >>> import numpy as np
         >>> spec = Spec("x[N,C]; y[a,b] = 1/N * x[a,d]*wf[d,f]*x[e,f] * x[e,h]*wg[h,b]")
@@ -156,7 +159,7 @@ class Spec(Specification):
         δ[y,x1] δ[x2,x3] ⊗ core of shape 2 x 2 x 2 x 2 / N
 
         Raises:
-            NotPolynomialError: there are several patterns, or those that `channel_cores` names.
+            NotPolynomialError: there are several patterns, or an error of `channel_cores`.
             SizeError: a parameter is missing, or its shape contradicts the others.
         """
         from polyattn.algebra.core import pattern_text
@@ -168,11 +171,11 @@ class Spec(Specification):
         return found[0]
 
     def evaluate(self, tensors: Mapping[str, Any], sizes: Mapping[str, int] | None = None) -> np.ndarray:
-        """The output for given tensors, in numpy, definition by definition as written. A reference: slow.
+        """Return the output for given tensors, in numpy, definition by definition as written. A reference: slow.
 
         Args:
             tensors: an array for every input and parameter; for a scalar one without axes, or of one entry.
-            sizes: sizes that no tensor's shape tells.
+            sizes: sizes not determined by a tensor's shape.
 
         Raises:
             SizeError: a tensor is missing or its shape contradicts the others.
@@ -183,15 +186,17 @@ class Spec(Specification):
 
 
 def _with_where(statement: str) -> str:
-    """`r : R` and `C = G*M` as the `where` statements that they stand for."""
+    """Return `r : R` and `C = G*M` as `where` statements, and other statements unchanged."""
     bare = statement.strip()
     head = bare.partition("=")[0].strip()
+    # A capital without slots on the left is a size; `w[d,f] = ...` is not an identifier.
     is_size = head.isidentifier() and head[:1].isupper()
     if not bare.startswith("where ") and (is_size or ("=" not in bare and ":" in bare)):
         return f"where {bare}"
     return statement
 
 
+# Specs are immutable and hash once, so every module of one layer shares one expansion.
 @lru_cache(maxsize=512)
 def _expansion(spec: Spec) -> Expansion:
     return expand(spec)

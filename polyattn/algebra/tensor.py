@@ -1,4 +1,4 @@
-"""The explicit interaction tensor W of a polynomial layer, and what it does to an input.
+"""The explicit interaction tensor W of a polynomial layer, and its action on an input.
 
 `y[a,b] = sum W[a,b, c,d, e,f, g,h] x[c,d] x[e,f] x[g,h]` (Poly-NL, Eq. 5), order 2(D+1) at degree D. Only for
 small sizes: every explicit object is guarded by a budget.
@@ -37,7 +37,7 @@ def interaction_tensor(
     degree: int | None = None,
     budget: int | None = None,
 ) -> np.ndarray:
-    """W as a numpy array; see `Spec.interaction_tensor`."""
+    """Return W as a numpy array; see `Spec.interaction_tensor`."""
     degree, x = _check(spec, expansion, degree)
     known = spec.sizes.solve(sizes, spec.sizes.names)
     output_shape = [value_of(atoms, known) for atoms in spec.shape(spec.output)]
@@ -47,7 +47,9 @@ def interaction_tensor(
     unknown = [name for name in parameters if name not in arrays]
     if unknown:
         raise SizeError(f"no parameter {unknown[0]!r} in this specification; it has {', '.join(arrays)}")
+    # At least float64; complex parameters keep their imaginary part.
     dtype = np.result_type(np.float64, *(a.dtype for a in arrays.values()))
+    # One mode per atom; composite slots are put together at the end.
     tensor = np.zeros([value_of([i.size], known) for i in expansion.output + _x_atoms(spec, x) * degree], dtype)
     for term in expansion.terms:
         if term.degree_in([x]) == degree:
@@ -62,7 +64,8 @@ def interaction_entries(
     degree: int | None = None,
     budget: int | None = None,
 ) -> dict[tuple[int, ...], sympy.Expr]:
-    """The nonzero entries of W as sympy expressions in the parameters' entries; see `Spec.interaction_tensor`."""
+    """Return the nonzero entries of W as sympy expressions in the parameters' entries; see
+    `Spec.interaction_tensor`."""
     import sympy  # takes seconds to import, and no other part of a specification needs it
 
     symbols = symbolic_parameters(spec, spec.sizes.solve(sizes, spec.sizes.names))
@@ -86,7 +89,7 @@ def interaction_terms(
     degree: int | None = None,
     budget: int | None = None,
 ) -> dict[Place, dict[Product, Fraction]]:
-    """The nonzero entries of W, each as a sum of products of the parameters' entries with their coefficients."""
+    """Return the nonzero entries of W, each as a sum of products of the parameters' entries with their coefficients."""
     degree, x = _check(spec, expansion, degree)
     known = spec.sizes.solve(sizes, spec.sizes.names)
     _guard([value_of(atoms, known) for atoms in spec.shape(spec.output) + spec.shape(x) * degree], 8, budget)
@@ -94,14 +97,15 @@ def interaction_terms(
     for term in expansion.terms:
         if term.degree_in([x]) == degree:
             _collect_entries(entries, spec, term, expansion.output, x, known)
+    # Products may cancel between terms: their zeros go here, not while adding.
     nonzero = {place: {p: c for p, c in entries[place].items() if c} for place in sorted(entries)}
     return {place: entry for place, entry in nonzero.items() if entry}
 
 
 def symbolic_parameters(spec: Specification, known: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """For each parameter an object array of symbols, such as w1_0_2; a scalar is one symbol of its own name.
+    """Return, for each parameter, an object array of symbols, such as w1_0_2; a scalar is one symbol of its own name.
 
-    Where two entries would share a symbol, as w_1[0] and w[1,0] do, all are written with brackets instead.
+    If two entries would share a symbol, as w_1[0] and w[1,0] do, all are written with brackets instead.
     """
     shapes = {name: [value_of(a, known) for a in spec.shape(name)] for name in spec.parameters}
     if (symbols := sum(map(prod, shapes.values()))) > MAX_ENTRIES:
@@ -122,18 +126,18 @@ def symbol_array(name: str, shape: Sequence[int], brackets: bool = False) -> np.
 
 
 def apply_interaction(tensor: np.ndarray, x: np.ndarray, output_axes: int | None = None) -> np.ndarray:
-    """`(((W • X) • X) • X)`: Poly-NL, Eq. 4, at any degree.
+    """Return `(((W • X) • X) • X)`: Poly-NL, Eq. 4, at any degree.
 
     Args:
         tensor: W, of the output's axes followed by the input's axes D times.
         x: the input, of shape (N, C), or of as many axes as the layer's input has.
-        output_axes: how many axes the output has; by default as many as the input.
+        output_axes: number of the output's axes; by default as many as the input.
 
     Returns:
         The output, of the output's shape.
 
     Raises:
-        SizeError: the order or the shape of W is not that of an interaction tensor for such an input.
+        SizeError: the order or the shape of W does not fit such an input.
     """
     w, x = np.asarray(tensor), np.asarray(x)
     for _ in range(_degree(w, x.ndim, output_axes)):
@@ -141,22 +145,23 @@ def apply_interaction(tensor: np.ndarray, x: np.ndarray, output_axes: int | None
             raise SizeError(
                 f"the last {x.ndim} modes have sizes {w.shape[-x.ndim :]}, but the input has shape {x.shape}"
             )
+        # The last x first: each contraction makes the tensor smaller by the input's size.
         w = np.tensordot(w, x, axes=x.ndim)
     return w
 
 
 def symmetrise(tensor: np.ndarray, axes: int = 2, output_axes: int | None = None) -> np.ndarray:
-    """The mean of W over all permutations of its x's.
+    """Return the mean of W over all permutations of its x's.
 
     Two interaction tensors give the same function exactly if their symmetrisations are equal.
 
     Args:
         tensor: W, of the output's axes followed by the input's axes D times.
-        axes: how many axes an input has; 2 for (position, channel).
-        output_axes: how many axes the output has; by default as many as an input.
+        axes: number of an input's axes; 2 for (position, channel).
+        output_axes: number of the output's axes; by default as many as an input.
 
     Raises:
-        SizeError: W is not of such an order.
+        SizeError: the order of W does not fit these numbers of axes.
     """
     w = np.asarray(tensor)
     degree = _degree(w, axes, output_axes)
@@ -169,7 +174,7 @@ def symmetrise(tensor: np.ndarray, axes: int = 2, output_axes: int | None = None
 
 
 def _degree(w: np.ndarray, axes: int, output_axes: int | None) -> int:
-    """How many x's an interaction tensor acts on."""
+    """Return the number of x's that an interaction tensor acts on."""
     rest = w.ndim - (axes if output_axes is None else output_axes)
     if axes < 1 or rest < 0 or rest % axes:
         raise SizeError(
@@ -181,7 +186,7 @@ def _degree(w: np.ndarray, axes: int, output_axes: int | None) -> int:
 
 @dataclass(frozen=True)
 class TensorStructure:
-    """How sparse and how low-rank an interaction tensor is ("block-sparse, low-rank", Poly-NL section 4.1)."""
+    """Sparsity and ranks of an interaction tensor ("block-sparse, low-rank", Poly-NL section 4.1)."""
 
     shape: tuple[int, ...]
     nonzeros: int
@@ -190,7 +195,7 @@ class TensorStructure:
 
     @property
     def density(self) -> float:
-        """The share of entries that are not zero."""
+        """Return the share of nonzero entries."""
         return self.nonzeros / prod(self.shape)
 
     def __str__(self) -> str:
@@ -276,12 +281,12 @@ def _coefficient(term: Monomial, known: Mapping[str, int]) -> Fraction:
 
 
 def _tensors(term: Monomial) -> tuple[TensorFactor, ...]:
-    """The factors of a monomial that applies no function."""
+    """Return the factors of a monomial without functions."""
     return tuple(f for f in term.factors if isinstance(f, TensorFactor))
 
 
 def _modes(term: Monomial, output: tuple[Index, ...], x: str) -> list[Index]:
-    """Which index stands at each atomic mode of W: the output's, then each x's slots in the order of the text."""
+    """Return the index of each atomic mode of W: the output's, then each x's slots in the order of the text."""
     return [*output, *(i for f in _tensors(term) if f.tensor == x for i in f.indices)]
 
 
@@ -293,7 +298,7 @@ def _add_term(
     arrays: Mapping[str, np.ndarray],
     known: Mapping[str, int],
 ) -> None:
-    """Add one monomial: its parameters' product goes to the generalised diagonal where its modes' indices agree."""
+    """Add one monomial: its parameters' product goes to the generalised diagonal of modes with one index."""
     factors = [f for f in _tensors(term) if f.tensor != x]
     add_to_diagonal(tensor, _modes(term, output, x), factors, float(_coefficient(term, known)), arrays, known)
 
@@ -309,8 +314,8 @@ def add_to_diagonal(
     """Add a product of arrays to the entries of a tensor at which modes of one index agree.
 
     Args:
-        modes: which index stands at each mode of the tensor.
-        factors: the product; indices that are no mode's are summed.
+        modes: the index of each mode of the tensor.
+        factors: the product; indices of no mode are summed.
     """
     distinct = list(dict.fromkeys(modes))
     inner = [i for f in factors for i in f.indices]
@@ -322,9 +327,11 @@ def add_to_diagonal(
         else:
             operands += [arrays[factor.tensor], [numbers[i] for i in factor.indices]]
     inside = {i for op in operands[1::2] for i in op}
+    # Only indices that some operand has can be in einsum's output; the others are broadcast below.
     have = [i for i in distinct if numbers[i] in inside]
     value = np.einsum(*operands, [numbers[i] for i in have]) if operands else np.ones(())
     summed_elsewhere = value.reshape([value.shape[have.index(i)] if i in have else 1 for i in distinct])
+    # A view on the diagonal: moving along an index moves along all of its modes at once.
     strides = [sum(tensor.strides[m] for m, j in enumerate(modes) if j == i) for i in distinct]
     lengths = [value_of([i.size], known) for i in distinct]
     diagonal = np.lib.stride_tricks.as_strided(tensor, lengths, strides)
@@ -342,6 +349,7 @@ def _collect_entries(
     modes = _modes(term, output, x)
     distinct = list(dict.fromkeys([*modes, *term.indices()]))
     lengths = [value_of([i.size], known) for i in distinct]
+    # The product over all indices is enumerated in Python.
     if prod(lengths) > MAX_ENTRIES:
         raise BudgetError(f"the symbolic tensor needs {prod(lengths):,} products; the limit is {MAX_ENTRIES:,}")
     tensors = _tensors(term)
@@ -364,12 +372,14 @@ def _collect_entries(
 def _place_reader(
     indices: Sequence[Index], slots: Sequence[Atoms], distinct: Sequence[Index], known: Mapping[str, int]
 ) -> Callable[[Sequence[int]], Place]:
-    """From the values of the distinct indices to a place: one number per slot, the outer part first."""
+    """Return a function from the values of the distinct indices to a place: one number per slot, the outer part
+    first."""
     rest = iter(indices)
     parts: list[list[tuple[int, int]]] = []
     for atoms in slots:
         lengths = [value_of([a], known) for a in atoms]
         parts.append([(distinct.index(next(rest)), prod(lengths[k + 1 :])) for k in range(len(atoms))])
+    # The common case without composite slots is read in one pass.
     if all(len(slot) == 1 for slot in parts):
         numbers = [k for ((k, _),) in parts]
         return lambda values: tuple([values[k] for k in numbers])

@@ -42,7 +42,7 @@ def check_tensor_name(name: object, what: str, taken: Collection[str], *, scalar
         name: the name.
         what: the thing to be named, for the message.
         taken: the names of other tensors.
-        scalar: whether the tensor has no slots, so that a capital would make it a size.
+        scalar: whether the tensor is a scalar, so that a capital would make it a size.
     """
     if not isinstance(name, str) or not is_name(name):
         raise no_name(name, what)

@@ -181,7 +181,7 @@ class IndexSize:
 @dataclass(frozen=True)
 class Statements:
     """A whole text, statements of each kind in their order. Splits and index sizes are kept sorted, because
-    their order has no meaning.
+    their order means nothing.
     """
 
     inputs: tuple[Input, ...]
