@@ -109,8 +109,8 @@ class FunctionFactor:
         if all(names.get(i, i) == i for i in self._indices):
             return self
         terms = tuple([t.renamed(names) for t in self.terms])
+        # Two free indices may be renamed to one.
         return FunctionFactor(
-            # Two free indices may be renamed to one.
             self.function, move(self.over), tuple(dict.fromkeys(move(self.free))), terms, move(self.at)
         )
 

@@ -1,10 +1,9 @@
 """Stage 7, proving: two specifications to a `Verdict`, with its certificate or its counterexample.
 
-Input: two specifications, and equations that may be taken for granted. Output: "equal" with a certificate that
-`proofs/check.py` checks without any of this code, "different" with sizes and integers at which anyone can see it, or
-"undecided" with the reason. What holds afterwards: "equal" and "different" are never wrong; see `prove` for what each
-rests on. Arithmetic is exact or, after softmax and sigmoid in counterexamples, of enclosing intervals; `prove` knows no
-torch.
+Input: two specifications, and given equations. Output: "equal" with a certificate, checked by `proofs/check.py`
+without any of this code, "different" with sizes and integers for anyone to check, or "undecided" with the reason. Holds
+afterwards: "equal" and "different" are never wrong; see `prove` for their grounds. Arithmetic is exact or, after
+softmax and sigmoid in counterexamples, of enclosing intervals; `prove` does not import torch.
 """
 
 from polyattn.proving.audit import Recheck, recheck

@@ -1,8 +1,8 @@
-"""`polyattn check`: a stored verdict checked again, as far as can be without the prover that found it.
+"""`polyattn check`: a stored verdict checked again, as far as possible without the prover.
 
-A certificate is checked by `proofs/check.py`, a program that knows nothing of polyattn; what that leaves open, whether
-its equations are the expanded forms of the verdict's texts, is checked by expanding these again. A counterexample is
-put into both texts, and into what is given. Nothing of a verdict is believed.
+A certificate is checked by `proofs/check.py`, a program independent of polyattn; the remaining question, whether its
+equations are the expanded forms of the verdict's texts, is checked by expanding these again. A counterexample is put
+into both texts, and into the given equations. Nothing of a verdict is believed.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ from polyattn.proving.prove import Asked, ask
 from polyattn.proving.verdict import Verdict
 from polyattn.proving.work import MAX_CONFIRMING, Meter, SpentError
 
+# Limits for a text from anywhere: reading it must not exhaust memory.
 MAX_LENGTH = 8_000_000
 MAX_SIZE = 10_000
 
 
 @dataclass(frozen=True)
 class Recheck:
-    """Whether a stored verdict holds; true if it does.
+    """Result of checking a stored verdict; true if it holds.
 
     Attributes:
         holds: whether the certificate proves equality, or the counterexample shows a difference.
-        reason: what was found, in a sentence.
-        verdict: what was checked.
+        reason: the finding, in a sentence.
+        verdict: the checked verdict.
     """
 
     holds: bool
@@ -51,10 +52,10 @@ class Recheck:
 
 
 def recheck(text: str) -> Recheck:
-    """Check a verdict that `Verdict.to_json` wrote.
+    """Check a verdict written by `Verdict.to_json`.
 
     Raises:
-        ProofError: the text is no verdict, or it is undecided, so that there is nothing to check.
+        ProofError: the text is not a verdict, or the verdict is undecided, so that it claims nothing.
     """
     if len(text) > MAX_LENGTH:
         raise ProofError(f"the verdict has {len(text):,} characters; the limit is {MAX_LENGTH:,}")
@@ -68,16 +69,18 @@ def recheck(text: str) -> Recheck:
     raise ProofError(f"there is nothing to check: the verdict is undecided, because {verdict.reason}")
 
 
+# The parts of a certificate that state its claim; its steps may differ from those found now.
 CLAIM = ("indices", "shapes", "functions", "given", "left", "right")
 
 
 def _fault_of_certificate(verdict: Verdict, certificate: dict[str, Any]) -> str:
-    """Why the certificate does not prove the verdict, empty if it does."""
+    """Return the reason why the certificate does not prove the verdict; empty if it does."""
     refused = refusal(certificate)
     if refused:
         return refused
     try:
         asked = ask(verdict.left, verdict.right, verdict.given)
+        # Without a search: only a proof can confirm an equality.
         expected = asked.verdict(effort=0).certificate
     except PolyattnError as error:
         return f"the verdict's texts are no question: {error}"
@@ -90,29 +93,31 @@ def _fault_of_certificate(verdict: Verdict, certificate: dict[str, Any]) -> str:
 
 
 def _fault_of_counterexample(verdict: Verdict, found: dict[str, Any]) -> str:
-    """Why the counterexample shows no difference, empty if it does."""
+    """Return the reason why the counterexample shows no difference; empty if it does."""
     try:
         asked = ask(verdict.left, verdict.right, verdict.given)
         with Meter(MAX_CONFIRMING).running():
+            # The same entry is asked for: another one that differs would not be the stored one.
             again = asked.confirmed(_point(asked, found), found["entry"])
         if again is None:
             return "both sides agree there, or what is given does not hold there"
         other = next((name for name, value in again.items() if not _same(name, found, value)), None)
     except SpentError:
         return f"it takes more than {MAX_CONFIRMING:,} steps to put the counterexample into the texts"
+    # A stored value may be of any type, and each misfit is a reason to refuse, not a crash.
     except (PolyattnError, ArithmeticError, LookupError, AttributeError, TypeError, ValueError) as error:
         return f"the counterexample cannot be put into the texts: {error}"
     return f"the counterexample has another {other!r} than what comes out" if other else _layout(asked, verdict)
 
 
 def _layout(asked: Asked, verdict: Verdict) -> str:
-    """Return why a verdict's texts are not those that were checked, such as for a comment in them; "" if they are."""
+    """Return the reason why a verdict's texts are not the checked ones, such as a comment in them; "" if they are."""
     read = [(side.text, text) for side, text in zip(asked.sides, (verdict.left, verdict.right), strict=True)]
     return "" if all(mine == text for mine, text in read) else "its texts are not as a verdict prints them"
 
 
 def _same(name: str, found: dict[str, Any], value: Any) -> bool:
-    """Whether a counterexample has the value under a name; decimals are near it, as those of old ones are."""
+    """Return whether a counterexample has the value under a name; decimals only need to be near it."""
     said = found.get(name)
     if said == value or (name == "values" and said == "approximate"):
         return True
@@ -129,14 +134,15 @@ def _near(said: Any, value: Any) -> bool:
 
 
 def _number(said: float | str) -> Number:
-    """An exact number, or a decimal with what it may be off; a float has nine digits."""
+    """Return an exact number, or a decimal with its uncertainty; a float has nine digits."""
     if isinstance(said, int) or (isinstance(said, str) and "/" in said):
         return Fraction(said)
     return Interval.read(said if isinstance(said, str) else f"{said:.8E}")
 
 
 def _point(asked: Asked, found: dict[str, Any]) -> Point:
-    """Sizes and tensors, with one axis for each atomic slot; those that are defined come out of their definitions."""
+    """Return sizes and tensors, with one axis for each atomic slot; defined tensors follow from their definitions."""
+    # `type`, not `isinstance`: true is an int in Python, but not a size.
     sizes = {name: number for name, number in found["sizes"].items() if type(number) is int and 0 < number < MAX_SIZE}
     if len(sizes) < len(found["sizes"]):
         raise ProofError(f"sizes are whole numbers from 1 to below {MAX_SIZE}")
@@ -145,6 +151,7 @@ def _point(asked: Asked, found: dict[str, Any]) -> Point:
         array = np.array(value, dtype=object)
         if array.shape != tuple(value_of(slot, sizes) for slot in asked.context.shapes[name]):
             raise ProofError(f"'{name}' has shape {array.shape} there")
+        # Defined tensors are not read: they are computed again and then compared.
         if name in free:
             numbers = [Fraction(entry) for entry in array.ravel()]
             shape = [value_of((atom,), sizes) for atom in free[name]]

@@ -1,8 +1,8 @@
-"""Certificates of equality: what `proofs/check.py` needs to check a proof without trusting the prover.
+"""Certificates of equality: the data with which `proofs/check.py` checks a proof without trusting the prover.
 
 A certificate has both sides in expanded form, with functions as tensors of their own, and steps that rewrite these sums
-one place at a time until their terms correspond one to one. Here the rewriting of a proof that was found is done once
-more on such sums, since the steps count terms and factors as the checker does.
+one place at a time until their terms correspond one to one. The rewriting of a finished proof is repeated here on such
+sums, since the steps count terms and factors as the checker does.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ MAX_STEPS = 20_000
 
 
 def certificate(derivations: tuple[Derivation, Derivation], given: Sequence[Given]) -> dict[str, Any]:
-    """The certificate of two derivations that end in equal sums.
+    """Return the certificate of two derivations with equal final sums.
 
     Args:
         given: the equations between tensors that may be used.
 
     Raises:
-        NoWitnessError: no steps of the certificate's kind lead from one side to the other.
+        NoWitnessError: steps of the certificate's kind do not lead from one side to the other.
         BudgetError: there would be too many steps.
     """
     return _Proof(derivations, given).run()
@@ -42,7 +42,7 @@ def certificate(derivations: tuple[Derivation, Derivation], given: Sequence[Give
 
 @dataclass(frozen=True)
 class _Equation:
-    """A given equation, as a rule that the steps use."""
+    """A given equation, as a rule for the steps."""
 
     rule: Rule
     data: dict[str, Any]
@@ -54,6 +54,7 @@ class _Proof:
         self.steps: list[dict[str, Any]] = []
         letters = Letters()
         outputs = {d.side.signature.output for d in derivations}
+        # Functions are named f1, f2, ...: no tensor of the question may have such a name already.
         tensors = {t for d in derivations for t in d.tensors}.union(outputs, *(g.mentioned for g in given))
         self.letters, self.functions = letters, Functions(letters, frozenset(tensors))
         self.left, self.right = (self.side(d) for d in derivations)
@@ -74,12 +75,14 @@ class _Proof:
         flat = Rule(rule.text, {}, rule.left, tuple(self.functions.flat(rule.right, lambda t: t)), rule.free)
         left = self.letters.named(flat.left.indices(), {})
         free = {i: left[i] for i in flat.free}
+        # The right side's own letters must differ from all of the left's, even from summed ones.
         texts = [self.letters.named(t.indices(), free | _reserved(left)) for t in flat.right]
         equation = f"{sum_text([flat.left], [left])} = {sum_text(flat.right, texts)}"
         summed = [left[i] for i in flat.left.indices() if i not in free]
         return _Equation(flat, {"equation": equation, "summed": summed})
 
     def run(self) -> dict[str, Any]:
+        # Printed before any step, because the rewriting changes the sums in place.
         texts = [self.letters.line(side)[0] for side in (self.left, self.right)]
         self.rewrite(self.left)
         self.rewrite(self.right)
@@ -91,6 +94,7 @@ class _Proof:
             done += 1
         for name in list(self.functions.sums):
             self.settle(name)
+        # Functions first: terms of the sides can only be equal once equal functions have one name.
         for side in (self.left, self.right):
             self.gather(side)
         pairs, results = self.pairs()
@@ -108,7 +112,7 @@ class _Proof:
         }
 
     def shapes(self) -> dict[str, list[str]]:
-        """The sizes of the slots of every tensor that occurs, functions and outputs too."""
+        """Return the sizes of the slots of every tensor, functions and outputs included."""
         sums = [self.left, self.right, *self.functions.sums.values(), *self.copies]
         found = {total.name: [i.size for i in total.slots] for total in sums}
         rules = [equation.rule for equation in self.equations.values()]
@@ -148,6 +152,7 @@ class _Proof:
         if given.text not in self.equations:
             self.equations[given.text] = self.equation(given)
         rule = self.equations[given.text].rule
+        # A step matches products of tensors only, on a left side without a number in front.
         if rule.left.coefficient != 1 or rule.left.powers or any(map(is_identity, rule.left.factors)):
             raise NoWitnessError
         number, name = list(self.equations).index(given.text), self.called(total)
@@ -174,6 +179,8 @@ class _Proof:
                 total.terms[to] = Monomial(number, old.powers, old.factors)
             else:
                 del total.terms[to], first[key]
+                # Two terms are gone: later places move up, and the next term is at the same place as
+                # before.
                 first = {k: p - (p > to) for k, p in first.items()}
                 place -= 1
 
@@ -184,7 +191,8 @@ class _Proof:
         return Forms(tuple(free), {**self.forms.groups, **self.kinds})
 
     def aligned(self, total: FlatSum, place: int, target: Monomial) -> list[int]:
-        """Where a term of the sum has each factor of an equal one, once symmetries have put its slots in order."""
+        """Return the places, in a term of the sum, of the factors of an equal term, once symmetries ordered its
+        slots."""
         term, free = total.terms[place], total.letters
         found = entries(moved(term, free), moved(target, free), self.forms_of(free))
         return self.straight(total, place, found, len(target.factors))
@@ -200,16 +208,19 @@ class _Proof:
                     continue
                 for symmetry in self.symmetries(tensor, tuple(entry[1])):
                     self.use(total, symmetry, place, (order[k],))
+                    # A used symmetry removes its factor and appends the new one: positions behind it
+                    # move up.
                     order = [p - (p > order[k]) for p in order]
                     order[k] = plain - 1
         return [*order, *range(plain, length)]
 
     def symmetries(self, tensor: str, order: tuple[int, ...]) -> list[Symmetry]:
-        """Given symmetries, one after the other, that put slot `order[k]` at place k for all k."""
+        """Return given symmetries that, one after the other, put slot `order[k]` at place k for all k."""
         known = [g for g in self.given if isinstance(g, Symmetry) and g.tensor == tensor and g.sign == 1]
         start = tuple(range(len(order)))
         found: dict[tuple[int, ...], list[Symmetry]] = {start: []}
         queue = [start]
+        # Breadth first, so that the certificate has as few steps as possible.
         while order not in found:
             if not queue:
                 raise NoWitnessError
@@ -222,7 +233,7 @@ class _Proof:
         return found[order]
 
     def exchange(self, total: FlatSum, place: int, position: int, order: tuple[int, ...]) -> None:
-        """Put slot `order[k]` of a symmetric function at place k, by a copy that is equal to it in this order."""
+        """Put slot `order[k]` of a symmetric function at place k, by way of an equal copy in this order."""
         factors = [f for f in total.terms[place].factors if isinstance(f, TensorFactor)]
         name, indices = factors[position].tensor, factors[position].indices
         function = self.functions.sums[name]
@@ -247,7 +258,7 @@ class _Proof:
         total.terms[place] = total.with_factors(total.terms[place], factors)
 
     def settle(self, name: str) -> None:
-        """Replace a function by the first one that is equal to it, those inside it first."""
+        """Replace a function by the first one equal to it, those inside it first."""
         total = self.functions.sums[name]
         for inner in sorted(tensors_of(total.terms) & set(self.functions.sums)):
             if inner not in self.replaced and inner not in self.settled.values():
@@ -258,6 +269,7 @@ class _Proof:
         alone = self.standing_alone(total)
         free = [i for i in total.letters if i in _indices(total.terms) or i in total.over]
         key = self.key(alone, ())
+        # A function constant along a slot is replaced by one without that slot.
         if key not in self.settled and len(free) < len(total.letters):
             slots = tuple(i for i in total.slots if i in free)
             self.settled[key] = self.functions.add(FlatSum("", slots, total.function, total.over, list(total.terms)))
@@ -270,7 +282,7 @@ class _Proof:
             self.replace(total, first)
 
     def standing_alone(self, total: FlatSum) -> Monomial:
-        """The function as the only factor of a term."""
+        """Return the function as the only factor of a term."""
         fresh = count(1 + max((i.id for i in (*total.letters, *_indices(total.terms))), default=0))
         have = _indices(total.terms)
         free = tuple(i for i in total.slots if i in have and i not in total.over)
@@ -304,7 +316,7 @@ class _Proof:
 
     # The end.
     def pairs(self) -> tuple[list[dict[str, Any]], list[str]]:
-        """The terms of both sides one to one, and the sides."""
+        """Return the pairs of equal terms of both sides, and the text of each side."""
         free = self.forms.free
         places = {self.key(t, free): k for k, t in enumerate(self.right.terms)}
         if len(places) != len(self.left.terms):
@@ -339,7 +351,7 @@ class _Proof:
 
 
 def _rule(given: Given) -> Rule:
-    """The equation as a rule that is used from left to right."""
+    """Return the equation as a rule for use from left to right."""
     if isinstance(given, Symmetry):
         sizes = [size for atoms in given.letters.values() for size in atoms]
         slots = tuple(Index(k, size) for k, size in enumerate(sizes))
@@ -359,7 +371,7 @@ def _moved(slots: Sequence[Any], order: Sequence[int]) -> tuple[Any, ...]:
 
 
 def _reserved(letters: Mapping[Index, str]) -> dict[Index, str]:
-    """Letters that are taken, by indices that do not occur."""
+    """Return reserved letters, under indices that do not occur."""
     return {Index(-1 - k, ""): letter for k, letter in enumerate(letters.values())}
 
 

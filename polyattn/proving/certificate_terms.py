@@ -1,7 +1,7 @@
 """The expanded form of certificates: sums of products of tensors, with functions as tensors of their own.
 
-A text of this form is one line, `y[n,c] = 1/2/N*x[n,c1]*w[c1,c] - x[n,c]`, with one index in each slot: a slot whose
-size is a product is as many slots. A letter has one size in all of a certificate. `proofs/check.py` reads it.
+A text of this form is one line, `y[n,c] = 1/2/N*x[n,c1]*w[c1,c] - x[n,c]`, with one index in each slot: a slot of
+product size is several slots. A letter has one size in all of a certificate. `proofs/check.py` reads it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class FlatSum:
 
     Attributes:
         slots: the indices of the left.
-        function: which function of the sum it is, if any.
-        over: the indices that the function runs over; those that it keeps are among the slots.
+        function: the function applied to the sum; "" if none is.
+        over: the indices reduced by the function; those it keeps are among the slots.
         terms: products of tensors; identities between indices of the left come last.
     """
 
@@ -41,15 +41,16 @@ class FlatSum:
         return tuple(dict.fromkeys((*self.slots, *self.over)))
 
     def ordered(self, term: Monomial) -> Monomial:
-        """The term without identities but those between indices of the left, which come last, in their order."""
+        """Return the term without identities except between indices of the left; those come last, in their order."""
         term = normalised(term, frozenset(self.letters))
         plain = [f for f in term.factors if not is_identity(f)]
         pairs = [tuple(sorted(f.indices, key=self.letters.index)) for f in term.factors if is_identity(f)]
+        # Steps count factors in this order, so it has to be the same wherever a term is built.
         last = sorted(pairs, key=lambda pair: self.letters.index(pair[1]))
         return Monomial(term.coefficient, term.powers, (*plain, *(TensorFactor(IDENTITY, pair) for pair in last)))
 
     def with_factors(self, term: Monomial, factors: Iterable[TensorFactor]) -> Monomial:
-        """A term with other factors; summed indices that are gone count by their size."""
+        """Return a term with other factors; lost summed indices count by their size."""
         summed = [i for i in term.indices() if i not in self.letters]
         return self.ordered(joined(Monomial(term.coefficient, term.powers, ()), list(map(bare, factors)), summed))
 
@@ -60,14 +61,15 @@ def is_identity(factor) -> bool:
 
 @dataclass
 class Letters:
-    """Letters for indices: each size has its own, numbered in the order in which a line needs them."""
+    """Letters for indices: each size has its own, numbered in the order of use in a line."""
 
     sizes: dict[str, str] = field(default_factory=dict)
     _stems: dict[str, str] = field(default_factory=dict)
 
     def line(self, total: FlatSum) -> tuple[str, list[dict[Index, str]]]:
-        """The text of a sum, and the letters of each of its terms."""
+        """Return the text of a sum, and the letters of each of its terms."""
         left = self.named(total.letters, {})
+        # Each term starts from the left's letters, so that summed letters are used again.
         terms = [self.named(t.indices(), left) for t in total.terms]
         body = sum_text(total.terms, terms)
         if total.function:
@@ -89,6 +91,8 @@ class Letters:
     def _stem(self, size: str) -> str:
         if size not in self._stems:
             used, first = set(self._stems.values()), "i" if size.isdigit() else size[0].lower()
+            # n, then a to z, then nn, aa, and so on: stems without digits, since the number follows
+            # them.
             options = (s for k in count(1) for s in (first * k, *(letter * k for letter in ascii_lowercase)))
             self._stems[size] = next(s for s in options if s not in used)
         return self._stems[size]
@@ -112,6 +116,7 @@ def product_text(term: Monomial, letters: dict[Index, str]) -> str:
     divide = ([str(below)] if below > 1 else []) + [s for s, e in term.powers for _ in range(-e)]
     times = [s for s, e in term.powers for _ in range(e)]
     times += [access_text(f.tensor, f.indices, letters) for f in term.factors if isinstance(f, TensorFactor)]
+    # The text starts a quotient with a number: 1/N, not /N.
     first = [str(number)] if number != 1 or divide or not times else []
     if not first:
         return "*".join(times)
@@ -119,8 +124,9 @@ def product_text(term: Monomial, letters: dict[Index, str]) -> str:
 
 
 def _ranks(factor: FunctionFactor) -> Callable[[Index], int]:
-    """An order of a function's indices that does not depend on how it is written."""
+    """Return an order of a function's indices that does not depend on its text."""
     if len(factor.free) < 2 and len(factor.over) < 2:
+        # With one index of each kind any order will do, so the costly labelling is saved.
         return lambda index: 0
     charge(GRAPH * factor.length)
     alone = Monomial(Fraction(1), (), (factor,))
@@ -139,7 +145,7 @@ class Functions:
     copies: dict[str, str] = field(default_factory=dict)  # the line of each
 
     def flat(self, terms: Iterable[Monomial], tidy: Callable[[Monomial], Monomial]) -> list[Monomial]:
-        """Terms with a tensor for each function."""
+        """Return terms with a tensor for each function."""
         found = []
         for term in terms:  # no comprehension: it would double the depth of the recursion
             if term.coefficient:
@@ -149,6 +155,7 @@ class Functions:
     def _factor(self, factor) -> TensorFactor:
         if not isinstance(factor, FunctionFactor):
             return factor
+        # Slots in canonical order, so that equal functions get equal texts and share a name.
         rank = _ranks(factor)
         free = sorted(factor.free, key=rank)
         over = sorted(range(len(factor.over)), key=lambda k: rank(factor.over[k]))
@@ -158,7 +165,7 @@ class Functions:
         return TensorFactor(self.add(new), (*free, *(factor.at[k] for k in over if factor.at)))
 
     def add(self, new: FlatSum) -> str:
-        """The name of a function, which is an old one if there is one of the same text."""
+        """Return the name of a function; functions of the same text share it."""
         text, _ = self.letters.line(new)
         if text not in self.lines:
             new.name = self.fresh()
@@ -167,7 +174,7 @@ class Functions:
         return self.lines[text]
 
     def copied(self, function: FlatSum) -> FlatSum:
-        """A function of another name that is the same as this one is by now; its line comes behind all others."""
+        """Return an equal function of another name; its line comes behind all others."""
         copy = FlatSum(self.fresh(), function.slots, function.function, function.over, list(function.terms))
         self.copies[copy.name] = self.letters.line(copy)[0]
         return copy

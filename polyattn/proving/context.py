@@ -1,4 +1,4 @@
-"""What is known of tensors and sizes while given equations are read: the language resolves them against it."""
+"""The known tensors and sizes while given equations are read: the language resolves the equations against them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from polyattn.language.syntax import (
 from polyattn.proving.sizes import CommonSizes
 
 TARGET = "given_"
-"""The name under which the language sees one side of a given equation."""
+"""The name of one side of a given equation for the language."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Expanded:
     """A side of a given equation.
 
     Attributes:
-        output: the free indices, atom by atom, in the order of the letters that were asked for.
+        output: the free indices, atom by atom, in the order of the requested letters.
         terms: the monomials.
         sizes: the size of each letter.
-        context: what is known now, new parameters included.
+        context: the context with new parameters added.
     """
 
     output: tuple[Index, ...]
@@ -50,12 +50,12 @@ class Expanded:
 
 @dataclass(frozen=True)
 class Context:
-    """Tensors with their shapes, sizes, and the sizes of indices that hold in all given equations.
+    """Tensors with their shapes, sizes, and the sizes of indices, valid in all given equations.
 
     Attributes:
-        shapes: the inputs and parameters of both sides, and what given equations bring in.
-        defined: names that a side defines itself, intermediates and outputs, with that side.
-        names: the sizes that the two sides declare.
+        shapes: the inputs and parameters of both sides, and new tensors of given equations.
+        defined: intermediates and outputs of a side, with that side.
+        names: the sizes declared by the two sides.
     """
 
     shapes: Mapping[str, tuple[Atoms, ...]]
@@ -71,7 +71,7 @@ class Context:
         return atoms | split | {self.sizes.names.get(d.size, d.size) for d in self.declared}
 
     def check_free(self, tensor: str, text: str) -> None:
-        """Raise ProofError for a tensor that a side defines: there its name means that definition."""
+        """Raise ProofError for a tensor defined by a side: there its name means that definition."""
         if tensor in self.defined:
             raise ProofError(
                 f"given {text!r} uses '{tensor}', which the {self.defined[tensor]} side defines: only inputs and "
@@ -84,16 +84,16 @@ class Context:
             raise ProofError(f"given {text!r} is about '{tensor}', which occurs on neither side; there are {known}")
 
     def index_sizes(self, accesses: Sequence[Access], text: str) -> dict[str, Atoms]:
-        """The sizes of the indices of accesses to known tensors."""
+        """Return the sizes of the indices of accesses to known tensors."""
         letters = tuple(dict.fromkeys(i for a in accesses for i in a.indices))
         product = Sum((Term(False, tuple(accesses), (False,) * len(accesses)),))
         spec = self._spec(letters, product, {}, text)
         return dict(spec.resolved.index_sizes[0])
 
     def expanded(self, letters: Sequence[str], body: Sum | Call, sizes: Mapping[str, Atoms], text: str) -> Expanded:
-        """A sum over the given indices of the left, as monomials.
+        """Return a sum over the given indices of the left, as monomials.
 
-        Indices that the sum lacks are among the output's all the same: it is constant along them.
+        Indices not in the sum are among the output's all the same: it is constant along them.
         """
         have = {i for access in accesses_of(body) for i in access.indices}
         spec = self._spec(tuple(i for i in letters if i in have), body, sizes, text)
@@ -104,8 +104,9 @@ class Context:
         return Expanded(output, expansion.terms, known, replace(self, shapes={**self.shapes, **new}))
 
     def _spec(self, letters: tuple[str, ...], body: Sum | Call, sizes: Mapping[str, Atoms], text: str) -> Spec:
-        """A specification of one definition, with the known tensors that it uses as inputs."""
+        """Return a specification of one definition, with its known tensors as inputs."""
         body = self.sizes.body(body)
+        # Only used tensors are inputs, so that the message of an error does not mention others.
         names = _Names(self.sizes)
         used = dict.fromkeys(a.tensor for a in accesses_of(body) if a.tensor in self.shapes)
         inputs = tuple(Input(n, tuple(names.of(atoms) for atoms in self.shapes[n])) for n in used)
@@ -115,12 +116,14 @@ class Context:
             declared[letter] = names.of(sizes[letter])
         wheres = tuple(sorted((IndexSize(i, s) for i, s in declared.items()), key=lambda d: (d.size, d.index)))
         sizes_used = {s for i in inputs for s in i.sizes} | set(declared.values()) | _sizes_in(body)
+        # The language asks for an input; an equation between new tensors alone has none.
         inputs = inputs or (Input("nothing_", ("1",)),)
         unknown = _sizes_in(body) - self.known_sizes
         if unknown:
             raise ProofError(
                 f"given {text!r}: there is no size {min(unknown)}; there are {', '.join(sorted(self.known_sizes))}"
             )
+        # A size in a coefficient is only known to the language through an input that has it.
         mentioned = tuple(Input(f"size_{k}", (s,)) for k, s in enumerate(sorted(_sizes_in(body))))
         target = Access(TARGET, tuple(Slot((i,)) for i in letters))
         splits = (*self.sizes.splits_of(sizes_used), *names.splits)
@@ -132,7 +135,7 @@ class Context:
 
 
 class _Names:
-    """Names for sizes; products that have none are given one by a split."""
+    """Names for sizes; nameless products get one by a split."""
 
     def __init__(self, sizes: CommonSizes):
         self.sizes = sizes
@@ -169,7 +172,7 @@ def _with_missing(
     output: tuple[Index, ...],
     terms: tuple[Monomial, ...],
 ) -> tuple[Index, ...]:
-    """The output with new indices for the letters that the sum lacks."""
+    """Return the output with new indices for the letters not in the sum."""
     rest, fresh = (
         iter(output),
         count(1 + max((i.id for i in (*output, *(j for t in terms for j in t.all_indices()))), default=-1)),

@@ -1,8 +1,8 @@
-"""Counterexamples: a point of the search as sizes and tensors that a person can put in, checked with certainty.
+"""Counterexamples: a point of the search as sizes and tensors for a person to check, verified with certainty.
 
-The search works on what the given equations leave; here the tensors that these define are worked out, every given
-equation is checked at the tensors found, and both sides are evaluated as they were given. Values are exact or, where an
-exponential is in them, decimals that are off by less than one unit of their last digit.
+The search works on the sums rewritten by the given equations; here the defined tensors are computed, every given
+equation is checked at the point, and both original sides are evaluated. Values are exact or, behind an exponential,
+decimals within one unit of their last digit.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ def counterexample(
     point: Point,
     entry: Sequence[int] | None = None,
 ) -> dict[str, Any] | None:
-    """The counterexample at a point, or None if the two sides are not certainly different there.
+    """Return the counterexample at a point, or None if the two sides are not certainly different there.
 
     Args:
-        point: sizes, and the tensors that the given equations do not define; what is missing is zero or 1.
-        entry: where in the output they have to differ; None for the first entry that does.
+        point: sizes, and the tensors without a given definition; missing ones are zero, missing sizes 1.
+        entry: the entry of the output that has to differ; None for the first one that does.
     """
+    # Sizes may occur in tensors, inside expansions, or as coefficients only.
     atoms = {a for shape in shapes.values() for slot in shape for a in slot if not a.isdigit()}
     atoms |= {i.size for side in sides for t in side.terms for i in t.all_indices() if not i.size.isdigit()}
     atoms |= {s for side in sides for s in side.spec.sizes.atomic}
@@ -49,6 +50,7 @@ def counterexample(
 
     def values(arithmetic: Arithmetic) -> Sides | None:
         here = at(arithmetic)
+        # A point that violates a given equation shows nothing.
         if not all(_satisfied(g, here) for g in given):
             return None
         left, right = (evaluate(s.terms, s.output, here, arithmetic).reshape(grouped) for s in sides)
@@ -57,6 +59,7 @@ def counterexample(
     found = first_difference(values, wanted=lambda place: entry is None or list(place) == list(entry))
     if found is None:
         return None
+    # Evaluated again in the arithmetic that told the sides apart, so that all numbers belong together.
     tensors = at(found.arithmetic).tensors
     distance = gap(found.left, found.right)
     shown = {t for side in sides for t in side.shapes}.union(*(g.mentioned for g in given))
@@ -75,7 +78,7 @@ def counterexample(
 
 
 def satisfiable(shapes: Mapping[str, tuple[Atoms, ...]], given: Sequence[Given]) -> bool:
-    """Whether simple tensors at small sizes are found that satisfy all given equations."""
+    """Return whether simple tensors at small sizes satisfy all given equations."""
     defined = {g.tensor for g in given if isinstance(g, Substitution)}
     rules = [g for g in given if isinstance(g, Rule)]
     bound = {t for rule in rules for t in rule.tensors} - defined
@@ -83,6 +86,7 @@ def satisfiable(shapes: Mapping[str, tuple[Atoms, ...]], given: Sequence[Given])
     for number in (1, 2, 3):
         sizes = dict.fromkeys(atoms, number)
         lengths = {t: tuple(value_of((a,), sizes) for slot in shapes[t] for a in slot) for t in shapes}
+        # Rules about defined tensors are checked at the end, when these have values.
         direct = [rule for rule in rules if not rule.tensors & defined]
         for fixed in restricted({t: lengths[t] for t in bound}, direct, sizes):
             for value in (1, 0):
@@ -100,7 +104,7 @@ def _all_tensors(
     known: Mapping[str, np.ndarray],
     arithmetic: Arithmetic,
 ) -> dict[str, np.ndarray]:
-    """Every tensor with one axis per atomic slot: known ones, zeros, and those that definitions give."""
+    """Return every tensor with one axis per atomic slot: known ones, zeros, and defined ones."""
     definitions = {g.tensor: g for g in given if isinstance(g, Substitution)}
     tensors: dict[str, np.ndarray] = {}
 
@@ -110,6 +114,7 @@ def _all_tensors(
         shape = [value_of((a,), sizes) for slot in shapes[tensor] for a in slot]
         if tensor in definitions:
             definition = definitions[tensor]
+            # Depth first: a definition may use tensors with definitions of their own, never itself.
             for other in definition.tensors:
                 value(other)
             tensors[tensor] = evaluate(definition.terms, definition.target, Point(sizes, tensors), arithmetic)
@@ -130,6 +135,7 @@ def _satisfied(given: Given, point: Point) -> bool:
         return holds(given, point)
     if isinstance(given, Symmetry):
         array = point.tensors[given.tensor]
+        # The entry at i is compared with the entry at i[order]: the inverse permutation, hence argsort.
         return bool(np.all(array == given.sign * np.transpose(array, np.argsort(given.order))))
     return True
 
@@ -142,7 +148,7 @@ def _named_sizes(sizes: Mapping[str, int], splits: Sequence[tuple[str, tuple[str
 
 
 def _nested(array: np.ndarray, shape: tuple[Atoms, ...], sizes: Mapping[str, int]) -> Any:
-    """Nested lists, one level per slot."""
+    """Return nested lists, one level per slot."""
     grouped = array.reshape([value_of(slot, sizes) for slot in shape])
     return _listed(grouped)
 
@@ -154,7 +160,7 @@ def _listed(array: Any) -> Any:
 
 
 def _number(value: Any, distance: Decimal | None = None) -> int | str:
-    """An integer as it is, a fraction as text, and an enclosed value as a decimal whose digits are certain."""
+    """Return an integer as it is, a fraction as text, and an enclosed value as a decimal with certain digits."""
     if isinstance(value, Interval):
         return value.text(distance)
     return int(value) if value == int(value) else str(value)

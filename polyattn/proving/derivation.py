@@ -18,11 +18,11 @@ MAX_STEPS = 256
 
 @dataclass(frozen=True)
 class Step:
-    """One step: what was done, the terms that it gave, and these with equal ones gathered.
+    """One step: its equation, the resulting terms, and these with equal ones gathered.
 
     Attributes:
-        given: the equation that was used; None for the first step, which expands the text.
-        use: where, if the equation is a rule.
+        given: the equation used; None for the first step, the expansion of the text.
+        use: the place, if the equation is a rule.
     """
 
     given: Substitution | Rule | None
@@ -47,6 +47,7 @@ class Derivation:
 
     def __post_init__(self):
         terms = self.steps[-1].terms
+        # A set: the order of terms does not matter, and gathered terms have different keys.
         object.__setattr__(self, "keys", frozenset((self.forms.key(t), t.coefficient) for t in terms if t.coefficient))
 
     @property
@@ -55,7 +56,7 @@ class Derivation:
 
     @property
     def tensors(self) -> set[str]:
-        """All tensors that occur on the way."""
+        """Return all tensors of all steps."""
         rules = (step.given.tensors for step in self.steps if isinstance(step.given, Rule))
         return tensors_of(term for step in self.steps for term in step.raw).union(*rules)
 
@@ -64,16 +65,18 @@ class Derivation:
 
 
 def derived(side: Side, forms: Forms, given: Sequence[Given] = (), rules_first: bool = True) -> Derivation:
-    """The side rewritten by definitions and rules.
+    """Rewrite a side by definitions and rules.
 
     Args:
-        rules_first: whether rules go before definitions, which may remove the tensors that rules are about.
+        rules_first: use rules before definitions, which may remove the tensors of rules.
     """
     free = frozenset(forms.free)
     raw = tuple(normalised(t, free) for t in side.terms)
     steps = [Step(None, None, raw, gathered(raw, forms))]
     definitions = [g for g in given if isinstance(g, Substitution)]
     rules = [g for g in given if isinstance(g, Rule)]
+    # Rewriting always ends, since definitions are not circular and rules shorten terms; the limit is
+    # for sums with very many places.
     while len(steps) <= MAX_STEPS:
         terms = steps[-1].terms
         step = _rule_step(terms, forms, rules) if rules_first else None
@@ -89,6 +92,7 @@ def _rule_step(terms: tuple[Monomial, ...], forms: Forms, rules: Sequence[Rule])
     for rule in rules:
         use = first_use(terms, free, rule)
         if use is not None:
+            # Only the first use of a rule: certificates record one place a step.
             raw = applied(terms, free, rule, use)
             return Step(rule, use, raw, gathered(raw, forms))
     return None

@@ -1,4 +1,4 @@
-"""Where two sides are certainly different: at a place where they are exact, or where their enclosures are apart."""
+"""Certain differences of two sides: at a place where they are exact, or where their enclosures are apart."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from polyattn.proving.evaluation import Arithmetic, enclosing
 from polyattn.proving.interval import Interval, Number, gap
 
 DIGITS = (30, 100, 300, 1000)
-"""The digits of the intervals, which are raised until a difference is certain."""
+"""The digits of the intervals, raised until a difference is certain."""
 
 Sides = tuple[np.ndarray, np.ndarray]
 
@@ -22,8 +22,8 @@ class Apart:
     """Two values that are certainly different.
 
     Attributes:
-        place: where in the arrays.
-        arithmetic: that told them apart.
+        place: the position in the arrays.
+        arithmetic: the arithmetic that told them apart.
     """
 
     place: tuple[int, ...]
@@ -37,10 +37,10 @@ def first_difference(
     ladder: Sequence[int] = DIGITS,
     wanted: Callable[[tuple[int, ...]], bool] = lambda place: True,
 ) -> Apart | None:
-    """The first entry at which two sides certainly differ; None where none does, or where nothing can be said.
+    """Return the first entry at which two sides certainly differ; None if all may be equal.
 
     Args:
-        sides: both as arrays, at the precision of an arithmetic; None where they have no values.
+        sides: both as arrays, at the precision of an arithmetic; None if they cannot be evaluated.
         ladder: the numbers of digits to try in turn, for as long as an entry is not exact.
         wanted: the places that count.
     """
@@ -55,10 +55,12 @@ def first_difference(
                 left, right = (side.item(place) for side in found)
                 if gap(left, right) is not None:
                     return Apart(place, left, right, arithmetic)
+        # More digits only cost more, so there is no point in going on.
         except BudgetError:
             return None
         except ArithmeticError:  # an interval without bound
             continue
+        # Exact entries that agree will agree with any number of digits.
         if not any(isinstance(side.item(place), Interval) for side in found for place in places):
             return None
     return None

@@ -1,7 +1,7 @@
 """Values of monomials at given sizes and tensors: exact or enclosed, modulo a prime, or in float64.
 
-One elimination for all arithmetics. It shares no code with the reference evaluation of the algebra nor with
-the lowering, and works on what the proofs work on, the monomials.
+One elimination for all arithmetics. It shares no code with the reference evaluation of the algebra nor with the
+lowering, and works on monomials, as the proofs do.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ MAX_AXES = 32
 L1_EPSILON = Fraction(1, 10**12)
 """`normalize` divides by the larger of the L1 norm and this, as everywhere."""
 
+# The largest prime below 2^31: a product of two residues fits into int64.
 PRIME = 2**31 - 1
 
 Axes = tuple[int, ...]
@@ -44,7 +45,9 @@ Function = Callable[[np.ndarray, Axes], Any]
 def _normalize(array: np.ndarray, axes: Axes) -> Any:
     exact = array.dtype == object
     norm = np.abs(array).sum(axis=axes, keepdims=True)
+    # A float beside exact numbers would make the quotient a float.
     smallest: Any = L1_EPSILON if exact else float(L1_EPSILON)
+    # Integers become fractions first: Python would divide them as floats.
     return (array * Fraction(1) if exact else array) / _larger(array)(norm, smallest)
 
 
@@ -59,6 +62,7 @@ def _larger(array: np.ndarray) -> np.ufunc:
 
 
 def _softmax(array: np.ndarray, axes: Axes, exp: Callable[[Any], Any] = np.exp) -> Any:
+    # Shifted by the maximum, so that floats do not overflow.
     powers = exp(array - np.expand_dims(_max(array, axes), axes))
     return powers / powers.sum(axis=axes, keepdims=True)
 
@@ -76,7 +80,7 @@ TRANSCENDENTAL: Mapping[str, Function] = {"softmax": _softmax, "sigmoid": lambda
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """How numbers are represented, which functions there are values of, and the largest array of intervals."""
+    """A representation of numbers, with its functions and its largest array of intervals."""
 
     dtype: Any
     number: Callable[[Fraction], Any]
@@ -85,38 +89,45 @@ class Arithmetic:
     cells: int = MAX_CELLS
 
 
+# Python's integers are faster than fractions of denominator 1.
 EXACT = Arithmetic(object, lambda q: q.numerator if q.denominator == 1 else q, functions=RATIONAL)
 FLOATING = Arithmetic(np.float64, float, functions={**RATIONAL, **TRANSCENDENTAL})
 
 
 @cache
 def modular(prime: int) -> Arithmetic:
-    """Exact modulo a prime below 2^31: a value that is not zero there is not zero; no functions."""
+    """Return arithmetic modulo a prime below 2^31, without functions: a nonzero residue proves a nonzero value."""
     return Arithmetic(
         np.int64, lambda q: q.numerator * pow(q.denominator, -1, prime) % prime, lambda array: array % prime
     )
 
 
 def prime_beside(terms: Iterable[Monomial]) -> int:
-    """A prime below 2^31 that divides no numerator and no denominator of the coefficients.
+    """Return a prime below 2^31 that divides no numerator and no denominator of the coefficients.
 
     Modulo this prime no coefficient vanishes. The sizes of an evaluation are smaller, so their powers do not either.
     """
     numbers = {n for t in terms for n in (abs(t.coefficient.numerator), t.coefficient.denominator)} - {0}
+    # Odd numbers downwards from the largest prime: nearly always the first one fits.
     return next(p for p in count(PRIME, -2) if isprime(p) and all(n % p for n in numbers))
 
 
 @cache
 def enclosing(digits: int) -> Arithmetic:
-    """Exact up to the first exponential, from there on intervals of so many digits."""
+    """Return arithmetic that is exact up to the first exponential, and uses intervals of this many digits from there
+    on."""
+    # Fewer cells for more digits: the time of an exponential grows with their square.
     exponentials, cells = np.frompyfunc(lambda x: exponential(x, digits), 1, 1), MAX_ENCLOSED // digits**2
 
     def exp(array: Any) -> np.ndarray:
         _guard(np.shape(array), cells)
+        # Integers become fractions, so that a quotient of exact entries stays exact.
         return np.asarray(exponentials(array), dtype=object) * Fraction(1)
 
     functions = {
         "softmax": lambda a, axes: _softmax(a, axes, exp),
+        # Of the two forms of the sigmoid, this one uses its argument once, which keeps its enclosure
+        # narrow.
         "sigmoid": lambda a, axes: 1 / (1 + exp(-a)),
     }
     return Arithmetic(object, EXACT.number, functions={**RATIONAL, **functions}, cells=cells)
@@ -134,7 +145,7 @@ class Point:
 
 
 def evaluate(terms: Iterable[Monomial], output: Sequence[Index], point: Point, arithmetic: Arithmetic) -> np.ndarray:
-    """The sum of monomials as an array over the output's indices.
+    """Return the sum of monomials as an array over the output's indices.
 
     Raises:
         BudgetError: an intermediate array would have more than 2^21 entries, or more intervals than 10^8 over the
@@ -144,10 +155,12 @@ def evaluate(terms: Iterable[Monomial], output: Sequence[Index], point: Point, a
     _guard(shape, MAX_CELLS)
     total = np.zeros(shape, dtype=arithmetic.dtype)
     for term in terms:
+        # Charged before the work, so that a spent meter stops it.
         charge(20 + total.size // 16)
         operands = list(map(_operand, term.factors, repeat(point), repeat(arithmetic)))
         array = _contract(operands, tuple(output), point, arithmetic)
         scale = term.coefficient * prod((Fraction(point.sizes[s]) ** e for s, e in term.powers), start=Fraction(1))
+        # Reduced after every step, so that residues never outgrow int64.
         total = _array(arithmetic.settle(total + arithmetic.settle(array * arithmetic.number(scale))), arithmetic)
     return total
 
@@ -156,7 +169,7 @@ Operand = tuple[np.ndarray, tuple[Index, ...]]
 
 
 def _array(value: Any, arithmetic: Arithmetic) -> np.ndarray:
-    """numpy gives bare numbers for arrays without axes."""
+    """Return an array; numpy gives bare numbers for arrays without axes."""
     return np.asarray(value, dtype=arithmetic.dtype)
 
 
@@ -168,14 +181,17 @@ def _guard(shape: Sequence[int], limit: int) -> None:
 
 
 def _operand(factor: TensorFactor | FunctionFactor, point: Point, arithmetic: Arithmetic) -> Operand:
-    """A factor's values over its distinct indices."""
+    """Return a factor's values over its distinct indices."""
     if isinstance(factor, TensorFactor):
         if factor.tensor == IDENTITY:
+            # Checked before the identity is allocated.
             _guard([point.length(i) for i in factor.indices], MAX_CELLS)
+            # From integers, so that entries of object arrays are exact.
             array: np.ndarray = np.eye(point.length(factor.indices[0]), dtype=int).astype(arithmetic.dtype)
         else:
             array = point.tensors[factor.tensor]
         return _diagonal(array, factor.indices)
+    # The function's own indices come last, so that its axes are known from the number of free ones.
     argument = evaluate(factor.terms, (*factor.free, *factor.over), point, arithmetic)
     axes = tuple(range(len(factor.free), argument.ndim))
     value = _array(arithmetic.functions[factor.function](argument, axes), arithmetic)
@@ -191,11 +207,13 @@ def _diagonal(array: np.ndarray, indices: tuple[Index, ...]) -> Operand:
 
 
 def _contract(operands: list[Operand], output: tuple[Index, ...], point: Point, arithmetic: Arithmetic) -> np.ndarray:
-    """The product summed over everything but the output's indices, broadcast over those that no factor has."""
+    """Return the product summed over all indices but the output's, broadcast over output indices of no factor."""
     summed = {i for _, indices in operands for i in indices} - set(output)
+    # Greedy elimination: each time the index whose intermediate is smallest.
     costs = {i: _cost([o for o in operands if i in o[1]]) for i in summed}
     charge(len(summed) * (len(summed) + len(operands)) // 8)
     while costs:
+        # Ties go to the smaller index, so that the order is the same in every run.
         index = min(costs, key=lambda i: (costs[i], i))
         del costs[index]
         having = [o for o in operands if index in o[1]]
@@ -204,24 +222,27 @@ def _contract(operands: list[Operand], output: tuple[Index, ...], point: Point, 
         axis = indices.index(index)
         array = _array(arithmetic.settle(array.sum(axis=axis)), arithmetic)
         operands.append((array, indices[:axis] + indices[axis + 1 :]))
+        # Only the indices of the new array have another cost now.
         for other in set(indices) & set(costs):
             costs[other] = _cost([o for o in operands if other in o[1]])
     return _multiply(operands, output, point, arithmetic)[0]
 
 
 def _cost(operands: list[Operand]) -> int:
-    """The entries of the product of these operands."""
+    """Return the number of entries of the product of these operands."""
     return prod({i: n for array, indices in operands for i, n in zip(indices, array.shape, strict=True)}.values())
 
 
 def _multiply(
     operands: list[Operand], output: tuple[Index, ...], point: Point, arithmetic: Arithmetic
 ) -> tuple[np.ndarray, tuple[Index, ...]]:
-    """The product over the union of the operands' indices, those of `output` first."""
+    """Return the product over the union of the operands' indices, those of `output` first."""
     union = tuple(dict.fromkeys((*output, *(i for _, indices in operands for i in indices))))
     shape = [point.length(i) for i in union]
+    # Exact numbers are cheap even where intervals are limited, so the limit asks for an interval first.
     limited = arithmetic.cells < MAX_CELLS and any(isinstance(n, Interval) for a, _ in operands for n in a.flat)
     _guard(shape, arithmetic.cells if limited else MAX_CELLS)
+    # Objects cost about eight times as much per entry as machine numbers.
     charge(len(operands) * (10 + prod(shape) // (8 if arithmetic.dtype is object else 64)))
     total = _array(1, arithmetic)
     for array, indices in operands:

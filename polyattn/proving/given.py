@@ -1,7 +1,7 @@
 """Given equations: text to definitions, symmetries, rules and sizes, each resolved against the tensors of a question.
 
-What holds afterwards: every index has a size, every definition defines a tensor once and not by itself, and every
-rule has fewer tensors on its right than on its left, so that applying it comes to an end.
+Holds afterwards: every index has a size, every definition defines a tensor once and not by itself, and every rule has
+fewer tensors on its right than on its left, so that its application terminates.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from polyattn.proving.sizes import SizeEquation
 
 MAX_GIVEN = 64
 
+# Sizes start with a capital and indices with a small letter: the two patterns cannot both match.
 SIZE = re.compile(r"\s*(?:where\s+)?([A-Z][A-Za-z0-9_]*)\s*=\s*([A-Za-z0-9_*\s]+)", re.ASCII)
 INDICES = re.compile(r"\s*(?:where\s+)?([a-z][A-Za-z0-9_]*(?:\s*,\s*[a-z][A-Za-z0-9_]*)*)\s*:\s*(\w+)\s*", re.ASCII)
 SUMMED = re.compile(r"(?P<left>[^=]*\S)\s+summed\s+over\s+(?P<over>[\w\s,]+?)\s+is\s+(?P<right>.+)", re.ASCII)
@@ -39,12 +40,12 @@ class Substitution:
 
     @property
     def tensors(self) -> frozenset[str]:
-        """The tensors of the right side."""
+        """Return the tensors of the right side."""
         return frozenset(tensors_of(self.terms))
 
     @property
     def mentioned(self) -> frozenset[str]:
-        """The tensors of both sides."""
+        """Return the tensors of both sides."""
         return self.tensors | {self.tensor}
 
 
@@ -65,7 +66,7 @@ class Symmetry:
 
 @dataclass(frozen=True)
 class Rule:
-    """`u[i,k]*u[j,k] = I[i,j]`: a product with indices summed inside it, and what it is equal to."""
+    """`u[i,k]*u[j,k] = I[i,j]`: a product with indices summed inside it, and the equal sum."""
 
     text: str
     letters: Mapping[str, Atoms]
@@ -90,7 +91,7 @@ class Statement:
     """A given equation as text in parts, before it is resolved.
 
     Attributes:
-        over: the indices that its text says are summed; None where it names none.
+        over: the indices named as summed in the text; None if none is named.
     """
 
     text: str
@@ -100,13 +101,13 @@ class Statement:
 
     @property
     def is_rule(self) -> bool:
-        """Whether the left is not one tensor at different indices, which is a definition or a symmetry."""
+        """Return whether the left side is more than one tensor at different indices (a definition or a symmetry)."""
         target, *more = accesses_of(self.left)
         return self.over is not None or bool(more) or len(set(target.indices)) < len(target.indices)
 
     @property
     def summed(self) -> tuple[str, ...]:
-        """The indices that a rule sums on its left: those it names, or those that its right lacks."""
+        """Return the indices summed by a rule on its left: the named ones, or those not on its right."""
         if self.over is not None:
             return tuple(sorted(self.over))
         there = {i for access in accesses_of(self.right) for i in access.indices}
@@ -117,7 +118,7 @@ class Statement:
 def reading(text: str) -> str:
     """Return a given equation with the sums that its left side implies: `A[i,i] = 0` is `A[i,i] summed over i is 0`.
 
-    Equations that leave no sum unsaid come back as they are.
+    Equations without implied sums come back unchanged.
     """
     if SIZE.fullmatch(text) or INDICES.fullmatch(text):
         return text
@@ -126,13 +127,13 @@ def reading(text: str) -> str:
 
 
 def with_sums(equation: str, summed: Sequence[str]) -> str:
-    """Return an equation with what it sums on its left said."""
+    """Return an equation with the summed indices of its left side named."""
     left, _, right = equation.partition("=")
     return f"{left.strip()} summed over {', '.join(summed)} is {right.strip()}" if summed else equation
 
 
 def size_equations(given: Sequence[str]) -> tuple[SizeEquation, ...]:
-    """The equations between sizes."""
+    """Return the equations between sizes."""
     found = []
     for text in given:
         if match := SIZE.fullmatch(text):
@@ -144,7 +145,7 @@ def size_equations(given: Sequence[str]) -> tuple[SizeEquation, ...]:
 
 
 def declared_indices(given: Sequence[str]) -> tuple[IndexSize, ...]:
-    """The sizes of indices, `r : R`, that hold in all given equations."""
+    """Return the sizes of indices, `r : R`; they hold in all given equations."""
     found: dict[str, str] = {}
     for text in given:
         if match := INDICES.fullmatch(text):
@@ -155,17 +156,18 @@ def declared_indices(given: Sequence[str]) -> tuple[IndexSize, ...]:
 
 
 def resolved(given: Sequence[str], context: Context) -> tuple[tuple[Given, ...], Context]:
-    """The equations between tensors; each may be about tensors that another brings in.
+    """Resolve the equations between tensors; each may be about tensors of another.
 
     Returns:
-        The equations, and the context with the tensors that they bring in.
+        The equations, and the context with their new tensors.
 
     Raises:
-        ProofError: an equation does not parse, is about tensors that do not occur, defines one twice or by itself.
+        ProofError: an equation does not parse, is about unknown tensors, or defines one twice or by itself.
     """
     pending = [_statement(text) for text in given if not SIZE.fullmatch(text) and not INDICES.fullmatch(text)]
     _check_declared_indices(context, pending)
     found: list[Given] = []
+    # In rounds, since the order in which equations are given has no meaning.
     while pending:
         waiting, first = [], None
         for statement in pending:
@@ -175,11 +177,13 @@ def resolved(given: Sequence[str], context: Context) -> tuple[tuple[Given, ...],
             except ProofError as error:
                 waiting.append(statement)
                 first = first or error
+        # A round without progress: the first error is the user's, later ones may follow from it.
         if len(waiting) == len(pending):
             assert first is not None
             raise first
         pending = waiting
     _check_definitions(found)
+    # In the order given, whatever the rounds: proofs and certificates follow it.
     return tuple(sorted(found, key=lambda g: given.index(g.text))), context
 
 
@@ -208,6 +212,7 @@ def _left(text: str, left: str) -> Sum:
 
 def _body(text: str, part: str) -> Sum | Call:
     if "=" in part or ";" in part or "\n" in part.strip():
+        # Parsed as a definition, so that the language's own parser does the work.
         raise ProofError(f"given {text!r}: one equation with one '=' expected")
     try:
         (definition,) = parse(f"given_ = {part.strip()}").definitions
@@ -250,6 +255,7 @@ def _symmetry(statement: Statement, target: Access, context: Context) -> Symmetr
     if other == target:
         raise ProofError(f"given {statement.text!r} says {'that it is zero' if negative else 'nothing'}")
     sizes = context.index_sizes((target, other), statement.text)
+    # Composite indices are exchanged atom by atom.
     atoms = {name: [(name, k) for k in range(len(sizes[name]))] for name in target.indices}
     mine = [a for name in target.indices for a in atoms[name]]
     theirs = [a for name in other.indices for a in atoms[name]]
@@ -272,9 +278,11 @@ def _rule(statement: Statement, accesses: Sequence[Access], context: Context) ->
     right = left.context.expanded(free, statement.right, sizes, statement.text)
     if isinstance(statement.right, Call):
         raise ProofError(f"given {statement.text!r}: a product can only be given as a sum, not as a function")
+    # Both sides were expanded apart; the right one takes over the left one's free indices.
     names = dict(zip(right.output, left.output, strict=True))
     right_terms = tuple(_renumbered(t, names) for t in right.terms)
     rule = Rule(statement.text, {**left.sizes, **right.sizes}, left.terms[0], right_terms, left.output)
+    # Otherwise a rule could be applied to its own result forever.
     if any(_length(t) >= _length(rule.left) for t in right_terms):
         raise ProofError(
             f"given {statement.text!r} can only be used from left to right, and there is no end to that unless the "
@@ -284,7 +292,7 @@ def _rule(statement: Statement, accesses: Sequence[Access], context: Context) ->
 
 
 def _renumbered(term: Monomial, names: dict[Index, Index]) -> Monomial:
-    """The monomial with its free indices renamed, and its summed ones moved out of their way."""
+    """Return the monomial with its free indices renamed, and its summed ones moved out of their way."""
     start = 1 + max((i.id for i in names.values()), default=-1)
     summed = [i for i in dict.fromkeys(term.all_indices()) if i not in names]
     return term.renamed({**names, **{old: Index(start + k, old.size) for k, old in enumerate(summed)}})
@@ -310,6 +318,7 @@ def _check_definitions(given: Iterable[Given]) -> None:
                 raise ProofError(f"given {item.text!r} contradicts {first!r}: '{item.tensor}' has two definitions")
             definitions[item.tensor] = item
     for name, item in definitions.items():
+        # A walk from each definition finds cycles through others, too.
         seen, queue = set(), [item]
         while queue:
             for tensor in tensors_of(queue.pop().terms):

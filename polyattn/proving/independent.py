@@ -1,7 +1,7 @@
-"""The independent checker, `proofs/check.py`: a program that knows nothing of polyattn, run on certificates.
+"""The independent checker, `proofs/check.py`: a program independent of polyattn, run on certificates.
 
-It stands between every certificate and the user: `prove` says "equal" only of a certificate that it accepts, and
-`polyattn check` asks it again about a stored one.
+It stands between every certificate and the user: `prove` says "equal" only of an accepted certificate, and
+`polyattn check` runs it again on a stored one.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ def checker() -> Any:
         ProofError: the file is missing.
     """
     for path in PLACES:
+        # Loaded by path: the checker is a program of its own, not a module of the package.
         spec = spec_from_file_location("polyattn_checker", path) if path.is_file() else None
         if spec is not None and spec.loader is not None:
             module = module_from_spec(spec)
@@ -35,9 +36,10 @@ def checker() -> Any:
 
 
 def refusal(certificate: dict[str, Any]) -> str:
-    """Return why the checker refuses a certificate; empty if it accepts it."""
+    """Return the checker's reason for refusing a certificate; empty if it accepts it."""
     program = checker()
     try:
+        # As text, so that the checker sees exactly what a stored certificate would hold.
         program.check(json.dumps(certificate))
     except program.Refused as error:
         return str(error)

@@ -1,9 +1,9 @@
-"""Intervals of decimals around a real number: certain bounds of values that exponentials make irrational.
+"""Intervals of decimals around a real number: certain bounds of values made irrational by exponentials.
 
 Every operation rounds its lower bound down and its upper bound up, so the result encloses the operation's value for all
-numbers in the operands; with more digits the bounds close in. Python's `decimal` rounds as it is told, and its `exp` is
-correctly rounded, so the two neighbours of its result enclose the exponential. An operation of an interval and an
-integer or a fraction encloses that first; what no exponential has touched stays exact.
+numbers in the operands; with more digits the bounds close in. Python's `decimal` rounds in a chosen direction, and its
+`exp` is correctly rounded, so the two neighbours of its result enclose the exponential. An operation of an interval and
+an integer or a fraction encloses that first; values without exponentials stay exact.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from functools import cache
 from typing import Any
 
 SHOWN = 9
-"""How many digits of an enclosed value are written, unless it takes more to tell it from the other side's."""
+"""The digits of an enclosed value in print, unless more are needed to tell it from the other side's."""
 
 APART = 10**SHOWN
-"""How many times as large as the uncertainty of a difference it has to be before it counts as one."""
+"""The least ratio of a certain difference to its uncertainty."""
 
 
 class Interval:
-    """All numbers from `low` to `high`, computed with so many digits."""
+    """All numbers from `low` to `high`, computed with `digits` digits."""
 
     __slots__ = ("digits", "high", "low")
     __hash__ = None  # pyright: ignore[reportAssignmentType]
@@ -33,14 +33,16 @@ class Interval:
     def around(cls, number: Number, digits: int) -> Interval:
         if isinstance(number, Interval):
             return number
+        # Decimals of integers are exact; only the division rounds.
         top, bottom = (Decimal(n) for n in number.as_integer_ratio())
         down, up = _roundings(digits)
         return cls(down.divide(top, bottom), up.divide(top, bottom), digits)
 
     @classmethod
     def read(cls, text: str) -> Interval:
-        """A decimal that is off by less than one unit of its last digit."""
+        """Return the numbers within one unit of a decimal's last digit."""
         number = Decimal(text)
+        # Two more digits than the text, so that adding the unit does not round.
         exponent, digits = number.as_tuple().exponent, len(number.as_tuple().digits) + 2
         unit = Decimal((0, (1,), int(exponent)))
         down, up = _roundings(digits)
@@ -50,12 +52,13 @@ class Interval:
         return f"[{self.low}, {self.high}]"
 
     def __eq__(self, other: object) -> bool:
-        """Whether the two are certainly equal."""
+        """Return whether the two are certainly equal."""
         if isinstance(other, Interval):
             return self.low == self.high == other.low == other.high
         return self.low == self.high == other
 
     def __neg__(self) -> Interval:
+        # `copy_negate` does not round, as the unary minus would by the current context.
         return Interval(self.high.copy_negate(), self.low.copy_negate(), self.digits)
 
     def __abs__(self) -> Interval:
@@ -78,6 +81,7 @@ class Interval:
 
     def __mul__(self, other: Number) -> Interval:
         other = Interval.around(other, self.digits)
+        # The extremes of a product are at the corners; rounding outwards keeps the enclosure.
         pairs = [(a, b) for a in (self.low, self.high) for b in (other.low, other.high)]
         down, up = _roundings(self.digits)
         return Interval(min(down.multiply(*p) for p in pairs), max(up.multiply(*p) for p in pairs), self.digits)
@@ -85,7 +89,7 @@ class Interval:
     __rmul__ = __mul__
 
     def __truediv__(self, other: Number) -> Interval:
-        """Raises ZeroDivisionError where the divisor may be zero."""
+        """Divide; raise ZeroDivisionError if the divisor may be zero."""
         other = Interval.around(other, self.digits)
         if other.low <= 0 <= other.high:
             raise ZeroDivisionError("the divisor may be zero")
@@ -98,14 +102,16 @@ class Interval:
 
     def exp(self) -> Interval:
         down, up = _roundings(self.digits)
+        # `exp` rounds to nearest whatever the context says, so its neighbours are the bounds.
         low = down.next_minus(down.exp(self.low))
+        # Its neighbour may be below zero, the exponential is not.
         return Interval(max(low, Decimal(0)), up.next_plus(up.exp(self.high)), self.digits)
 
     def text(self, gap: Decimal | None = None) -> str:
-        """The value as a decimal that is off by less than one unit of its last digit.
+        """Return the value as a decimal within one unit of its last digit.
 
         Args:
-            gap: a distance that the digits have to resolve.
+            gap: a distance to resolve by the digits.
         """
         nearest = Context(self.digits + 2, Emin=MIN_EMIN, Emax=MAX_EMAX)
         middle = nearest.divide(nearest.add(self.low, self.high), Decimal(2))
@@ -114,6 +120,7 @@ class Interval:
         if gap is not None:
             last = gap.adjusted() + 1 - SHOWN if abs(middle) <= width else min(last, gap.adjusted() - 1)
         if width:
+            # No digit is written that the enclosure leaves open.
             last = max(last, width.adjusted() + 2)
         rounded = nearest.quantize(middle, Decimal((0, (1,), last)))
         return format(rounded, "f") if -20 < last <= 0 else str(rounded)
@@ -123,14 +130,14 @@ Number = int | Fraction | Interval
 
 
 def exponential(number: Number, digits: int) -> Number:
-    """Exact only at 0, where it is rational."""
+    """Return the exponential: exact only at 0, elsewhere an interval."""
     if not isinstance(number, Interval) and number == 0:
         return 1
     return Interval.around(number, digits).exp()
 
 
 def larger(a: Number, b: Number) -> Number:
-    """The maximum of two numbers; where either may be larger, the maxima of the bounds."""
+    """Return the maximum of two numbers; if either may be larger, the maxima of the bounds."""
     (low, high), (other_low, other_high) = _bounds(a), _bounds(b)
     if low >= other_high:
         return a
@@ -142,7 +149,7 @@ def larger(a: Number, b: Number) -> Number:
 
 
 def gap(a: Number, b: Number) -> Decimal | None:
-    """The least distance of two numbers, and None unless it is far above their uncertainty, or for equal numbers."""
+    """Return the least distance of two numbers; None for equal ones, or if it is not far above their uncertainty."""
     difference = a - b
     if not isinstance(difference, Interval):
         return abs(Interval.around(difference, 2 * SHOWN)).low if difference else None
@@ -158,7 +165,8 @@ def _bounds(number: Number) -> tuple[Any, Any]:
 
 @cache
 def _roundings(digits: int) -> tuple[Context, Context]:
-    """Contexts that round down and up; a result too large for a number is bounded by infinity."""
+    """Return contexts that round down and up; overflow gives an infinite bound."""
+    # Overflow is not trapped: infinity is a correct, if useless, bound.
     traps = [InvalidOperation, DivisionByZero]
     limits = {"Emin": MIN_EMIN, "Emax": MAX_EMAX, "traps": traps}
     return Context(digits, ROUND_FLOOR, **limits), Context(digits, ROUND_CEILING, **limits)

@@ -1,8 +1,8 @@
-"""Which monomial is which: gathering equal terms, with a witness that can be checked without any search.
+"""Correspondence of monomials: gathering equal terms, with a witness that needs no search to check.
 
-A witness lists, for each term, the number of the term that it is equal to, and for each factor of that one the
-position of its own factor; identities are not counted. Where slots change places, and for functions, an entry is a
-list: the position, whose slot comes where, and the witness for the function's argument. `proofs/check.py` reads them.
+A witness lists, for each term, the number of the equal term, and for each of its factors the position of the own
+factor; identities are not counted. For exchanged slots, and for functions, an entry is a list: the position, the order
+of the slots, and the witness for the function's argument. `proofs/check.py` reads them.
 """
 
 from __future__ import annotations
@@ -26,32 +26,35 @@ Key = tuple[Any, Any]
 
 
 class NoWitnessError(Exception):
-    """Terms are equal, but no correspondence of their factors says so: a function's argument cancels along an index."""
+    """Terms are equal without a correspondence of their factors: a function's argument cancels along an index."""
 
 
 @dataclass(frozen=True)
 class Forms:
-    """What makes two terms the same: one canonical form, up to the symmetries of tensors."""
+    """The criterion for equal terms: one canonical form, up to the symmetries of tensors."""
 
     free: tuple[Index, ...]
     groups: Groups
 
     def key(self, term: Monomial) -> Key:
-        """Equal for equal terms; without the number in front."""
+        """Return a key that equal terms share, without their coefficients."""
+        # Charged before the cached look-up, so that the count does not depend on earlier questions.
         charge(GRAPH * term.size)
         canonical = canonical_monomial(encoded(term, self.groups).term, self.free)
         return canonical.powers, canonical.factors
 
     def inside(self, factor: FunctionFactor) -> Forms:
+        # Inside a function, its free and reduced indices play the role of the free ones.
         return Forms(tuple(sorted(factor.local)), self.groups)
 
 
 def gathered(terms: Sequence[Monomial], forms: Forms) -> tuple[Monomial, ...]:
-    """Equal terms added up, each as it first occurs; those that cancel stay, with a zero in front."""
+    """Return the sum with equal terms added up, each as it first occurs; cancelled ones stay with coefficient zero."""
     first: dict[Key, Monomial] = {}
     alike = Counter(t.names for t in terms)
     totals: dict[Key, Fraction] = {}
     for term in terms:
+        # Terms of different names are never equal: only the others need a costly canonical form.
         key: Key = forms.key(moved(term, forms.free)) if alike[term.names] > 1 else ((), term.names)
         first.setdefault(key, term)
         totals[key] = totals.get(key, Fraction(0)) + term.coefficient
@@ -70,19 +73,20 @@ def _gathered_argument(factor, forms: Forms):
 
 
 def moved(term: Monomial, free: Sequence[Index]) -> Monomial:
-    """The term with its own indices numbered above the free ones, as canonical forms need them."""
+    """Return the term with its own indices numbered above the free ones, as canonical forms need them."""
     start = 1 + max((i.id for i in free), default=-1)
     own = [i for i in dict.fromkeys(term.all_indices()) if i not in set(free)]
     return term.renamed({old: Index(start + k, old.size) for k, old in enumerate(own)})
 
 
 def witness(terms: Sequence[Monomial], targets: Sequence[Monomial], forms: Forms) -> Witness:
-    """How the terms add up to the targets; terms that cancel without a target refer to the first of their form.
+    """Return how the terms add up to the targets; a cancelled term refers to the first of its form.
 
     Raises:
-        NoWitnessError: there is no correspondence of factors.
+        NoWitnessError: no correspondence of factors exists.
     """
     terms, targets = [moved(t, forms.free) for t in terms], [moved(t, forms.free) for t in targets]
+    # Reversed, so that the first target of a form wins.
     places = {forms.key(t): k for k, t in reversed(list(enumerate(targets)))}
     first: dict[Key, int] = {}
     found = []
@@ -92,12 +96,13 @@ def witness(terms: Sequence[Monomial], targets: Sequence[Monomial], forms: Forms
         if key in places:
             found.append([places[key], entries(term, targets[places[key]], forms)])
         else:
+            # Negative numbers tell a reference to a term from one to a target.
             found.append([-1 - start, entries(term, terms[start], forms)])
     return found
 
 
 def entries(term: Monomial, target: Monomial, forms: Forms) -> list[Any]:
-    """For each factor of the target that is no identity, where the term has it."""
+    """Return, for each factor of the target but identities, its position in the term."""
     return Correspondence(term, target, forms).entries()
 
 
@@ -114,7 +119,9 @@ class Correspondence:
         self.mine, self.theirs = encoded(term, forms.groups), encoded(target, forms.groups)
         order, names = _labelled(self.mine, forms)
         target_order, target_names = _labelled(self.theirs, forms)
+        # Equal labels in two labellings of one canonical form mean corresponding indices.
         by_name = {name: index for index, name in target_names.items()}
+        # Keys can agree where the labellings do not: an argument may cancel along an index.
         if len(order) != len(target_order) or set(names.values()) != set(by_name):
             raise NoWitnessError
         self.factors = dict(zip(target_order, order, strict=True))
@@ -134,8 +141,9 @@ class Correspondence:
         return places[other] if slots == sorted(slots) else [places[other], slots]
 
     def _slots(self, position: int) -> list[int]:
-        """For each slot of a target's tensor, the slot of the term's tensor that comes there."""
+        """Return, for each slot of a target's tensor, the corresponding slot of the term's tensor."""
         found: dict[int, int] = {}
+        # A symmetric tensor is several factors of the encoded term: their slots are put together again.
         for encoded_position, (origin, slots) in enumerate(self.theirs.origin):
             if origin == position:
                 own = self.mine.origin[self.factors[encoded_position]][1]
@@ -158,7 +166,7 @@ class Correspondence:
 
 
 def _renamed_apart(term: Monomial, names: dict[Index, Index]) -> Monomial:
-    """The term at other free indices, with its own moved out of their way."""
+    """Return the term at other free indices, with its own indices moved out of their way."""
     start = 1 + max((i.id for i in (*names, *names.values(), *term.all_indices())), default=-1)
     own = [i for i in dict.fromkeys(term.all_indices()) if i not in names]
     apart = {old: Index(start + k, old.size) for k, old in enumerate(own)}

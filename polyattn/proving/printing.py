@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from polyattn.proving.verdict import Verdict
 
 SHOWN_PAIRS = 12
-"""How many pairs of monomials are shown; the certificate has them all."""
+"""The number of monomial pairs shown; the certificate has them all."""
 
 
 def verdict_text(verdict: Verdict) -> str:
@@ -26,7 +26,7 @@ def verdict_text(verdict: Verdict) -> str:
 
 
 def given_lines(given: Iterable[str]) -> list[str]:
-    """Return a line for each given equation, with the sums that it leaves unsaid."""
+    """Return a line for each given equation, with its unwritten sums."""
     lines = []
     for text in given:
         try:
@@ -44,6 +44,7 @@ def _proof(certificate: dict[str, Any]) -> list[str]:
         used = {step["use"] for step in certificate["steps"] if step.get("in") == side and "use" in step}
         if result != certificate[side]:
             rules = [certificate["given"][k] for k in sorted(used)]
+            # Without a used equation the side changed by gathering only.
             by = ", ".join(with_sums(r["equation"], r["summed"]) for r in rules) or "equal functions and terms"
             lines.append(f"         {result}  by {by}")
     left, right = map(_terms, certificate["results"])
@@ -57,8 +58,9 @@ def _proof(certificate: dict[str, Any]) -> list[str]:
 
 
 def _terms(text: str) -> list[str]:
-    """The terms of an expanded text."""
+    """Return the terms of an expanded text."""
     total = text.partition(" = ")[2]
+    # A leading minus belongs to the term, so that splitting at " + " keeps it.
     return total.replace(" - ", " + -").split(" + ")
 
 
@@ -74,5 +76,6 @@ def _difference(found: dict[str, Any]) -> list[str]:
 
 
 def _value(number: int | float | str) -> str:
+    # Decimals of enclosed values are strings too, but have no slash.
     exact = isinstance(number, int) or "/" in str(number)
     return str(number) if exact else f"about {number}"

@@ -36,24 +36,24 @@ MAX_GIVEN_LENGTH = 4000
 
 
 def prove(left: Question, right: Question, given: str | Sequence[str] = (), *, effort: int = MAX_WORK) -> Verdict:
-    """Whether two specifications are the same function of their tensors, at every size.
+    """Decide whether two specifications are the same function of their tensors, at every size.
 
     Two polynomials are equal at every size exactly if their monomials are, up to renaming of summed indices; functions
     such as softmax count as unknown tensors, one for each argument. "equal" is always proved: it comes with a
-    certificate that the independent checker, `proofs/check.py`, has accepted. "different" always comes with a
-    counterexample; what is neither, or too large for the checker, is "undecided".
+    certificate accepted by the independent checker, `proofs/check.py`. "different" always comes with a counterexample;
+    all other questions, and proofs too large for the checker, are "undecided".
 
     Args:
         left, right: specifications, polynomials, or texts; with the same inputs and an output of the same shape.
             Sizes and tensors of one name are the same on both sides.
-        given: equations that are taken for granted:
-            a definition of a tensor, "wf[d,f] = wq[d,r]*wk[f,r]", with an index that only the right has summed;
+        given: equations to assume:
+            a definition of a tensor, "wf[d,f] = wq[d,r]*wk[f,r]", with indices of the right side only summed;
             a size, "C = G*M" or "R = K", or the size of an index of the other equations, "r : R";
             a symmetry, "adj[k,l] = adj[l,k]";
-            a product that is equal to fewer factors, "u[i,k]*u[j,k] = I[i,j]", where indices that the right lacks
-            are summed, or "p[i,k] summed over k is 1", which says what is summed.
-        effort: how many monomials the search for a counterexample evaluates at most. With less of it more is
-            "undecided" and counterexamples are larger; "equal" and "different" stay as certain.
+            a product equal to fewer factors, "u[i,k]*u[j,k] = I[i,j]", with indices of the left side only summed,
+            or "p[i,k] summed over k is 1", with the summed indices named.
+        effort: largest number of monomials to evaluate in the search for a counterexample. With less of it, more
+            questions are "undecided" and counterexamples are larger; "equal" and "different" stay as certain.
 
     Returns:
         The verdict; true only for "equal".
@@ -61,7 +61,7 @@ def prove(left: Question, right: Question, given: str | Sequence[str] = (), *, e
     Raises:
         SpecError: a text is wrong.
         ProofError: the question makes no sense (other inputs, other shapes), or a given equation is wrong, about
-            tensors that do not occur, circular, or contradicts another.
+            unknown tensors, circular, or contradicts another.
         BudgetError: the expansion is too large.
 
     >>> verdict = prove(
@@ -78,9 +78,10 @@ def prove(left: Question, right: Question, given: str | Sequence[str] = (), *, e
 
 
 def ask(left: Question, right: Question, given: str | Sequence[str] = ()) -> Asked:
-    """The question that `prove` answers, read and checked; raises what that raises."""
+    """Read and check the question for `prove`; raise the same errors."""
     texts = _given_texts(given)
     specs = read_questions(left, right)
+    # The left side comes last, so that its name wins where both sides define a tensor.
     defined = {d.name: name for s, name in ((specs[1], "right"), (specs[0], "left")) for d in s.statements.definitions}
     try:
         sizes = CommonSizes.of([s.statements for s in specs], size_equations(texts))
@@ -110,9 +111,10 @@ def _given_texts(given: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _check_sizes_occur(specs: tuple[Specification, Specification], texts: Sequence[str]) -> None:
-    """Raises ProofError for an equation about a size that neither side has, nor another given equation."""
+    """Raise ProofError for an equation about a size found on neither side, nor in another given equation."""
     known = {n for spec in specs for n in spec.sizes.names} | {d.size for d in declared_indices(texts)}
     waiting = list(size_equations(texts))
+    # Repeated, because an equation may be about a part that another one brings in.
     while fitting := [e for e in waiting if e.size in known]:
         known.update(part for e in fitting for part in e.parts)
         waiting = [e for e in waiting if e not in fitting]
@@ -127,7 +129,7 @@ def _context(sides: tuple[Side, Side], sizes: CommonSizes, texts: Sequence[str],
 
 
 class Asked:
-    """A question about two sides, and all that is given."""
+    """A question about two sides, and all given equations."""
 
     def __init__(
         self,
@@ -144,20 +146,24 @@ class Asked:
     def verdict(self, effort: int = MAX_WORK) -> Verdict:
         try:
             with Meter(MAX_PROOF).running():
+                # Expansion and rewriting count as well: a proof's budget covers everything up to its
+                # certificate.
                 attempts = self.attempts()
                 for left, right in attempts:
                     if left.proves_equal(right):
                         return self.equal(left, right)
         except SpentError:
             return self.answer("undecided", f"a proof takes more than {MAX_PROOF:,} steps")
+        # The last attempt uses all given equations.
         return self.search(*attempts[-1], effort)
 
     def attempts(self) -> list[tuple[Derivation, Derivation]]:
-        """Without the given equations first, so that a proof uses none that it does not need."""
+        """Return the pairs of derivations, without the given equations first: a proof then uses none needlessly."""
         plain, forms = Forms(self.output, {}), Forms(self.output, self.groups)
         found = [self.pair(plain, (), True)]
         if self.given:
             rules = any(isinstance(g, Rule) for g in self.given)
+            # Both orders: a definition may remove the tensors of a rule, or bring them in.
             found += [self.pair(forms, self.given, first) for first in ((True, False) if rules else (False,))]
         return found
 
@@ -170,6 +176,7 @@ class Asked:
 
     def equal(self, left: Derivation, right: Derivation) -> Verdict:
         used = {s.given.text for d in (left, right) for s in d.steps if s.given is not None}
+        # Symmetries do their work inside canonical forms, so steps do not mention them.
         if left.forms.groups:
             used |= self.symmetric
         given = [g for g in self.given if g.text in used]
@@ -181,27 +188,31 @@ class Asked:
             return self.answer("undecided", "the forms are equal, but no certificate can say so: an argument cancels")
         except BudgetError as error:
             return self.answer("undecided", f"the forms are equal, but {error}")
+        # The independent checker has the last word, even over a proof found here.
         refused = refusal(found)
         if refused:
             reason = f"the forms are equal, but proofs/check.py refuses the certificate: {refused}"
             return self.answer("undecided", reason)
         count = sum(1 for t in left.terms if t.coefficient)
         reason = f"{count} monomial{'s' * (count != 1)} on each side, one to one"
+        # From contradictory equations anything follows.
         if any(isinstance(g, Rule) for g in given) and not self.satisfiable():
             reason += "; no tensors were found that satisfy all given equations, so this may say nothing"
         return self.answer("equal", reason, certificate=found)
 
     def satisfiable(self) -> bool:
-        """Whether simple tensors satisfy the given equations; they need no functions to be evaluated for that."""
+        """Return whether simple tensors satisfy the given equations; these need no functions."""
         shapes = {t: s for t, s in self.context.shapes.items() if any(t in g.mentioned for g in self.given)}
         try:
             return satisfiable(shapes, self.given)
+        # Unknown is not a warning: tensors may exist that could not be tried.
         except (BudgetError, KeyError):
             return True
 
     def search(self, left: Derivation, right: Derivation, effort: int) -> Verdict:
-        """A difference after all that the given equations do, and the counterexample that shows it."""
+        """Search for a difference after rewriting by the given equations, and for a counterexample of it."""
         mine, theirs = collect(left.terms, self.output), collect(right.terms, self.output)
+        # Monomials that both sides have cancel in the difference, which makes every trial cheaper.
         common = set(mine) & set(theirs)
         difference = Difference(
             tuple(t for t in mine if t not in common),
@@ -217,15 +228,15 @@ class Asked:
         return self.answer("different", "the two sides disagree at a point", counterexample=point)
 
     def free_shapes(self) -> dict[str, tuple[str, ...]]:
-        """The atomic slots of the tensors that no given equation defines."""
+        """Return the atomic slots of the tensors without a given definition."""
         defined = {g.tensor for g in self.given if isinstance(g, Substitution)}
         return {t: tuple(a for s in slots for a in s) for t, slots in self.context.shapes.items() if t not in defined}
 
     def forms(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-        """Both sides as expanded text, after all that the given equations do, and the terms that only one has.
+        """Return both sides as expanded text, rewritten by the given equations, and the terms of one side only.
 
         Raises:
-            BudgetError: that takes too many steps.
+            BudgetError: the rewriting takes too many steps.
         """
         try:
             with Meter(MAX_PROOF).running():

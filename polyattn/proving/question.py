@@ -1,7 +1,7 @@
 """The two sides of a question, in terms of the same atomic sizes.
 
-Guarantees of `read_sides`: both sides have the same inputs, outputs of one shape, and one shape for each tensor that
-both use; sizes that one of them splits, or a given size equation, are split in both.
+Guarantees of `common_sides`: both sides have the same inputs, outputs of one shape, and one shape for each common
+tensor; sizes split by one of them, or by a given size equation, are split in both.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from polyattn.language.syntax import (
 from polyattn.proving.sizes import CommonSizes
 
 Question = Specification | Polynomial | str
-"""What `prove` takes on each side."""
+"""An argument of `prove` for one side."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Side:
 
     Attributes:
         name: "left" or "right".
-        text: the specification as it was given, printed.
+        text: the given specification, printed.
         spec: the same over the sizes that both sides share.
     """
 
@@ -47,7 +47,7 @@ class Side:
 
     @cached_property
     def terms(self) -> tuple[Monomial, ...]:
-        """The monomials in the order of the text."""
+        """Return the monomials in the order of the text."""
         return self.spec.expansion().terms
 
     @cached_property
@@ -64,22 +64,22 @@ class Side:
 
     @property
     def shapes(self) -> dict[str, tuple[Atoms, ...]]:
-        """The inputs and parameters, with the size of each slot."""
+        """Return the inputs and parameters, with the size of each slot."""
         return {name: self.spec.shape(name) for name in (*self.spec.inputs, *self.spec.parameters)}
 
 
 def read_questions(left: Question, right: Question) -> tuple[Specification, Specification]:
-    """Both sides as specifications.
+    """Return both sides as specifications.
 
     Raises:
         SpecError: a text is wrong.
-        ProofError: a side is no specification.
+        ProofError: a side is not a specification.
     """
     return _specification(left, "left"), _specification(right, "right")
 
 
 def common_sides(left: Specification, right: Specification, sizes: CommonSizes) -> tuple[Side, Side]:
-    """Both sides over common atomic sizes.
+    """Return both sides over common atomic sizes.
 
     Raises:
         ProofError: the two have different inputs or outputs, or one tensor with two shapes.
@@ -125,6 +125,7 @@ def _inputs(side: Side) -> str:
 
 def _specification(question: Question, side: str) -> Specification:
     if isinstance(question, Polynomial):
+        # The zero polynomial has no term to print, and needs a text of its own.
         return Spec.of(question) if question else Spec(zero_statements(question.signature))
     if isinstance(question, Specification):
         return question
@@ -136,7 +137,7 @@ def _specification(question: Question, side: str) -> Specification:
 
 
 def zero_statements(signature: Signature) -> Statements:
-    """The zero polynomial as a text: 0 times identities that sum to one, since a sum has to have each index."""
+    """Return the zero polynomial as a text: 0 times identities, since a sum has to have each index."""
     slots, identities, sizes = [], [], {}
     for number, atoms in enumerate(signature.output_shape):
         letters = [f"i{number}_{k}" for k in range(len(atoms))]

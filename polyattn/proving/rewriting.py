@@ -1,7 +1,7 @@
-"""Given equations at work on monomials: definitions put in, symmetric slots put in order, rules applied.
+"""Given equations applied to monomials: definitions substituted, symmetric slots ordered, rules applied.
 
-Every function returns sums that are equal to what it was given wherever the given equations hold; nothing is said of
-the other direction. The order of what comes out is part of the contract, since certificates refer to it.
+Every function returns sums equal to its arguments wherever the given equations hold; the converse is not claimed. The
+order of the result is part of the contract, since certificates refer to it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ Place = tuple[int, ...]
 
 
 def normalised(term: Monomial, free: frozenset[Index]) -> Monomial:
-    """The monomial with identities contracted, those inside functions included; other factors keep their order."""
+    """Return the monomial with identities contracted, those inside functions included; other factors keep their
+    order."""
     reduced = contract_identities(term, free)
     if all(isinstance(f, TensorFactor) for f in reduced.factors):
         return reduced
@@ -39,14 +40,15 @@ def normalised(term: Monomial, free: frozenset[Index]) -> Monomial:
 
 
 def proper(term: Monomial) -> tuple[int, ...]:
-    """The positions of the factors that are no identities."""
+    """Return the positions of the factors other than identities."""
     return tuple(k for k, f in enumerate(term.factors) if not (isinstance(f, TensorFactor) and f.tensor == IDENTITY))
 
 
 def substituted(terms: Sequence[Monomial], free: frozenset[Index], definition: Substitution) -> tuple[Monomial, ...]:
-    """The sum with a definition put in for each access of its tensor, inside functions too."""
+    """Return the sum with a definition substituted for each access of its tensor, inside functions too."""
     found: list[Monomial] = []
     for term in terms:
+        # Fresh indices above the term's own and the free ones: substituted sums may not capture either.
         fresh = count(1 + max((i.id for i in (*term.all_indices(), *free)), default=-1))
         for new in _substituted(term, free, definition, fresh):
             found.append(normalised(new, free))
@@ -60,6 +62,7 @@ def _substituted(
     term: Monomial, free: frozenset[Index], definition: Substitution, fresh: Iterator[int]
 ) -> Iterator[Monomial]:
     choices = [_alternatives(f, definition, fresh) for f in term.factors]
+    # Refused before the product is enumerated.
     if prod(map(len, choices)) > MAX_MONOMIALS:
         raise BudgetError(f"with {definition.text!r} put in there are more than {MAX_MONOMIALS} monomials")
     summed = [i for i in term.indices() if i not in free]
@@ -69,7 +72,8 @@ def _substituted(
 
 
 def joined(term: Monomial, parts: Sequence[Monomial], summed: Sequence[Index]) -> Monomial:
-    """The product of parts with a monomial's coefficient; indices that were summed and are gone count by their size."""
+    """Return the product of parts with a monomial's coefficient; summed indices found in no part count by their
+    size."""
     factors = tuple(f for part in parts for f in part.factors)
     have = {i for f in factors for i in f.indices}
     number, powers = size_product(i.size for i in summed if i not in have)
@@ -80,13 +84,14 @@ def joined(term: Monomial, parts: Sequence[Monomial], summed: Sequence[Index]) -
 
 
 def _alternatives(factor: Factor, definition: Substitution, fresh: Iterator[int]) -> list[Monomial]:
-    """The monomials that a factor stands for."""
+    """Return the monomials that a factor stands for."""
     if isinstance(factor, FunctionFactor):
         terms = tuple(
             contract_identities(new, factor.local)
             for t in factor.terms
             for new in _substituted(t, factor.local, definition, fresh)
         )
+        # Inside a function only its argument grows; the function stays one factor.
         return [bare(_with_terms(factor, terms))]
     if factor.tensor != definition.tensor:
         return [bare(factor)]
@@ -98,13 +103,13 @@ def bare(factor: Factor) -> Monomial:
 
 
 def instance(term: Monomial, names: Mapping[Index, Index], fresh: Iterator[int]) -> Monomial:
-    """A copy of a monomial at other indices, with summed indices of its own."""
+    """Return a copy of a monomial at other indices, with summed indices of its own."""
     own = {i: Index(next(fresh), i.size) for i in dict.fromkeys(term.all_indices()) if i not in names}
     return term.renamed({**names, **own})
 
 
 def _with_terms(factor: FunctionFactor, terms: tuple[Monomial, ...]) -> FunctionFactor:
-    """The function of another argument; free indices that the argument has lost are none."""
+    """Return the function of another argument, without free indices lost by it."""
     present = {i for t in terms for i in t.indices()}
     free = tuple(i for i in factor.free if i in present)
     return FunctionFactor(factor.function, factor.over, free, terms, factor.at)
@@ -112,14 +117,14 @@ def _with_terms(factor: FunctionFactor, terms: tuple[Monomial, ...]) -> Function
 
 @dataclass(frozen=True)
 class Use:
-    """A rule used: on which monomial, and on which of its factors, in the order of the rule's left side."""
+    """A use of a rule: the monomial, and the factors matched, in the order of the rule's left side."""
 
     place: Place
     factors: tuple[int, ...]
 
 
 def first_use(terms: Sequence[Monomial], free: frozenset[Index], rule: Rule) -> Use | None:
-    """The first place where a rule applies, outside before inside; None where there is none."""
+    """Return the first place where a rule applies, outside before inside; None if it applies nowhere."""
     for number, term in enumerate(terms):
         factors = _match(term, free, rule)
         if factors is not None:
@@ -133,7 +138,7 @@ def first_use(terms: Sequence[Monomial], free: frozenset[Index], rule: Rule) -> 
 
 
 def applied(terms: Sequence[Monomial], free: frozenset[Index], rule: Rule, use: Use) -> tuple[Monomial, ...]:
-    """The sum with a rule applied at one place."""
+    """Return the sum with a rule applied at one place."""
     number, *inside = use.place
     term = terms[number]
     if inside:
@@ -153,6 +158,7 @@ def _replaced(term: Monomial, free: frozenset[Index], rule: Rule, factors: tuple
     names: dict[Index, Index] = {}
     for k, position in enumerate(factors):
         names |= dict(zip(rule.left.factors[k].indices, term.factors[position].indices, strict=True))
+    # Indices summed by the rule are used up; the rest of the term's sums stay.
     gone = {names[i] for i in rule.left.indices() if i not in rule.free}
     rest = [bare(f) for k, f in enumerate(term.factors) if k not in factors]
     summed = [i for i in term.indices() if i not in free and i not in gone]
@@ -162,7 +168,7 @@ def _replaced(term: Monomial, free: frozenset[Index], rule: Rule, factors: tuple
 
 
 def _match(term: Monomial, free: frozenset[Index], rule: Rule) -> tuple[int, ...] | None:
-    """Positions of factors that are an instance of the rule's left side."""
+    """Return positions of factors that are an instance of the rule's left side."""
     pattern = rule.left.factors
     charge(5 * term.length)
     uses: dict[Index, int] = {}
@@ -172,6 +178,7 @@ def _match(term: Monomial, free: frozenset[Index], rule: Rule) -> tuple[int, ...
 
     def search(k: int, chosen: tuple[int, ...], names: dict[Index, Index]) -> tuple[int, ...] | None:
         if k == len(pattern):
+            # Only a complete match can tell whether the summed indices occur elsewhere.
             return chosen if _private(rule, names, [term.factors[c] for c in chosen], uses, free) else None
         wanted = pattern[k]
         # Of equal factors one is tried, and equal factors of the rule take theirs in order: other choices are the same.
@@ -185,6 +192,7 @@ def _match(term: Monomial, free: frozenset[Index], rule: Rule) -> tuple[int, ...
                 continue
             tried.add(factor)
             new = dict(names)
+            # `setdefault` binds a letter of the rule at its first slot and compares it at the others.
             if all(new.setdefault(a, b) == b for a, b in zip(wanted.indices, factor.indices, strict=True)):
                 found = search(k + 1, (*chosen, position), new)
                 if found is not None:
@@ -197,8 +205,10 @@ def _match(term: Monomial, free: frozenset[Index], rule: Rule) -> tuple[int, ...
 def _private(
     rule: Rule, names: dict[Index, Index], chosen: list[Factor], uses: dict[Index, int], free: frozenset[Index]
 ) -> bool:
-    """Whether the indices that the rule sums are summed in the monomial, and in these factors only."""
+    """Return whether the rule's summed indices are summed in the monomial, and occur in these factors only."""
     summed = [names[i] for i in rule.left.indices() if i not in rule.free]
+    # Two summed letters may not meet in one index, nor in a free one: that would be a diagonal, not a
+    # sum.
     if len(set(summed)) < len(summed) or set(summed) & {names[i] for i in rule.free}:
         return False
     return all(i not in free and uses[i] == sum(i in f.indices for f in chosen) for i in summed)

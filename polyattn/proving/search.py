@@ -1,10 +1,10 @@
-"""The search for a counterexample: the smallest sizes first, then as many zeros and ones as can be had.
+"""The search for a counterexample: the smallest sizes first, then as many zeros and ones as possible.
 
 A difference between polynomials is never zero at every size, so sizes as large as the number of indices suffice; in
-practice one or two of them are 2. Sizes are tried modulo a prime at random points; what is found there is shrunk
-part by part, down to single entries. Where functions are applied, floats only pass over points at which both sides seem
-to agree: a difference counts where the sides are exact, or enclosed so narrowly that they are apart. Nothing here is
-trusted: `counterexample` evaluates both texts again.
+practice one or two of them are 2. Sizes are tried modulo a prime at random points; a point found there is shrunk
+part by part, down to single entries. With functions, floats only pass over points at which both sides seem to agree: a
+difference counts if the sides are exact, or if their enclosures are disjoint. Nothing here is trusted:
+`counterexample` evaluates both texts again.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from polyattn.proving.work import MAX_CONFIRMING, PER_MONOMIAL, Meter, SpentErro
 T = TypeVar("T")
 
 MAX_TRIED = 1500
-"""How many assignments of sizes are tried."""
+"""The number of assignments of sizes to try."""
 
 MAX_TRIED_FUNCTIONS = 40
-"""The same where functions are evaluated: two forms of one function may differ, and the search for nothing is long."""
+"""The same with functions: two forms of one function may differ, and a search without a result is long."""
 
 MAX_WORK = 60_000
-"""How many monomials are evaluated in all, unless the caller says otherwise."""
+"""The number of evaluated monomials in all, unless the caller says otherwise."""
 
 FILTER = 1e-14
 """Sides that differ by less than this in float64, relative to the largest entry, are not enclosed."""
@@ -46,17 +46,19 @@ QUICK = DIGITS[:2]
 ENCLOSING = 10
 """How many evaluations of all monomials it counts as to enclose them."""
 
+# Small values first, so that a person can follow the result; large ones last, for sides that agree at
+# small ones.
 RANGES = ((0, 1), (0, 1), (0, 1), (-1, 1), (0, 2), (-2, 2), (-3, 3), (-9, 9), (-99, 99), (-9999, 9999))
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What is to be made different from zero.
+    """The two sums whose difference is to be made nonzero.
 
     Attributes:
-        left, right: the monomials that one side has and the other has not.
+        left, right: the monomials of one side only.
         output: the indices on the left of both.
-        shapes: the atomic slots of the tensors that occur.
+        shapes: the atomic slots of the tensors.
         symmetries, rules: the given equations that the tensors have to satisfy.
     """
 
@@ -69,7 +71,7 @@ class Difference:
 
     @property
     def explanation(self) -> str:
-        """Why functions may be equal whose forms differ."""
+        """Return a reason why functions may be equal although their forms differ."""
         if self.applies_functions:
             return "; functions count as equal only where their arguments are"
         if self.rules:
@@ -86,15 +88,16 @@ class Difference:
 def search(
     difference: Difference, confirm: Callable[[Point], T | None], effort: int = MAX_WORK
 ) -> tuple[T | None, str]:
-    """A point at which the two sides differ, as small as can be found, or None and how far the search went.
+    """Return a point at which the two sides differ, as small as possible, or None and the extent of the search.
 
     Args:
-        confirm: what is made of a point, or None if the sides are not certainly different there.
-        effort: how many monomials are evaluated at most.
+        confirm: called with a point; None if the sides are not certainly different there.
+        effort: largest number of monomials to evaluate.
     """
     hunt, confirming = _Hunt(difference, effort), Meter(MAX_CONFIRMING)
     try:
         for sizes in hunt.assignments():
+            # Metered apart: the search's effort is for trials only.
             with hunt.meter.running():
                 point = hunt.at(sizes)
             if point is not None:
@@ -111,21 +114,23 @@ def search(
 
 
 class _OutOfBudgetError(Exception):
-    """The search has done all that it may."""
+    """The search has spent its effort."""
 
 
 class _Hunt:
     def __init__(self, difference: Difference, effort: int):
         self.difference, self.effort = difference, effort
+        # A fixed seed: the same question gets the same counterexample.
         self.random = Random(0)
         self.work = self.tried = 0
         self.largest: dict[str, int] = {}
         self.meter = Meter(effort * PER_MONOMIAL)
         self.too_large = ""
+        # One prime for the whole search: no coefficient of either side vanishes modulo it.
         self.prime = prime_beside((*difference.left, *difference.right))
 
     def spend(self, times: int = 1) -> None:
-        """Count all monomials as evaluated once more, or so many times."""
+        """Count all monomials as evaluated `times` more."""
         self.work += times * (len(self.difference.left) + len(self.difference.right))
         if self.work > self.effort:
             raise _OutOfBudgetError
@@ -134,10 +139,11 @@ class _Hunt:
         return ", ".join(f"{size} = {n}" for size, n in sorted(self.largest.items())) or "no size at all"
 
     def assignments(self) -> Iterator[dict[str, int]]:
-        """Sizes in the order of their sum; last, if that is too far off, the sizes that suffice."""
+        """Yield sizes in the order of their sum; last, if the search stops early, the sizes that suffice."""
         bounds = self.bounds()
         names = sorted(bounds)
         top = sum(bounds[n] - 1 for n in names)
+        # All sizes start at 1; `extra` is the sum of the steps above it.
         for extra in range(top + 1):
             for more in combinations_with_replacement(names, extra):
                 sizes = {n: 1 + more.count(n) for n in names}
@@ -150,14 +156,17 @@ class _Hunt:
                 yield sizes
 
     def bounds(self) -> dict[str, int]:
-        """For each size the number of indices that run over it, and room for its powers to come apart."""
+        """Return, for each size, the number of its indices, with room for its powers to come apart."""
         terms = (*self.difference.left, *self.difference.right)
         bounds: dict[str, int] = {}
         for term in terms:
             indices = {*self.difference.output, *term.all_indices()}
             for size in {i.size for i in indices if not i.size.isdigit()}:
+                # At these sizes all indices can take different values, so different monomials are
+                # different functions.
                 bounds[size] = max(bounds.get(size, 1), sum(i.size == size for i in indices))
         for size in {s for t in terms for s in _powers(t)}:
+            # N^2 - 3N has roots: its exponents' spread bounds how many sizes may be roots.
             exponents = [_powers(t).get(size, 0) for t in terms]
             bounds[size] = bounds.get(size, 1) + max(exponents) - min(exponents)
         most = max(bounds.values(), default=1)
@@ -165,15 +174,18 @@ class _Hunt:
             indices = {i for t in (rule.left, *rule.right) for i in t.all_indices()}
             bounds = {i.size: most for i in indices if not i.size.isdigit()} | bounds
         if self.difference.applies_functions:
+            # One more for functions: a softmax over a size of 1 is constant.
             return {size: bound + 1 for size, bound in (dict.fromkeys(_sizes_inside(terms), 1) | bounds).items()}
         return bounds
 
     def at(self, sizes: dict[str, int]) -> Point | None:
-        """A small point at the given sizes where the sides differ, if one is found."""
+        """Return a small point at the given sizes where the sides differ, if one is found."""
         shapes = {
+            # Sizes on neither side of the difference have one entry.
             t: tuple(int(a) if a.isdigit() else sizes.get(a, 1) for a in atoms)
             for t, atoms in self.difference.shapes.items()
         }
+        # Tensors that rules restrict cannot be filled freely: their arrays come from a list.
         bound = {t for rule in self.difference.rules for t in rule.tensors} & set(shapes)
         free = {t: shape for t, shape in shapes.items() if t not in bound}
         try:
@@ -188,6 +200,7 @@ class _Hunt:
                 if values is not None:
                     return trial.point(trial.shrunk(values))
         except BudgetError as error:
+            # Remembered rather than raised: other sizes may still fit.
             self.too_large = str(error)
         return None
 
@@ -212,28 +225,33 @@ class _Trial:
         return left, evaluate(difference.right, difference.output, point, arithmetic)
 
     def differs(self, values: Sequence[int]) -> bool:
+        # Counted before it is computed, so that the effort bounds the time.
         self.hunt.spend()
         if not self.hunt.difference.applies_functions:
             left, right = self.sides(values, modular(self.hunt.prime))
             return bool(np.any(left != right))
+        # Floats are cheap and nearly always decide; only a likely difference is worth its enclosure.
         if self.seem_equal(values):
             return False
         self.hunt.spend(ENCLOSING)
         return first_difference(lambda arithmetic: self.sides(values, arithmetic), QUICK) is not None
 
     def seem_equal(self, values: Sequence[int]) -> bool:
-        """Whether the sides agree in float64, where this can hold them."""
+        """Return whether the sides agree in float64, if it can hold them."""
         try:
             with np.errstate(all="ignore"):
                 left, right = self.sides(values, FLOATING)
+                # Below 1e-3 the tolerance is absolute.
                 scale = max(float(np.abs(left).max()), float(np.abs(right).max()), 1e-3)
                 return bool(np.all(np.abs(left - right) <= FILTER * scale)) and np.isfinite(scale)
         except OverflowError:
             return False
 
     def differing(self) -> list[int] | None:
-        """Values at which the sides differ: ones, then random ones from growing ranges."""
+        """Return values at which the sides differ: ones, then random ones from growing ranges."""
         count = len(self.unknown)
+        # Polynomials without a difference at a random point modulo the prime have almost surely none at
+        # these sizes: no need to try small values.
         if not self.hunt.difference.applies_functions and not self.differs(
             [self.hunt.random.randrange(self.hunt.prime) for _ in range(count)]
         ):
@@ -247,10 +265,12 @@ class _Trial:
         return None
 
     def shrunk(self, values: list[int]) -> list[int]:
-        """Zeros and then ones wherever the sides still differ: whole tensors first, then halves, down to entries."""
+        """Set values to zero and then to one while the sides differ: whole tensors first, then halves, down to
+        entries."""
         tensors = dict.fromkeys(u.tensor for u in self.unknown)
         groups = [[k for k, u in enumerate(self.unknown) if u.tensor == t] for t in tensors]
         try:
+            # Twice, because a later change may make an earlier one possible.
             for _ in range(2):
                 before = list(values)
                 for new in (0, 1):
@@ -263,7 +283,7 @@ class _Trial:
         return values
 
     def simplify(self, values: list[int], group: Sequence[int], new: int) -> None:
-        """Put a simpler number for as many of a group's values as the sides differ with, the last ones first."""
+        """Set as many of a group's values as possible to a simpler number, the last ones first."""
         queue = [group]
         while queue:
             part = [k for k in queue.pop() if _simpler(new, values[k])]
@@ -272,16 +292,18 @@ class _Trial:
                 changed[k] = new
             if part and self.differs(changed):
                 values[:] = changed
+            # Bisection: a group that cannot be simplified as a whole is tried in halves.
             elif len(part) > 1:
                 queue += [part[: len(part) // 2], part[len(part) // 2 :]]
 
 
 def _simpler(new: int, old: int) -> bool:
+    # Smaller in absolute value first, then positive before negative.
     return (abs(new), new < 0) < (abs(old), old < 0)
 
 
 def _sizes_inside(terms: Iterable[Monomial]) -> set[str]:
-    """The sizes that occur as powers, inside functions too."""
+    """Return the sizes in powers, inside functions too."""
     found: set[str] = set()
     for term in terms:
         found |= {size for size, _ in term.powers}

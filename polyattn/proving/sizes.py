@@ -1,4 +1,4 @@
-"""Size equations: what sizes are products of, on both sides of a question and in the given equations."""
+"""Size equations: sizes as products of others, on both sides of a question and in the given equations."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from polyattn.language.syntax import (
 
 @dataclass(frozen=True)
 class SizeEquation:
-    """`C = G*M`, or `R = K` and `R = 4`, which put one size for another."""
+    """`C = G*M`, or `R = K` and `R = 4`: one size replaced by others."""
 
     size: str
     parts: tuple[str, ...]
@@ -35,14 +35,14 @@ class SizeEquation:
 
 @dataclass(frozen=True)
 class CommonSizes:
-    """What both sides are rewritten by: sizes that stand for others, and splits."""
+    """The common rewriting of both sides: renamed sizes, and splits."""
 
     names: Mapping[str, str]
     splits: tuple[Split, ...]
 
     @classmethod
     def of(cls, sides: Iterable[Statements], equations: Iterable[SizeEquation] = ()) -> CommonSizes:
-        """Raises ProofError where a size is two different products, or a part of itself."""
+        """Collect the equations; raise ProofError for a size with two different products, or in its own product."""
         sources: dict[str, SizeEquation] = {}
         for name, statements in zip(("the left side", "the right side"), sides, strict=True):
             for split in statements.splits:
@@ -50,9 +50,11 @@ class CommonSizes:
         for equation in equations:
             _add(sources, equation)
         parts = {e.size: e.parts for e in sources.values()}
+        # Before any chain is followed: the check of cycles makes `_final` terminate.
         for equation in sources.values():
             _count_atoms(equation.size, parts, equation.source, (), {})
         names = {size: _final(size, parts) for size, p in parts.items() if len(p) == 1}
+        # Sorted, so that both sides get the same splits in the same order.
         splits = tuple(
             Split(size, tuple(_final(p, parts) for p in split))
             for size, split in sorted(parts.items())
@@ -61,21 +63,22 @@ class CommonSizes:
         return cls(names, splits)
 
     def rewritten(self, statements: Statements) -> Statements:
-        """The statements over the common sizes."""
+        """Return the statements over the common sizes."""
         rename = self.names.get
         inputs = tuple(Input(i.name, tuple(rename(s, s) for s in i.sizes)) for i in statements.inputs)
         declared = tuple(IndexSize(d.index, rename(d.size, d.size)) for d in statements.index_sizes)
         definitions = tuple(Definition(d.target, self.body(d.body)) for d in statements.definitions)
+        # Splits are declared only where a size of them occurs: needless declarations would add sizes.
         used = {s for i in inputs for s in i.sizes} | {d.size for d in declared}
         used |= {p for split in statements.splits for p in (split.size, *split.parts)}
         return Statements(inputs, self.splits_of(used), declared, definitions)
 
     def atoms(self, size: str) -> Atoms:
-        """A size as its atomic sizes, outermost first."""
+        """Return a size as its atomic sizes, outermost first."""
         return SizeTable((size,), self.splits).atoms(self.names.get(size, size))
 
     def splits_of(self, sizes: Iterable[str]) -> tuple[Split, ...]:
-        """The splits that the given sizes need."""
+        """Return the splits needed by the given sizes."""
         known, needed = {s.size: s for s in self.splits}, set(sizes)
         queue = [s for s in needed if s in known]
         while queue:
@@ -85,7 +88,7 @@ class CommonSizes:
         return tuple(s for s in self.splits if s.size in needed)
 
     def body(self, body: Sum | Call) -> Sum | Call:
-        """A right-hand side over the common sizes."""
+        """Return a right-hand side over the common sizes."""
         if isinstance(body, Call):
             return replace(body, argument=self.body(body.argument))
         return Sum(tuple(replace(t, factors=tuple(map(self._factor, t.factors))) for t in body.terms))
@@ -96,12 +99,13 @@ class CommonSizes:
             return Bracket(body) if isinstance(body, Sum) else factor
         if isinstance(factor, SizeRef):
             name = self.names.get(factor.size, factor.size)
+            # A size equal to a number becomes that number in coefficients, too.
             return Number(Fraction(int(name))) if name.isdigit() else SizeRef(name)
         return factor
 
 
 def sizes_text(letters: Mapping[str, Atoms]) -> dict[str, str]:
-    """The sizes of indices as products in text, as certificates have them."""
+    """Return the sizes of indices as products in text, as in certificates."""
     return {letter: "*".join(atoms) for letter, atoms in letters.items()}
 
 

@@ -1,7 +1,7 @@
-"""The tensors of a counterexample at fixed sizes: as few unknown numbers as the given equations leave.
+"""The tensors of a counterexample at fixed sizes, with as few unknown numbers as the given equations allow.
 
-A tensor that is symmetric by a given equation has one unknown per orbit of entries; one that other equations
-restrict takes its values from a list of simple arrays, of which those that satisfy the equations exactly are kept.
+A tensor with a given symmetry has one unknown per orbit of entries; a tensor restricted by other equations takes its
+values from a list of simple arrays, filtered by these equations exactly.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from polyattn.proving.evaluation import EXACT, MAX_AXES, Arithmetic, Point, eval
 from polyattn.proving.given import Rule, Symmetry
 from polyattn.proving.work import charge
 
+# The first bounds the tests of an equation, the second the trials of the search with its results.
 MAX_CHOICES = 2000
 MAX_KEPT = 24
 MAX_UNKNOWNS = 2**15
@@ -27,20 +28,21 @@ MAX_UNKNOWNS = 2**15
 
 @dataclass(frozen=True)
 class Unknown:
-    """One number: the entries of a tensor that it stands at, each with a sign."""
+    """One number: its entries in a tensor, each with a sign."""
 
     tensor: str
     entries: tuple[tuple[tuple[int, ...], int], ...]
 
 
 def unknowns(shapes: Mapping[str, tuple[int, ...]], symmetries: Sequence[Symmetry]) -> list[Unknown]:
-    """The independent numbers of tensors of the given shapes; entries that an antisymmetry makes zero have none.
+    """Return the independent numbers of tensors of the given shapes; entries made zero by an antisymmetry are left out.
 
     Raises:
         BudgetError: the tensors have more than 2^15 entries.
     """
     _guard(shapes)
     found = []
+    # Sorted, so that random values fall on the same entries in every run.
     for tensor, shape in sorted(shapes.items()):
         mine = [s for s in symmetries if s.tensor == tensor]
         seen: set[tuple[int, ...]] = set()
@@ -64,6 +66,7 @@ def _orbit(position: tuple[int, ...], symmetries: Sequence[Symmetry]) -> tuple[d
             if new not in orbit:
                 orbit[new] = sign
                 queue.append(new)
+            # An entry reached with both signs is its own negative: zero.
             free &= orbit[new] == sign
     return orbit, free
 
@@ -71,7 +74,7 @@ def _orbit(position: tuple[int, ...], symmetries: Sequence[Symmetry]) -> tuple[d
 def filled(
     shapes: Mapping[str, tuple[int, ...]], known: Sequence[Unknown], values: Sequence[int], arithmetic: Arithmetic
 ) -> dict[str, np.ndarray]:
-    """The tensors with the given values of their unknowns."""
+    """Return the tensors with the given values of their unknowns."""
     charge(2 * len(known))
     tensors = {tensor: np.zeros(shape, dtype=arithmetic.dtype) for tensor, shape in shapes.items()}
     for unknown, value in zip(known, values, strict=True):
@@ -83,7 +86,7 @@ def filled(
 def restricted(
     shapes: Mapping[str, tuple[int, ...]], rules: Sequence[Rule], sizes: Mapping[str, int]
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Choices of exact arrays for the tensors of the rules, the simplest first, that satisfy them all.
+    """Yield choices of exact arrays for the tensors of the rules, the simplest first, that satisfy all rules.
 
     Raises:
         BudgetError: the tensors have more than 2^15 entries.
@@ -102,14 +105,15 @@ def restricted(
 
 
 def holds(rule: Rule, point: Point) -> bool:
-    """Whether the tensors satisfy a given equation exactly, at every entry."""
+    """Return whether the tensors satisfy a given equation exactly, at every entry."""
     left = evaluate((rule.left,), rule.free, point, EXACT)
     right = evaluate(rule.right, rule.free, point, EXACT)
     return bool(np.all(left == right))
 
 
 def _simple_arrays(shape: tuple[int, ...]) -> Iterator[np.ndarray]:
-    """Zeros, ones, one-hot rows, permutations, rotations, normalised rows and small integers, as exact numbers."""
+    """Yield zeros, ones, one-hot rows, permutations, rotations, normalised rows and small integers, as exact
+    numbers."""
     zeros = np.zeros(shape, dtype=int).astype(object)
     yield zeros
     yield np.ones(shape, dtype=int).astype(object)
@@ -123,8 +127,10 @@ def _simple_arrays(shape: tuple[int, ...]) -> Iterator[np.ndarray]:
         for _ in range(4):
             numbers = generator.integers(0, 4, size=shape).astype(object) + Fraction(0)
             total = numbers.sum(axis=axis, keepdims=True)
+            # A row of zeros stays one, without a division by zero.
             total[total == 0] = Fraction(1)
             yield numbers / total
+    # At most 3^6 arrays.
     if prod(shape) <= 6:
         for values in product((0, 1, -1), repeat=prod(shape)):
             yield np.array(values, dtype=object).reshape(shape)
@@ -138,7 +144,7 @@ def _guard(shapes: Mapping[str, tuple[int, ...]]) -> None:
 
 
 def _one_hot(shape: tuple[int, ...], axis: int, step: int) -> np.ndarray:
-    """A one along `axis`, at a place that moves by `step` for each step along the other axes."""
+    """Return ones along `axis`, at a place that moves by `step` for each step along the other axes."""
     charge(prod(shape))
     array = np.zeros(shape, dtype=int).astype(object)
     for position in np.ndindex(*shape):
@@ -148,7 +154,7 @@ def _one_hot(shape: tuple[int, ...], axis: int, step: int) -> np.ndarray:
 
 
 def _matrices(shape: tuple[int, ...], rows: int, columns: int) -> Iterator[np.ndarray]:
-    """Identities, reflections, shifts and a rotation in the plane of two axes, the same along the others."""
+    """Yield identities, reflections, shifts and a rotation in the plane of two axes, the same along the others."""
     charge(prod(shape))
     height, width = shape[rows], shape[columns]
     eye = np.eye(height, width, dtype=int).astype(object)
@@ -156,11 +162,13 @@ def _matrices(shape: tuple[int, ...], rows: int, columns: int) -> Iterator[np.nd
     reflected[-1] *= -1
     matrices = [eye, reflected, -eye, np.roll(eye, 1, axis=1)]
     if min(height, width) >= 2:
+        # The triple 3, 4, 5 makes a rotation with rational entries.
         turned = eye * Fraction(1)
         turned[:2, :2] = [[Fraction(3, 5), Fraction(4, 5)], [Fraction(-4, 5), Fraction(3, 5)]]
         matrices.append(turned)
     for matrix in matrices:
         aligned = matrix if rows < columns else matrix.T
+        # A copy, since the broadcast view is read-only and shares memory.
         yield np.array(
             np.broadcast_to(aligned.reshape([n if k in (rows, columns) else 1 for k, n in enumerate(shape)]), shape)
         )

@@ -1,4 +1,4 @@
-"""`Verdict`: the answer of the prover, which prints as a proof or a counterexample that a person can follow."""
+"""`Verdict`: the answer of the prover, printed as a readable proof or counterexample."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ Status = Literal["equal", "different", "undecided"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether two specifications are the same function at every size.
+    """Answer to the question whether two specifications are the same function at every size.
 
     True only if they were proved equal: a difference and an open question are both false.
 
     Attributes:
         status: "equal", "different" or "undecided".
         left, right: the two texts.
-        given: the equations that were taken for granted.
-        reason: why the answer is what it is, in a sentence.
-        certificate: for "equal", what `proofs/check.py` needs to check the proof; see docs.
+        given: the assumed equations.
+        reason: the ground of the answer, in a sentence.
+        certificate: for "equal", the data with which `proofs/check.py` checks the proof; see docs.
         counterexample: for "different", sizes, integer tensors, an entry of the output, and both values there.
     """
 
@@ -50,18 +50,21 @@ class Verdict:
         return display.heading(head) + display.block(rest) + display.folded("the two texts", sides)
 
     def to_json(self, indent: int | None = None) -> str:
-        """The verdict as JSON text; `Verdict.from_json` reads it back."""
+        """Return the verdict as JSON text; `Verdict.from_json` reads it back."""
         return json.dumps(asdict(self), indent=indent, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The verdict that `to_json` wrote.
+        """Return the verdict written by `to_json`.
 
         Raises:
             ProofError: the text is not a verdict. A certificate in it is not checked: `proofs/check.py` does that.
         """
         try:
+            # JSON may repeat a key, and Python would keep the last one: two readers could see two
+            # verdicts.
             data = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_distinct)
+        # Deeply nested brackets overflow the parser's stack.
         except (ValueError, RecursionError) as error:
             raise ProofError(f"this is no JSON: {error}") from None
         names = {f.name for f in fields(cls)}

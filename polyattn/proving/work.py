@@ -1,8 +1,8 @@
-"""The work of a question, counted in steps that are the same on every machine: no verdict depends on a clock.
+"""The work of a question, counted in machine-independent steps: no verdict depends on a clock.
 
-A step is about a microsecond of one core of 2024. The functions that can take long charge what they are about to do;
-where no meter runs, charging does nothing. Values that may be cached are charged before they are looked up, so that
-the count does not depend on earlier questions.
+A step is about a microsecond of one core of 2024. Functions with long running times charge their work in advance;
+without a running meter, charging does nothing. Cached values are charged before they are looked up, so that the
+count does not depend on earlier questions.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ MAX_PROOF = 8_000_000
 """The steps of a proof with its certificate."""
 
 MAX_CONFIRMING = 4_000_000
-"""The steps to check the points at which a search finds a difference."""
+"""The steps to check the points of a search."""
 
 PER_MONOMIAL = 150
-"""The steps of a search for each monomial that it may evaluate: one over arrays of a thousand entries or so."""
+"""The steps of a search for each monomial to evaluate: one over arrays of a thousand entries or so."""
 
 
 GRAPH = 40
@@ -26,18 +26,18 @@ GRAPH = 40
 
 
 class SpentError(Exception):
-    """A meter has counted all the steps that it allows. It never leaves the prover."""
+    """A meter has counted all of its steps. It never leaves the prover."""
 
 
 class Meter:
-    """A number of steps that may be spent, in one go or in several."""
+    """A number of steps to spend, in one go or in several."""
 
     def __init__(self, steps: int):
         self.steps = self.left = steps
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Count what is charged inside; a meter that runs outside of this one counts it too."""
+        """Count the steps charged inside; a meter running outside of this one counts them too."""
         token = _meters.set((*_meters.get(), self))
         try:
             yield
@@ -45,6 +45,7 @@ class Meter:
             _meters.reset(token)
 
 
+# A context variable, so that questions in other threads are not charged.
 _meters: ContextVar[tuple[Meter, ...]] = ContextVar("meters", default=())
 
 
@@ -52,7 +53,7 @@ def charge(steps: int) -> None:
     """Count steps.
 
     Raises:
-        SpentError: there are not so many left.
+        SpentError: too few steps are left.
     """
     for meter in _meters.get():
         meter.left -= steps
