@@ -1,8 +1,8 @@
-"""Stage 5, verifying: is a lowered graph its specification, at given sizes?
+"""Stage 5, verifying: does a lowered graph compute its specification, at given sizes?
 
-Input: a specification and graphs that should compute it and its gradients. Output: a `Verification`. What holds
-afterwards: the graphs agree with the explicit interaction tensor exactly ("symbolic"), modulo a prime with a stated
-chance of error ("modular"), or in floating point within a bound for their roundings ("numeric").
+Input: a specification and graphs for it and its gradients. Output: a `Verification`. Holds afterwards: the graphs agree
+with the explicit interaction tensor exactly ("symbolic"), modulo a prime with a stated chance of error ("modular"), or
+in floating point within a bound for their roundings ("numeric").
 """
 
 from polyattn.verifying.verification import Verification

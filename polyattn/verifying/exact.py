@@ -1,9 +1,9 @@
 """The lowered graph in exact arithmetic: an interpreter of `torch.fx` graphs over numpy arrays of objects.
 
-The very graph that runs on floats is run on integers modulo a prime, on fractions or on polynomials: every number
-that Python can add and multiply will do. It knows each operation that the lowering emits, with torch's meaning, and
-refuses all others by name: nothing is ever skipped. A float in the graph that stands for a rational, such as 1/3, has
-that rational in `node.meta["coefficient"]`, which is believed only if it rounds to that very float.
+The executed graph itself is run on integers modulo a prime, on fractions or on polynomials: any numbers with addition
+and multiplication in Python. It knows each operation of the lowering, with torch's meaning, and refuses all others by
+name: nothing is ever skipped. A float in the graph with a rational meaning, such as 1/3, has that rational in
+`node.meta["coefficient"]`; it is believed only if it rounds to that very float.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from polyattn.proving.evaluation import Arithmetic
 
 
 def run_exactly(module: fx.GraphModule, tensors: Sequence[np.ndarray], arithmetic: Arithmetic) -> Any:
-    """What a lowered graph makes of exact tensors: an array, or a tuple of arrays and None.
+    """Return a lowered graph's result on exact tensors: an array, or a tuple of arrays and None.
 
     Args:
         module: from `polyattn.lower`, or a graph of the same operations.
         tensors: an object array for each argument, in their order; the inputs have a leading batch axis.
-        arithmetic: how rational constants enter, and what is done with every result (such as a remainder).
+        arithmetic: the conversion of rational constants, and the treatment of every result (such as a remainder).
 
     Raises:
         ProofError: the graph has an operation that is not known here.
         NotPolynomialError: the graph applies a function.
-        SizeError: a tensor's shape is not the one that the graph was made for.
+        SizeError: a tensor's shape differs from the graph's.
         ValueError: shapes in the graph do not fit each other.
     """
     run = _Run(arithmetic)
@@ -43,10 +43,10 @@ def run_exactly(module: fx.GraphModule, tensors: Sequence[np.ndarray], arithmeti
 
 
 def interpreted(module: fx.GraphModule, tensors: Sequence[Any], apply: Callable[[fx.Node, Any, Any], Any]) -> Any:
-    """What a graph returns where its operations mean something else: `apply` gets each node with its arguments' values.
+    """Return a graph's result with its operations reinterpreted: `apply` gets each node with its arguments' values.
 
     Raises:
-        ProofError: the graph has no output.
+        ProofError: the graph does not end in an output.
     """
     values: dict[fx.Node, Any] = {}
     rest = iter(tensors)
@@ -62,17 +62,19 @@ def interpreted(module: fx.GraphModule, tensors: Sequence[Any], apply: Callable[
 
 
 def rational(node: fx.Node, value: float | int) -> Fraction:
-    """The number that a constant among a node's arguments stands for."""
+    """Return the number meant by a constant among a node's arguments."""
     meant = node.meta.get("coefficient")
+    # A stored fraction that does not round to the float might hide a wrong constant.
     if isinstance(meant, Fraction) and float(meant) == value:
         return meant
     if not isfinite(value):
         raise ProofError(f"the graph's operation '{node.name}' has the constant {value}, which is no number")
+    # Every finite float is exactly a fraction.
     return Fraction(value)
 
 
 def operation_name(node: fx.Node) -> str:
-    """What a node applies: the method's or the function's bare name."""
+    """Return the bare name of a node's method or function."""
     return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
 
 
@@ -82,6 +84,8 @@ class _Run:
 
     def operation(self, node: fx.Node) -> Callable[..., Any]:
         table = {"call_function": FUNCTIONS, "call_method": METHODS}.get(node.op, {})
+        # Functions are looked up by identity, not by name: another function of the same name is
+        # unknown.
         if node.target in table:
             handler = table[node.target]  # pyright: ignore[reportArgumentType]
             return lambda *args, **kwargs: handler(self, node, *args, **kwargs)
@@ -102,6 +106,7 @@ class _Run:
         return self.arithmetic.number(rational(node, value))
 
     def scaled(self, node: fx.Node, array: np.ndarray, factor: float | int) -> np.ndarray:
+        # A factor of one is exact in every arithmetic and needs no multiplication.
         return array if factor == 1 else self.settled(array * self.constant(node, factor))
 
     def matmul(self, node: fx.Node, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -110,9 +115,11 @@ class _Run:
     def baddbmm(
         self, node: fx.Node, c: np.ndarray, a: np.ndarray, b: np.ndarray, *, beta: float = 1, alpha: float = 1
     ) -> np.ndarray:
+        # numpy's matmul would accept other shapes than torch's baddbmm.
         if a.ndim != 3 or b.ndim != 3:
             raise ValueError("baddbmm takes batches of matrices")
         product = self.scaled(node, self.settled(np.matmul(a, b)), alpha)
+        # As in torch: with beta = 0 the first operand is ignored, whatever it holds.
         return product if beta == 0 else self.settled(self.scaled(node, c, beta) + product)
 
     def mul(self, node: fx.Node, a: np.ndarray, b: np.ndarray | float | int) -> np.ndarray:
@@ -128,7 +135,7 @@ class _Run:
         return self.settled(-a)
 
     def cast(self, node: fx.Node, a: np.ndarray, *like: np.ndarray) -> np.ndarray:
-        """Another dtype: numbers here are exact."""
+        """Return the array unchanged: a cast does not change exact numbers."""
         return a
 
     def refined_mean(self, node: fx.Node, mean: np.ndarray, deviations: np.ndarray, axes: Any) -> np.ndarray:
@@ -145,6 +152,7 @@ class _Run:
         axes = _axes(dim)
         count = a.size if axes is None else prod(a.shape[k] for k in axes)
         total = self.sum(node, a, dim, keepdim)
+        # Multiplied by an inverse, since a remainder cannot be divided.
         return self.settled(total * self.arithmetic.number(Fraction(1, count)))
 
     def diagonal(self, node: fx.Node, a: np.ndarray, offset: int = 0, dim1: int = 0, dim2: int = 1) -> np.ndarray:
@@ -166,6 +174,7 @@ class _Run:
     def unflatten(self, node: fx.Node, a: np.ndarray, axis: int, lengths: Sequence[int]) -> np.ndarray:
         axis, lengths = axis % a.ndim, list(lengths)
         if -1 in lengths:
+            # The product with -1 in it is minus the product of the others.
             lengths[lengths.index(-1)] = a.shape[axis] // -prod(lengths)
         if prod(lengths) != a.shape[axis]:
             raise ValueError(f"an axis of length {a.shape[axis]} does not unflatten into {lengths}")
@@ -175,11 +184,13 @@ class _Run:
         return np.expand_dims(a, axis)
 
     def squeeze(self, node: fx.Node, a: np.ndarray, axis: int) -> np.ndarray:
+        # torch leaves an axis longer than one as it is; numpy would raise.
         return np.squeeze(a, axis) if a.shape[axis] == 1 else a
 
     def expand(self, node: fx.Node, a: np.ndarray, *lengths: Any) -> np.ndarray:
         wanted = _flat(lengths)
         have = (1,) * (len(wanted) - a.ndim) + a.shape
+        # -1 keeps a length, as in torch.
         return np.broadcast_to(a, [h if w == -1 else w for w, h in zip(wanted, have, strict=True)])
 
     def size(self, node: fx.Node, a: np.ndarray, axis: int) -> int:
@@ -240,17 +251,17 @@ OPAQUE |= {f.__name__ for f in PULLBACKS.values()}
 
 
 def _array(value: Any) -> np.ndarray:
-    """numpy gives bare numbers for arrays without axes."""
+    """Return an array; numpy gives bare numbers for arrays without axes."""
     return np.asarray(value, dtype=object)
 
 
 def _axes(dim: Any) -> tuple[int, ...] | None:
-    """torch's `dim`: none, and an empty tuple, are all axes."""
+    """Return torch's `dim` for numpy: None and an empty tuple are all axes."""
     if dim is None or dim == () or dim == []:
         return None
     return (dim,) if isinstance(dim, int) else tuple(dim)
 
 
 def _flat(numbers: tuple[Any, ...]) -> tuple[int, ...]:
-    """`permute(0, 1)` and `permute((0, 1))` are one."""
+    """Return `permute(0, 1)` and `permute((0, 1))` as the same tuple."""
     return tuple(numbers[0]) if len(numbers) == 1 and not isinstance(numbers[0], int) else numbers

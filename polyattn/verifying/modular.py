@@ -1,10 +1,10 @@
 """The modular level: the graph modulo a random prime, at a random point, against the expanded monomials.
 
-Why a yes is nearly always right. If the graph and the definition differ in an entry, their difference there is a
-nonzero polynomial with rational coefficients. Modulo the prime it stays nonzero unless the prime divides the
-numerators of all its coefficients: an integer of h bits has fewer than h / b prime divisors of more than b bits, and
-there are more than 3/5 2^b / (b ln 2) of them below 2^(b+1) (Rosser and Schoenfeld 1962). A nonzero polynomial of
-degree d is zero at a random point with a chance of at most d / p (Schwartz 1980, Zippel 1979).
+The grounds for trusting a yes: if the graph and the definition differ in an entry, their difference there is a nonzero
+polynomial with rational coefficients. Modulo the prime it stays nonzero unless the prime divides the numerators of all
+its coefficients: an integer of h bits has fewer than h / b prime divisors of more than b bits, and more than
+3/5 2^b / (b ln 2) of them lie below 2^(b+1) (Rosser and Schoenfeld 1962). A nonzero polynomial of degree d is zero at a
+random point with a chance of at most d / p (Schwartz 1980, Zippel 1979).
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from polyattn.verifying.verify_target import BATCH, Subject, compare, running
 ONE = Fraction(1)
 DEFAULT_BUDGET = 50_000_000
 SECURITY = 100
-"""A wrong graph passes with a chance of at most 2 to minus this."""
+"""The chance of a wrong graph to pass is at most 2 to minus this."""
 
 ENTRIES = 40
-"""No sum in a graph has 2^40 terms."""
+"""Every sum in a graph has fewer than 2^40 terms."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Height:
     Attributes:
         degree: in all symbols.
         denominator, hidden: some number below 2^hidden times the denominator is a common denominator.
-        bits: 2 to this is no less than the sum of the absolute values of the numerators over it.
+        bits: the sum of the absolute values of the numerators over that denominator is at most 2 to this.
     """
 
     degree: int = 0
@@ -64,8 +64,10 @@ class Height:
 
     def __add__(self, other: Height) -> Height:
         common = lcm(self.denominator, other.denominator)
+        # Each side's numerators grow by the factor that brings them to the common denominator.
         mine = self.bits + (common // self.denominator).bit_length() + other.hidden
         theirs = other.bits + (common // other.denominator).bit_length() + self.hidden
+        # The sum of two numbers of n bits has at most n + 1.
         return Height(max(self.degree, other.degree), common, self.hidden + other.hidden, max(mine, theirs) + 1)
 
     @classmethod
@@ -74,17 +76,19 @@ class Height:
 
 
 MANY = Height(bits=ENTRIES)
-"""Times this: a sum of fewer than 2^40."""
+"""The factor of a sum of fewer than 2^40 terms."""
 
 
 def check_modular(subject: Subject, seed: int, budget: int | None) -> Verification:
-    """See `verify`."""
+    """Check a subject modulo a random prime; see `verify`."""
     subject.require_polynomial("modular")
     subject.require_budget(DEFAULT_BUDGET if budget is None else budget)
+    # Prime and point come from one seed, so that a result can be reproduced.
     random = Random(seed)
     height = Height()
     with running():  # a graph without a height cannot run either, which `subject.run` then says
         height = _graphs_height(subject)
+    # The difference of graph and definition is bounded like their sum.
     difference = _definition_height(subject) + height
     prime, bound = random_prime(random, difference)
     arithmetic = Arithmetic(
@@ -119,10 +123,10 @@ def check_modular(subject: Subject, seed: int, budget: int | None) -> Verificati
 def definition(
     subject: Subject, tensors: Mapping[str, np.ndarray], arithmetic: Arithmetic, scale: Fraction = ONE
 ) -> dict[str, np.ndarray]:
-    """The output and, if they are asked for, the gradients: the monomials one by one, by elimination.
+    """Return the output and, if requested, the gradients: the monomials one by one, by elimination.
 
     Args:
-        scale: what every entry of the tensors is to be multiplied by, so that they may be integers.
+        scale: common factor of the tensors' entries, so that these may be integers.
     """
     samples = [Point(subject.sizes, sample) for sample in subject.samples(tensors)]
 
@@ -135,6 +139,7 @@ def definition(
     for tensor in subject.tensors if subject.derivative else ():
         gradient = subject.spec.polynomial().derivative(tensor, subject.plan.seed)
         parts = values(gradient.terms, gradient.signature.output_indices())
+        # A parameter's gradient is summed over the batch, an input's is not.
         if tensor in subject.spec.parameters:
             parts = _object(arithmetic.settle(_object(parts.sum(axis=0))))
         found[subject.gradients[tensor]] = parts.reshape(subject.shape(tensor, batch=True))
@@ -146,22 +151,25 @@ def _count_tensors(term: Monomial) -> int:
 
 
 def _object(value: Any) -> np.ndarray:
-    """numpy gives bare numbers for arrays without axes."""
+    """Return an array; numpy gives bare numbers for arrays without axes."""
     return np.asarray(value, dtype=object)
 
 
 def random_prime(random: Random, difference: Height) -> tuple[int, Fraction]:
-    """A prime for polynomials of this height, and the chance of a false yes with it."""
+    """Draw a prime for polynomials of this height; return it with the chance of a false yes."""
+    # The extra bits leave room for degree and height in the bound.
     bits = SECURITY + 27
     while (bound := _bound(bits, difference)) > Fraction(1, 2**SECURITY):
         bits += 8
+    # Odd numbers between 2^bits and 2^(bits+1), uniformly, until one is prime.
     while not isprime(number := 2**bits + random.randrange(1, 2**bits, 2)):
         pass
     return number, bound
 
 
 def _bound(bits: int, difference: Height) -> Fraction:
-    """The prime is drawn between 2^bits and 2^(bits+1), where there are more than 3/5 2^bits / (bits ln 2) primes."""
+    """Bound the chance for primes between 2^bits and 2^(bits+1), more than 3/5 2^bits / (bits ln 2) of them."""
+    # 13/10 is below 1 / ln 2, so the primes are not overcounted.
     primes = Fraction(3 * 2**bits, 5 * bits) * Fraction(13, 10)
     return Fraction(difference.degree, 2**bits) + Fraction(difference.bits + difference.hidden + 1, bits) / primes
 
@@ -171,10 +179,11 @@ def _minus_log2(bound: Fraction) -> int:
 
 
 def _definition_height(subject: Subject) -> Height:
-    """Also of the gradients: they have the coefficients times at most as many factors as a monomial has."""
+    """Bound the height of the definition and its gradients: their coefficients grow by at most a monomial's factors."""
     total = Height()
     for term in subject.spec.expansion().terms:
         number = term.coefficient * prod((Fraction(subject.sizes[s]) ** e for s, e in term.powers), start=ONE)
+        # Each monomial counts once per value of its indices and sample.
         summed = BATCH * value_of((i.size for i in term.indices()), subject.sizes)
         count = len(term.factors)
         total = total + Height.constant(number) * Height(degree=count, bits=summed.bit_length() + count.bit_length())
@@ -195,7 +204,7 @@ def _graphs_height(subject: Subject) -> Height:
 
 
 def graph_heights(module: fx.GraphModule, arguments: Sequence[Height]) -> list[Height]:
-    """Bounds for every entry of each of a lowered graph's outputs."""
+    """Return bounds for every entry of each of a lowered graph's outputs."""
     heights: dict[fx.Node, Height] = {}
     rest = iter(arguments)
     for node in module.graph.nodes:
@@ -211,6 +220,8 @@ def _node_height(node: fx.Node, heights: Mapping[fx.Node, Height]) -> Height:
     if node.target in (torch.mul, torch.add, torch.sub, torch.baddbmm):
         for value in (*node.args, *node.kwargs.values()):
             if isinstance(value, float | int):
+                # All constants of a node count as factors, whatever their role: the bound only grows by
+                # that.
                 constants = constants * Height.constant(rational(node, value))
     if node.target in (torch.matmul, torch.mul):
         return prod(before, start=constants) * MANY
@@ -221,5 +232,7 @@ def _node_height(node: fx.Node, heights: Mapping[fx.Node, Height]) -> Height:
     if node.target == "sum":
         return before[0] * MANY
     if node.target == "mean":
+        # A mean divides by a number below 2^40, which the denominator does not name.
         return before[0] * Height(hidden=ENTRIES, bits=ENTRIES)
+    # Operations that only move numbers keep their bounds.
     return Height() if node.target in ("new_ones", "new_zeros", "size") or not before else before[0]

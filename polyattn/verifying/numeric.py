@@ -1,8 +1,8 @@
 """The numeric level: the graphs in floating point, each error against the bound for the roundings in it.
 
-The tensors are random numbers that the precision at hand holds exactly, so the definition has an exact value there:
-the monomials in integer arithmetic. With functions, whose values no arithmetic has exactly, the reference is
-`Spec.evaluate` in float64, and what that may round is added to the bound.
+The tensors are random numbers exactly representable in the precision at hand, so the definition has an exact value
+there: the monomials in integer arithmetic. With functions, whose values are irrational, the reference is
+`Spec.evaluate` in float64, and its own rounding is added to the bound.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FLOATS = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}
 
 
 def check_numeric(subject: Subject, dtypes: Sequence[Any], seed: int, budget: int | None) -> Verification:
-    """See `verify`."""
+    """Check a subject in floating point; see `verify`."""
     names = [str(d).removeprefix("torch.") for d in dtypes]
     for name in names:
         if name not in FLOATS:
@@ -55,11 +55,12 @@ def check_numeric(subject: Subject, dtypes: Sequence[Any], seed: int, budget: in
 
 
 class _Numbers:
-    """Random tensors of one precision, and what the graphs and the definition make of them."""
+    """Random tensors of one precision, and the values of the graphs and the definition at them."""
 
     def __init__(self, subject: Subject, dtype: str, random: Random):
         self.subject, self.dtype = subject, dtype
         self.torch_dtype: torch.dtype = getattr(torch, dtype)
+        # Integers below 2^p over 2^p are exact in a significand of p bits.
         self.scale = 2 ** FLOATS[dtype]
 
         def integers(_: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -78,6 +79,7 @@ class _Numbers:
             have, bounds = self.graph()
             for name, array in have.items():
                 found.append(_check(name, f"in {self.dtype}", array, want[name], bounds[name] + slack))
+            # autograd once, in the precision whose bound is tightest.
             if self.subject.derivative and self.dtype == "float64":
                 for name, array, bound in self.autograd():
                     found.append(_check(name, f"by autograd in {self.dtype}", array, want[name], bound))
@@ -86,8 +88,9 @@ class _Numbers:
             yield Check(self.subject.spec.output, f"in {self.dtype}", failure=failure[0])
 
     def reference(self) -> tuple[dict[str, np.ndarray], Tensor | float]:
-        """The output and gradients by definition, and what they may be off."""
+        """Return the output and gradients by definition, and the uncertainty of these values."""
         if self.subject.spec.is_polynomial:
+            # Integers and one power of two at the end are much faster than fractions.
             return definition(self.subject, self.integers, EXACT, Fraction(1, self.scale)), 0.0
         spec = self.subject.spec
         samples = []
@@ -98,9 +101,11 @@ class _Numbers:
         return {spec.output: np.stack(samples)}, self.slack()
 
     def slack(self) -> Tensor:
-        """The error of `Spec.evaluate`: what the text's own graph may round, were each sum in it the longest."""
+        """Return a bound for the error of `Spec.evaluate`: that of the text's own graph, with each sum as long as the
+        longest."""
         spec, sizes = self.subject.spec, self.subject.sizes
         written = lower(plan(spec, sizes, "as_written", batch=BATCH))
+        # Majorants, because `Spec.evaluate` may take the products in another order.
         (found,) = Analysis.of(torch.float64, majorants=True).outputs(written, self.arguments())
         assert found is not None
         longest = max(value_of((a for atoms in d.values() for a in atoms), sizes) for d in spec.resolved.index_sizes)
@@ -110,7 +115,7 @@ class _Numbers:
         return [Rounded.exact(self.tensors[t]) for t in self.subject.tensors]
 
     def graph(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What the graphs give in their precision, and the bounds of its errors."""
+        """Return the graphs' values in their precision, and bounds of their errors."""
         subject, analysis = self.subject, Analysis.of(self.torch_dtype)
         tensors = {t: a.to(self.torch_dtype) for t, a in self.tensors.items()}
         arguments = [tensors[t] for t in subject.tensors]
@@ -124,6 +129,7 @@ class _Numbers:
             seed = subject.plan.seed
             values = [output, *subject.backward(tensors[seed], *arguments, *kept)]
             first, *rest = rounded
+            # The backward pass gets the kept values with the errors that they have by then.
             given = [Rounded.exact(self.tensors[seed]), *self.arguments(), *(r for r in rest if r is not None)]
             rounded = (first, *analysis.outputs(subject.backward, given))
             named |= {name: tensor for tensor, name in subject.gradients.items()}
@@ -135,7 +141,7 @@ class _Numbers:
         return have, bounds
 
     def autograd(self) -> Iterator[tuple[str, Tensor, Tensor]]:
-        """The gradients through the forward graph, and their bounds.
+        """Yield the gradients through the forward graph, and their bounds.
 
         The gradient of the majorant is a majorant of the gradient. Each of its products meets the roundings of the
         output's products and those of the operations' own backward passes.
@@ -161,11 +167,13 @@ class _Numbers:
 def _check(name: str, manner: str, have: Tensor, want: np.ndarray, bound: Tensor) -> Check:
     if tuple(have.shape) != want.shape:
         return Check(name, manner, failure=f"the graph's {name} has shape {tuple(have.shape)}, not {want.shape}")
+    # A bound that is not a number says nothing: infinity.
     found, limits = have.detach().double().numpy(), bound.detach().double().nan_to_num(torch.inf, torch.inf).numpy()
     worst, wrong = (-1.0, 0.0, 0.0), []
     for place in np.ndindex(*want.shape):
         error, limit = _distance(found[place], want[place]), float(limits[place])
         worst = max(worst, (error / limit if limit else float(error > 0), error, limit))
+        # Written so that a NaN counts as wrong.
         if not error <= limit:
             wrong.append(place)
     _, error, limit = worst
@@ -180,14 +188,14 @@ def _check(name: str, manner: str, have: Tensor, want: np.ndarray, bound: Tensor
 
 
 def _distance(found: Any, want: Any) -> float:
-    """The exact distance; infinite for what is no number."""
+    """Return the exact distance; infinite if a value is not finite."""
     if not np.isfinite(found):
         return float("inf")
     return float(abs(Fraction(float(found)) - Fraction(want)))
 
 
 def _backward_roundings(module: torch.fx.GraphModule, tensors: Sequence[Tensor]) -> float:
-    """How many roundings the operations' own backward passes add at most, one after another.
+    """Return a bound for the roundings added by the operations' own backward passes, one after another.
 
     Each product in an operation is one term of one entry of each operand's gradient: an operation of P products sums
     P / n terms for a gradient of n entries. Then the gradient may be scaled and added to others.
@@ -199,6 +207,7 @@ def _backward_roundings(module: torch.fx.GraphModule, tensors: Sequence[Tensor])
             operands = [a for a in self.fetch_args_kwargs_from_env(n)[0] if isinstance(a, Tensor)]
             result = super().run_node(n)
             if isinstance(result, Tensor) and operands:
+                # Of these operations every entry of the result is a sum of `inner` products.
                 inner = operands[-1].shape[-2] if n.target in (torch.matmul, torch.baddbmm) else 1
                 counts.append(max(result.numel() * inner / max(a.numel(), 1) for a in operands) + 3)
             return result

@@ -1,9 +1,9 @@
 """A bound for the rounding errors of a lowered graph, from the graph itself.
 
 Running error analysis (Wilkinson; Higham, Accuracy and Stability of Numerical Algorithms, section 3.3): beside every
-value goes the most that it may be off, from what its operands may be off and what the operation itself may round, in
-whatever order a kernel takes a sum. Sums accumulate in float32 at least, so in 16 bits a term of a sum counts for
-little. Results may underflow; about those that overflow the bound says nothing.
+value stands a bound for its error, from the errors of its operands and the rounding of the operation itself, for any
+order of the sums in a kernel. Sums accumulate in float32 at least, so in 16 bits a term of a sum counts for little.
+Results may underflow; for overflowing results the bound is void.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from polyattn.verifying.exact import interpreted, operation_name
 
 @dataclass(frozen=True)
 class Rounded:
-    """A value in float64, its magnitude, and the most that each entry may be off."""
+    """A value in float64, its magnitude, and a bound for the error of each entry."""
 
     value: Tensor
     magnitude: Tensor
@@ -36,14 +36,14 @@ class Rounded:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What rounding costs in a precision, operation by operation.
+    """Rounding errors in a precision, operation by operation.
 
     Attributes:
         roundoff: the unit roundoff.
-        summand: the roundings that one term of a sum counts for.
-        smallest: what an underflow may lose.
-        majorants: the magnitude of a value is not its own but what the same operations make of absolute values: then
-            the error is also a bound for other orders of the same products.
+        summand: number of roundings for one term of a sum.
+        smallest: largest loss by an underflow.
+        majorants: take the magnitude of a value as the same operations' result on absolute values: then the error is
+            also a bound for other orders of the same products.
     """
 
     roundoff: float
@@ -54,11 +54,12 @@ class Analysis:
     @classmethod
     def of(cls, dtype: torch.dtype, majorants: bool = False) -> Analysis:
         facts = torch.finfo(dtype)
+        # Kernels accumulate 16-bit sums in float32.
         accumulated = min(facts.eps, torch.finfo(torch.float32).eps)
         return cls(facts.eps / 2, accumulated / facts.eps, facts.smallest_normal * facts.eps / 2, majorants)
 
     def outputs(self, module: fx.GraphModule, tensors: Sequence[Rounded]) -> tuple[Rounded | None, ...]:
-        """The outputs of a lowered graph with their errors.
+        """Return the outputs of a lowered graph with their errors.
 
         Raises:
             ProofError: the graph has an operation whose rounding is not known.
@@ -75,22 +76,25 @@ class Analysis:
         return RULES[name](self, *args, **kwargs)
 
     def roundings(self, count: float) -> float:
-        """The relative error of so many roundings in a row."""
+        """Return the relative error of `count` roundings in a row."""
+        # Higham's gamma; beyond count * roundoff = 1 it bounds nothing.
         return count * self.roundoff / (1 - count * self.roundoff) if count * self.roundoff < 1 else float("inf")
 
     def rounded(self, value: Tensor, magnitude: Tensor, error: Tensor, times: float = 1, terms: float = 0) -> Rounded:
-        """The result of an operation that sums `terms` numbers, of the magnitude together, and rounds `times`."""
+        """Return the result of an operation that sums `terms` numbers of total size `magnitude`, and rounds `times`."""
         size = magnitude if self.majorants else value.abs()
         own = self.roundings(terms * self.summand) * magnitude + self.roundings(times) * (size + error)
         return Rounded(value, size, error + own + self.smallest)
 
     def bilinear(self, product: Callable[[Tensor, Tensor], Tensor], a: Rounded, b: Rounded, terms: float) -> Rounded:
+        # The errors' own product matters in low precisions.
         error = product(a.magnitude, b.error) + product(a.error, b.magnitude) + product(a.error, b.error)
         return self.rounded(product(a.value, b.value), product(a.magnitude, b.magnitude), error, terms=terms)
 
     def scaled(self, a: Rounded, factor: float) -> Rounded:
         if factor == 1:
             return a
+        # Two roundings: that of the constant, and that of the product.
         return self.rounded(a.value * factor, a.magnitude * abs(factor), a.error * abs(factor), times=2)
 
     def matmul(self, a: Rounded, b: Rounded) -> Rounded:
@@ -114,7 +118,7 @@ class Analysis:
         return Rounded(-a.value, a.magnitude, a.error)
 
     def double(self, a: Rounded) -> Rounded:
-        """Exact; what follows is taken to round as the rest does, which is a bound."""
+        """Return the argument: doubling the precision is exact, and the bound for later roundings stays valid."""
         return a
 
     def refined_mean(self, mean: Rounded, deviations: Rounded, axes: Any) -> Rounded:
@@ -125,6 +129,7 @@ class Analysis:
 
     def sum(self, a: Rounded, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Rounded:
         value, magnitude, error = (t.sum(dim, keepdim=keepdim) for t in (a.value, a.magnitude, a.error))
+        # Every entry of the result is a sum of this many terms.
         return self.rounded(value, magnitude, error, terms=a.value.numel() / max(value.numel(), 1))
 
     def mean(self, a: Rounded, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Rounded:
@@ -135,15 +140,16 @@ class Analysis:
         return Rounded(a.value.relu(), a.magnitude, a.error)
 
     def sigmoid(self, a: Rounded) -> Rounded:
-        """Its slope is at most 1/4."""
+        """Bound the sigmoid's error; its slope is at most 1/4."""
         value = a.value.sigmoid()
         return self.rounded(value, value, a.error / 4, times=4)
 
     def softmax(self, a: Rounded, dim: int) -> Rounded:
-        """Exponents that are off by e make a share off by at most exp(2e) - 1 of itself."""
+        """Bound the softmax's error: exponents off by e make a share off by at most exp(2e) - 1 of itself."""
         value, terms = a.value.softmax(dim), a.value.shape[dim] * self.summand
         largest = a.magnitude.amax(dim, keepdim=True) + a.error.amax(dim, keepdim=True)
         exponent = a.error.amax(dim, keepdim=True) + 2 * self.roundoff * largest
+        # A share lies between 0 and 1, whatever the exponents.
         error = (value * torch.expm1(2 * exponent)).clamp_max(1)
         return self.rounded(value, value, error, times=terms + 6)
 
@@ -158,18 +164,19 @@ class Analysis:
 
     def div(self, a: Rounded, b: Rounded) -> Rounded:
         value = a.value / b.value
+        # The divisor may be as small as its value minus its error; at zero the bound is infinite.
         error = (a.error + value.abs() * b.error) / (b.value - b.error).clamp_min(0)
         return self.rounded(value, value.abs(), error)
 
     def softmax_backward(self, gradient: Rounded, result: Rounded, dim: tuple[int, ...]) -> Rounded:
-        """s * (g - Σ g s), also where a kernel takes it as g s - s Σ g s."""
+        """Bound s * (g - Σ g s), also for kernels that compute g s - s Σ g s."""
         along = self.sum(self.mul(gradient, result), dim, keepdim=True)
         whole = self.mul(result, self.sub(gradient, along))
         size = result.magnitude * (gradient.magnitude + along.magnitude)
         return Rounded(whole.value, whole.magnitude, whole.error + self.roundings(3) * size)
 
     def relu_backward(self, gradient: Rounded, result: Rounded) -> Rounded:
-        """Where the sign is in doubt, all of the gradient is."""
+        """Bound the gradient through ReLU; at a doubtful sign all of the gradient is in doubt."""
         value = torch.where(result.value > 0, gradient.value, 0.0)
         doubt = (result.error > 0) & (result.value <= result.error)
         error = gradient.error + torch.where(doubt, gradient.magnitude, 0.0)
@@ -180,7 +187,7 @@ class Analysis:
         return self.mul(self.mul(gradient, result), self.sub(one, result))
 
     def normalize_backward(self, gradient: Rounded, argument: Rounded, dim: tuple[int, ...]) -> Rounded:
-        """Where a sign is in doubt, so is twice its share."""
+        """Bound the gradient through `normalize`; a doubtful sign may change its share by twice."""
         norm = self.clamp_min(self.sum(self.abs(argument), dim, keepdim=True), L1_EPSILON)
         if bool((norm.value - norm.error <= L1_EPSILON).any()):
             raise ProofError("the rounding of the gradient of 'normalize' is not known where the norm is nearly 0")
@@ -190,11 +197,13 @@ class Analysis:
         return self.div(self.sub(gradient, self.mul(sign, share)), norm)
 
     def max_backward(self, gradient: Rounded, argument: Rounded, dim: tuple[int, ...]) -> Rounded:
-        """Where it is in doubt which entries are the largest, all of the gradient is."""
+        """Bound the gradient through max; at doubtful maxima all of the gradient is in doubt."""
         largest = argument.value == argument.value.amax(dim, keepdim=True)
+        # An entry may be the largest unless some other one is certainly above it.
         above = (argument.value - argument.error).amax(dim, keepdim=True)
         maybe = argument.value + argument.error >= above
         count = largest.sum(dim, keepdim=True)
+        # Exact ties are sure: the gradient is split among them, as torch does.
         exact = torch.where(maybe, argument.error, 0.0).amax(dim, keepdim=True) == 0
         sure = (maybe.sum(dim, keepdim=True) == count) & ((count == 1) | exact)
         value = torch.where(largest, gradient.value / count, 0.0)
@@ -215,7 +224,7 @@ class Analysis:
 
 
 def _reshaped(node: fx.Node, first: Rounded, *args: Any, **kwargs: Any) -> Rounded:
-    """An operation that moves numbers and changes none."""
+    """Apply an operation that only moves numbers to the value, the magnitude and the error."""
     function = node.target if callable(node.target) else getattr(Tensor, str(node.target))
     rest = [a.value if isinstance(a, Rounded) else a for a in args]
     return Rounded(*(function(t, *rest, **kwargs) for t in (first.value, first.magnitude, first.error)))

@@ -19,7 +19,7 @@ Terms = list[tuple[Place, tuple[Place, ...], Mapping[Product, Fraction]]]
 
 
 def check_symbolic(subject: Subject, budget: int | None) -> Verification:
-    """See `verify`."""
+    """Check a subject on symbols; see `verify`."""
     subject.require_polynomial("symbolic")
     _require_degree(subject)
     ring = Ring(DEFAULT_BUDGET if budget is None else budget)
@@ -36,6 +36,7 @@ def check_symbolic(subject: Subject, budget: int | None) -> Verification:
             name,
             have,
             array,
+            # Compared without zero coefficients, which cancelled terms leave behind.
             lambda a, b: a.nonzero() != b.nonzero(),
             f"{sum(len(entry.nonzero()) for entry in array.flat)} monomials in all",
         )
@@ -63,12 +64,13 @@ def _method(subject: Subject) -> str:
 
 def _require_degree(subject: Subject) -> None:
     degree = max((len(t.factors) for t in subject.spec.expansion().terms), default=0)
+    # One below the limit: the gradient's seed is one more factor.
     if degree >= MAX_DEGREE:
         raise BudgetError(f"the symbolic check handles at most {MAX_DEGREE - 1} factors in a product, not {degree}")
 
 
 def _every(ring: Ring, array: np.ndarray) -> np.ndarray:
-    """The array with every entry of the ring, as numpy fills in bare numbers."""
+    """Return the array with every entry in the ring; numpy fills in bare numbers."""
     result = np.empty(array.shape, dtype=object)
     for place, value in np.ndenumerate(array):
         result[place] = symbolic(ring, value)
@@ -76,10 +78,12 @@ def _every(ring: Ring, array: np.ndarray) -> np.ndarray:
 
 
 def _definition(subject: Subject, ring: Ring, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The output by definition, with one axis per slot."""
+    """Return the output by definition, with one axis per slot."""
+    # Several inputs have no interaction tensor; the expanded sum takes its place.
     if len(subject.spec.inputs) > 1:
         return np.stack([_expanded(subject, ring, sample) for sample in subject.samples(tensors)])
     terms = _interactions(subject)
+    # The products below bypass the ring's multiplication, so they are counted here.
     ring.affords(BATCH * sum(len(entry) for _, _, entry in terms))
     ring.settled(np.empty(0))
     return np.stack([_applied(subject, ring, terms, sample) for sample in subject.samples(tensors)])
@@ -104,7 +108,7 @@ def _interactions(subject: Subject) -> Terms:
 
 
 def _applied(subject: Subject, ring: Ring, terms: Terms, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
-    """`(((W • X) • X) • X)` on the symbols of a sample: every product is one monomial."""
+    """Apply `(((W • X) • X) • X)` to the symbols of a sample: every product is one monomial."""
     (x,) = subject.spec.inputs
     units = {
         name: {place: _unit(value) for place, value in np.ndenumerate(tensors[name].reshape(subject.shape(name)))}
@@ -114,6 +118,7 @@ def _applied(subject: Subject, ring: Ring, terms: Terms, tensors: Mapping[str, n
     for place, at, entry in terms:
         total, inputs = totals[place], sum(units[x][k] for k in at)
         for parameters, coefficient in entry.items():
+            # A product of symbols is the sum of their integers.
             monomial = inputs + sum(units[name][k] for name, k in parameters)
             total[monomial] = total.get(monomial, 0) + whole(coefficient)
     result = np.empty(subject.shape(subject.spec.output), dtype=object)
@@ -130,10 +135,11 @@ def _unit(value: Symbolic) -> int:
 def _vector_jacobian(
     subject: Subject, ring: Ring, output: np.ndarray, tensor: str, tensors: Mapping[str, np.ndarray]
 ) -> np.ndarray:
-    """The sum over the output of its gradient's symbols times the formal derivative by each entry of a tensor."""
+    """Sum, over the output, its gradient's symbols times the formal derivative by each entry of a tensor."""
     dy, symbols = tensors[subject.plan.seed], tensors[tensor]
     result = np.empty(symbols.shape, dtype=object)
     for place, symbol in np.ndenumerate(symbols):
+        # A parameter is shared by all samples; an input's entry belongs to one.
         samples = slice(None) if tensor in subject.spec.parameters else slice(place[0], place[0] + 1)
         total = Symbolic(ring, {})
         for entry, seed in zip(output[samples].flat, dy[samples].flat, strict=True):

@@ -1,4 +1,4 @@
-"""Polynomials in many symbols with rational coefficients, made for being multiplied a few ten thousand times.
+"""Polynomials in many symbols with rational coefficients, made for some ten thousand multiplications.
 
 A monomial is one integer with eight bits for each symbol's exponent, so that multiplying monomials is adding
 integers. The ring counts products against a budget.
@@ -15,18 +15,20 @@ import numpy as np
 
 from polyattn.errors import BudgetError
 
+# Exponents up to 255 leave no carry into the next symbol's bits; `check_symbolic` refuses higher
+# degrees.
 BITS = 8
 MAX_DEGREE = 2**BITS - 1
 DEFAULT_BUDGET = 2_000_000
 COPIED = 8
-"""Copying so many terms takes as long as one product."""
+"""Copying this many terms takes as long as one product."""
 
 Number = int | Fraction
 
 
 @dataclass(eq=False)
 class Ring:
-    """The polynomials in symbols that are added as they are needed; at most 255 factors in a monomial."""
+    """The polynomials in symbols created on demand; at most 255 factors in a monomial."""
 
     budget: int = DEFAULT_BUDGET
     names: list[str] = field(default_factory=list)
@@ -37,7 +39,7 @@ class Ring:
         return Symbolic(self, {1 << BITS * (len(self.names) - 1): 1})
 
     def symbols(self, name: str, shape: Sequence[int]) -> np.ndarray:
-        """An array of symbols that are called after their place, such as w1[0,2]."""
+        """Return an array of symbols named after their place, such as w1[0,2]."""
         if prod(shape) > self.budget:
             raise BudgetError(f"'{name}' would be {prod(shape):,} symbols; the budget is {self.budget:,}")
         array = np.empty(tuple(shape), dtype=object)
@@ -49,15 +51,16 @@ class Ring:
         return Symbolic(self, {0: whole(value)})
 
     def affords(self, products: int) -> bool:
-        """Count products. numpy's loops stop at no exception, so this does not raise: `settled` does."""
+        """Count products; return False if the budget is spent. numpy's loops stop at no exception, so `settled` raises
+        instead."""
         self.products += products
         return self.products <= self.budget
 
     def settled(self, array: np.ndarray) -> np.ndarray:
-        """The array, unless the budget is spent.
+        """Return the array while the budget lasts.
 
         Raises:
-            BudgetError: it is, and values made since are not to be trusted.
+            BudgetError: the budget is spent, so later values are not to be trusted.
         """
         if self.products > self.budget:
             raise BudgetError(
@@ -68,20 +71,22 @@ class Ring:
 
     def exponents(self, monomial: int) -> dict[str, int]:
         found: dict[str, int] = {}
+        # The highest bits belong to the last symbol: the exponents are read from there.
         while monomial:
             place = (monomial.bit_length() - 1) // BITS
             found[self.names[place]] = monomial >> BITS * place
             monomial &= (1 << BITS * place) - 1
+        # Reversed, so that symbols print in the order of their creation.
         return dict(reversed(found.items()))
 
 
 def whole(value: Number) -> Number:
-    """An integer as such: fractions are ten times slower."""
+    """Return an integer as such: fractions are ten times slower."""
     return value.numerator if value.denominator == 1 else value
 
 
 class Symbolic:
-    """A polynomial: `terms` maps monomials to coefficients, which may be zero."""
+    """A polynomial: `terms` maps monomials to coefficients, possibly zero."""
 
     __slots__ = ("ring", "terms")
 
@@ -90,9 +95,12 @@ class Symbolic:
 
     def __add__(self, other: Symbolic | Number) -> Symbolic:
         if not isinstance(other, Symbolic):
+            # Adding zero needs no copy.
             return self if not other else self + self.ring.number(other)
+        # The smaller dictionary is added to a copy of the larger one.
         small, large = sorted((self.terms, other.terms), key=len)
         if not self.ring.affords(len(small) + len(large) // COPIED):
+            # A wrong value on purpose: `settled` raises before anybody sees it.
             return self
         total = dict(large)
         for monomial, coefficient in small.items():
@@ -115,6 +123,7 @@ class Symbolic:
             return Symbolic(self.ring, total)
         for m, c in self.terms.items():
             for n, d in other.terms.items():
+                # Adding the integers adds the exponents.
                 total[m + n] = total.get(m + n, 0) + c * d
         return Symbolic(self.ring, total)
 
@@ -136,19 +145,21 @@ class Symbolic:
         return any(self.terms.values())
 
     def nonzero(self) -> dict[int, Number]:
-        """The terms whose coefficient is not zero."""
+        """Return the terms with nonzero coefficients."""
         return {m: c for m, c in self.terms.items() if c}
 
     def derivative(self, symbol: Symbolic) -> Symbolic:
-        """The partial derivative by one of the ring's symbols."""
+        """Return the partial derivative by one of the ring's symbols."""
         (unit,) = symbol.terms
+        # The symbol is a power of two: its position tells where its exponent stands.
         shift = unit.bit_length() - 1
         return Symbolic(
             self.ring,
+            # Subtracting the symbol lowers its exponent by one.
             {m - unit: c * e for m, c in self.terms.items() if c and (e := m >> shift & MAX_DEGREE)},
         )
 
 
 def symbolic(ring: Ring, value: Symbolic | Number) -> Symbolic:
-    """A value of the ring, where numpy may have left a bare number."""
+    """Return a value of the ring; numpy may have left a bare number in its place."""
     return value if isinstance(value, Symbolic) else ring.number(value)

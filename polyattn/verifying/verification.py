@@ -1,4 +1,4 @@
-"""`Verification`: what `verify` compared and found, which prints as one paragraph."""
+"""`Verification`: the comparisons of `verify` and their results, printed as one paragraph."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Difference:
         tensor: the output's name.
         entry: its place, the batch first.
         graph, definition: both values, as text.
-        count: in how many entries they differ.
+        count: number of entries that differ.
     """
 
     tensor: str
@@ -35,14 +35,14 @@ class Difference:
 
 @dataclass(frozen=True)
 class Check:
-    """One comparison of a tensor that a graph computed.
+    """One comparison of a tensor computed by a graph.
 
     Attributes:
-        tensor: what was compared: the output, or a gradient.
-        manner: how it was computed, such as "in float32"; "" if there is one way only.
-        entries: how many entries were compared.
-        detail: what is known besides, such as the largest error and its bound.
-        failure: why the comparison could not be made at all, "" if it was.
+        tensor: the compared output or gradient.
+        manner: the manner of computation, such as "in float32"; "" if only one exists.
+        entries: number of compared entries.
+        detail: further findings, such as the largest error and its bound.
+        failure: the reason if the comparison was impossible, else "".
         difference: None if all entries agree.
         error, bound: at the numeric level, the largest error in terms of its bound, and both where it was.
     """
@@ -70,17 +70,17 @@ class Check:
 
 @dataclass(frozen=True)
 class Verification:
-    """Whether a lowered graph computes its specification; true exactly if every check found it so.
+    """Result of comparing a lowered graph with its specification; true exactly if every check passed.
 
     Attributes:
         level: "symbolic", "modular" or "numeric".
         specification: the text.
         sizes: the number of every size, as sorted pairs.
-        plan: which plan was lowered, in words.
-        method: what the graph was compared with, in words.
+        plan: the lowered plan, in words.
+        method: the reference and the way of comparing, in words.
         checks: one for each tensor and precision.
-        bound: at the modular level, at most this chance that a wrong graph passes.
-        seed: of the random tensors.
+        bound: at the modular level, largest chance of a wrong graph to pass.
+        seed: seed of the random tensors.
     """
 
     level: str
@@ -97,12 +97,12 @@ class Verification:
 
     @property
     def entries(self) -> int:
-        """How many entries were compared."""
+        """Return the number of compared entries."""
         return sum(check.entries for check in self.checks)
 
     @property
     def difference(self) -> Difference | None:
-        """The first difference that was found."""
+        """Return the first difference, or None."""
         return next((c.difference for c in self.checks if c.difference), None)
 
     def __str__(self) -> str:
@@ -115,7 +115,7 @@ class Verification:
         )
 
     def _found(self) -> str:
-        """What was compared, check by check if they are few; if anything differs, only that."""
+        """Return the comparisons, one by one if they are few; in case of differences, only those."""
         if not self:
             return "; ".join(str(check) for check in self.checks if not check)
         if len(self.checks) <= FEW:
@@ -125,6 +125,7 @@ class Verification:
             tensors.setdefault(check.manner, []).append(check.tensor)
         subjects = "; ".join(f"{', '.join(names)} {manner}".rstrip() for manner, names in tensors.items())
         errors = [c for c in self.checks if c.error is not None and c.bound]
+        # The check nearest to its bound stands for all the others.
         worst = max(errors, key=lambda c: (c.error or 0) / (c.bound or 1), default=None)
         closest = "" if worst is None else f"; closest to its bound is {worst}"
         return f"all {self.entries} entries of {subjects}{closest}"

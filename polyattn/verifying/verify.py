@@ -1,4 +1,4 @@
-"""`verify`: the lowered graph against the definition. Imports torch only when it is called."""
+"""`verify`: the lowered graph against the definition. Imports torch only when called."""
 
 from __future__ import annotations
 
@@ -24,25 +24,26 @@ def verify(
     seed: int | None = None,
     budget: int | None = None,
 ) -> Verification:
-    """Check that the graph that runs is the specification: `lower(plan(spec, sizes, objective))`, not its text.
+    """Check that the executed graph computes the specification: `lower(plan(spec, sizes, objective))`, not its text.
 
-    - "symbolic": the graph is run on symbols; every entry of the output, as a polynomial in them, must be the one that
-      the explicit interaction tensor of order 2(D+1) gives (Poly-NL, Eq. 4), coefficient for coefficient. Small sizes.
+    - "symbolic": the graph is run on symbols; every entry of the output, as a polynomial in them, must equal the entry
+      by the explicit interaction tensor of order 2(D+1) (Poly-NL, Eq. 4), coefficient for coefficient. Small sizes.
     - "modular": the graph is run in exact arithmetic modulo a random prime, at a random point, on a batch of two,
       against the expanded monomials, contracted in another order by other code. A wrong graph passes with a chance
-      (Schwartz and Zippel) of at most 2^-100, which the result states.
+      (Schwartz and Zippel) of at most 2^-100; the result states it.
     - "numeric": the graph in floating point against exact arithmetic (with functions: against `Spec.evaluate`), the
-      error compared with a bound that adds up what each operation may round. Not a proof, but of the torch kernels.
+      error compared with a bound for the roundings of all operations. Not a proof, but a test of the torch kernels.
 
     Args:
-        subject: a specification or its text, a plan, a lowered graph, or a module that runs a specification.
+        subject: a specification or its text, a plan, a lowered graph, or a module with a specification.
         sizes: a number for every size; not needed for a plan or a graph.
-        objective: which plan, for a specification.
+        objective: the objective of the plan, for a specification.
         derivative: check the gradients by all inputs and parameters as well: the planned backward pass (of the
-            objective "training", if the subject has none) and, at the numeric level, autograd through the graph.
+            objective "training", if the subject comes without one) and, at the numeric level, autograd through the
+            graph.
         dtypes: at the numeric level, the precisions.
-        seed: of the random tensors; a fresh one without it. The result has it.
-        budget: at the symbolic level the most products of monomials (default 2 million), else the most
+        seed: seed of the random tensors; default a fresh one. The result has it.
+        budget: at the symbolic level the largest number of products of monomials (default 2 million), else of
             multiply-accumulates of the graph (default 50 million).
 
     Returns:
@@ -50,8 +51,8 @@ def verify(
 
     Raises:
         NotPolynomialError: the specification applies functions, at the first two levels.
-        BudgetError: the check would take too long; says at what it stopped.
-        ProofError: an unknown level, a subject that is nothing of the kind, or a graph with unknown operations.
+        BudgetError: the check would take too long; the message has the limit.
+        ProofError: an unknown level, a subject of another type, or a graph with unknown operations.
         SizeError: a size is missing or contradictory.
 
     >>> print(verify("x[N,C]; y[a,b] = x[a,d]*w[d,b]", {"N": 1, "C": 2}))
@@ -59,9 +60,11 @@ def verify(
     """
     if level not in LEVELS:
         raise ProofError(f"unknown level {level!r}; there are {', '.join(LEVELS)}")
+    # Imported here, since the module brings torch with it.
     from polyattn.verifying.verify_target import Subject
 
     found = Subject.of(subject, sizes, objective, derivative)
+    # A fresh seed each time: a wrong graph that passed once will hardly pass again.
     seed = randbits(64) if seed is None else seed
     if level == "symbolic":
         from polyattn.verifying.symbolic import check_symbolic

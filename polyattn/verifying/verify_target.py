@@ -1,4 +1,4 @@
-"""What `verify` is asked about: a specification, and the graphs that are said to compute it and its gradients."""
+"""The subject of `verify`: a specification, and the graphs said to compute it and its gradients."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from polyattn.verifying.exact import run_exactly
 from polyattn.verifying.verification import Check, Difference
 
 BATCH = 2
-"""Graphs hold for any batch; two samples show a graph that mixes them up."""
+"""Graphs hold for any batch; two samples reveal a graph that mixes them up."""
 
 MAX_ENTRIES = 2**22
-"""The most entries of all tensors, which are numbers of Python."""
+"""The largest number of entries of all tensors, held as numbers of Python."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Subject:
     """The specification, the plan, and its lowered graphs.
 
     Attributes:
-        forward: returns the output or, where there is a `backward`, the output and the values kept for it.
-        backward: if the gradients are asked for, the planned backward pass.
-        derivative: whether the gradients are asked for.
+        forward: returns the output or, with a `backward`, the output and the values kept for it.
+        backward: the planned backward pass, if the gradients are checked.
+        derivative: whether the gradients are checked.
     """
 
     spec: Spec
@@ -47,13 +47,15 @@ class Subject:
 
     @classmethod
     def of(cls, subject: Any, sizes: Mapping[str, int] | None, objective: str, derivative: bool) -> Subject:
-        """Raises ProofError for what is no subject, SizeError for sizes that are missing."""
+        """Build the subject; raise ProofError for another type of object, SizeError for missing sizes."""
         if sizes is not None and not isinstance(sizes, Mapping):
             raise SizeError(f"sizes is a mapping of names to numbers, not {type(sizes).__name__}")
         if isinstance(subject, fx.GraphModule):
             made = subject.meta.get("plan")
             if not isinstance(made, Plan):
                 raise ProofError("this graph was not made by polyattn.lower, so nothing says what it has to compute")
+            # More arguments than tensors: the graph is a backward pass, which also takes the gradient
+            # and kept values.
             if _arguments(subject) > (known := len(made.spec.inputs) + len(made.spec.parameters)):
                 if made.backward is None:
                     raise ProofError(
@@ -66,6 +68,7 @@ class Subject:
             made = subject
         else:
             made = _planned(subject, sizes, objective)
+        # Only the training objective plans a backward pass.
         if derivative and made.backward is None:
             made = plan(made.spec, made.sizes, "training", batch=made.batch)
         if not derivative:
@@ -80,14 +83,15 @@ class Subject:
 
     @property
     def tensors(self) -> tuple[str, ...]:
-        """The graph's arguments, in their order."""
+        """Return the graph's arguments, in their order."""
         return (*self.spec.inputs, *self.spec.parameters)
 
     @cached_property
     def gradients(self) -> dict[str, str]:
-        """What each argument's gradient is called: d and its name, with underscores where the output is called so."""
+        """Return the name of each argument's gradient: d and its name, with underscores if the output has that name."""
         names = {t: f"d{t}" for t in self.tensors}
         for tensor, name in names.items():
+            # Names must differ from the output's and from each other.
             while name == self.spec.output or (name != f"d{tensor}" and name in names.values()):
                 name += "_"
             names[tensor] = name
@@ -95,21 +99,21 @@ class Subject:
 
     @property
     def words(self) -> str:
-        """Which plan it is."""
+        """Return a description of the plan."""
         passes = "forward and backward pass, " if self.backward is not None else ""
         return f"{passes}objective {self.plan.objective}, {self.plan.strategy}"
 
     def shape(self, tensor: str, batch: bool = False) -> tuple[int, ...]:
-        """One length per slot; on demand, the batch before those of an input or the output."""
+        """Return one length per slot; on demand, the batch before those of an input or the output."""
         lead = (BATCH,) if batch and tensor not in self.spec.parameters else ()
         return lead + tuple(value_of(atoms, self.sizes) for atoms in self.spec.shape(tensor))
 
     def atomic(self, tensor: str, array: np.ndarray) -> np.ndarray:
-        """An array of a tensor, without the batch, with one axis per atomic slot."""
+        """Return an array of a tensor, without the batch, with one axis per atomic slot."""
         return array.reshape([value_of([a], self.sizes) for atoms in self.spec.shape(tensor) for a in atoms])
 
     def fill(self, make: Callable[[str, tuple[int, ...]], np.ndarray]) -> dict[str, np.ndarray]:
-        """An array for each argument and, for the gradients, one for the output's, by name and shape.
+        """Return an array for each argument and, for the gradients, one for the output's, by name and shape.
 
         Raises:
             BudgetError: they have more than 2^22 entries.
@@ -123,7 +127,7 @@ class Subject:
         return arrays
 
     def samples(self, tensors: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-        """For each sample of the batch all tensors, with one axis per atomic slot."""
+        """Yield, for each sample of the batch, all tensors with one axis per atomic slot."""
         for k in range(BATCH):
             yield {
                 name: self.atomic(
@@ -134,7 +138,7 @@ class Subject:
             }
 
     def require_polynomial(self, level: str) -> None:
-        """Raises NotPolynomialError."""
+        """Raise NotPolynomialError if the specification applies functions."""
         if not self.spec.is_polynomial:
             raise NotPolynomialError(
                 f"the specification applies functions, which have no exact values: "
@@ -142,8 +146,9 @@ class Subject:
             )
 
     def require_budget(self, budget: int) -> None:
-        """Raises BudgetError where the graphs take more multiply-accumulates."""
+        """Raise BudgetError if the graphs take more multiply-accumulates."""
         all_macs = self.plan.training_macs if self.derivative else self.plan.macs
+        # The plan's own batch may be another one; rounded up per sample.
         macs = BATCH * -(-all_macs // self.plan.batch)
         if macs > budget:
             raise BudgetError(
@@ -152,7 +157,8 @@ class Subject:
             )
 
     def run(self, tensors: Mapping[str, np.ndarray], arithmetic: Arithmetic) -> dict[str, np.ndarray] | str:
-        """What the graphs give in exact arithmetic, by tensor, zero gradients as such; or why they cannot run."""
+        """Return the graphs' results in exact arithmetic, by tensor, zero gradients as arrays; or the reason of a
+        failure."""
         with running() as failure:
             found = self._run(tensors, arithmetic)
             if missing := [name for name, array in found.items() if not isinstance(array, np.ndarray)]:
@@ -168,6 +174,7 @@ class Subject:
         output, *kept = output
         gradients = run_exactly(self.backward, [tensors[self.plan.seed], *arguments, *kept], arithmetic)
         return {self.spec.output: output} | {
+            # A gradient that is zero everywhere is None in the graph.
             self.gradients[t]: np.zeros(self.shape(t, batch=True), dtype=object) if g is None else g
             for t, g in zip(self.tensors, gradients, strict=True)
         }
@@ -175,16 +182,17 @@ class Subject:
 
 @contextmanager
 def running() -> Iterator[list[str]]:
-    """Run a graph, which may be anything that a user has made of one.
+    """Run a graph, possibly one modified by a user.
 
     Returns:
-        A list that has afterwards, where the graph cannot run, the reason; what the prover refuses is raised.
+        A list with the reason, if the graph cannot run; errors of the prover are raised.
     """
     failure: list[str] = []
     try:
         yield failure
     except (ProofError, NotPolynomialError, BudgetError):
         raise
+    # A broken graph may raise anything, and each failure is an answer of `verify`.
     except Exception as error:  # SizeError among them
         lines = str(error).strip().splitlines() or [type(error).__name__]
         failure.append(f"the graph cannot run: {lines[0]}")
@@ -215,9 +223,10 @@ def compare(
     differ: Callable[[Any, Any], bool],
     detail: str = "",
 ) -> Check:
-    """A check of every entry of one of the tensors that a graph computed."""
+    """Check every entry of one of a graph's tensors."""
     if isinstance(have, str):
         return Check(tensor, failure=have)
+    # Objects, so that entries compare as exact numbers and not in a machine type.
     found = np.asarray(have[tensor], dtype=object)
     if found.shape != want.shape:
         return Check(tensor, failure=f"the graph's {tensor} has shape {found.shape}, not {want.shape}")
