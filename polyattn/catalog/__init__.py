@@ -1,6 +1,6 @@
 """Stage 3, catalogue: attention systems from the literature, each a function that returns its `Spec`.
 
-One file per system, holding the function of that name: its equation, its source, when to prefer it. What holds: the
+One file per system, with the function of that name: its equation, its source, when to prefer it. Holds afterwards: the
 output has the input's shape, and without options the specification is a polynomial of degree 3 in `x` (the Π-nets also
 have lower orders); softmax, where published and where the language says it exactly, is an option. Adding an attention
 is adding a file: the folder's files are the list.
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from polyattn.algebra import Spec
 from polyattn.errors import SpecError
 
+# Sorted, so that the catalogue's order does not depend on the file system.
 _ENTRIES: dict[str, Callable[..., Spec]] = {
     name: getattr(import_module(f"{__name__}.{name}"), name)
     for name in sorted(module.name for module in iter_modules(__path__))
@@ -31,25 +32,26 @@ globals().update(_ENTRIES)  # each function in place of the module of its name
 
 __all__ = ["get", "names", *_ENTRIES]  # pyright: ignore[reportUnsupportedDunderAll]
 
+# For type checkers, which cannot see the names that `globals().update` adds.
 if TYPE_CHECKING:
 
     def __getattr__(name: str) -> Callable[..., Spec]: ...
 
 
 def names() -> tuple[str, ...]:
-    """The catalogue's names, sorted."""
+    """Return the catalogue's names, sorted."""
     return tuple(_ENTRIES)
 
 
 def get(name: str, **options: Any) -> Spec:
-    """The specification of a name, as in `get("axial", axis="width")`.
+    """Return the specification of a name, as in `get("axial", axis="width")`.
 
     Args:
         name: one of `names()`.
-        options: what the function of that name takes.
+        options: the options of the function of that name.
 
     Raises:
-        SpecError: there is no such name; the message has the nearest ones.
+        SpecError: the name is unknown; the message has the nearest ones.
     """
     if name not in _ENTRIES:
         near = get_close_matches(name, _ENTRIES, n=3)

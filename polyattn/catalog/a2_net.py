@@ -4,7 +4,7 @@ from polyattn.algebra import Spec
 
 
 def a2_net(softmax: bool = False) -> Spec:
-    """Double attention: gather `G = A Bᵀ / N`, V features in each of R attention maps, then distribute `Z = G V`.
+    """Return double attention: gather `G = A Bᵀ / N`, V features in each of R attention maps, then distribute `G V`.
 
     Source: Chen et al., A²-Nets: Double Attention Networks, 2018, Eq. 6: `A = φ(X)`, `B = θ(X)`, `V = ρ(X)`, each a
     1x1 convolution, and `wo` back to C channels. Here a row is a position, so all are transposed.
@@ -17,6 +17,8 @@ def a2_net(softmax: bool = False) -> Spec:
             the 1/N. Not a polynomial.
     """
     if softmax:
+        # The softmax over positions replaces the mean; the other one shares each position among the
+        # maps.
         return Spec("""
             x[N,C]; where r : R; where s : V
             features[e,s] = x[e,h]*wphi[h,s]

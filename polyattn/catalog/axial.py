@@ -5,7 +5,7 @@ from polyattn.errors import SpecError
 
 
 def axial(axis: str = "height", softmax: bool = False, mean: bool = False) -> Spec:
-    """Axial attention along one axis: a non-local block on each column ("height") or each row ("width").
+    """Return axial attention along one axis: a non-local block on each column ("height") or each row ("width").
 
     Source: Ho et al., Axial Attention in Multidimensional Transformers, 2019; Wang et al., Axial-DeepLab, 2020, without
     its position encodings. A full axial layer is one of each axis in turn, height first: two layers of degree 3 (their
@@ -26,6 +26,7 @@ def axial(axis: str = "height", softmax: bool = False, mean: bool = False) -> Sp
     if softmax and mean:
         raise SpecError("axial attention has softmax or a mean, not both")
     scale = "" if not mean else "1/H * " if axis == "height" else "1/W * "
+    # `at` is a position on the same axis: the running index, and the other coordinate of the output.
     over, at = ("k", "k,j") if axis == "height" else ("l", "i,l")
     similarity = f"query[i,j,r]*key[{at},r]"
     if softmax:

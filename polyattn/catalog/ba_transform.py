@@ -4,11 +4,11 @@ from polyattn.algebra import Spec
 
 
 def ba_transform() -> Spec:
-    """BA-Transform: `Y_c = P X_c Q` for each channel c, P and Q predicted from X, one pair for each of G groups.
+    """Return BA-Transform: `Y_c = P X_c Q` for each channel c, P and Q predicted from X, one pair for each of G groups.
 
     Source: Chi et al., Non-Local Neural Networks with Grouped Bilinear Attentional Transforms, Eq. 1; P and Q by
     row and column pooling (Eq. 3 and 4, here by mean) of K channels and a convolution with a global field. Degree 3:
-    P, X and Q. Its normalisation (Eq. 2), batch norm, ReLU and pooling by maximum are no polynomials and left out.
+    P, X and Q. Its normalisation (Eq. 2), batch norm, ReLU and pooling by maximum are not polynomials and left out.
 
     Prefer it where rows and columns are to be mixed as wholes (zooming, moving, suppressing) and H and W are fixed:
     `wp` and `wq` have their sizes. For large or varying H and W see `ba_transform_block`.

@@ -4,7 +4,7 @@ from polyattn.algebra import Spec
 
 
 def ba_transform_block() -> Spec:
-    """BA-Transform with block-based matrices: `Y_c = (P ⊗ I) X_c (Q ⊗ I)`, P and Q of size S x S.
+    """Return BA-Transform with block-based matrices: `Y_c = (P ⊗ I) X_c (Q ⊗ I)`, P and Q of size S x S.
 
     Source: Chi et al., Non-Local Neural Networks with Grouped Bilinear Attentional Transforms, section 3.3: H and W
     fall into S blocks (Eq. 5 and 6, here by mean) of U rows and V columns, and each entry of P or Q is copied to the

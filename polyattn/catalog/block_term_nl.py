@@ -6,7 +6,7 @@ from polyattn.algebra import Spec
 def block_term_nl(
     terms: int | None = None, ranks: tuple[int, int] | None = None, *, mean: bool = True, bias: bool = False
 ) -> Spec:
-    """Block-term core: `T[b,d,f,h] = Σ_g (Σ_r wq[g,d,r] wk[g,f,r]) (Σ_s wv[g,h,s] wo[g,s,b])` at NL's positions.
+    """Return NL with a block-term core: `T[b,d,f,h] = Σ_g (Σ_r wq[g,d,r] wk[g,f,r]) (Σ_s wv[g,h,s] wo[g,s,b])`.
 
     Source: De Lathauwer, Decompositions of a Higher-Order Tensor in Block Terms, 2008: G terms of multilinear rank
     (R, R, V, V), each with the core I ⊗ I, put into Poly-NL, Eq. 5. It is `e_nl` with G heads; one term of full

@@ -4,10 +4,10 @@ from polyattn.algebra import Spec
 
 
 def cgnl(mean: bool = False, grouped: bool = False) -> Spec:
-    """Compact generalized NL: `vec(Y) = vec(Θ) (vec(Φ)ᵀ vec(V))` in each of G groups of channels, then `wz`.
+    """Return compact generalized NL: `vec(Y) = vec(Θ) (vec(Φ)ᵀ vec(V))` in each of G groups of channels, then `wz`.
 
     Source: Yue et al., Compact Generalized Non-local Network, 2018, section 3, with the dot-product kernel: positions
-    and channels are flattened together, so every channel at every position attends to every other, and what comes out
+    and channels are flattened together, so every channel at every position attends to every other, and the product
     of Φ and V is one number for each group. Θ, Φ and V have D = G*M channels.
 
     Prefer it where correlations across channels matter and memory is short: linear in N, G numbers of context. Each
@@ -18,6 +18,7 @@ def cgnl(mean: bool = False, grouped: bool = False) -> Spec:
         mean: divide the context by N*M, the number of its summands.
         grouped: the published block-diagonal `wz`: each group of channels is made of its own group only.
     """
+    # The context sums over the positions and over the channels of a group.
     over = "1/N/M * " if mean else ""
     split, output = "", "y[a,b] = theta[a,g,m]*context[g]*wz[(g m),b]"
     if grouped:

@@ -4,7 +4,7 @@ from polyattn.algebra import Spec
 
 
 def cp_nl(rank: int | None = None, *, mean: bool = True, bias: bool = False, symmetric: bool = False) -> Spec:
-    """CP core: `T[b,d,f,h] = Σ_r wq[d,r] wk[f,r] wv[h,r] wo[r,b]` at NL's positions x[a,d] x[e,f] x[e,h].
+    """Return NL with a CP core: `T[b,d,f,h] = Σ_r wq[d,r] wk[f,r] wv[h,r] wo[r,b]` at positions x[a,d] x[e,f] x[e,h].
 
     Source: the canonical polyadic decomposition, Kolda & Bader, Tensor Decompositions and Applications, 2009, section
     3, put into Poly-NL, Eq. 5. It is Poly-NL with R inner channels; Poly-NL, Eq. 7, is the member with rank C and
@@ -19,8 +19,10 @@ def cp_nl(rank: int | None = None, *, mean: bool = True, bias: bool = False, sym
         bias: query, key, value and output with biases: all orders up to the third (Poly-NL, Eq. 3).
         symmetric: one matrix for key and value, a symmetric decomposition over the exchangeable pair of x's.
     """
+    # The output's bias is over channels, the others over the rank.
     b = {w: f" + b{w}[{'b' if w == 'o' else 'r'}]" if bias else "" for w in "qkvo"}
     scale = "1/N * " if mean else ""
+    # The shared matrix makes key and value one tensor, which is written once.
     value = "" if symmetric else f"value[e,r] = x[e,h]*wv[h,r]{b['v']}"
     other = "key[e,r]" if symmetric else "value[e,r]"
     return Spec(f"""

@@ -4,7 +4,7 @@ from polyattn.algebra import Spec
 
 
 def criss_cross(mean: bool = False) -> Spec:
-    """Criss-cross attention: each position attends to its column and its row, a non-local block on each.
+    """Return criss-cross attention: each position attends to its column and its row, a non-local block on each.
 
     Source: Huang et al., CCNet: Criss-Cross Attention for Semantic Segmentation, 2019, Eq. 1 and 2, without softmax.
 

@@ -4,7 +4,7 @@ from polyattn.algebra import Spec
 
 
 def e_nl(softmax: bool = False, heads: bool = False) -> Spec:
-    """Efficient attention: `Y = Q (Kᵀ V / N) Wo`, the context of R x V numbers first.
+    """Return efficient attention: `Y = Q (Kᵀ V / N) Wo`, the context of R x V numbers first.
 
     Source: Shen et al., Efficient Attention: Attention with Linear Complexities, 2021, with scaling normalisation;
     Poly-NL, section 4.2.
@@ -19,6 +19,7 @@ def e_nl(softmax: bool = False, heads: bool = False) -> Spec:
     """
     if heads:
         query, key, mean = "x[a,d]*wq[d,(j r)]", "x[e,f]*wk[f,(j r)]", "1/N * "
+        # The key's softmax over positions replaces the mean.
         if softmax:
             query, key, mean = f"softmax[r]({query})", f"softmax[e]({key})", ""
         return Spec(f"""

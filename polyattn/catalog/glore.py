@@ -4,7 +4,7 @@ from polyattn.algebra import Spec
 
 
 def glore(mean: bool = False, relu: bool = False) -> Spec:
-    """GloRe: `Y = B ((I - A) (Bᵀ X Wφ) Wg) Wo`, a graph convolution between two projections by one matrix `B = X Wθ`.
+    """Return GloRe: `Y = B ((I - A) (Bᵀ X Wφ) Wg) Wo`, a graph convolution between projections by one `B = X Wθ`.
 
     Source: Chen et al., Graph-Based Global Reasoning Networks, 2019, section 3: positions to R nodes of V channels,
     reasoning among the nodes, and the same projection back. Degree 3: B twice, and the reduced features.

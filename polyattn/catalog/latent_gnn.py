@@ -4,7 +4,7 @@ from polyattn.algebra import Spec
 
 
 def latent_gnn(mean: bool = True) -> Spec:
-    """Latent-GNN: `Y = Ψ A (Φᵀ X Wg) / N`, positions exchange through R latent nodes.
+    """Return Latent-GNN: `Y = Ψ A (Φᵀ X Wg) / N`, positions exchange through R latent nodes.
 
     Source: Zhang et al., LatentGNN: Learning Efficient Non-local Relations for Visual Recognition, 2019; Poly-NL,
     section 4.2. Features go from positions to nodes (Φ), along the nodes' adjacency A, and back (Ψ); as written no

@@ -4,7 +4,7 @@ from polyattn.algebra import Spec
 
 
 def nl(softmax: bool = False) -> Spec:
-    """Non-local block: `Y = (X Wf Xᵀ)(X Wg)`, every position against every other.
+    """Return the non-local block: `Y = (X Wf Xᵀ)(X Wg)`, every position against every other.
 
     Source: Wang et al., Non-local Neural Networks, 2018; in this form Poly-NL, Eq. 2 and 8.
 

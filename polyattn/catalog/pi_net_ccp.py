@@ -5,7 +5,7 @@ from polyattn.errors import SpecError
 
 
 def pi_net_ccp(degree: int = 3, rank: int | None = None, *, bias: bool = False, whole: bool = False) -> Spec:
-    """Π-net, coupled CP: `h_1 = U_1ᵀz`, `h_n = (U_nᵀz) ⊙ h_{n-1} + h_{n-1}`, `y = C h_D + β`.
+    """Return a Π-net, coupled CP: `h_1 = U_1ᵀz`, `h_n = (U_nᵀz) ⊙ h_{n-1} + h_{n-1}`, `y = C h_D + β`.
 
     Source: Chrysos et al., Π-nets: Deep Polynomial Neural Networks, 2020, model CCP. All orders up to the degree, the
     factors of the lower ones being those of the highest: order k is the sum, over the choices of k - 1 of U_2 ... U_D,
@@ -21,8 +21,9 @@ def pi_net_ccp(degree: int = 3, rank: int | None = None, *, bias: bool = False, 
         whole: z is the whole map, as published; parameters then have the sizes of positions too.
 
     Raises:
-        SpecError: the degree is no whole number from 1 on.
+        SpecError: the degree is not a whole number from 1 on.
     """
+    # True is an int in Python, but not a degree.
     if isinstance(degree, bool) or not isinstance(degree, int) or degree < 1:
         raise SpecError(f"the degree of a Π-net is a whole number from 1 on, not {degree!r}")
     z, u, at, out = ("x[e,d]", "[e,d,r]", "[r]", "[r,a,b]") if whole else ("x[a,d]", "[d,r]", "[a,r]", "[r,b]")

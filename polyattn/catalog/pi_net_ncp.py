@@ -5,7 +5,7 @@ from polyattn.errors import SpecError
 
 
 def pi_net_ncp(degree: int = 3, rank: int | None = None, *, bias: bool = False, whole: bool = False) -> Spec:
-    """Π-net, nested coupled CP: `h_n = (A_nᵀz) ⊙ (S_nᵀh_{n-1} + B_nᵀb_n)` with `h_0 = 0`, `y = C h_D + β`.
+    """Return a Π-net, nested coupled CP: `h_n = (A_nᵀz) ⊙ (S_nᵀh_{n-1} + B_nᵀb_n)` with `h_0 = 0`, `y = C h_D + β`.
 
     Source: Chrysos et al., Π-nets: Deep Polynomial Neural Networks, 2020, model NCP. Order k is the product of the last
     k of the A_nᵀz, chained by the S_n and begun by one b_n: each order has its own start, and shares the rest.
@@ -20,12 +20,14 @@ def pi_net_ncp(degree: int = 3, rank: int | None = None, *, bias: bool = False, 
         whole: z is the whole map, as published; parameters then have the sizes of positions too.
 
     Raises:
-        SpecError: the degree is no whole number from 1 on.
+        SpecError: the degree is not a whole number from 1 on.
     """
     if isinstance(degree, bool) or not isinstance(degree, int) or degree < 1:
         raise SpecError(f"the degree of a Π-net is a whole number from 1 on, not {degree!r}")
     z, u, at, out = ("x[e,d]", "[e,d,r]", "[r]", "[r,a,b]") if whole else ("x[a,d]", "[d,r]", "[a,r]", "[r,b]")
+    # The previous step is read at an index of its own, which S_n sums over.
     before = at.replace("r", "s")
+    # h_0 = 0, so the first step has no S_1.
     lines = [f"h1{at} = {z}*u1{u}*wb1[t,r]*b1[t]"]
     lines += [
         f"h{n}{at} = {z}*u{n}{u}*(h{n - 1}{before}*ws{n}[s,r] + wb{n}[t,r]*b{n}[t])" for n in range(2, degree + 1)

@@ -4,7 +4,7 @@ from polyattn.algebra import Spec
 
 
 def poly_nl(reduced: bool = False) -> Spec:
-    """Poly-NL: `Y = (Φ(X W1 ⊙ X W2) ⊙ X) W3`, where Φ is the mean over positions.
+    """Return Poly-NL: `Y = (Φ(X W1 ⊙ X W2) ⊙ X) W3`, where Φ is the mean over positions.
 
     Source: Babiloni et al., Poly-NL, Eq. 6 and 7.
 

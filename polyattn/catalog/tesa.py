@@ -5,7 +5,7 @@ from polyattn.errors import SpecError
 
 
 def tesa(softmax: bool = False, mean: bool = False) -> Spec:
-    """TESA: a non-local block on each of the three matricisations of X, and their weighted sum.
+    """Return TESA: a non-local block on each of the three matricisations of X, and their weighted sum.
 
     Source: Babiloni et al., TESA: Tensor Element Self-Attention via Matricization, 2020; Poly-NL, section 4.2.
 
@@ -39,6 +39,7 @@ def tesa(softmax: bool = False, mean: bool = False) -> Spec:
                      + alpha2 * rows[i,k]*value2[k,j,b]
                      + alpha3 * columns[j,l]*value3[i,l,b]
         """)
+    # Each term is divided by HW: rows are compared over W columns and summed over H rows.
     both, along, across = ("1/H/W * ", "1/W * ", "1/H * ") if mean else ("", "", "")
     return Spec(f"""{values}
         rows[i,k] = {along}query2[i,v,r]*key2[k,v,r]

@@ -4,13 +4,13 @@ from polyattn.algebra import Spec
 
 
 def tt_nl(ranks: tuple[int, int, int] | None = None, *, mean: bool = True, bias: bool = False) -> Spec:
-    """Tensor-train core: `T[b,d,f,h] = Σ wq[d,r] wk[r,f,s] wv[s,h,t] wo[t,b]` at NL's positions.
+    """Return NL with a tensor-train core: `T[b,d,f,h] = Σ wq[d,r] wk[r,f,s] wv[s,h,t] wo[t,b]`.
 
     Source: Oseledets, Tensor-Train Decomposition, 2011, put into Poly-NL, Eq. 5, with the modes in the order query,
     key, value, output. `nl` is the member with the ranks (C, 1, C), `e_nl` that with (R, 1, V): the rank in the middle
     says how much more than a product of a similarity and a value the core is.
 
-    Prefer it where a trained core is near `nl`'s and a little beyond; at a middle rank of 1 it costs what `e_nl` does.
+    Prefer it where a trained core is near `nl`'s and a little beyond; at a middle rank of 1 it costs as much as `e_nl`.
 
     Args:
         ranks: (query-key, key-value, value-output) as numbers; without them the sizes R, K, V are to be given later.
