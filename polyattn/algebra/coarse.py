@@ -138,8 +138,7 @@ class Merging:
     def _coefficient(self, term: Monomial) -> tuple[Fraction, Powers]:
         number, powers = term.coefficient, Counter(dict(term.powers))
         for split, own in self.order:
-            # The split's own part determines the exponent of C; an odd power of G is not a power of C =
-            # G*G.
+            # The split's own part determines the exponent of C; an odd power of G is not one of G*G.
             exponent, rest = divmod(powers[own], split.parts.count(own))
             if rest:
                 raise CountsError(split)

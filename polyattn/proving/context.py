@@ -106,8 +106,8 @@ class Context:
     def _spec(self, letters: tuple[str, ...], body: Sum | Call, sizes: Mapping[str, Atoms], text: str) -> Spec:
         """Return a specification of one definition, with its known tensors as inputs."""
         body = self.sizes.body(body)
-        # Only used tensors are inputs, so that the message of an error does not mention others.
         names = _Names(self.sizes)
+        # Only used tensors are inputs, so that the message of an error does not mention others.
         used = dict.fromkeys(a.tensor for a in accesses_of(body) if a.tensor in self.shapes)
         inputs = tuple(Input(n, tuple(names.of(atoms) for atoms in self.shapes[n])) for n in used)
         indices = {i for a in accesses_of(body) for i in a.indices}

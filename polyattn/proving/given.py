@@ -212,8 +212,8 @@ def _left(text: str, left: str) -> Sum:
 
 def _body(text: str, part: str) -> Sum | Call:
     if "=" in part or ";" in part or "\n" in part.strip():
-        # Parsed as a definition, so that the language's own parser does the work.
         raise ProofError(f"given {text!r}: one equation with one '=' expected")
+    # Parsed as a definition, so that the language's own parser does the work.
     try:
         (definition,) = parse(f"given_ = {part.strip()}").definitions
     except SpecError as error:
