@@ -1,4 +1,4 @@
-"""The `polyattn` command: prints what the library's values print."""
+"""The `polyattn` command: prints the library's values."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from polyattn.errors import PolyattnError, ProofError, SizeError, SpecError
 if TYPE_CHECKING:
     from polyattn.algebra import Spec
 
+# Commands import their stages inside: the help should not wait for torch.
 app = typer.Typer(
     name="polyattn",
     no_args_is_help=True,
@@ -48,7 +49,7 @@ SpecArgument = Annotated[str, typer.Argument(metavar="SPEC", help="A catalogue n
 
 
 def reports_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Errors of the library as a message on stderr and exit status 2, without a traceback."""
+    """Report errors of the library as a message on stderr and exit status 2, without a traceback."""
 
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -59,18 +60,20 @@ def reports_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             typer.echo("interrupted", err=True)
+            # The shell's convention: 128 plus the number of the signal.
             raise typer.Exit(130) from None
 
     return wrapped
 
 
 def read_spec(source: str) -> Spec:
-    """The specification that a command-line argument means."""
+    """Return the specification meant by a command-line argument."""
     from polyattn import catalog
     from polyattn.algebra import Spec
 
     if source in catalog.names():
         return catalog.get(source)
+    # Only an equation has a bracket: names and paths hardly ever do.
     if "[" in source:
         return Spec(source)
     path = Path(source)
@@ -83,13 +86,14 @@ def read_spec(source: str) -> Spec:
             return Spec(text)
         except SpecError as error:
             raise SpecError(f"{source}: {error.reason}", error.source, error.line, error.column) from None
+    # A path that does not exist; anything else is taken for a misspelt catalogue name.
     if path.suffix or "/" in source:
         raise SpecError(f"there is no file {source!r}")
     return catalog.get(source)
 
 
 def check_folder(path: Path | None, option: str) -> None:
-    """Check that a file can be put at `path`, before the work whose result it is to hold.
+    """Check that a file can be created at `path`, before its content is computed.
 
     Raises:
         PolyattnError: its folder does not exist, or the path is a folder itself.
@@ -101,13 +105,14 @@ def check_folder(path: Path | None, option: str) -> None:
 
 
 def name_specs(sources: list[str]) -> dict[str, Spec]:
-    """The specifications that arguments mean, by what they are called: catalogue names, names of files, "own"."""
+    """Return the specifications meant by arguments, by title: catalogue names, names of files, "own"."""
     from polyattn import catalog
 
     found: dict[str, Spec] = {}
     for source in sources:
         spec = read_spec(source)
         stem = source if source in catalog.names() else "own" if "[" in source else Path(source).stem
+        # Numbered, so that two equations on one command line keep their places.
         name = next(n for k in count(1) if (n := stem if k == 1 else f"{stem} {k}") not in found)
         found[name] = spec
     return found
@@ -151,6 +156,7 @@ def prove(
             as_json.write_text(verdict.to_json(indent=1) + "\n", encoding="utf-8")
         except OSError as error:
             raise ProofError(f"the verdict cannot be written to {str(as_json)!r}: {error.strerror}") from None
+    # An open question counts as a failure: a script may rely on 0 as a proof.
     raise typer.Exit(0 if verdict else 1)
 
 
@@ -163,6 +169,7 @@ def check(
     from polyattn.proving import recheck
 
     try:
+        # Undecodable bytes are a fault of the file, not of the program.
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
         raise ProofError(f"{str(file)!r} cannot be read: {error}") from None
@@ -187,6 +194,7 @@ def plan(
     """Print the cheapest order of contraction at given sizes."""
     from polyattn.lowering import plan as make
 
+    # One option stands for a list of names.
     taken = kernels if kernels in ("auto", "off") else kernels.split(",")
     known = read_sizes(sizes)
     options = {"memory_limit": memory_limit, "cost": cost, "device": device, "dtype": dtype, "kernels": taken}
@@ -218,8 +226,10 @@ def study(
     from polyattn.study import complexity, pictures
 
     check_folder(out, "--out")
+    # Checked before the study, which may take minutes.
     if out is not None and out.suffix != ".csv":
         pictures.check_path(out)
+    # The text of an equation is too long for the head of a row: equations are numbered.
     layers = {
         Path(s).stem if Path(s).is_file() else s if "[" not in s else f"layer {k}": s for k, s in enumerate(specs, 1)
     }
@@ -304,6 +314,7 @@ def demo(
     quick: Annotated[bool, typer.Option("--quick", help="One seed and one epoch, to see that it works.")] = False,
 ) -> None:
     """Prove, plan, insert and train layers on real input."""
+    # The demo's packages belong to an extra.
     try:
         from rich.console import Console
 
@@ -324,6 +335,7 @@ def bench(
 
     Such as `polyattn bench figure2 --device cuda`; without a name, list them.
     """
+    # Beside the package in a clone; a wheel does not contain it.
     folder = Path(__file__).parent.parent / "benchmarks"
     names = sorted(path.stem for path in folder.glob("[!_]*.py"))
     if not names:
@@ -333,6 +345,7 @@ def bench(
         typer.echo(f"{asked}there are {', '.join(names)}", err=bool(asked))
         raise typer.Exit(2 if asked else 0)
     script = folder / f"{name}.py"
+    # The script reads its own command line, and imports the modules beside it.
     sys.argv = [str(script), *context.args]
     sys.path.insert(0, str(folder))
     runpy.run_path(str(script), run_name="__main__")
@@ -395,10 +408,11 @@ def scale(
 
 
 def read_sizes(text: str) -> dict[str, int]:
-    """Sizes from text such as "N=784,C=512"."""
+    """Read sizes from text such as "N=784,C=512"."""
     sizes: dict[str, int] = {}
     for part in filter(None, (p.strip() for p in text.split(","))):
         name, equals, number = (p.strip() for p in part.partition("="))
+        # `isdecimal` refuses signs and points: sizes are counts.
         if not equals or not name or not number.isdecimal():
             raise SizeError(f"sizes are written as N=784,C=512; {part!r} is not")
         if name in sizes:
@@ -408,7 +422,7 @@ def read_sizes(text: str) -> dict[str, int]:
 
 
 def read_sweep(text: str) -> dict[str, Any]:
-    """Sizes that may be ranges or products of others, as text, such as "N=196:65536,C=64,R=C/8"."""
+    """Read sizes, ranges and products of sizes from text such as "N=196:65536,C=64,R=C/8"."""
     sizes: dict[str, Any] = {}
     for part in filter(None, (p.strip() for p in text.split(","))):
         name, equals, value = (p.strip() for p in part.partition("="))
@@ -416,6 +430,7 @@ def read_sweep(text: str) -> dict[str, Any]:
             raise SizeError(f"sizes are written as N=196:65536,C=64; {part!r} is not")
         if name in sizes:
             raise SizeError(f"size {name} is given twice")
+        # Ranges and products stay text here; `complexity` reads them.
         sizes[name] = value
     return sizes
 

@@ -1,8 +1,8 @@
-"""How values show themselves in notebooks: HTML from text that is escaped, and pictures that are drawn when asked for.
+"""Display of values in notebooks: HTML with escaped text, and pictures drawn on demand.
 
-A stage may not import a later one, and the pictures are of the last. `DRAWN` says by name who draws what, and the name
-is looked up when a notebook asks, so that nothing heavy is loaded before, and nothing at all where matplotlib is not
-installed: there a value has no picture.
+A stage may not import a later one, and the pictures belong to the last. `DRAWN` names the drawing function of each
+type; it is looked up when a notebook asks, so that heavy packages are not loaded before, and not at all if matplotlib
+is not installed: then a value has a text only.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ DRAWN = {
     "Plan": ("polyattn.study.pictures", "contraction_tree"),
     "Study": ("polyattn.study.pictures", "cost_curves"),
 }
-"""The module and the function that draw a value, by the name of its type."""
+"""The module and the function for drawing a value, by the name of its type."""
 
 
 def svg(value: object) -> str | None:
-    """The picture of a value as svg text; None where it cannot be drawn, as IPython expects it."""
+    """Return the picture of a value as svg text; None if it cannot be drawn, as IPython expects it."""
+    # Subclasses are drawn as the type that they extend.
     module, function = next(DRAWN[t.__name__] for t in type(value).__mro__ if t.__name__ in DRAWN)
     try:
         figure = getattr(import_module(module), function)(value)
@@ -41,20 +42,20 @@ def note(text: str) -> str:
 
 
 def block(text: str) -> str:
-    """Text with its lines and spaces as they are."""
+    """Return text in HTML with its lines and spaces as they are."""
     return f'<pre style="text-align: left">{escape(text)}</pre>'
 
 
 def folded(title: str, html: str) -> str:
-    """HTML that opens at a click; `html` is put in as it is."""
+    """Return HTML folded under a title, opened by a click; `html` is inserted unescaped."""
     return f"<details><summary>{escape(title)}</summary>{html}</details>"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Iterable[int] = ()) -> str:
-    """A table of text.
+    """Return a table of text.
 
     Args:
-        right: the columns of numbers, which are set to the right.
+        right: the columns of numbers, aligned to the right.
     """
     numbers = set(right)
 

@@ -1,6 +1,6 @@
-"""The errors that polyattn raises, all derived from `PolyattnError`.
+"""The errors of polyattn, all derived from `PolyattnError`.
 
-Every message names the place and the remedy; none is raised after work has been thrown away.
+Every message names the place and the remedy; errors come before work is lost.
 """
 
 
@@ -12,56 +12,57 @@ class SpecError(PolyattnError, ValueError):
     """A specification's text is wrong; shows the line with a caret under the place.
 
     Attributes:
-        reason: what is wrong, and what was expected, without the picture of the line.
-        line, column: the place, both counted from 1; 0 if the error has no single place.
+        reason: the fault and the expected construct, without the picture of the line.
+        line, column: the place, both counted from 1; 0 for errors without a single place.
     """
 
     def __init__(self, reason: str, source: str = "", line: int = 0, column: int = 0):
         self.reason, self.source, self.line, self.column = reason, source, line, column
         super().__init__(reason + _picture(source, line, column))
 
+    # An exception is pickled by its args, which hold the finished message, not the four arguments.
     def __reduce__(self):
         return type(self), (self.reason, self.source, self.line, self.column)
 
 
 class SizeError(PolyattnError, ValueError):
-    """A size is missing, unknown, contradictory, or not what a tensor's shape says."""
+    """A size is missing, unknown or contradictory, or differs from a tensor's shape."""
 
 
 class BudgetError(PolyattnError, MemoryError):
-    """An explicit tensor, an expansion or a search would not fit; says how large it would have been."""
+    """An explicit tensor, an expansion or a search would not fit; the message has its size."""
 
 
 class NotPolynomialError(PolyattnError, ValueError):
-    """The operation needs a polynomial, and the specification applies functions (or has several degrees)."""
+    """The operation needs a polynomial, but the specification applies functions (or has several degrees)."""
 
 
 class ShardingError(PolyattnError, ValueError):
-    """A layer cannot be computed on pieces of its positions; names the step and why."""
+    """A layer cannot be computed on shards of its positions; the message names the step and the reason."""
 
 
 class InsertError(PolyattnError, ValueError):
-    """Attention cannot be put after a submodule of a network, or taken out; the network is as it was."""
+    """Attention cannot be inserted after a submodule of a network, or removed; the network is unchanged."""
 
 
 class MissingPackageError(PolyattnError, ImportError):
-    """An optional package is not installed; says which extra of polyattn it comes with."""
+    """An optional package is not installed; the message names the extra of polyattn to install."""
 
 
 class WeightsError(PolyattnError, ValueError):
-    """A dictionary of weights is not what a published block has: lists the names and shapes that differ."""
+    """A dictionary of weights does not fit a published block; the message lists the differing names and shapes."""
 
 
 class TrainingError(PolyattnError, ValueError):
-    """A training cannot start or go on: settings that contradict each other, or data that are not as they should be."""
+    """Training cannot start or go on: contradictory settings, or unsuitable data."""
 
 
 class CheckpointError(PolyattnError, RuntimeError):
-    """A checkpoint cannot be written or read; says which ones there are, none of which is touched."""
+    """A checkpoint cannot be written or read; the message lists the existing ones, all untouched."""
 
 
 class FittingError(PolyattnError, ValueError):
-    """A tensor or layer cannot be factorised as asked: says what was found in it, and what would do."""
+    """A tensor or layer cannot be factorised as requested; the message has the finding and an alternative."""
 
 
 class ProofError(PolyattnError, ValueError):
@@ -73,7 +74,9 @@ def _picture(source: str, line: int, column: int) -> str:
         return ""
     rows = source.split("\n")
     row = rows[line - 1] if line <= len(rows) else ""
+    # Long lines are cut around the place: 60 characters before it.
     start = max(0, column - 61)
+    # A tab would move the caret.
     shown = "".join(c if c.isprintable() else " " for c in row[start : start + 100])
     lead = "..." if start else ""
     return f"\n  line {line}: {lead}{shown}\n" + " " * (len(f"  line {line}: {lead}") + column - 1 - start) + "^"
