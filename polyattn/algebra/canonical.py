@@ -235,7 +235,7 @@ class _Graph:
                 self.mark(vertex, ("free",), inside[index])
             for k, index in enumerate(factor.over):
                 self.mark(vertex, ("over",), self.index(index, inside))
-                # Ties the index that is reduced to the one at which the result is read.
+                # Ties each index of `over` to the one at which the result is read.
                 if factor.at:
                     self.mark(len(self.colours) - 1, ("at",), self.index(factor.at[k], scope))
             self.scopes[path] = inside
@@ -303,7 +303,7 @@ class _Graph:
         free = tuple(sorted(self._names(factor.free, path, ids)))
         over = self._names(factor.over, path, ids)
         at = self._names(factor.at, path[:-1], ids)
-        # `over` and `at` are sorted as pairs, so that each reduced index keeps its place of reading.
+        # `over` and `at` are sorted as pairs, so that each index keeps its place of reading.
         pairs = sorted(zip(over, at, strict=True)) if at else [(i, i) for i in sorted(over)]
         return FunctionFactor(
             factor.function,

@@ -53,11 +53,11 @@ class FunctionFactor:
 
     Attributes:
         function: its name.
-        over: the indices reduced by the function; bound, so they occur in `terms` only.
+        over: the indices the function runs over; bound, so they occur in `terms` only.
         free: the indices shared by the argument and the monomial around it.
         terms: the argument.
-        at: for a function with its reduced indices among its slots, the index at which each of `over` is read. These
-            differ from `over`: softmax over e of s[a,e], read at e = a, is not the softmax of s[a,a].
+        at: for a function that keeps these indices, the index at which each of `over` is read. These differ from
+            `over`: softmax over e of s[a,e], read at e = a, is not the softmax of s[a,a].
     """
 
     function: str
@@ -120,7 +120,7 @@ class FunctionFactor:
 
     @property
     def local(self) -> frozenset[Index]:
-        """Return the indices not summed by the argument's terms: the free and the reduced ones."""
+        """Return the indices not summed by the argument's terms: the free ones and those of `over`."""
         return frozenset((*self.free, *self.over))
 
     @property

@@ -26,7 +26,7 @@ class FlatSum:
     Attributes:
         slots: the indices of the left.
         function: the function applied to the sum; "" if none is.
-        over: the indices reduced by the function; those it keeps are among the slots.
+        over: the indices the function runs over; kept ones are among the slots.
         terms: products of tensors; identities between indices of the left come last.
     """
 

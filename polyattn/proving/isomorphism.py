@@ -44,7 +44,7 @@ class Forms:
         return canonical.powers, canonical.factors
 
     def inside(self, factor: FunctionFactor) -> Forms:
-        # Inside a function, its free and reduced indices play the role of the free ones.
+        # Inside a function, its free indices and those it runs over play the role of the free ones.
         return Forms(tuple(sorted(factor.local)), self.groups)
 
 
