@@ -7,6 +7,7 @@ import keyword
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Literal
 
 import torch
 from torch import fx, nn
@@ -18,7 +19,7 @@ from polyattn.language.names import NAME, NAME_RULE
 from polyattn.lowering.devices import calibrated, kind
 from polyattn.lowering.emit import Emitter
 from polyattn.lowering.matching import Kernels, as_choice, by_step, fusions
-from polyattn.lowering.module import TENSOR, LoweredGraph
+from polyattn.lowering.module import TENSOR, LoweredGraph, copied
 from polyattn.lowering.shapes import expect_shape
 from polyattn.planning import BATCH, Device, Graph, Leaf, Plan
 from polyattn.planning.accuracy import maps
@@ -62,14 +63,13 @@ def lower(
             autocast is not to be on in a call.
 
     Returns:
-        A module without parameters of its own, which can be copied and pickled. `print(module.code)` is readable
-        torch.
+        A module without parameters of its own, which can be copied, pickled and changed: each call returns another
+        one. `print(module.code)` is readable torch.
 
     Raises:
         SizeError: the plan is none, or there is no kernel of such a name.
     """
-    model = device if isinstance(device, Device) else calibrated(kind(device), dtype)
-    return _lower(_checked(plan), channels_first, as_choice(kernels, model), narrow=is_narrow(dtype))[0]
+    return copied(shared(plan, "forward", channels_first=channels_first, kernels=kernels, device=device, dtype=dtype))
 
 
 def is_narrow(dtype: str | torch.dtype) -> bool:
@@ -86,9 +86,7 @@ def lower_with_kept(
     dtype: str | torch.dtype = "float32",
 ) -> fx.GraphModule:
     """The forward pass of a training plan, returning the output and then the values kept for the backward pass."""
-    backward = _checked(plan).backward
-    assert backward is not None, "the plan has no planned backward pass"
-    return _lower(plan, channels_first, as_choice(kernels, device), backward.kept, is_narrow(dtype))[0]
+    return copied(shared(plan, "kept", channels_first=channels_first, kernels=kernels, device=device, dtype=dtype))
 
 
 def lower_backward(
@@ -108,8 +106,33 @@ def lower_backward(
     Raises:
         SizeError: the plan has no planned backward pass: its objective is not "training".
     """
-    if _checked(plan).backward is None:
+    return copied(shared(plan, "backward", channels_first=channels_first, kernels=kernels, device=device, dtype=dtype))
+
+
+def shared(
+    plan: Plan,
+    part: Literal["forward", "kept", "backward"],
+    *,
+    channels_first: bool = False,
+    kernels: str | Sequence[str] = "auto",
+    device: str | Device = "cpu",
+    dtype: str | torch.dtype = "float32",
+) -> fx.GraphModule:
+    """Return the cached graph of `lower`, `lower_with_kept` or `lower_backward`, for callers that only run it.
+
+    Layers look functions up by shape and take many of them: a copy costs them a third of the lowering.
+
+    Raises:
+        SizeError: `plan` is not a plan, or has no planned backward pass for a part that needs one.
+    """
+    backward = _checked(plan).backward
+    if part == "forward":
+        model = device if isinstance(device, Device) else calibrated(kind(device), dtype)
+        return _lower(plan, channels_first, as_choice(kernels, model), narrow=is_narrow(dtype))[0]
+    if backward is None:
         raise SizeError("this plan has no planned backward pass: plan with objective='training'")
+    if part == "kept":
+        return _lower(plan, channels_first, as_choice(kernels, device), backward.kept, is_narrow(dtype))[0]
     return _lower_backward(plan, channels_first, as_choice(kernels, device), is_narrow(dtype))
 
 

@@ -54,11 +54,17 @@ class LoweredGraph(fx.GraphModule):
     def _misfit(self, reason: str) -> SizeError:
         return SizeError(f"{reason}; this graph takes {', '.join(self._arguments)}, by position or by name")
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[Any, ...]:
         if any(node.op in ("get_attr", "call_module") for node in self.graph.nodes):
             return super().__reduce__()  # somebody added parts of their own
         nodes = [_StoredNode.of(node) for node in self.graph.nodes]
         return _restored, (nodes, self._get_name(), dict(self.meta), self.training)
+
+
+def copied(module: fx.GraphModule) -> fx.GraphModule:
+    """Return the same graph with nodes, code and a class of its own, so that a change of either leaves the other."""
+    restore, arguments = module.__reduce__()
+    return restore(*arguments)
 
 
 def _called(module: Any, /, *args: Any, **named: Any) -> Any:

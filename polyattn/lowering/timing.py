@@ -11,7 +11,7 @@ from torch import Tensor
 
 from polyattn.errors import SizeError
 from polyattn.language import value_of
-from polyattn.lowering.graphs import lower
+from polyattn.lowering.graphs import shared
 from polyattn.lowering.matching import Kernels
 from polyattn.lowering.training import differentiable
 from polyattn.planning import Device, Plan
@@ -41,7 +41,7 @@ def _call(plan: Plan, device: Device, dtype: torch.dtype, kernels: Kernels) -> C
     tensors = [t.to(device.kind, dtype) for t in _tensors(plan)]
     taken = "auto" if isinstance(kernels, Device) else kernels
     if plan.objective != "training":
-        forward = lower(plan, kernels=taken, device=device)
+        forward = shared(plan, "forward", kernels=taken, device=device)
         return lambda: forward(*tensors)
     wanted = [t.requires_grad_() for t in tensors]
     layer = differentiable(plan, kernels=taken, device=device)

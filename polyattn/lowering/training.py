@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from polyattn.lowering.devices import calibrated, kind
-from polyattn.lowering.graphs import is_narrow, lower, lower_backward, lower_with_kept
+from polyattn.lowering.graphs import is_narrow, shared
 from polyattn.lowering.matching import Kernels, as_choice, fusions
 from polyattn.lowering.module import as_function
 from polyattn.planning import Apply, Device, Plan
@@ -51,7 +51,7 @@ def differentiable(
     model = device if isinstance(device, Device) else calibrated(kind(device))
     if backward_pays(plan, model) and not kernels_differentiate(plan, as_choice(kernels, device)):
         return training_function(plan, **options)
-    function = as_function(lower(plan, **options))
+    function = as_function(shared(plan, "forward", **options))
     return _without_autocast(function, len(plan.spec.inputs)) if is_narrow(dtype) else function
 
 
@@ -115,8 +115,8 @@ def training_function(
 ) -> Callable[..., Tensor]:
     """`f(*inputs, *parameters)` that computes a training plan's output and whose gradients its backward pass makes."""
     forward_graph, backward_graph = (
-        type(made(plan, channels_first=channels_first, kernels=kernels, device=device, dtype=dtype)).forward
-        for made in (lower_with_kept, lower_backward)
+        type(shared(plan, part, channels_first=channels_first, kernels=kernels, device=device, dtype=dtype)).forward
+        for part in ("kept", "backward")
     )
 
     class PlannedLayer(torch.autograd.Function):

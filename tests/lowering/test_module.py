@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from polyattn import catalog, lower, plan, verify
-from polyattn.lowering import lower_backward
+from polyattn.lowering import lower_backward, training_function
 from polyattn.lowering.graphs import lower_with_kept
 
 SIZES = {"N": 6, "C": 4, "R": 2, "V": 2, "H": 4, "W": 6, "G": 2, "K": 2}
@@ -56,3 +56,24 @@ def test_what_was_changed_in_a_graph_is_stored_with_it():
     x, *w = torch.randn(2, 6, 4), *(torch.randn(4, 4) for _ in range(3))
     assert torch.equal(twin(x, *w), module(x, *w))
     assert "torch.neg" in twin.code
+
+
+@pytest.mark.parametrize("make", [lower, lower_with_kept, lower_backward])
+def test_a_change_of_one_graph_leaves_later_graphs_and_layers_as_they_are(make):
+    planned = plan(catalog.poly_nl(), {"B": 2, "N": 6, "C": 4}, "training")
+    module, layer = make(planned), training_function(planned)
+    x, *w = torch.randn(2, 6, 4), *(torch.randn(4, 4, requires_grad=True) for _ in range(3))
+    before, output = module.code, layer(x, *w)
+    for node in list(module.graph.nodes):
+        if node.target is torch.matmul:
+            node.target = torch.add
+            node.meta["coefficient"] = 3
+    module.meta["plan"] = None
+    module.recompile()
+    assert module.code != before
+    twin = make(planned)
+    assert twin.code == before
+    assert twin.meta["plan"] is not None
+    assert type(twin) is not type(module)
+    assert [n.meta.get("coefficient") for n in twin.graph.nodes].count(3) == 0
+    assert torch.equal(training_function(planned)(x, *w), output)
