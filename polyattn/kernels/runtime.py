@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import cache, wraps
 from importlib.util import find_spec
 from math import gcd
+from threading import Lock
 from typing import Any, TypeVar
 
 import torch
@@ -64,16 +65,49 @@ def as_torch(dtype: torch.dtype, precision: str) -> bool:
     return dtype != torch.float32 or precision == ""
 
 
+class _ReducedPrecision:
+    """Torch's flags for products of 16-bit numbers, which hold for the process, lent to any number of threads at once.
+
+    The first to come sets them and the last to go restores them: were each to restore the flags that it found, one
+    that came second would leave them as the first had set them, or change them while another computes.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.users, self.before = Lock(), 0, (True, True)
+
+    def forbid(self) -> None:
+        flags = torch.backends.cuda.matmul
+        with self.lock:
+            if not self.users:
+                self.before = (
+                    flags.allow_bf16_reduced_precision_reduction,
+                    flags.allow_fp16_reduced_precision_reduction,
+                )
+                flags.allow_bf16_reduced_precision_reduction = flags.allow_fp16_reduced_precision_reduction = False
+            self.users += 1
+
+    def release(self) -> None:
+        flags = torch.backends.cuda.matmul
+        with self.lock:
+            self.users -= 1
+            if not self.users:
+                flags.allow_bf16_reduced_precision_reduction, flags.allow_fp16_reduced_precision_reduction = self.before
+
+
+_reduced = _ReducedPrecision()
+
+
 @contextmanager
 def sums_in_float32() -> Iterator[None]:
-    """Torch's products of 16-bit numbers add in 32 bits throughout, as the kernels do; by default they need not."""
-    flags = torch.backends.cuda.matmul
-    before = flags.allow_bf16_reduced_precision_reduction, flags.allow_fp16_reduced_precision_reduction
-    flags.allow_bf16_reduced_precision_reduction = flags.allow_fp16_reduced_precision_reduction = False
+    """Add torch's products of 16-bit numbers in 32 bits throughout, as the kernels do; by default torch need not.
+
+    The flags hold for the process: while one thread is inside, products of others add in 32 bits too.
+    """
+    _reduced.forbid()
     try:
         yield
     finally:
-        flags.allow_bf16_reduced_precision_reduction, flags.allow_fp16_reduced_precision_reduction = before
+        _reduced.release()
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:

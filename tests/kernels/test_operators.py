@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -287,3 +289,37 @@ def test_blocks_mixed_by_the_kronecker_product_are_the_bilinear_transform():
             have = kernels.bilinear(x, p, q)[b, ..., part].permute(2, 0, 1)
             assert distance(have, left @ maps @ right) < 1e-12
     assert block_mix(x, torch.eye(6).expand(2, 2, 6, 6).double(), 3, 2).equal(x)
+
+
+def reduced():
+    flags = torch.backends.cuda.matmul
+    return flags.allow_bf16_reduced_precision_reduction, flags.allow_fp16_reduced_precision_reduction
+
+
+@pytest.mark.parametrize("before", [(True, True), (True, False), (False, False)])
+def test_flags_of_the_process_hold_until_the_last_thread_is_done(before):
+    flags, found = torch.backends.cuda.matmul, reduced()
+    flags.allow_bf16_reduced_precision_reduction, flags.allow_fp16_reduced_precision_reduction = before
+    entered, left = threading.Event(), threading.Event()
+
+    def second():
+        with runtime.sums_in_float32():
+            entered.set()
+            left.wait(10)
+            return reduced()
+
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            with runtime.sums_in_float32():
+                late = pool.submit(second)
+                entered.wait(10)
+            left.set()
+            assert late.result() == (False, False)
+            assert reduced() == before
+            left.set()
+            assert set(pool.map(lambda _: second(), range(200))) == {(False, False)}
+        with pytest.raises(ValueError, match="inside"), runtime.sums_in_float32():
+            raise ValueError("inside")
+        assert reduced() == before
+    finally:
+        flags.allow_bf16_reduced_precision_reduction, flags.allow_fp16_reduced_precision_reduction = found
