@@ -28,7 +28,7 @@ from polyattn.language.syntax import IDENTITY
 from polyattn.proving.evaluation import Arithmetic, Point, evaluate
 from polyattn.verifying.exact import rational
 from polyattn.verifying.verification import Verification
-from polyattn.verifying.verify_target import BATCH, Subject, compare, running
+from polyattn.verifying.verify_target import BATCH, Subject, running
 
 ONE = Fraction(1)
 DEFAULT_BUDGET = 50_000_000
@@ -104,7 +104,7 @@ def check_modular(subject: Subject, seed: int, budget: int | None) -> Verificati
     tensors = subject.fill(uniform)
     have = subject.run(tensors, arithmetic)
     want = definition(subject, tensors, arithmetic)
-    checks = tuple(compare(name, have, array, lambda a, b: a != b) for name, array in want.items())
+    checks = subject.compare(have, want, lambda a, b: a != b)
     derivatives = " and its formal derivatives" if subject.derivative else ""
     return Verification(
         "modular",
@@ -192,9 +192,12 @@ def _definition_height(subject: Subject) -> Height:
 
 def _graphs_height(subject: Subject) -> Height:
     arguments = [Height(degree=1)] * len(subject.tensors)
-    outputs = graph_heights(subject.forward, arguments)
-    if subject.backward is not None:
-        outputs += graph_heights(subject.backward, [Height(degree=1), *arguments, *outputs[1:]])
+    outputs: list[Height] = []
+    for passes in subject.passes:
+        found = graph_heights(passes.forward, arguments)
+        outputs += found
+        if passes.backward is not None:
+            outputs += graph_heights(passes.backward, [Height(degree=1), *arguments, *found[1:]])
     return Height(
         max(h.degree for h in outputs),
         max(h.denominator for h in outputs),

@@ -1,30 +1,31 @@
 """The numeric level: the graphs in floating point, each error against the bound for the roundings in it.
 
-The tensors are random numbers exactly representable in the precision at hand, so the definition has an exact value
-there: the monomials in integer arithmetic. With functions, whose values are irrational, the reference is
-`Spec.evaluate` in float64, and its own rounding is added to the bound.
+The tensors are random numbers that the precision at hand holds exactly, so the definition has an exact value there:
+the monomials in integer arithmetic. Functions have values that no arithmetic holds exactly: there the reference is an
+interval of 30 digits that certainly has the exact value in it, and an entry agrees if all of the interval is within the
+bound, differs if none of it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from math import prod
+from math import isfinite, prod
 from random import Random
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
-from polyattn.errors import NotPolynomialError, ProofError
-from polyattn.language import value_of
-from polyattn.lowering import lower, plan
-from polyattn.proving.evaluation import EXACT
+from polyattn.errors import BudgetError, NotPolynomialError, ProofError
+from polyattn.proving.enclosure import DIGITS
+from polyattn.proving.evaluation import EXACT, enclosing
+from polyattn.proving.interval import Interval, Number
 from polyattn.verifying.modular import DEFAULT_BUDGET, definition
 from polyattn.verifying.rounding import Analysis, Rounded
 from polyattn.verifying.verification import Check, Difference, Verification
-from polyattn.verifying.verify_target import BATCH, Subject, running
+from polyattn.verifying.verify_target import BATCH, Passes, Subject, running
 
 FLOATS = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}
 """The bits of a number's significand."""
@@ -33,6 +34,8 @@ FLOATS = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}
 def check_numeric(subject: Subject, dtypes: Sequence[Any], seed: int, budget: int | None) -> Verification:
     """Check a subject in floating point; see `verify`."""
     names = [str(d).removeprefix("torch.") for d in dtypes]
+    if not names:
+        raise ProofError(f"`dtypes` is empty, so nothing would be checked; there are {', '.join(FLOATS)}")
     for name in names:
         if name not in FLOATS:
             raise ProofError(f"unknown precision {name!r}; there are {', '.join(FLOATS)}")
@@ -40,8 +43,7 @@ def check_numeric(subject: Subject, dtypes: Sequence[Any], seed: int, budget: in
         raise NotPolynomialError("the gradients of functions have no specification that they could be compared with")
     subject.require_budget(DEFAULT_BUDGET if budget is None else budget)
     random = Random(seed)
-    exact = subject.spec.is_polynomial
-    reference = "exact arithmetic" if exact else "Spec.evaluate in float64"
+    reference = "exact arithmetic" if subject.spec.is_polynomial else f"intervals of {DIGITS[0]} digits"
     checks = tuple(check for name in names for check in _Numbers(subject, name, random).checks())
     return Verification(
         "numeric",
@@ -73,65 +75,67 @@ class _Numbers:
         self.tensors = {t: torch.tensor(np.asarray(a / self.scale, dtype=np.float64)) for t, a in self.integers.items()}
 
     def checks(self) -> Iterator[Check]:
-        want, slack = self.reference()
-        found: list[Check] = []
-        with running() as failure:
-            have, bounds = self.graph()
-            for name, array in have.items():
-                found.append(_check(name, f"in {self.dtype}", array, want[name], bounds[name] + slack))
-            # autograd once, in the precision whose bound is tightest.
-            if self.subject.derivative and self.dtype == "float64":
-                for name, array, bound in self.autograd():
-                    found.append(_check(name, f"by autograd in {self.dtype}", array, want[name], bound))
-        yield from found
-        if failure:
-            yield Check(self.subject.spec.output, f"in {self.dtype}", failure=failure[0])
+        want = self.reference()
+        for passes in self.subject.passes:
+            found: list[Check] = []
+            with running() as failure:
+                have, bounds = self.graphs(passes)
+                for name, array in have.items():
+                    manner = passes.manner(name != self.subject.spec.output, f"in {self.dtype}")
+                    found.append(_check(name, manner, array, want[name], bounds[name]))
+            yield from found
+            if failure:
+                yield Check(self.subject.spec.output, passes.manner(False, f"in {self.dtype}"), failure=failure[0])
+        if self.subject.derivative and self.dtype == "float64":
+            forward, words = self.subject.differentiated
+            gradients: list[tuple[str, Tensor, Tensor]] = []
+            with running() as failure:
+                gradients = list(self.autograd(forward))
+            for name, array, bound in gradients:
+                yield _check(name, f"{words} in {self.dtype}", array, want[name], bound)
+            if failure:
+                yield Check("the gradients", f"{words} in {self.dtype}", failure=failure[0])
 
-    def reference(self) -> tuple[dict[str, np.ndarray], Tensor | float]:
-        """Return the output and gradients by definition, and the uncertainty of these values."""
+    def reference(self) -> dict[str, np.ndarray]:
+        """Return the output and gradients by definition, as rational numbers or, of functions, as intervals.
+
+        Raises:
+            BudgetError: there are too many intervals.
+        """
         if self.subject.spec.is_polynomial:
-            # Integers and one power of two at the end are much faster than fractions.
-            return definition(self.subject, self.integers, EXACT, Fraction(1, self.scale)), 0.0
-        spec = self.subject.spec
-        samples = []
-        for k in range(BATCH):
-            arrays = {t: (a[k] if t in spec.inputs else a).numpy() for t, a in self.tensors.items()}
-            with np.errstate(over="ignore"):
-                samples.append(spec.evaluate(arrays, self.subject.sizes))
-        return {spec.output: np.stack(samples)}, self.slack()
-
-    def slack(self) -> Tensor:
-        """Return a bound for the error of `Spec.evaluate`: that of the text's own graph, with each sum as long as the
-        longest."""
-        spec, sizes = self.subject.spec, self.subject.sizes
-        written = lower(plan(spec, sizes, "as_written", batch=BATCH))
-        # Majorants, because `Spec.evaluate` may take the products in another order.
-        (found,) = Analysis.of(torch.float64, majorants=True).outputs(written, self.arguments())
-        assert found is not None
-        longest = max(value_of((a for atoms in d.values() for a in atoms), sizes) for d in spec.resolved.index_sizes)
-        return (2 + longest) * found.error
+            return definition(self.subject, self.integers, EXACT, Fraction(1, self.scale))
+        unit = Fraction(1, self.scale)
+        rationals = {t: np.asarray(a * unit, dtype=object) for t, a in self.integers.items()}
+        for digits in DIGITS:
+            try:
+                return definition(self.subject, rationals, enclosing(digits))
+            except ArithmeticError:  # an interval without bound
+                continue
+            except BudgetError as error:
+                raise BudgetError(f"the exact values of functions take too long at these sizes: {error}") from None
+        raise BudgetError(f"intervals of {DIGITS[-1]} digits do not bound the exact values of these functions")
 
     def arguments(self) -> list[Rounded]:
         return [Rounded.exact(self.tensors[t]) for t in self.subject.tensors]
 
-    def graph(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return the graphs' values in their precision, and bounds of their errors."""
+    def graphs(self, passes: Passes) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the tensors that graphs compute in this precision, and the bounds of their errors."""
         subject, analysis = self.subject, Analysis.of(self.torch_dtype)
         tensors = {t: a.to(self.torch_dtype) for t, a in self.tensors.items()}
         arguments = [tensors[t] for t in subject.tensors]
-        output = subject.forward(*arguments)
-        rounded = analysis.outputs(subject.forward, self.arguments())
+        output = passes.forward(*arguments)
+        rounded = analysis.outputs(passes.forward, self.arguments())
         named = {subject.spec.output: subject.spec.output}
-        if subject.backward is None:
+        if passes.backward is None:
             values = [output]
         else:
             output, *kept = output
             seed = subject.plan.seed
-            values = [output, *subject.backward(tensors[seed], *arguments, *kept)]
+            values = [output, *passes.backward(tensors[seed], *arguments, *kept)]
             first, *rest = rounded
             # The backward pass gets the kept values with the errors that they have by then.
             given = [Rounded.exact(self.tensors[seed]), *self.arguments(), *(r for r in rest if r is not None)]
-            rounded = (first, *analysis.outputs(subject.backward, given))
+            rounded = (first, *analysis.outputs(passes.backward, given))
             named |= {name: tensor for tensor, name in subject.gradients.items()}
         have, bounds = {}, {}
         for (name, tensor), value, found in zip(named.items(), values, rounded, strict=True):
@@ -140,22 +144,21 @@ class _Numbers:
             bounds[name] = torch.zeros(shape) if found is None else found.error
         return have, bounds
 
-    def autograd(self) -> Iterator[tuple[str, Tensor, Tensor]]:
-        """Yield the gradients through the forward graph, and their bounds.
+    def autograd(self, forward: fx.GraphModule) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Yield the gradients through a forward graph, and their bounds.
 
         The gradient of the majorant is a majorant of the gradient. Each of its products meets the roundings of the
         output's products and those of the operations' own backward passes.
         """
         subject, seed = self.subject, self.tensors[self.subject.plan.seed]
-        forward = lower(subject.plan)
         tensors = [self.tensors[t].clone().requires_grad_() for t in subject.tensors]
-        gradients = torch.autograd.grad(forward(*tensors), tensors, seed, allow_unused=True)
+        gradients = _gradients(forward(*tensors), tensors, seed)
         sizes = [t.detach().abs().requires_grad_() for t in tensors]
         analysis = Analysis.of(torch.float64, majorants=True)
         zero = [torch.zeros_like(s) for s in sizes]
         (found,) = analysis.outputs(forward, list(map(Rounded, self.tensors.values(), sizes, zero)))
         assert found is not None
-        majorants = torch.autograd.grad(found.magnitude, sizes, seed.abs(), allow_unused=True)
+        majorants = _gradients(found.magnitude, sizes, seed.abs())
         relative = (found.error / found.magnitude).nan_to_num(0).max().item()
         relative += analysis.roundings(_backward_roundings(forward, [t.detach() for t in tensors]))
         for tensor, gradient, majorant in zip(subject.tensors, gradients, majorants, strict=True):
@@ -164,34 +167,53 @@ class _Numbers:
             yield subject.gradients[tensor], none if gradient is None else gradient, bound
 
 
-def _check(name: str, manner: str, have: Tensor, want: np.ndarray, bound: Tensor) -> Check:
+def _gradients(output: Tensor, tensors: Sequence[Tensor], seed: Tensor) -> Sequence[Tensor | None]:
+    """Return the gradients, None for the tensors that the output does not depend on."""
+    if not output.requires_grad:
+        return [None] * len(tensors)
+    return torch.autograd.grad(output, tensors, seed, allow_unused=True)
+
+
+def _check(name: str, manner: str, have: Any, want: np.ndarray, bound: Tensor) -> Check:
+    if not isinstance(have, Tensor):
+        return Check(name, manner, failure=f"the graph returns a {type(have).__name__} for {name}, not a tensor")
     if tuple(have.shape) != want.shape:
         return Check(name, manner, failure=f"the graph's {name} has shape {tuple(have.shape)}, not {want.shape}")
-    # A bound that is not a number says nothing: infinity.
-    found, limits = have.detach().double().numpy(), bound.detach().double().nan_to_num(torch.inf, torch.inf).numpy()
-    worst, wrong = (-1.0, 0.0, 0.0), []
+    found, limits = have.detach().double().numpy(), bound.detach().double().numpy()
+    worst, wrong, undecided = None, [], 0
     for place in np.ndindex(*want.shape):
-        error, limit = _distance(found[place], want[place]), float(limits[place])
-        worst = max(worst, (error / limit if limit else float(error > 0), error, limit))
-        # Written so that a NaN counts as wrong.
-        if not error <= limit:
+        if not np.isfinite(found[place]):  # the exact value is: without this, no bound would excuse it
             wrong.append(place)
-    _, error, limit = worst
+            continue
+        least, most = _distance(float(found[place]), want.item(place))
+        limit = float(limits[place])
+        if not isfinite(limit) or least <= limit < most:
+            undecided += 1
+            continue
+        if least > limit:
+            wrong.append(place)
+        error = float(most)
+        worst = max(worst or (-1.0, 0.0, 0.0), (error / limit if limit else float(error > 0), error, limit))
     difference = None
     if wrong:
-        values = f"{found[wrong[0]]:.17g}", f"{float(want[wrong[0]]):.17g}"
+        values = f"{found[wrong[0]]:.17g}", _shown(want.item(wrong[0]))
         difference = Difference(name, wrong[0], *values, len(wrong))
+    decided = prod(want.shape) - undecided
+    if worst is None:
+        return Check(name, manner, decided, undecided=undecided, difference=difference)
+    _, error, limit = worst
     detail = f"largest error {error:.2g} where the bound is {limit:.2g}"
-    if unbounded := int(np.isinf(limits).sum()):
-        detail += f" ({unbounded} have no bound)"
-    return Check(name, manner, prod(want.shape), detail, difference=difference, error=error, bound=limit)
+    return Check(name, manner, decided, detail, undecided, difference=difference, error=error, bound=limit)
 
 
-def _distance(found: Any, want: Any) -> float:
-    """Return the exact distance; infinite if a value is not finite."""
-    if not np.isfinite(found):
-        return float("inf")
-    return float(abs(Fraction(float(found)) - Fraction(want)))
+def _distance(found: float, want: Number) -> tuple[Any, Any]:
+    """Return the least and the largest distance that a number may have from the exact value; numbers that compare."""
+    difference = abs(want - Fraction(found))
+    return (difference.low, difference.high) if isinstance(difference, Interval) else (difference, difference)
+
+
+def _shown(want: Number) -> str:
+    return want.text() if isinstance(want, Interval) else f"{float(want):.17g}"
 
 
 def _backward_roundings(module: torch.fx.GraphModule, tensors: Sequence[Tensor]) -> float:

@@ -12,7 +12,7 @@ from polyattn.errors import BudgetError
 from polyattn.proving.evaluation import Arithmetic, Point, evaluate
 from polyattn.verifying.symbols import DEFAULT_BUDGET, MAX_DEGREE, Number, Ring, Symbolic, symbolic, whole
 from polyattn.verifying.verification import Verification
-from polyattn.verifying.verify_target import BATCH, Subject, compare
+from polyattn.verifying.verify_target import BATCH, Subject
 
 Terms = list[tuple[Place, tuple[Place, ...], Mapping[Product, Fraction]]]
 """The entries of interaction tensors: the place in the output, those in the x's, and the entry."""
@@ -29,18 +29,15 @@ def check_symbolic(subject: Subject, budget: int | None) -> Verification:
     if subject.derivative:
         want |= {name: _vector_jacobian(subject, ring, output, t, tensors) for t, name in subject.gradients.items()}
     have = subject.run(tensors, Arithmetic(object, ring.number, ring.settled))
-    if not isinstance(have, str):
-        have = {name: _every(ring, np.asarray(array, dtype=object)) for name, array in have.items()}
-    checks = tuple(
-        compare(
-            name,
-            have,
-            array,
-            # Compared without zero coefficients, which cancelled terms leave behind.
-            lambda a, b: a.nonzero() != b.nonzero(),
-            f"{sum(len(entry.nonzero()) for entry in array.flat)} monomials in all",
-        )
-        for name, array in want.items()
+    have = [
+        (p, r if isinstance(r, str) else {n: _every(ring, np.asarray(a, dtype=object)) for n, a in r.items()})
+        for p, r in have
+    ]
+    checks = subject.compare(
+        have,
+        want,
+        lambda a, b: a.nonzero() != b.nonzero(),
+        lambda array: f"{sum(len(entry.nonzero()) for entry in array.flat)} monomials in all",
     )
     return Verification(
         "symbolic",

@@ -38,11 +38,12 @@ class Check:
     """One comparison of a tensor computed by a graph.
 
     Attributes:
-        tensor: the compared output or gradient.
-        manner: the manner of computation, such as "in float32"; "" if only one exists.
-        entries: number of compared entries.
-        detail: further findings, such as the largest error and its bound.
-        failure: the reason if the comparison was impossible, else "".
+        tensor: what was compared: the output, or a gradient.
+        manner: how it was computed, such as "in float32"; "" if there is one way only.
+        entries: how many entries were compared.
+        detail: what is known besides, such as the largest error and its bound.
+        undecided: entries besides these that the bounds neither confirm nor refute.
+        failure: why the comparison could not be made at all, "" if it was.
         difference: None if all entries agree.
         error, bound: at the numeric level, the largest error in terms of its bound, and both where it was.
     """
@@ -51,13 +52,19 @@ class Check:
     manner: str = ""
     entries: int = 0
     detail: str = ""
+    undecided: int = 0
     failure: str = ""
     difference: Difference | None = None
     error: float | None = None
     bound: float | None = None
 
     def __bool__(self) -> bool:
-        return not self.failure and self.difference is None
+        return not self.failure and self.difference is None and not self.undecided
+
+    @property
+    def refuted(self) -> bool:
+        """Whether the graph is wrong here, or cannot run."""
+        return bool(self.failure) or self.difference is not None
 
     def __str__(self) -> str:
         subject = f"{self.tensor} {self.manner}".rstrip()
@@ -65,12 +72,17 @@ class Check:
             return f"{subject}: {self.failure}"
         counted = f"{self.entries} entr{'y' if self.entries == 1 else 'ies'} of {subject}"
         detail = f", {self.detail}" if self.detail else ""
-        return f"{counted}{detail}" + (f"; the first that differs: {self.difference}" if self.difference else "")
+        unknown = f"; {self.undecided} more have no bound, and may be right or wrong" if self.undecided else ""
+        return f"{counted}{detail}{unknown}" + (
+            f"; the first that differs: {self.difference}" if self.difference else ""
+        )
 
 
 @dataclass(frozen=True)
 class Verification:
-    """Result of comparing a lowered graph with its specification; true exactly if every check passed.
+    """Whether a lowered graph computes its specification; true exactly if every entry of every check agrees.
+
+    A verification without a difference may still be false: entries whose rounding error has no bound are undecided.
 
     Attributes:
         level: "symbolic", "modular" or "numeric".
@@ -109,9 +121,11 @@ class Verification:
         sizes = " ".join(f"{n}={v}" for n, v in self.sizes)
         definition = self.specification.splitlines()[-1]
         seed = "" if self.seed is None else f" The seed is {self.seed}."
+        refuted = any(check.refuted for check in self.checks)
+        answer, found = ("yes", "Equal") if self else ("no", "Not equal") if refuted else ("undecided", "Not decided")
         return (
-            f"{'yes' if self else 'no'}, {self.level}: the graph of {_short(definition)} at {sizes} ({self.plan}), "
-            f"{self.method}. {'Equal' if self else 'Not equal'}: {self._found()}.{seed}"
+            f"{answer}, {self.level}: the graph of {_short(definition)} at {sizes} ({self.plan}), "
+            f"{self.method}. {found}: {self._found()}.{seed}"
         )
 
     def _found(self) -> str:

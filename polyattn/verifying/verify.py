@@ -30,9 +30,14 @@ def verify(
       by the explicit interaction tensor of order 2(D+1) (Poly-NL, Eq. 4), coefficient for coefficient. Small sizes.
     - "modular": the graph is run in exact arithmetic modulo a random prime, at a random point, on a batch of two,
       against the expanded monomials, contracted in another order by other code. A wrong graph passes with a chance
-      (Schwartz and Zippel) of at most 2^-100; the result states it.
-    - "numeric": the graph in floating point against exact arithmetic (with functions: against `Spec.evaluate`), the
-      error compared with a bound for the roundings of all operations. Not a proof, but a test of the torch kernels.
+      (Schwartz and Zippel) of at most 2^-100, which the result states.
+    - "numeric": the graph in floating point against exact arithmetic (with functions: against intervals that enclose
+      the exact values), the error compared with a bound that adds up what each operation may round. Not a proof, but
+      of the torch kernels. Entries whose error has no bound are undecided, and the result is not true.
+
+    A lowered graph is checked as it is given, also after changes. Of a forward graph with `derivative=True` these are
+    its output and, at the numeric level, the gradients of autograd through it; the plan's own passes are checked
+    beside it, and the result says which check is of which graph.
 
     Args:
         subject: a specification or its text, a plan, a lowered graph, or a module with a specification.
@@ -51,8 +56,8 @@ def verify(
 
     Raises:
         NotPolynomialError: the specification applies functions, at the first two levels.
-        BudgetError: the check would take too long; the message has the limit.
-        ProofError: an unknown level, a subject of another type, or a graph with unknown operations.
+        BudgetError: the check would take too long, such as intervals for functions at large sizes.
+        ProofError: an unknown level, a subject that is nothing of the kind, or a graph with unknown operations.
         SizeError: a size is missing or contradictory.
 
     >>> print(verify("x[N,C]; y[a,b] = x[a,d]*w[d,b]", {"N": 1, "C": 2}))

@@ -28,21 +28,45 @@ BATCH = 2
 MAX_ENTRIES = 2**22
 """The largest number of entries of all tensors, held as numbers of Python."""
 
+Results = dict[str, np.ndarray] | str
+"""The tensors that graphs computed, by name, or why they cannot run."""
+
+
+@dataclass(frozen=True)
+class Passes:
+    """A forward graph, alone or with the backward graph that runs on the values it keeps.
+
+    Attributes:
+        forward: returns the output or, where there is a `backward`, the output and the values kept for it.
+        output, gradients: which graph the output and the gradients come from, in words; "" where no graph was given.
+    """
+
+    forward: fx.GraphModule
+    backward: fx.GraphModule | None = None
+    output: str = ""
+    gradients: str = ""
+
+    def manner(self, gradient: bool, rest: str = "") -> str:
+        """Return how an output or a gradient was computed, in words."""
+        return f"{self.gradients if gradient else self.output} {rest}".strip()
+
+
+GIVEN_FORWARD, GIVEN_BACKWARD = "by the given graph", "by the given backward graph"
+PLANNED_FORWARD, PLANNED_BACKWARD = "by the plan's forward pass", "by the plan's backward pass"
+
 
 @dataclass(frozen=True)
 class Subject:
-    """The specification, the plan, and its lowered graphs.
+    """The specification, the plan, and the graphs that are said to compute it.
 
     Attributes:
-        forward: returns the output or, with a `backward`, the output and the values kept for it.
-        backward: the planned backward pass, if the gradients are checked.
-        derivative: whether the gradients are checked.
+        passes: the graphs; a given forward graph comes first, and the plan's own passes follow for its gradients.
+        derivative: whether the gradients are asked for.
     """
 
     spec: Spec
     plan: Plan
-    forward: fx.GraphModule
-    backward: fx.GraphModule | None = None
+    passes: tuple[Passes, ...]
     derivative: bool = False
 
     @classmethod
@@ -50,6 +74,7 @@ class Subject:
         """Build the subject; raise ProofError for another type of object, SizeError for missing sizes."""
         if sizes is not None and not isinstance(sizes, Mapping):
             raise SizeError(f"sizes is a mapping of names to numbers, not {type(sizes).__name__}")
+        given: tuple[Passes, ...] = ()
         if isinstance(subject, fx.GraphModule):
             made = subject.meta.get("plan")
             if not isinstance(made, Plan):
@@ -61,21 +86,28 @@ class Subject:
                     raise ProofError(
                         f"this graph takes {_arguments(subject)} tensors, but its plan has {known} and no backward pass"
                     )
-                return cls(made.spec, made, lower_with_kept(made), subject, True)
-            if not derivative:
-                return cls(made.spec, made, subject)
-        elif isinstance(subject, Plan):
-            made = subject
+                kept = lower_with_kept(made)
+                return cls(made.spec, made, (Passes(kept, subject, PLANNED_FORWARD, GIVEN_BACKWARD),), True)
+            given = (Passes(subject, output=GIVEN_FORWARD),)
         else:
-            made = _planned(subject, sizes, objective)
-        # Only the training objective plans a backward pass.
-        if derivative and made.backward is None:
-            made = plan(made.spec, made.sizes, "training", batch=made.batch)
+            made = subject if isinstance(subject, Plan) else _planned(subject, sizes, objective)
         if not derivative:
-            return cls(made.spec, made, lower(made))
+            return cls(made.spec, made, given or (Passes(lower(made)),))
         if made.backward is None:
-            return cls(made.spec, made, lower(made), None, True)
-        return cls(made.spec, made, lower_with_kept(made), lower_backward(made), True)
+            made = plan(made.spec, made.sizes, "training", batch=made.batch)
+        if made.backward is None:
+            raise ProofError("the planner makes no backward pass of this specification, so no gradient can be checked")
+        words = (PLANNED_FORWARD, PLANNED_BACKWARD) if given else ("", "")
+        return cls(made.spec, made, (*given, Passes(lower_with_kept(made), lower_backward(made), *words)), True)
+
+    @property
+    def differentiated(self) -> tuple[fx.GraphModule, str]:
+        """The forward graph that autograd goes through, and how its gradients are computed, in words."""
+        first = self.passes[0]
+        if first.backward is None:
+            return first.forward, f"by autograd through {first.output.removeprefix('by ') or 'the graph'}"
+        through = f" through {first.output.removeprefix('by ')}" if first.output else ""
+        return lower(self.plan), f"by autograd{through}"
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -99,8 +131,11 @@ class Subject:
 
     @property
     def words(self) -> str:
-        """Return a description of the plan."""
-        passes = "forward and backward pass, " if self.backward is not None else ""
+        """Which plan it is."""
+        first, *rest = self.passes
+        passes = "forward and backward pass, " if first.backward or rest else ""
+        given = "".join(f"{w.removeprefix('by ')}, " for w in (first.output, first.gradients) if "given" in w)
+        passes = f"{given}beside the plan's {passes}" if rest else f"{given}{passes}"
         return f"{passes}objective {self.plan.objective}, {self.plan.strategy}"
 
     def shape(self, tensor: str, batch: bool = False) -> tuple[int, ...]:
@@ -156,28 +191,45 @@ class Subject:
                 f"{budget:,} (budget=... raises it)"
             )
 
-    def run(self, tensors: Mapping[str, np.ndarray], arithmetic: Arithmetic) -> dict[str, np.ndarray] | str:
-        """Return the graphs' results in exact arithmetic, by tensor, zero gradients as arrays; or the reason of a
-        failure."""
+    def run(self, tensors: Mapping[str, np.ndarray], arithmetic: Arithmetic) -> list[tuple[Passes, Results]]:
+        """Return for all passes their tensors in exact arithmetic, zero gradients as such, or why they cannot run."""
+        return [(passes, self._results(passes, tensors, arithmetic)) for passes in self.passes]
+
+    def _results(self, passes: Passes, tensors: Mapping[str, np.ndarray], arithmetic: Arithmetic) -> Results:
         with running() as failure:
-            found = self._run(tensors, arithmetic)
+            found = self._run(passes, tensors, arithmetic)
             if missing := [name for name, array in found.items() if not isinstance(array, np.ndarray)]:
                 return f"the graph returns a {type(found[missing[0]]).__name__} for {missing[0]}, not a tensor"
             return found
         return failure[0]
 
-    def _run(self, tensors: Mapping[str, np.ndarray], arithmetic: Arithmetic) -> dict[str, np.ndarray]:
+    def _run(self, passes: Passes, tensors: Mapping[str, np.ndarray], arithmetic: Arithmetic) -> dict[str, np.ndarray]:
         arguments = [tensors[t] for t in self.tensors]
-        output = run_exactly(self.forward, arguments, arithmetic)
-        if self.backward is None:
+        output = run_exactly(passes.forward, arguments, arithmetic)
+        if passes.backward is None:
             return {self.spec.output: output}
         output, *kept = output
-        gradients = run_exactly(self.backward, [tensors[self.plan.seed], *arguments, *kept], arithmetic)
+        gradients = run_exactly(passes.backward, [tensors[self.plan.seed], *arguments, *kept], arithmetic)
         return {self.spec.output: output} | {
             # A gradient that is zero everywhere is None in the graph.
             self.gradients[t]: np.zeros(self.shape(t, batch=True), dtype=object) if g is None else g
             for t, g in zip(self.tensors, gradients, strict=True)
         }
+
+    def compare(
+        self,
+        found: list[tuple[Passes, Results]],
+        want: Mapping[str, np.ndarray],
+        differ: Callable[[Any, Any], bool],
+        detail: Callable[[np.ndarray], str] = lambda array: "",
+    ) -> tuple[Check, ...]:
+        """Check every entry that each of the passes computes: the output and, with a backward graph, the gradients."""
+        return tuple(
+            _compared(name, passes.manner(name != self.spec.output), have, array, differ, detail(array))
+            for passes, have in found
+            for name, array in want.items()
+            if name == self.spec.output or passes.backward is not None
+        )
 
 
 @contextmanager
@@ -216,22 +268,17 @@ def _arguments(module: fx.GraphModule) -> int:
     return sum(node.op == "placeholder" for node in module.graph.nodes)
 
 
-def compare(
-    tensor: str,
-    have: Mapping[str, np.ndarray] | str,
-    want: np.ndarray,
-    differ: Callable[[Any, Any], bool],
-    detail: str = "",
+def _compared(
+    tensor: str, manner: str, have: Results, want: np.ndarray, differ: Callable[[Any, Any], bool], detail: str
 ) -> Check:
-    """Check every entry of one of a graph's tensors."""
+    """Check every entry of one tensor."""
     if isinstance(have, str):
-        return Check(tensor, failure=have)
-    # Objects, so that entries compare as exact numbers and not in a machine type.
+        return Check(tensor, manner, failure=have)
     found = np.asarray(have[tensor], dtype=object)
     if found.shape != want.shape:
-        return Check(tensor, failure=f"the graph's {tensor} has shape {found.shape}, not {want.shape}")
+        return Check(tensor, manner, failure=f"the graph's {tensor} has shape {found.shape}, not {want.shape}")
     wrong = [place for place in np.ndindex(*want.shape) if differ(found[place], want[place])]
     difference = None
     if wrong:
         difference = Difference(tensor, wrong[0], str(found[wrong[0]]), str(want[wrong[0]]), len(wrong))
-    return Check(tensor, entries=prod(want.shape), detail=detail, difference=difference)
+    return Check(tensor, manner, entries=prod(want.shape), detail=detail, difference=difference)

@@ -14,6 +14,7 @@ from polyattn import catalog
 from polyattn.lowering import lower, lower_backward
 from polyattn.testing import size_assignments, specifications
 from polyattn.verifying import verify
+from polyattn.verifying.verification import Difference
 
 LEVELS = ("symbolic", "modular", "numeric")
 SMALL = {"N": 2, "C": 2, "R": 2, "V": 2, "H": 2, "W": 2, "G": 2, "M": 1, "K": 1, "S": 2, "U": 1}
@@ -232,7 +233,7 @@ def test_the_first_difference_is_shown_with_both_values():
             node.args = (node.args[0], g.graph.call_method("permute", (node.args[1], 1, 0)))
 
     found = verify(mutated(graph, transpose_the_weight))
-    assert found.difference == pa.proving.verification.Difference(
+    assert found.difference == Difference(
         "y",
         (0, 0, 0),
         "x[0,0,0]*w[0,0] + x[0,0,1]*w[0,1]",
@@ -240,6 +241,121 @@ def test_the_first_difference_is_shown_with_both_values():
         4,
     )
     assert "; 4 differ in all" in str(found)
+
+
+def times(factor):
+    def multiply(graph):
+        output = next(n for n in graph.graph.nodes if n.op == "output")
+        with graph.graph.inserting_before(output):
+            output.args = (graph.graph.call_function(torch.mul, (output.args[0], factor)),)
+
+    return multiply
+
+
+# A given graph is the one that is checked.
+
+
+def give_up_a_sample(graph):
+    """Gives both samples the sum of their outputs."""
+    output = next(n for n in graph.graph.nodes if n.op == "output")
+    with graph.graph.inserting_before(output):
+        total = graph.graph.call_method("sum", (output.args[0], 0), {"keepdim": True})
+        output.args = (graph.graph.call_method("expand", (total, 2, -1, -1)),)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("mutation", [*MUTATIONS, give_up_a_sample])
+@pytest.mark.parametrize("objective", ["as_written", "training"])
+def test_a_wrong_forward_graph_is_refused_also_where_gradients_are_asked_for(objective, mutation, level):
+    if objective == "training" and mutation is swap_permuted_axes:
+        return  # this plan permutes nothing
+    graph = lower(pa.plan(GRAM, {"N": 2, "C": 2}, objective))
+    assert verify(graph, level=level, derivative=True, seed=0)
+    found = verify(mutated(graph, mutation), level=level, derivative=True, seed=0)
+    assert not found
+    wrong = {(c.tensor, c.manner.removesuffix(" in float64")) for c in found.checks if not c}
+    given = {("y", "by the given graph")}
+    assert given <= wrong | {(t, m.partition(" in ")[0]) for t, m in wrong}
+    assert all("given graph" in manner for _, manner in wrong)
+
+
+def test_autograd_goes_through_the_given_graph():
+    graph = mutated(lower(pa.plan(GRAM, {"N": 2, "C": 2})), times(1.5))
+    found = verify(graph, level="numeric", derivative=True, seed=0, dtypes=["float64"])
+    wrong = {c.tensor for c in found.checks if not c and c.manner == "by autograd through the given graph in float64"}
+    assert wrong == {"dx", "dwf", "dwg"}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_verdict_says_which_graph_each_check_is_of(level):
+    planned = pa.plan(GRAM, {"N": 2, "C": 2}, "training")
+    manners = {c.manner.partition(" in ")[0] for c in verify(lower(planned), level=level, derivative=True).checks}
+    autograd = {"by autograd through the given graph"} if level == "numeric" else set()
+    passes = {"by the plan's forward pass", "by the plan's backward pass"}
+    assert manners == {"by the given graph", *passes, *autograd}
+    assert "the given graph, beside the plan's forward and backward pass" in str(
+        verify(lower(planned), level=level, derivative=True)
+    )
+    found = verify(lower_backward(planned), level=level)
+    assert ("dx", "by the given backward graph") in {(c.tensor, c.manner.partition(" in ")[0]) for c in found.checks}
+    assert "by the given" not in str(verify(planned, level=level, derivative=True))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+@pytest.mark.parametrize("factor", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("text", [GRAM, "x[N,C]; y[a,b] = softmax[b](x[a,d]*w[d,b])"])
+def test_a_graph_that_returns_no_finite_numbers_is_refused(text, factor, dtype):
+    graph = lower(pa.plan(text, {"N": 2, "C": 2}))
+    found = verify(mutated(graph, times(factor)), level="numeric", dtypes=[dtype], seed=0)
+    assert not found
+    assert found.difference is not None
+    assert found.difference.count == 8
+    assert found.difference.graph in ("nan", "inf", "-inf")
+    assert found.entries == 8
+
+
+def test_one_entry_that_overflows_is_refused():
+    """The largest finite float16 is 65504; the exact value is 100 times a number of about 700."""
+    text = "x[N]; y = 65000*x[a]*x[a]*x[b]*x[b]"
+    found = verify(text, {"N": 9}, "numeric", dtypes=["float16"], seed=0)
+    assert not found
+    assert found.difference is not None
+    assert found.difference.graph == "inf"
+
+
+def test_entries_whose_error_has_no_bound_are_undecided_and_not_agreed():
+    """The argument is 0 of two sigmoids, so rounding alone decides how it is normalized."""
+    f = "f[a,b] = sigmoid(x[a,b]); g[a,b] = sigmoid(-x[a,b])"
+    text = f"x[N,C]; {f}; y[a,b] = normalize[b](f[a,b] + g[a,b] - 1)"
+    found = [verify(text, {"N": 3, "C": 2}, "numeric", dtypes=["bfloat16"], seed=seed) for seed in range(4)]
+    unknown = [f for f in found if f.difference is None]
+    assert unknown
+    for verdict in unknown:
+        assert not verdict
+        assert str(verdict).startswith("undecided, numeric: ")
+        assert f"{sum(c.undecided for c in verdict.checks)} more have no bound" in str(verdict)
+        assert verdict.entries + sum(c.undecided for c in verdict.checks) == 12
+
+
+def test_no_precision_is_refused():
+    with pytest.raises(pa.ProofError, match="`dtypes` is empty"):
+        verify(GRAM, {"N": 2, "C": 2}, "numeric", dtypes=[])
+
+
+# The exact values of functions are enclosed.
+
+
+@pytest.mark.parametrize("relative", [0, 1e-14, -1e-14])
+def test_a_function_off_by_more_than_float64_rounds_is_refused(relative):
+    graph = lower(pa.plan("x[N,C]; y[a,b] = softmax[b](x[a,d]*w[d,b])", {"N": 2, "C": 2}))
+    found = verify(mutated(graph, times(1.0 + relative)), level="numeric", dtypes=["float64"], seed=0)
+    assert bool(found) == (relative == 0)
+    assert "against intervals of 30 digits" in str(found)
+
+
+def test_values_of_functions_that_would_take_too_long_are_refused():
+    with pytest.raises(pa.BudgetError, match="the exact values of functions take too long at these sizes"):
+        verify("x[N]; f[a,b] = softmax[b](x[a]*x[b]); y[a] = f[a,b]*x[b]", {"N": 1500}, "numeric")
 
 
 # Nothing is believed.
