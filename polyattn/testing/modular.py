@@ -7,7 +7,7 @@ most their degree over the prime. Functions are random-looking polynomial maps t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from math import prod
 
@@ -17,8 +17,8 @@ from polyattn.errors import BudgetError
 from polyattn.language import Specification, value_of
 from polyattn.language.syntax import IDENTITY, Access, Bracket, Call, Factor, Number, SizeRef, Sum, Term
 
-PRIME = 2**31 - 1
 MAX_CELLS = 2**21
+DIVISORS = np.arange(3, 2**16, 2)
 Array = np.ndarray
 Values = tuple[Array, tuple[str, ...]]
 """An array modulo the prime, with one axis for each of these indices."""
@@ -33,22 +33,57 @@ def agree(left: Specification, right: Specification, sizes: Mapping[str, int], s
     Raises:
         BudgetError: an array would have more than 2^21 entries.
     """
-    first, second = (value(spec, sizes, seed) for spec in (left, right))
+    prime = prime_for(left, right, seed=seed)
+    first, second = (value(spec, sizes, seed, prime) for spec in (left, right))
     return first.shape == second.shape and bool(np.all(first == second))
 
 
-def value(spec: Specification, sizes: Mapping[str, int], seed: int = 0) -> Array:
-    """The output modulo the prime, at tensors that only their names, shapes and the seed fix."""
+def prime_for(*specs: Specification, seed: int = 0) -> int:
+    """Return a prime from 2^30 to 2^31 that divides no number in the texts.
+
+    The texts and the seed draw it, since coefficients are sums of products of these numbers: a fixed prime divides the
+    coefficients of some texts, and one of 50 million primes those of a text with a chance below a millionth.
+    """
+    texts = [str(spec) for spec in specs]
+    numbers = {n for spec in specs for d in spec.statements.definitions for n in _numbers(d.body)} - {0}
+    generator = np.random.default_rng([seed, *"".join(texts).encode()])
+    while True:
+        candidate = int(generator.integers(2**29, 2**30)) * 2 + 1
+        if (candidate % DIVISORS).all() and all(n % candidate for n in numbers):
+            return candidate
+
+
+def _numbers(part: Sum | Call | Factor) -> Iterator[int]:
+    """The numerators and denominators in a body."""
+    if isinstance(part, Number):
+        yield from Fraction(part.value).as_integer_ratio()
+    elif isinstance(part, Call):
+        yield from _numbers(part.argument)
+    elif isinstance(part, Sum):
+        for term in part.terms:
+            for factor in term.factors:
+                yield from _numbers(factor)
+    elif isinstance(part, Bracket):
+        yield from _numbers(part.body)
+
+
+def value(spec: Specification, sizes: Mapping[str, int], seed: int = 0, prime: int | None = None) -> Array:
+    """The output modulo a prime below 2^31, at tensors that only their names, shapes, the seed and the prime fix.
+
+    Args:
+        prime: by default the one of `prime_for`.
+    """
+    prime = prime_for(spec, seed=seed) if prime is None else prime
     tensors: dict[str, Array] = {}
     for name, shape in {**spec.inputs, **spec.parameters}.items():
         numbers = tuple(prod(value_of(spec.sizes.atoms(s), sizes) for s in size.split("*")) for size in shape)
         if prod(numbers) > MAX_CELLS:
             raise BudgetError(f"'{name}' would have {prod(numbers):,} entries; the limit is {MAX_CELLS:,}")
         generator = np.random.default_rng([seed, *name.encode()])
-        tensors[name] = generator.integers(0, PRIME, numbers)
+        tensors[name] = generator.integers(0, prime, numbers)
     for definition, letters in zip(spec.statements.definitions, spec.resolved.index_sizes, strict=True):
         lengths = {i: value_of(atoms, sizes) for i, atoms in letters.items()}
-        tensors[definition.name] = _Evaluation(spec, sizes, tensors, lengths).definition(definition)
+        tensors[definition.name] = _Evaluation(spec, sizes, tensors, lengths, prime).definition(definition)
     return tensors[spec.output]
 
 
@@ -56,9 +91,14 @@ class _Evaluation:
     """The value of one definition."""
 
     def __init__(
-        self, spec: Specification, sizes: Mapping[str, int], tensors: Mapping[str, Array], lengths: Mapping[str, int]
+        self,
+        spec: Specification,
+        sizes: Mapping[str, int],
+        tensors: Mapping[str, Array],
+        lengths: Mapping[str, int],
+        prime: int,
     ):
-        self.spec, self.sizes, self.tensors, self.lengths = spec, sizes, tensors, lengths
+        self.spec, self.sizes, self.tensors, self.lengths, self.prime = spec, sizes, tensors, lengths, prime
 
     def definition(self, definition) -> Array:
         target, body = definition.target.indices, definition.body
@@ -68,9 +108,9 @@ class _Evaluation:
             over = tuple(range(len(free) - len(body.over), len(free)))
             if body.function == "mean":
                 count = int(np.prod([self.lengths[i] for i in body.over], dtype=np.int64))
-                array = array.sum(axis=over) % PRIME * pow(count, -1, PRIME) % PRIME
+                array = array.sum(axis=over) % self.prime * pow(count, -1, self.prime) % self.prime
             else:
-                array = _opaque(body.function, array, over)
+                array = _opaque(body.function, array, over, self.prime)
             free = free if array.ndim == len(free) else free[: array.ndim]
         else:
             free, array = target, self.total(body, target)
@@ -85,7 +125,7 @@ class _Evaluation:
         result = np.zeros(shape, dtype=np.int64)
         for term in body.terms:
             array, indices = self.term(term, set(free))
-            result = (result + _aligned(array, indices, free)) % PRIME
+            result = (result + _aligned(array, indices, free)) % self.prime
         return result
 
     def term(self, term: Term, free: set[str]) -> Values:
@@ -94,7 +134,7 @@ class _Evaluation:
         for factor, divide in zip(term.factors, term.divides, strict=True):
             if isinstance(factor, Number | SizeRef):
                 scalar = self.scalar(factor)
-                number = number * (pow(scalar, -1, PRIME) if divide else scalar) % PRIME
+                number = number * (pow(scalar, -1, self.prime) if divide else scalar) % self.prime
         brackets = [f for f in term.factors if isinstance(f, Bracket)]
         outside = {i for f in term.factors if isinstance(f, Access) for i in f.indices}
         for factor in term.factors:
@@ -105,15 +145,15 @@ class _Evaluation:
                 shared = tuple(i for i in _indices(factor) if i in free | outside | others)
                 assert isinstance(factor.body, Sum)
                 parts.append((self.total(factor.body, shared), shared))
-        array, indices = _product(parts, free)
-        return array * number % PRIME, indices
+        array, indices = _product(parts, free, self.prime)
+        return array * number % self.prime, indices
 
     def scalar(self, factor: Factor) -> int:
         if isinstance(factor, Number):
             fraction = Fraction(factor.value)
-            return fraction.numerator * pow(fraction.denominator, -1, PRIME) % PRIME
+            return fraction.numerator * pow(fraction.denominator, -1, self.prime) % self.prime
         assert isinstance(factor, SizeRef)
-        return value_of(self.spec.sizes.atoms(factor.size), self.sizes) % PRIME
+        return value_of(self.spec.sizes.atoms(factor.size), self.sizes) % self.prime
 
     def access(self, access: Access) -> Values:
         letters = access.indices
@@ -128,7 +168,7 @@ class _Evaluation:
         return np.einsum(array, numbers, list(range(len(distinct)))), distinct
 
 
-def _product(parts: list[Values], free: set[str]) -> Values:
+def _product(parts: list[Values], free: set[str], prime: int) -> Values:
     """The product, with one summed index after the other gone, always the one that leaves the smallest array."""
     lengths = {i: array.shape[k] for array, indices in parts for k, i in enumerate(indices)}
 
@@ -137,14 +177,14 @@ def _product(parts: list[Values], free: set[str]) -> Values:
 
     while summed := {i for _, indices in parts for i in indices} - free:
         index = min(sorted(summed), key=lambda i: prod(lengths[k] for k in touched(i)))
-        array, indices = _multiplied([p for p in parts if index in p[1]])
+        array, indices = _multiplied([p for p in parts if index in p[1]], prime)
         rest = [p for p in parts if index not in p[1]]
         place = indices.index(index)
-        parts = [*rest, (array.sum(axis=place) % PRIME, (*indices[:place], *indices[place + 1 :]))]
-    return _multiplied(parts)
+        parts = [*rest, (array.sum(axis=place) % prime, (*indices[:place], *indices[place + 1 :]))]
+    return _multiplied(parts, prime)
 
 
-def _multiplied(parts: list[Values]) -> Values:
+def _multiplied(parts: list[Values], prime: int) -> Values:
     """The product of arrays over all their indices."""
     together = tuple(dict.fromkeys(i for _, indices in parts for i in indices))
     lengths = {i: array.shape[k] for array, indices in parts for k, i in enumerate(indices)}
@@ -152,7 +192,7 @@ def _multiplied(parts: list[Values]) -> Values:
         raise BudgetError(f"evaluating needs an array of {cells:,} entries; the limit is {MAX_CELLS:,}")
     result = np.ones([1] * len(together), dtype=np.int64)
     for array, indices in parts:
-        result = result * _aligned(array, indices, together) % PRIME
+        result = result * _aligned(array, indices, together) % prime
     return np.broadcast_to(result, [lengths[i] for i in together]), together
 
 
@@ -170,17 +210,17 @@ def _indices(factor: Factor) -> tuple[str, ...]:
     return factor.indices if isinstance(factor, Access) else ()
 
 
-def _power(array: Array, exponent: int) -> Array:
+def _power(array: Array, exponent: int, prime: int) -> Array:
     result = np.ones_like(array)
     for _ in range(exponent):
-        result = result * array % PRIME
+        result = result * array % prime
     return result
 
 
-def _opaque(function: str, array: Array, over: tuple[int, ...]) -> Array:
+def _opaque(function: str, array: Array, over: tuple[int, ...], prime: int) -> Array:
     """A map that does not care for the order along the axes that it runs over, and differs from name to name."""
-    seed = int(np.random.default_rng(list(function.encode())).integers(3, PRIME))
-    whole = _power((array + seed) % PRIME, 5).sum(axis=over, keepdims=True) % PRIME
+    seed = int(np.random.default_rng(list(function.encode())).integers(3, prime))
+    whole = _power((array + seed) % prime, 5, prime).sum(axis=over, keepdims=True) % prime
     if function == "max":
-        return _power((np.squeeze(whole, axis=over) + 11) % PRIME, 3)
-    return (_power((array + 7 * seed) % PRIME, 7) + _power(whole, 3) * (array + seed)) % PRIME
+        return _power((np.squeeze(whole, axis=over) + 11) % prime, 3, prime)
+    return (_power((array + 7 * seed) % prime, 7, prime) + _power(whole, 3, prime) * (array + seed)) % prime
