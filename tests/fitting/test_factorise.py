@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import polyattn as pa
+from polyattn.errors import FittingError
 from polyattn.fitting import factorise
+from polyattn.fitting.factorise import _within_error
 from polyattn.fitting.family import symmetrised
 
 C = 5
@@ -200,3 +203,21 @@ def test_importing_the_stage_loads_no_tensorly():
     code = "import sys, polyattn; polyattn.fitting; print('tensorly' in sys.modules, 'pandas' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize("length", range(1, 10))
+def test_the_first_rank_within_an_error_is_found_and_no_other(length):
+    """Against a search through all ranks; limits that an error meets exactly are met."""
+    errors = [0.5**k for k in range(length)]
+    ladder = [(k + 1,) for k in range(length)]
+
+    def fitted(ranks):
+        return SimpleNamespace(family="cp_nl", ranks=ranks, error=errors[ranks[0] - 1])
+
+    for limit in (*errors, *(1.5 * e for e in errors), *(0.99 * e for e in errors)):
+        wanted = next((r for r, e in zip(ladder, errors, strict=True) if e <= limit), None)
+        if wanted is None:
+            with pytest.raises(FittingError, match=f"no cp_nl reaches a relative error of {limit:g}"):
+                _within_error(ladder, fitted, limit)
+        else:
+            assert _within_error(ladder, fitted, limit).ranks == wanted

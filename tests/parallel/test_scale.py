@@ -139,9 +139,18 @@ def test_a_softmax_over_positions_exchanges_its_maximum_and_its_sum():
     assert shard(made.graph, made.names, "N", 2, ("x",)).entries == 2 * 3 * 4
 
 
-def test_pieces_of_a_map_add_up_to_the_layer():
+@pytest.mark.parametrize(
+    ("text", "equation", "factor"),
+    [
+        ("m[c,d] = 1/N*x[e,c]*x[e,d]; y[a,b] = x[a,d]*m[d,b]", "bad,bed,bec->bac", 1 / 6),
+        ("m[c] = 1/N*x[e,c]; y[a,b] = x[a,b]*m[b]", "bac,bec->bac", 1 / 6),
+        ("m[c] = 5*x[e,c]; y[a,b] = x[a,b]*m[b]", "bac,bec->bac", 5),
+        ("m[c] = 2/N*x[e,c]*x[e,c]; y[a,b] = x[a,b]*m[b]", "bac,bec,bec->bac", 1 / 3),
+    ],
+)
+def test_pieces_of_a_map_add_up_to_the_layer(text: str, equation: str, factor: float):
     """The whole layer in numpy, against pieces of 1, 4 and 1 positions whose partial sums are added up by hand."""
-    made = pa.plan("x[N,C]; m[c,d] = 1/N*x[e,c]*x[e,d]; y[a,b] = x[a,d]*m[d,b]", {"N": 6, "C": 3}, "as_written")
+    made = pa.plan(f"x[N,C]; {text}", {"N": 6, "C": 3}, "as_written")
     sharded = shard(made.graph, made.names, "N", 2, ("x",))
     x = torch.randn(2, 6, 3, dtype=torch.float64)
     pieces = [(0, 1), (1, 4), (5, 1)]
@@ -162,7 +171,7 @@ def test_pieces_of_a_map_add_up_to_the_layer():
         graph(First(2), part)
     y = torch.cat([graph(Second(2), part) for graph, part in zip(graphs, parts, strict=True)], 1)
     array = x.numpy()
-    expected = np.einsum("bad,bed,bec->bac", array, array, array) / 6
+    expected = factor * np.einsum(equation, *[array] * (equation.count(",") + 1))
     torch.testing.assert_close(y, torch.from_numpy(expected))
 
 

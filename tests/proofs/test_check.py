@@ -188,6 +188,18 @@ def test_wrong_claims_are_refused(left, right):
     assert refused(certificate(left, right))
 
 
+POWERS = {"x[i]": {}, "N*x[i]": {"N": 1}, "N*N*x[i]": {"N": 2}, "x[i]/N": {"N": -1}}
+
+
+@pytest.mark.parametrize("left", POWERS)
+@pytest.mark.parametrize("right", POWERS)
+def test_products_with_other_powers_of_sizes_are_refused_whatever_their_pair_says(left, right):
+    for powers in (POWERS[left], POWERS[right]):
+        made = certificate(f"y[i] = {left}", f"y[i] = {right}")
+        made["pairs"] = [made["pairs"][0] | {"powers": powers}]
+        assert bool(refused(made)) == (left != right)
+
+
 def test_a_rule_whose_summed_index_is_used_elsewhere_is_refused():
     given = [{"equation": "w[i,j]*u[j] = x[i]", "summed": ["j"]}]
     pair = {"left": 0, "right": 0, "factors": [0], "indices": {"i": "i"}, "coefficient": "1", "powers": {}}
