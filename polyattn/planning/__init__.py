@@ -1,8 +1,8 @@
-"""Stage 3, planning: `Spec` to `Plan`, the evaluation graph that is cheapest at given sizes.
+"""Stage 3, planning: `Spec` to `Plan`, the cheapest evaluation graph at given sizes.
 
 Input: a specification and numbers for its sizes. Output: nodes that contract one or two operands, add, or apply a
-function, each counted in multiply-accumulates. What holds afterwards: the graph computes the specification's
-polynomial exactly; it never needs more multiply-accumulates than the order that the author wrote. No torch.
+function, each counted in multiply-accumulates. Guarantees: the graph computes the specification's polynomial exactly;
+it needs at most as many multiply-accumulates as the author's order. No torch.
 """
 
 from polyattn.planning.backward import Backward

@@ -1,12 +1,12 @@
 """The backward pass of an evaluation graph, as a graph: reverse-mode differentiation of its nodes.
 
 The vector-Jacobian product of a contraction with respect to one operand is a contraction with the others, so the
-backward graph is built from the same nodes as the forward one, and with the same sharing: equal values are made once,
-and contributions to one tensor that share a factor are added before it is applied. For the Gram form of a layer that
-turns X*S + X*transposed(S) into X*(S + transposed(S)), one product where autograd takes two.
+backward graph consists of the same nodes as the forward one, with the same sharing: equal values are computed once,
+and contributions to one tensor with a common factor are added before it is applied. For the Gram form of a layer this
+turns X*S + X*transposed(S) into X*(S + transposed(S)), one product instead of autograd's two.
 
-Functions are opaque: each has a vector-Jacobian product of its own, a step that reads the function's result or its
-argument, whichever is less to keep.
+Functions are opaque: each has a vector-Jacobian product of its own, a step on the function's result or its argument,
+whichever is less to keep.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Backward:
     Attributes:
         graph: its leaves are the seed, the forward graph's leaves, and kept values by their forward names.
         wanted: the tensors whose gradients are the graph's outputs, in order.
-        zero: tensors asked for that the output does not depend on.
-        kept: numbers of the forward values, leaves aside, that it reads.
+        zero: requested tensors on which the output does not depend.
+        kept: numbers of the forward values it reads, without leaves.
     """
 
     graph: Graph
@@ -52,21 +52,21 @@ class Backward:
     kept: tuple[int, ...]
 
     def kept_bytes(self, forward: Graph) -> int:
-        """The bytes of intermediates that the forward pass keeps for this one, in float32."""
+        """Return the bytes of intermediates kept by the forward pass for this one, in float32."""
         return sum(forward.bytes_of(k) for k in self.kept)
 
 
 def differentiate(
     forward: Graph, names: Sequence[str], wanted: Sequence[str], seed: str, recomputed: Collection[int] = ()
 ) -> Backward:
-    """The backward graph for the forward graph's one output.
+    """Differentiate the forward graph's single output; return the backward graph.
 
     Args:
         forward: the graph.
         names: a name for each of its nodes; leaves by their tensor.
         wanted: the leaves to differentiate by.
         seed: the name of the gradient of the output.
-        recomputed: forward values that are computed again instead of kept.
+        recomputed: forward values to recompute instead of keeping.
     """
     return _Reverse(forward, names, seed, frozenset(recomputed)).run(wanted)
 
@@ -83,6 +83,7 @@ class _Reverse:
     kept: set[int] = field(default_factory=set)
 
     def run(self, wanted: Sequence[str]) -> Backward:
+        # New indices count down from below every id in use, so they cannot meet one of the forward graph's.
         used = [i.id for n in self.forward.nodes for i in (*n.output, *loop_indices(n))]
         self.builder = Builder(self.forward.known, fresh=count(min([-1, *used]) - 1, -1))
         (output,) = self.forward.outputs
@@ -91,6 +92,7 @@ class _Reverse:
         leaves = {n.tensor: k for k, n in enumerate(self.forward.nodes) if isinstance(n, Leaf)}
         needed = self._needed({leaves[t] for t in wanted if t in leaves})
         gradients: dict[str, Operand] = {}
+        # Users come after their operands, so in reverse order every adjoint is complete when its node is visited.
         for k in range(len(self.forward.nodes) - 1, -1, -1):
             if k in needed and k in self.adjoints:
                 self.visit(k, gradients, needed)
@@ -98,11 +100,12 @@ class _Reverse:
         zero = tuple(t for t in wanted if t not in gradients)
         graph = Graph.of(self.builder.nodes, [gradients[t] for t in present], self.forward.known)
         names = {n.tensor for n in graph.nodes if isinstance(n, Leaf)}
+        # `Graph.of` drops nodes without a reader, and with them some values marked as kept.
         kept = tuple(k for k in sorted(self.kept) if self.names[k] in names)
         return Backward(graph, present, zero, kept)
 
     def _needed(self, leaves: set[int]) -> set[int]:
-        """The values that depend on a wanted leaf."""
+        """Return the values that depend on a wanted leaf."""
         needed = set(leaves)
         for k, node in enumerate(self.forward.nodes):
             if any(o.value in needed for o in node.operands):
@@ -132,7 +135,7 @@ class _Reverse:
                     self.give(operand, self.restricted(total, operand.indices), scale.times(times))
 
     def give(self, operand: Operand, gradient: Operand, scale: Coefficient) -> None:
-        """Add a contribution to the adjoint of a value, renamed to the value's own indices."""
+        """Add a contribution to the adjoint of a value, in the value's own indices."""
         own = self.forward.nodes[operand.value].output
         names = dict(zip(operand.indices, own, strict=True))
         renamed = Operand(gradient.value, tuple(names[i] for i in gradient.indices))
@@ -140,12 +143,14 @@ class _Reverse:
 
     def give_product(self, node: Contract, total: Operand, mine: Operand, other: Operand) -> None:
         value = Operand(self.value(other.value).value, other.indices)
+        # An index of this operand alone would be summed in the product: summing it first is cheaper.
         private = [i for i in value.indices if i not in mine.indices and i not in total.indices]
         if private:
             value = self.restricted(value, [i for i in value.indices if i not in private])
         total = self.restricted(total, (*mine.indices, *value.indices))
         output = tuple(i for i in mine.indices if i in total.indices or i in value.indices)
         scale = node.coefficient
+        # The coefficient scales the smallest of the three tensors; the product carries it if that is its output.
         sizes = self.builder.sizes
         smallest = min(numel(total.indices, sizes), numel(value.indices, sizes), numel(output, sizes))
         if not scale.is_one and numel(output, sizes) > smallest:
@@ -164,6 +169,7 @@ class _Reverse:
             if index not in distinct:
                 distinct.append(index)
                 continue
+            # The transpose of reading a diagonal writes to one: an identity spreads the gradient over two axes.
             twin = Index(next(self.builder.fresh), index.size)
             eye = self.builder.identity((index, twin))
             both = Operand(gradient.value, gradient.indices)
@@ -180,14 +186,15 @@ class _Reverse:
         self.give(operand, Operand(self.builder.add(made), operand.indices), ONE)
 
     def restricted(self, operand: Operand, indices: Sequence[Index]) -> Operand:
-        """The operand summed over the indices that are not given."""
+        """Sum the operand over all indices but the given ones."""
         wanted = tuple(i for i in operand.indices if i in indices)
         return operand if wanted == operand.indices else self.builder.contract((operand,), wanted)
 
     def value(self, k: int) -> Operand:
-        """A forward value in the backward graph: a leaf, a kept value, or computed again."""
+        """Import a forward value: as a leaf, as a kept value, or by computing it again."""
         if k not in self.imported:
             node = self.forward.nodes[k]
+            # Identities and constants have no operands and cost nothing to build again.
             if isinstance(node, Leaf) or (k not in self.recomputed and node.operands):
                 if not isinstance(node, Leaf):
                     self.kept.add(k)

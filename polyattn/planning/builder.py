@@ -1,7 +1,7 @@
-"""Building evaluation graphs: equal nodes are made once, whatever their indices are called.
+"""Building evaluation graphs: equal nodes are merged, however their indices are named.
 
-Guarantees: every node's operands come before it; the coefficient of a product is applied at one place, in the step
-that sums the positions it divides by where there is one; terms of a sum that share a factor are added up first.
+Guarantees: every node's operands come before it; the coefficient of a product is applied once, preferably in the step
+that sums the positions it divides by; terms of a sum with a common factor are added first.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ Pairs = Sequence[tuple[int, int]]
 """Positions of the two operands to contract next; the result goes to the end of the list, as in opt_einsum."""
 
 Order = Callable[[Sequence[tuple[Index, ...]], frozenset[Index]], Pairs]
-"""Chooses the pairs for operands with the given indices and the indices that are kept."""
+"""Chooses the pairs for operands with the given indices and the indices to keep."""
 
 BATCH_INDEX = Index(-1, BATCH)
-"""The batch in graphs that are built from a specification: one index, shared by all inputs."""
+"""The batch in graphs of a specification: one index, shared by all inputs."""
 
 
 @dataclass
@@ -46,8 +46,8 @@ class Builder:
 
     Attributes:
         sizes: the number of every atomic size, the batch included.
-        sum_early: whether an index that one operand alone has is summed before the products (cheaper), or after
-            them (as an author writes it: a projection, then a pooling).
+        sum_early: whether an index of one operand alone is summed before the products (cheaper), or after them (as an
+            author writes it: a projection, then a pooling).
         factor_sums: whether A*P + A*Q becomes A*(P + Q).
     """
 
@@ -56,9 +56,11 @@ class Builder:
     factor_sums: bool = True
     nodes: list[Node] = field(default_factory=list)
     known: dict[object, int] = field(default_factory=dict)
+    # Below the batch's -1, so that new ids meet neither it nor the specification's, which count up from 0.
     fresh: Iterator[int] = field(default_factory=lambda: count(-2, -1))
 
     def add(self, node: Node) -> int:
+        # The key ignores index names, so the same computation is one node wherever it was written.
         key, _ = _nameless(node)
         if key not in self.known:
             self.known[key] = len(self.nodes)
@@ -66,7 +68,7 @@ class Builder:
         return self.known[key]
 
     def leaf(self, tensor: str, indices: tuple[Index, ...]) -> Operand:
-        """An access of a tensor; repeated indices become a diagonal."""
+        """Return an access of a tensor; repeated indices become a diagonal."""
         output = tuple(Index(k, i.size) for k, i in enumerate(indices))
         return self.again(Operand(self.add(Leaf(tensor, output)), indices), indices)
 
@@ -78,7 +80,7 @@ class Builder:
         return Operand(self.add(Constant()), ())
 
     def again(self, operand: Operand, indices: tuple[Index, ...]) -> Operand:
-        """A value accessed with other indices; repeated ones become a diagonal."""
+        """Return a value accessed with other indices; repeated ones become a diagonal."""
         distinct = tuple(dict.fromkeys(indices))
         again = Operand(operand.value, indices)
         return again if len(distinct) == len(indices) else self.contract((again,), distinct)
@@ -90,9 +92,9 @@ class Builder:
         return Operand(self.add(Apply(function, over, (operand,), output)), output)
 
     def contract(self, operands: tuple[Operand, ...], output: tuple[Index, ...], scale: Coefficient = ONE) -> Operand:
-        """A product, sum, diagonal or scaling.
+        """Return a product, sum, diagonal or scaling.
 
-        One that is known already, with its axes in any order, is not made again: the result has its axes.
+        A known one is reused, whatever the order of its axes: the result has the axes of the known node.
         """
         if len(operands) == 2:
             operands = self.sides(*operands)
@@ -102,12 +104,13 @@ class Builder:
         if value is None:
             return Operand(self.add(node), output)
         have = self.nodes[value]
+        # The key holds a set of output axes: translate the known node's order into this call's indices.
         indices = {number: index for index, number in numbers.items()}
         places = _nameless(have)[1]
         return Operand(value, tuple(indices[places[i]] for i in have.output))
 
     def scaled(self, operand: Operand, scale: Coefficient) -> Operand:
-        """The value times a coefficient, which goes into the product or sum that makes the value, if one does."""
+        """Multiply a value by a coefficient, within the product or sum that computes it if possible."""
         node = self.nodes[operand.value]
         if not isinstance(node, Contract):
             return self.contract((operand,), operand.indices, scale)
@@ -116,27 +119,29 @@ class Builder:
         return Operand(made.value, tuple(names[i] for i in made.indices))
 
     def sum(self, terms: Sequence[tuple[Operand, Coefficient]], order: Sequence[Index] = ()) -> Operand:
-        """The sum of terms, over the union of their indices; terms that share a factor are added up first.
+        """Return the sum of terms, over the union of their indices, common factors extracted first.
 
         Args:
             terms: operands with their coefficients.
-            order: of the result's axes, where it says it.
+            order: leading axes of the result.
         """
         terms = self._factored(list(terms)) if self.factor_sums else list(terms)
         if len(terms) == 1:
             operand, scale = terms[0]
             return operand if scale.is_one else self.contract((operand,), operand.indices, scale)
+        # The axes of the largest term come next, so the biggest operand is added without a transposing copy.
         largest = max((t[0] for t in terms), key=lambda o: (len(o.indices), self.numel(o)))
         have = {i for o, _ in terms for i in o.indices}
         union = dict.fromkeys(
             (*(i for i in order if i in have), *largest.indices, *(i for o, _ in terms for i in o.indices))
         )
+        # Stable sort: the batch moves to the front, the other axes keep their order.
         output = tuple(sorted(union, key=lambda i: i.size != BATCH))
         node = Add(tuple(o for o, _ in terms), tuple(c for _, c in terms), output)
         return Operand(self.add(node), output)
 
     def permuted(self, operand: Operand, output: tuple[Index, ...]) -> Operand:
-        """The operand with its axes in the given order, broadcast over those that it lacks."""
+        """Return the operand with its axes in the given order, broadcast over the additional ones."""
         if operand.indices == output:
             return operand
         return Operand(self.add(Add((operand,), (ONE,), output)), output)
@@ -144,15 +149,16 @@ class Builder:
     def product(
         self, operands: Sequence[Operand], keep: Iterable[Index], coefficient: Coefficient, order: Order
     ) -> tuple[Operand, Coefficient]:
-        """A product summed over all indices that are not kept.
+        """Contract operands over all indices but the kept ones.
 
         Returns:
-            The result and what remains of the coefficient: 1, or a sign that the surrounding sum takes care of; all
-            of it for an empty product.
+            The result and the rest of the coefficient: 1, a sign for the surrounding sum to apply, or all of it for an
+            empty product.
         """
         if not operands:
             return self.constant(), coefficient
         kept = frozenset((*keep, BATCH_INDEX))
+        # The sign goes to the sum: x and -x then share one node.
         sign, scale = _split_sign(coefficient)
         current, scale = self._sum_private(list(operands), kept, scale)
         pairs = list(order([o.indices for o in current], kept)) if len(current) > 1 else []
@@ -166,6 +172,7 @@ class Builder:
             output = self._pair_output(a, b, rest, kept)
             current = [*rest, self.contract((a, b), output, scale if step == place else ONE)]
         (result,) = current
+        # Indices private to one operand survive the pairs if sums are late; they are summed here.
         remaining = tuple(i for i in result.indices if i in kept)
         if remaining != result.indices:
             result = self.contract((result,), remaining, scale if place == len(pairs) else ONE)
@@ -174,7 +181,7 @@ class Builder:
     def _sum_private(
         self, operands: list[Operand], kept: frozenset[Index], scale: Coefficient
     ) -> tuple[list[Operand], Coefficient]:
-        """Sum the indices that one operand alone has; the first sum over what the coefficient divides by takes it."""
+        """Sum the indices private to one operand; the first sum over a divided size takes the coefficient."""
         if not self.sum_early or len(operands) == 1:
             return operands, scale
         for k, operand in enumerate(operands):
@@ -187,13 +194,14 @@ class Builder:
         return operands, scale
 
     def _scale_place(self, operands: list[Operand], pairs: Pairs, kept: frozenset[Index], scale: Coefficient) -> int:
-        """Which step carries the coefficient; len(pairs) is the last sum, -1-k says that operand k is scaled first.
+        """Choose the step for the coefficient; len(pairs) is the last sum, -1-k stands for scaling operand k first.
 
-        The step that sums an index whose size the coefficient divides by goes before all others: there the
-        accumulator holds the sum in full precision. Else the smallest tensor is scaled.
+        A step that sums an index whose size the coefficient divides by has precedence, because its accumulator holds
+        the sum in full precision. Otherwise the smallest tensor is scaled.
         """
         if scale.is_one:
             return len(pairs) + 1
+        # Simulate the pairs with shadows: only indices matter here, so no node is added.
         current, sizes = list(operands), {-1 - k: self.numel(o) for k, o in enumerate(operands)}
         for step, (i, j) in enumerate(pairs):
             a, b = current[i], current[j]
@@ -213,11 +221,12 @@ class Builder:
     ) -> tuple[Index, ...]:
         needed = kept | {i for o in rest for i in o.indices}
         both = set(a.indices) & set(b.indices)
+        # Without early sums, an index of one side alone stays until the final sum.
         stays = {i for i in (*a.indices, *b.indices) if i in needed or (i not in both and not self.sum_early)}
         return self.pair_indices(a, b, stays)
 
     def pair_indices(self, a: Operand, b: Operand, stays: Iterable[Index]) -> tuple[Index, ...]:
-        """The natural order of a product's axes, the batch first.
+        """Return the natural order of a product's axes, the batch first.
 
         Shared, left, right for a matrix product; the larger operand's where nothing is summed.
         """
@@ -234,9 +243,9 @@ class Builder:
         return tuple(sorted(order, key=lambda i: i.size != BATCH))
 
     def sides(self, a: Operand, b: Operand) -> tuple[Operand, Operand]:
-        """The order in which a product has its operands: activations before weights, else the older value first.
+        """Order the operands of a product: activations before weights, else the older value first.
 
-        So a product and its transposed copy are one node.
+        With a canonical order a product and its transposed copy are one node.
         """
         has_batch = [any(i.size == BATCH for i in o.indices) for o in (a, b)]
         if has_batch[0] != has_batch[1]:
@@ -244,21 +253,24 @@ class Builder:
         return (b, a) if b.value < a.value else (a, b)
 
     def _factored(self, terms: list[tuple[Operand, Coefficient]]) -> list[tuple[Operand, Coefficient]]:
-        """Replace A*P + A*Q by A*(P + Q) as long as two terms share a factor.
+        """Replace A*P + A*Q by A*(P + Q) as long as two terms have a common factor.
 
-        What two terms became goes before all others, and is tried first; only terms that share a value are compared.
+        The result of a merge is tried next, before all other terms; only terms that share a value are compared.
         """
         left = dict(enumerate(terms))
         readers: dict[int, set[int]] = {}
         for number, term in left.items():
             for value in self._factors(term):
                 readers.setdefault(value, set()).add(number)
+        # Merged terms get negative numbers: `n > first` then compares them with all older terms.
         open_, fresh = deque(left), count(-1, -1)
         while open_:
             first = open_.popleft()
             if first not in left:
+                # It was merged into another term after it had been queued.
                 continue
             sharing = {n for value in self._factors(left[first]) for n in readers[value] if n > first and n in left}
+            # Sorted: the graph must not depend on the iteration order of a set.
             for second in sorted(sharing):
                 merged = self._common_factor(left[first], left[second])
                 if merged is not None:
@@ -272,24 +284,26 @@ class Builder:
         return [left[number] for number in sorted(left)]
 
     def _factors(self, term: tuple[Operand, Coefficient]) -> set[int]:
-        """The values that a term is a product of; none if it is no product of two."""
+        """Return the values a term multiplies; empty unless it is a product of two."""
         node = self.nodes[term[0].value]
         return {o.value for o in node.operands} if isinstance(node, Contract) and len(node.operands) == 2 else set()
 
     def _common_factor(
         self, one: tuple[Operand, Coefficient], two: tuple[Operand, Coefficient]
     ) -> tuple[Operand, Coefficient] | None:
-        """A * (P + Q) for two terms A*P and A*Q of equal shape, where P and Q are smaller than the terms."""
+        """Return A * (P + Q) for two terms A*P and A*Q of equal shape, if P and Q are smaller than the terms."""
         a, b = self.nodes[one[0].value], self.nodes[two[0].value]
         if not (isinstance(a, Contract) and isinstance(b, Contract)) or not len(a.operands) == len(b.operands) == 2:
             return None
         if set(one[0].indices) != set(two[0].indices) or not a.summed:
             return None
         scales = one[1].times(a.coefficient), two[1].times(b.coefficient)
+        # Rational multiples can move into the sum, powers of sizes have to be common to both.
         if scales[0].powers != scales[1].powers:
             return None
         outer, inner = self._renaming(a, one[0].indices), self._renaming(b, two[0].indices)
         summed_a, summed_b = {outer[i] for i in a.summed}, {inner[i] for i in b.summed}
+        # Either operand of one product may be the common factor, and either of the other.
         for mine in (0, 1):
             for theirs in (0, 1):
                 shared, other = _seen(a.operands[mine], outer), _seen(b.operands[theirs], inner)
@@ -299,6 +313,7 @@ class Builder:
                 inner_as_outer = {i: same.get(n, n) for i, n in inner.items()}
                 p = _seen(a.operands[1 - mine], outer)
                 q = _seen(b.operands[1 - theirs], inner_as_outer)
+                # Adding P and Q must not cost more than adding the products.
                 if set(p.indices) != set(q.indices) or self.numel(p) > self.numel(one[0]):
                     continue
                 total = self.sum([(p, _rational(scales[0])), (q, _rational(scales[1]))])
@@ -307,13 +322,13 @@ class Builder:
         return None
 
     def _renaming(self, node: Contract, outside: tuple[Index, ...]) -> dict[Index, Index]:
-        """A node's own indices by what the outside calls its output's, and by new names for those that it sums."""
+        """Rename a node's own indices: those of its output to the outside's, summed ones to new names."""
         names = dict(zip(node.output, outside, strict=True))
         return names | {i: Index(next(self.fresh), i.size) for i in node.summed}
 
 
 def _split_sign(coefficient: Coefficient) -> tuple[Coefficient, Coefficient]:
-    """A sign for the surrounding sum, and what is left for the product."""
+    """Split off a sign for the surrounding sum from the coefficient of the product."""
     if coefficient.number < 0:
         return Coefficient(Fraction(-1)), replace(coefficient, number=-coefficient.number)
     return ONE, coefficient
@@ -328,7 +343,7 @@ def _seen(operand: Operand, names: dict[Index, Index]) -> Operand:
 
 
 def _unify(a: Operand, b: Operand, summed_a: set[Index], summed_b: set[Index]) -> dict[Index, Index] | None:
-    """What the summed indices of b are called in a, if both are one value at equal outer indices; else None."""
+    """Map the summed indices of b to those of a, if both are one value at equal outer indices; else return None."""
     if a.value != b.value:
         return None
     same: dict[Index, Index] = {}
@@ -341,9 +356,9 @@ def _unify(a: Operand, b: Operand, summed_a: set[Index], summed_b: set[Index]) -
 
 
 def _nameless(node: Node) -> tuple[object, dict[Index, int]]:
-    """What a node computes, whatever its indices are called, with the number of each of its indices.
+    """Return a key of the node's computation that ignores index names, with the number of each of its indices.
 
-    Indices are numbered by first appearance. In which order a contraction has its axes makes no difference.
+    Indices are numbered by first appearance; the order of a contraction's output axes makes no difference.
     """
     numbers: dict[Index, int] = {}
 
@@ -357,6 +372,7 @@ def _nameless(node: Node) -> tuple[object, dict[Index, int]]:
         extra = node.tensor
     elif isinstance(node, Contract):
         extra = node.coefficient
+        # A set: a contraction's axes may come in any order, which `contract` translates back.
         output = frozenset(numbers[i] for i in node.output)
     elif isinstance(node, Add):
         extra = node.coefficients

@@ -1,4 +1,4 @@
-"""Cost models: what a graph's steps take, in multiply-accumulates or in seconds of a roofline."""
+"""Cost models: the price of a graph's steps, in multiply-accumulates or in seconds of a roofline."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ COSTS = ("roofline", "macs")
 
 @dataclass(frozen=True)
 class Device:
-    """What the roofline needs to know of a device.
+    """A device as the roofline sees it.
 
     Attributes:
-        name: how it is called in tables.
-        macs_per_second: of a large matrix product.
-        bytes_per_second: to and from memory.
-        step_seconds: what one more operation costs before it does anything.
+        name: its name in tables.
+        macs_per_second: rate of a large matrix product.
+        bytes_per_second: rate of reads and writes of memory.
+        step_seconds: overhead of one operation.
         tile: the side at which a matrix product reaches half of its rate.
-        itemsize: bytes of an entry, in the dtype that these figures are of.
-        kind: "cpu" or "cuda", on which fused kernels run.
+        itemsize: bytes of an entry, in the dtype of these figures.
+        kind: "cpu" or "cuda"; selects the fused kernels.
     """
 
     name: str
@@ -46,11 +46,12 @@ class Device:
     kind: str = "cpu"
 
     def seconds(self, graph: Graph) -> float:
-        """The roofline's time of a graph: each step the larger of its arithmetic and its traffic."""
+        """Sum a graph's steps, each at the larger of its arithmetic and its traffic."""
         return sum(self.step(graph, node) for node in graph.nodes)
 
     def step(self, graph: Graph, node: Node) -> float:
-        """The roofline's time of one step."""
+        """Estimate one step by the roofline, in seconds."""
+        # Inputs exist already; identities and constants are counted as free.
         if isinstance(node, Leaf | Constant | Identity):
             return 0.0
         sizes = graph.known
@@ -58,11 +59,13 @@ class Device:
         if isinstance(node, Add) and len(node.operands) == 1:
             return traffic / self.bytes_per_second + self.step_seconds
         if materialises_product(node):
+            # Torch writes the elementwise product and reads it back before the sum.
             traffic += 2 * self.itemsize * numel(loop_indices(node), sizes)
         arithmetic = 0.0
         if is_matrix_product(node) and isinstance(node, Contract):
             left, right = (set(o.indices) for o in node.operands)
             sides = [left - right, right - left, set(node.summed)]
+            # Short sides leave tiles of the matrix units empty; each side costs its own share of the rate.
             efficiency = 1.0
             for side in sides:
                 extent = 1
@@ -76,14 +79,14 @@ class Device:
 CPU = Device("two CPU cores", 100e9, 18e9, 6e-6, 16)
 CUDA = Device("one data-centre GPU", 25e12, 3.5e12, 6e-6, 64, kind="cuda")
 CUDA_NARROW = Device("one data-centre GPU, 16 bits", 350e12, 3.5e12, 6e-6, 128, itemsize=2, kind="cuda")
-"""For choosing between plans where nothing was measured: `polyattn.calibrate` on two cores of a server's processor,
-rounded, and orders of magnitude for the GPU, whose matrix units multiply 16-bit numbers many times faster."""
+"""Figures for unmeasured machines: `polyattn.calibrate` on two cores of a server's processor, rounded, and orders of
+magnitude for the GPU, whose matrix units multiply 16-bit numbers many times faster."""
 
 DEVICES = {"cpu": CPU, "cuda": CUDA}
 
 
 def cost_function(model: str, device: Device) -> Callable[[Graph], float]:
-    """A graph's cost in the model: seconds for "roofline", multiply-accumulates for "macs"."""
+    """Return a graph's cost in the model: seconds for "roofline", multiply-accumulates for "macs"."""
     if model == "macs":
         return lambda graph: float(graph.macs)
     return device.seconds

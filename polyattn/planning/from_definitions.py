@@ -1,7 +1,7 @@
-"""From the specification's text to an evaluation graph that follows its definitions.
+"""From the specification's text to an evaluation graph in the order of its definitions.
 
-Each definition is computed once, as a value; brackets and functions likewise. Within a product the order is
-given: the author's (`written_order`), or the cheapest for that product by itself.
+Each definition is computed once, as a value; brackets and functions likewise. `order` decides within a product: the
+author's order (`written_order`), or the cheapest for that product by itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from polyattn.planning.steps import ONE, Coefficient, Operand
 
 
 def follow_definitions(spec: Spec, builder: Builder, order: Order) -> Operand:
-    """Build the graph; returns the output with its indices in the order of its atomic slots."""
+    """Build the graph; return the output with its indices in the order of its atomic slots."""
     return _Writer(spec, builder, order).run()
 
 
@@ -33,6 +33,7 @@ class _Writer:
 
     def run(self) -> Operand:
         for number, definition in enumerate(self.spec.statements.definitions):
+            # Each definition has letters of its own, so one name in two definitions cannot be confused.
             letters = {
                 name: tuple(Index(next(self.fresh), atom) for atom in atoms)
                 for name, atoms in self.spec.resolved.index_sizes[number].items()
@@ -47,10 +48,12 @@ class _Writer:
             return self._sum(body, frozenset(target), letters)
         over = tuple(i for name in body.over for i in letters[name])
         if body.function == "mean":
+            # A mean is a sum with 1 / (product of the lengths) folded into each term's coefficient.
             number, powers = size_product((i.size for i in over), -1)
             return self._sum(body.argument, frozenset(target), letters, Coefficient(number, powers), over)
         argument = self._sum(body.argument, frozenset((*target, *over)), letters)
         present = argument.indices
+        # Softmax needs its axes present even where the argument is constant along them.
         needed = tuple(dict.fromkeys((*present, *over)))
         argument = self.builder.permuted(argument, needed)
         gone = set(over) if body.function in FUNCTIONS_REDUCING else set()
@@ -64,7 +67,7 @@ class _Writer:
         scale: Coefficient = ONE,
         over: tuple[Index, ...] = (),
     ) -> Operand:
-        """A sum over what is not kept; `over` are indices that count even where a term lacks them."""
+        """Sum over all indices but `keep`; `over` also count in terms without them."""
         return self.builder.sum([self._term(term, keep, letters, scale, over) for term in total.terms])
 
     def _term(
@@ -87,12 +90,14 @@ class _Writer:
                 extra, more = size_product(self.spec.sizes.atoms(factor.size), -1 if divide else 1)
                 number, powers = number * extra, multiply_powers(powers, more)
             elif isinstance(factor, Bracket):
+                # A repeated, kept or averaged index cannot be summed inside the bracket.
                 around = {i for i in indices if uses[i] > 1 or i in keep or i in over}
                 operands.append(self._sum(factor.body, frozenset(around), letters))
                 written += [i for i in _indices(factor, letters) if i in around]
             else:
                 operands += self._access(factor, letters)
                 written += _indices(factor, letters)
+        # A summed index without a tensor along it repeats the term, so its length becomes a factor.
         have = {i for o in operands for i in o.indices}
         extra, more = size_product(i.size for i in dict.fromkeys(written) if i not in keep and i not in have)
         coefficient = Coefficient(number * extra, multiply_powers(powers, more))
@@ -101,6 +106,7 @@ class _Writer:
     def _access(self, access: Access, letters: Mapping[str, tuple[Index, ...]]) -> list[Operand]:
         indices = _indices(access, letters)
         if access.tensor == IDENTITY:
+            # One Kronecker delta for each atom: a split size has as many as it has parts.
             half = len(indices) // 2
             return [self.builder.identity(pair) for pair in zip(indices[:half], indices[half:], strict=True)]
         if access.tensor not in self.values:

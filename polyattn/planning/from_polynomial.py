@@ -11,7 +11,7 @@ from polyattn.planning.steps import Coefficient, Operand
 
 
 def contract_monomials(polynomial: Polynomial, builder: Builder, order: Order) -> Operand:
-    """Build the graph; returns the output with its indices in the order of its atomic slots."""
+    """Build the graph; return the output with its indices in the order of its atomic slots."""
     inputs = frozenset(polynomial.signature.inputs)
     output = polynomial.signature.output_indices()
     total = _sum(polynomial.terms, frozenset(output), inputs, builder, order, (BATCH_INDEX, *output))
@@ -27,6 +27,7 @@ def _sum(
     axes: tuple[Index, ...] = (),
 ) -> Operand:
     if not terms:
+        # The zero polynomial still needs a value, which `permuted` broadcasts to the output's shape.
         return builder.sum([(builder.constant(), Coefficient(Fraction(0)))])
     parts = []
     for term in terms:
@@ -39,12 +40,15 @@ def _factor(factor: TensorFactor | FunctionFactor, inputs: frozenset[str], build
     if isinstance(factor, TensorFactor):
         if factor.tensor == IDENTITY:
             return builder.identity(factor.indices)
+        # Parameters carry no batch axis: their products among themselves are computed once for the whole batch.
         lead = (BATCH_INDEX,) if factor.tensor in inputs else ()
         return builder.leaf(factor.tensor, (*lead, *factor.indices))
     argument = _sum(factor.terms, factor.local, inputs, builder, order)
+    # A function sees its own axes even where the argument is constant along them, so they are broadcast first.
     needed = tuple(dict.fromkeys((*argument.indices, *factor.over, *factor.free)))
     argument = builder.permuted(argument, needed)
     gone = set(factor.over) if factor.reduces else set()
     applied = builder.apply(factor.function, factor.over, argument, tuple(i for i in needed if i not in gone))
+    # `over` names the axes inside the function, `at` the indices at which its result is read outside.
     read = dict(zip(factor.over, factor.at, strict=False))
     return builder.again(applied, tuple(read.get(i, i) for i in applied.indices))

@@ -1,4 +1,4 @@
-"""`Graph`: nodes with outputs at given sizes, and what they cost."""
+"""`Graph`: nodes with outputs at given sizes, and their costs."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class Step:
     """One step of a plan.
 
     Attributes:
-        name: of the value that it makes.
+        name: name of the value.
         operation: "contract", "sum", "scale", "add", a function's name, with ' for its vector-Jacobian product, ...
-        equation: in einsum letters, with the tensors' or earlier steps' names; b is the batch.
-        shape: of the value.
+        equation: in einsum letters, with the names of tensors or earlier steps; b is the batch.
+        shape: shape of the value.
         macs: multiply-accumulates (products of two tensors' entries; adding and scaling count none).
         complexity: the same as text in the sizes.
-        symmetric: whether the value is symmetric because it is a product of a value with itself, such as XᵀX.
-        distinct_macs: those that would make its distinct entries alone, about half where it is symmetric.
+        symmetric: whether the value is symmetric as a product of a value with itself, such as XᵀX.
+        distinct_macs: multiply-accumulates for its distinct entries alone, about half if it is symmetric.
     """
 
     name: str
@@ -60,11 +60,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes, operands before their users, and the values that are asked for.
+    """Nodes, operands before their users, and the requested values.
 
     Attributes:
         nodes: the evaluation graph.
-        outputs: the results, each with its indices in the order that is asked for.
+        outputs: the results, each with its indices in the requested order.
         sizes: the number of every atomic size, the batch included, as sorted pairs.
     """
 
@@ -74,8 +74,9 @@ class Graph:
 
     @classmethod
     def of(cls, nodes: Sequence[Node], outputs: Sequence[Operand], sizes: dict[str, int]) -> Graph:
-        """The graph of the nodes that the outputs need."""
+        """Return the graph of the nodes on which the outputs depend."""
         needed = {o.value for o in outputs}
+        # Operands come before their users, so one backward sweep reaches every ancestor.
         for k in range(len(nodes) - 1, -1, -1):
             if k in needed:
                 needed.update(o.value for o in nodes[k].operands)
@@ -95,7 +96,8 @@ class Graph:
         return numel(loop_indices(node), self.known) if multiplies(node) else 0
 
     def distinct_macs_of(self, node: Node) -> int:
-        """Multiply-accumulates that would make the entries on and above the diagonal of a symmetric product."""
+        """Count the multiply-accumulates for the entries on and above the diagonal of a symmetric product."""
+        # n (n + 1) / 2 of n² entries; without symmetry `side` is the empty product 1 and the count is unchanged.
         side = numel([first for first, _ in swapped_axes(node)], self.known)
         return self.macs_of(node) * (side + 1) // (2 * side)
 
@@ -106,23 +108,25 @@ class Graph:
 
     @cached_property
     def distinct_macs(self) -> int:
-        """Multiply-accumulates of one evaluation that made no entry of a symmetric product twice."""
+        """Count the multiply-accumulates of one evaluation with each entry of a symmetric product made once."""
         return sum(map(self.distinct_macs_of, self.nodes))
 
     def bytes_of(self, number: int) -> int:
-        """The size of a node's value in bytes, in float32."""
+        """Return the size of a node's value in bytes, in float32."""
         return ITEMSIZE * numel(self.nodes[number].output, self.known)
 
     @cached_property
     def peak_bytes(self) -> int:
-        """The most bytes that values other than leaves take at once, in float32."""
+        """Return the peak bytes of values other than leaves, in float32."""
         last = {o.value: k for k, node in enumerate(self.nodes) for o in node.operands}
+        # Outputs are read after the last step, so they are never freed.
         last |= {o.value: len(self.nodes) for o in self.outputs}
         alive, peak = 0, 0
         for k, node in enumerate(self.nodes):
             if isinstance(node, Leaf):
                 continue
             temporary = ITEMSIZE * self.macs_of(node) if materialises_product(node) else 0
+            # Operands are freed only after the step: while it runs, they and its result are alive together.
             alive += self.bytes_of(k)
             peak = max(peak, alive + temporary)
             ended = {o.value for o in node.operands if last[o.value] == k}
@@ -131,20 +135,20 @@ class Graph:
 
     @cached_property
     def complexity(self) -> sympy.Expr:
-        """The multiply-accumulates as a sympy expression in the atomic sizes, with B for the batch."""
+        """Return the multiply-accumulates as a sympy expression in the atomic sizes, with B for the batch."""
         import sympy
 
         loops = [sympy.Mul(*(symbol(i.size) for i in loop_indices(n))) for n in self.nodes if multiplies(n)]
         return sympy.expand(sympy.Add(*loops))
 
     def names(self, taken: Sequence[str] = (), stem: str = "t") -> tuple[str, ...]:
-        """A name for every node: leaves keep their tensor's, steps are t1, t2, ... where no tensor is called so."""
+        """Return a name for every node: leaves keep their tensor's, steps are t1, t2, ... where these are free."""
         used = {*taken, *(n.tensor for n in self.nodes if isinstance(n, Leaf))}
         free = (f"{stem}{k}" for k in range(1, 10**9) if f"{stem}{k}" not in used)
         return tuple(node.tensor if isinstance(node, Leaf) else next(free) for node in self.nodes)
 
     def steps(self, names: Sequence[str]) -> tuple[Step, ...]:
-        """The nodes that are no leaves, in the order in which they run."""
+        """Return all nodes but leaves, in the order of execution."""
         return tuple(
             Step(
                 names[k],
@@ -162,7 +166,7 @@ class Graph:
 
 
 def table(steps: Sequence[Step], macs: int) -> str:
-    """Steps as a table that a person can check."""
+    """Format steps as a table for a person to check."""
     rows = [("step", "operation", "equation", "shape", "MACs", "of all")]
     for s in steps:
         share = f"{100 * s.macs / macs:.1f} %" if macs and s.macs else ""
@@ -176,7 +180,8 @@ def table(steps: Sequence[Step], macs: int) -> str:
 
 
 def symbol(size: str) -> sympy.Expr:
-    """A size as a positive integer symbol, or as its number; the batch is B."""
+    """Return a size as a positive integer symbol, or as its number; the batch is B."""
+    # Imported here: sympy takes longer to import than a plan takes to make.
     import sympy
 
     if size.isdigit():
@@ -208,6 +213,7 @@ def _equation(node: Node, names: Sequence[str]) -> str:
     used: dict[str, int] = {}
     for index in dict.fromkeys([*(i for o in node.operands for i in o.indices), *node.output]):
         stem = "i" if index.size.isdigit() else index.size[0].lower()
+        # n, n1, n2, ...: the letter of the size, numbered from the second index on.
         used[stem] = used.get(stem, -1) + 1
         letters[index] = f"{stem}{used[stem] or ''}"
 

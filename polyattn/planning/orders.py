@@ -10,10 +10,10 @@ from polyattn.planning.steps import BATCH
 
 
 def written_order(indices: Sequence[tuple[Index, ...]], keep: frozenset[Index]) -> list[tuple[int, int]]:
-    """Embeddings first, then left to right.
+    """Return the author's pairs: embeddings first, then left to right.
 
-    A parameter that shares a summed index with its neighbour and with nothing else is an embedding (a 1x1
-    convolution) and is applied to that neighbour first; then the product is taken from left to right.
+    An embedding (a 1x1 convolution) is a parameter with a summed index of its neighbour and of no other operand; it is
+    applied to that neighbour first. Then the product is contracted from left to right.
     """
     current = list(enumerate(indices))
     alive = list(range(len(indices)))
@@ -21,6 +21,7 @@ def written_order(indices: Sequence[tuple[Index, ...]], keep: frozenset[Index]) 
 
     def contract(left: int) -> None:
         """Contract the operands at positions left and left + 1 of the text, in their place."""
+        # `current` keeps the order of the text; `alive` follows the contract of `Pairs`, results at the end.
         (a, first), (b, second) = current[left], current[left + 1]
         pairs.append((alive.index(a), alive.index(b)))
         rest = {i for n, (_, labels) in enumerate(current) if n not in (left, left + 1) for i in labels}
@@ -34,6 +35,7 @@ def written_order(indices: Sequence[tuple[Index, ...]], keep: frozenset[Index]) 
     while position + 1 < len(current):
         if _is_embedding([labels for _, labels in current], position, keep):
             contract(position)
+            # The result may be embedded by the operand on its left now.
             position = max(0, position - 1)
         else:
             position += 1
@@ -44,6 +46,7 @@ def written_order(indices: Sequence[tuple[Index, ...]], keep: frozenset[Index]) 
 
 def _is_embedding(current: Sequence[tuple[Index, ...]], left: int, keep: frozenset[Index]) -> bool:
     a, b = current[left], current[left + 1]
+    # One side has the batch and the other does not: an activation beside a parameter.
     if any(i.size == BATCH for i in a) == any(i.size == BATCH for i in b):
         return False
     uses = Counter(i for labels in current for i in set(labels))

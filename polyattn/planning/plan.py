@@ -1,4 +1,4 @@
-"""`Plan`: how a specification is computed at given sizes, with its cost, as a table a person can check."""
+"""`Plan`: the evaluation of a specification at given sizes, with its cost, as a table a person can check."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a specification is computed at given sizes.
+    """The evaluation of a specification at given sizes.
 
     Attributes:
         spec: the specification.
-        objective: what it was chosen for.
-        strategy: which candidate was chosen, such as "as written", "definitions" or "expanded".
+        objective: the objective of the search.
+        strategy: the chosen candidate, such as "as written", "definitions" or "expanded".
         graph: the evaluation graph.
         backward: the planned backward pass, for the objective "training".
-        kernels: what stands in the place of steps, by their names: a kernel, or the step whose kernel does them. A plan
-            was chosen with these; the plan in a lowered graph's `meta` says which it runs.
-        accuracy: what it loses on maps with a mean, beside the author's order.
+        kernels: replaced steps by name: the kernel, or the step whose kernel computes them. The search assumed these;
+            the plan in a lowered graph's `meta` has the kernels it runs.
+        accuracy: its error on maps with a mean, beside the author's order.
     """
 
     spec: Spec
@@ -44,12 +44,12 @@ class Plan:
 
     @cached_property
     def sizes(self) -> dict[str, int]:
-        """The number of every size of the specification."""
+        """Return the number of every size of the specification."""
         return {name: number for name, number in self.graph.sizes if name != BATCH}
 
     @property
     def batch(self) -> int:
-        """The batch size that the plan was made for; its graphs take any."""
+        """Return the batch size assumed in planning; the graphs take any."""
         return self.graph.known[BATCH]
 
     @property
@@ -58,7 +58,7 @@ class Plan:
 
     @cached_property
     def seed(self) -> str:
-        """The name of the output's gradient in a backward pass: "dy", with underscores where a tensor is called so."""
+        """Return the name of the output's gradient: "dy", with underscores added if a tensor has that name."""
         taken, seed = {*self.spec.inputs, *self.spec.parameters, self.spec.output}, "dy"
         while seed in taken:
             seed += "_"
@@ -66,15 +66,16 @@ class Plan:
 
     @cached_property
     def means(self) -> frozenset[int]:
-        """The nodes that are means of an input, of which the plan takes deviations."""
+        """Return the nodes that are means of an input, subtracted from it to take deviations."""
         return frozenset(n.operands[1].value for n in self.nodes if is_deviation(n, self.nodes))
 
     @cached_property
     def backward_means(self) -> frozenset[int]:
-        """The nodes of the backward pass that are such means, kept or computed again."""
+        """Return such means among the nodes of the backward pass, kept or recomputed."""
         if self.backward is None or not self.means:
             return frozenset()
         names, nodes = {self.names[k] for k in self.means}, self.backward.graph.nodes
+        # A kept mean is a leaf under its forward name; a recomputed one is recognised by its use.
         kept = {k for k, n in enumerate(nodes) if isinstance(n, Leaf) and n.tensor in names}
         return frozenset(kept | {n.operands[1].value for n in nodes if is_deviation(n, nodes)})
 
@@ -96,7 +97,7 @@ class Plan:
     def backward_macs(self) -> int:
         """Multiply-accumulates of the backward pass, recomputation included.
 
-        Without a planned one, what autograd takes: two products for each of the forward pass.
+        Without a planned one: autograd's two products for each of the forward pass.
         """
         return 2 * self.macs if self.backward is None else self.backward.graph.macs
 
@@ -107,12 +108,12 @@ class Plan:
 
     @property
     def peak_bytes(self) -> int:
-        """The most bytes that intermediates and the output take at once, in float32, inputs and parameters aside."""
+        """Return the peak bytes of intermediates and output, in float32, without inputs and parameters."""
         return self.graph.peak_bytes
 
     @property
     def kept_bytes(self) -> int:
-        """Bytes of intermediates kept for the planned backward pass, in float32, inputs and parameters aside."""
+        """Return the bytes of intermediates kept for the planned backward pass, in float32."""
         return 0 if self.backward is None else self.backward.kept_bytes(self.graph)
 
     @cached_property
@@ -122,39 +123,40 @@ class Plan:
 
     @cached_property
     def training_complexity(self) -> sympy.Expr:
-        """The multiply-accumulates of a forward and a backward pass, in the sizes."""
+        """Return the multiply-accumulates of a forward and a backward pass, in the sizes."""
         if self.backward is None:
+            # Autograd's two products for each of the forward pass, as in `backward_macs`.
             return 3 * self.complexity
         return in_whole_sizes(self.graph.complexity + self.backward.graph.complexity, self.spec.sizes)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """A name for every node: tensors keep theirs, steps are t1, t2, ... where no tensor is called so."""
+        """Return a name for every node: tensors keep theirs, steps are t1, t2, ... unless a tensor has that name."""
         return self.graph.names((*self.spec.inputs, *self.spec.parameters))
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:
-        """The forward steps in the order in which they run; inputs and parameters are no steps."""
+        """Return the forward steps in the order of execution, without inputs and parameters."""
         return self._lowered(self.graph.steps(self.names))
 
     def _lowered(self, steps: tuple[Step, ...]) -> tuple[Step, ...]:
-        """The steps, each that a kernel does with its name as the operation."""
+        """Return the steps, with the kernel's name as operation where a kernel replaces them."""
         by_name = dict(self.kernels)
         return tuple(replace(s, operation=by_name.get(s.name, s.operation)) for s in steps)
 
     def with_kernels(self, kernels: tuple[tuple[str, str], ...]) -> Plan:
-        """The same plan with these in the place of steps."""
+        """Return the same plan with these kernels."""
         return self if kernels == self.kernels else replace(self, kernels=kernels)
 
     @cached_property
     def backward_names(self) -> tuple[str, ...]:
-        """A name for every node of the backward graph; its steps are g1, g2, ..."""
+        """Return a name for every node of the backward graph; its steps are g1, g2, ..."""
         assert self.backward is not None
         return self.backward.graph.names((*self.spec.inputs, *self.spec.parameters, *self.names), "g")
 
     @cached_property
     def backward_steps(self) -> tuple[Step, ...]:
-        """The steps of the planned backward pass; none where there is no planned one."""
+        """Return the steps of the planned backward pass; empty without one."""
         if self.backward is None:
             return ()
         return self._lowered(self.backward.graph.steps(self.backward_names))
@@ -170,7 +172,7 @@ class Plan:
         return "".join(parts)
 
     def _repr_svg_(self) -> str | None:
-        """The contraction tree; None where matplotlib is not installed."""
+        """Return the contraction tree as SVG, or None without matplotlib."""
         return display.svg(self)
 
     def __str__(self) -> str:
@@ -206,9 +208,10 @@ def _html(steps: tuple[Step, ...], macs: int) -> str:
 
 
 def in_whole_sizes(expression: sympy.Expr, sizes: SizeTable) -> sympy.Expr:
-    """Products of all parts of a split size written as that size, where they occur together."""
+    """Rewrite products of all parts of a split size as that size, where they occur together."""
     import sympy
 
+    # Expanded first: `as_powers_dict` sees the sizes of single monomials only.
     result = sympy.expand(expression)
     for split in sizes.splits:
         parts = sympy.Mul(*(symbol(a) for a in sizes.atoms(split.size)))
@@ -217,16 +220,17 @@ def in_whole_sizes(expression: sympy.Expr, sizes: SizeTable) -> sympy.Expr:
 
 
 def _symmetric(graph: Graph) -> list[str]:
-    """What making the distinct entries of symmetric steps alone would take, where there are such steps."""
+    """Return the line with the multiply-accumulates of distinct entries, if a step is symmetric."""
     if graph.distinct_macs == graph.macs:
         return []
     return [f"{graph.distinct_macs:,} MACs if symmetric steps made each entry once"]
 
 
 def _replace_product(term: sympy.Expr, parts: sympy.Expr, whole: sympy.Expr) -> sympy.Expr:
-    """A monomial with as many whole copies of a product of symbols as it holds replaced by one symbol."""
+    """Replace each whole copy of a product of symbols in a monomial by one symbol."""
     powers = term.as_powers_dict()
     wanted = parts.as_powers_dict()
+    # A part of fixed length is merged into the coefficient, so the product cannot be recognised.
     if any(not p.is_Symbol for p in wanted):
         return term
     times = min(int(powers.get(p, 0)) // int(n) for p, n in wanted.items())

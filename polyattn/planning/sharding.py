@@ -1,11 +1,11 @@
 """`shard`: an evaluation graph on one piece of the positions, with an exchange wherever pieces have to meet.
 
-A value of the graph is, on each device, either the *whole* value, the piece of it at the device's own positions (it is
-*split* along an axis), or a summand of it (*partial*: the sum over the devices is the value). A contraction that sums
-the split index makes partial values; products with whole values and sums keep them partial, so the sum over devices
-can be made at any later step, up to the first that needs the whole value. It is made where the fewest bytes cross:
-for the Gram form of Poly-NL not at the C x C Gram matrix, but two steps later at the C numbers that it is used for.
-Nothing of the size of a map is ever exchanged: a step that pairs positions of different devices is refused.
+A value of the graph is, on each device, either the *whole* value, the shard of it at the device's own positions (it is
+*split* along an axis), or a summand of it (*partial*: the sum over the devices is the value). A contraction over the
+split index yields partial values; products with whole values and sums keep them partial, so the sum over devices can
+happen at any later step, up to the first that needs the whole value. It happens where the fewest bytes cross: for the
+Gram form of Poly-NL not at the C x C Gram matrix, but two steps later at the C numbers computed from it. Tensors of
+the size of a map are never exchanged: a step that pairs positions of different devices is refused.
 
 Reverse-mode differentiation needs no analysis of its own. The gradient of a split value is split, that of a partial
 value whole, and that of a whole value partial; so each sum over devices in the forward pass becomes one of the same
@@ -24,10 +24,10 @@ from polyattn.planning.graph import ITEMSIZE, Graph, Step
 from polyattn.planning.steps import Add, Apply, Constant, Contract, Identity, Leaf, Node, Operand, Pullback, numel
 
 LOCAL = "@local"
-"""At the end of a size's name: how many of it one piece has. No size of a specification can be called so."""
+"""Suffix of a size's name for the length of one shard; sizes of a specification cannot contain it."""
 
 ALL_REDUCE, SLICE = "all_reduce", "slice"
-"""Functions of sharded graphs beside the language's: the sum over all pieces, and a piece of a whole value."""
+"""Functions of sharded graphs beside the language's: the sum over all shards, and a shard of a whole value."""
 
 WHOLE, PARTIAL = -1, -2
 State = int
@@ -36,10 +36,10 @@ State = int
 
 @dataclass(frozen=True)
 class Link:
-    """What connects the devices.
+    """The connection between devices.
 
     Attributes:
-        bytes_per_second: that one device sends.
+        bytes_per_second: rate at which one device sends.
         latency: seconds of one message.
     """
 
@@ -47,35 +47,35 @@ class Link:
     latency: float = 20e-6
 
     def seconds(self, payload: float, devices: int, messages: int = 1) -> float:
-        """The time of all-reduces on a ring: each device sends 2 (P - 1) messages of a P-th of the payload.
+        """Estimate all-reduces on a ring: each device sends 2 (P - 1) messages of a P-th of the payload.
 
         Args:
-            payload: bytes that are reduced.
+            payload: bytes to reduce.
             devices: P.
-            messages: so many all-reduces.
+            messages: number of all-reduces.
         """
         rounds = 2 * (devices - 1)
         return rounds * (payload / devices / self.bytes_per_second + messages * self.latency)
 
     def dealing(self, payload: float, devices: int, times: int = 1) -> float:
-        """The time of dealing a map out anew: each device sends every other the share of its piece that is theirs.
+        """Estimate all-to-alls: each device sends every other device its share of the shard.
 
         Args:
             payload: bytes of the whole map, all times together.
-            devices: P, of which each has a P-th of it.
-            times: so often.
+            devices: P, the number of shards.
+            times: number of all-to-alls.
         """
         return (devices - 1) * (payload / devices**2 / self.bytes_per_second + times * self.latency)
 
 
 @dataclass(frozen=True)
 class Sharded:
-    """A graph on one piece of the positions.
+    """A graph on one shard of the positions.
 
     Attributes:
         graph: its indices over positions have the size `local`; coefficients keep the size of all positions.
-        size: the size that is split.
-        exchanges: the nodes that exchange, each with the number of entries that it reduces over the pieces, one for
+        size: the split size.
+        exchanges: the nodes that exchange, each with the number of entries it reduces over the shards; one pair for
             each reduction.
     """
 
@@ -89,12 +89,12 @@ class Sharded:
 
     @cached_property
     def entries(self) -> int:
-        """Numbers that are reduced over the pieces in one evaluation, for the batch of the graph."""
+        """Count the numbers reduced over the shards in one evaluation, for the batch of the graph."""
         return sum(entries for _, entries in self.exchanges)
 
     @property
     def payload(self) -> int:
-        """Bytes that are reduced over the pieces in one evaluation, in float32."""
+        """Count the bytes reduced over the shards in one evaluation, in float32."""
         return ITEMSIZE * self.entries
 
     @cached_property
@@ -103,28 +103,29 @@ class Sharded:
 
 
 def shard(graph: Graph, names: Sequence[str], size: str, local: int, inputs: Collection[str]) -> Sharded:
-    """The graph on one piece of a size, with the sums over pieces where the fewest numbers cross.
+    """Return the graph on one shard of a size, with the sums over shards where the fewest numbers cross.
 
     Args:
         graph: an evaluation graph at the sizes of the whole.
-        names: of its nodes, for messages.
-        size: the atomic size that is split.
-        local: how long a piece is, for the costs.
-        inputs: the leaves that come as pieces; others come whole.
+        names: names of its nodes, for messages.
+        size: the atomic size to split.
+        local: length of a shard, for the costs.
+        inputs: the leaves that arrive as shards; others arrive whole.
 
     Raises:
-        ShardingError: a step needs positions of different pieces at once, or an axis is ambiguous; it is named.
+        ShardingError: a step needs positions of different shards at once, or an axis is ambiguous; it is named.
     """
 
     def walked(places: frozenset[int]) -> tuple[Sharded, frozenset[int]]:
         return _Walk(graph, names, size, local, frozenset(inputs), places).run()
 
+    # Two starts: moves of one place at a time can end in a local optimum.
     latest, partial = walked(frozenset())
     found = [(latest, frozenset[int]())]
     narrow = _narrow(graph, partial)
     if narrow:
         found.append((walked(narrow)[0], narrow))
-    # From both, as long as it helps, a place more or less.
+    # Local search from both: move the place of one sum while that lowers the price.
     best: list[Sharded] = []
     for sharded, chosen in found:
         while True:
@@ -139,7 +140,7 @@ def shard(graph: Graph, names: Sequence[str], size: str, local: int, inputs: Col
 
 
 def _narrow(graph: Graph, partial: frozenset[int]) -> frozenset[int]:
-    """Partial values with fewer entries than those that they are made of, and no more than those made of them."""
+    """Return partial values with fewer entries than their partial operands, and at most as many as their users."""
     entries = {k: numel(graph.nodes[k].output, graph.known) for k in partial}
     made = {k: [entries[o.value] for o in graph.nodes[k].operands if o.value in partial] for k in partial}
     users = {k: [n for n in partial if any(o.value == k for o in graph.nodes[n].operands)] for k in partial}
@@ -170,7 +171,7 @@ class _Walk:
     slices: dict[tuple[int, int], int] = field(default_factory=dict)
 
     def run(self) -> tuple[Sharded, frozenset[int]]:
-        """The sharded graph, and the values that were partial when they were made."""
+        """Return the sharded graph, and the values that were partial when computed."""
         for k, node in enumerate(self.source.nodes):
             made, state = self.visit(k, node)
             self.values[k], self.states[k] = self.add(made), state
@@ -191,14 +192,15 @@ class _Walk:
         return tuple(Index(i.id, self.size + LOCAL) if i == split else i for i in indices)
 
     def reduce(self, k: int) -> None:
-        """The whole of a partial value."""
+        """Reduce a partial value to the whole one."""
+        # Later readers find the reduced value in its place, so each value crosses at most once.
         if self.states[k] == PARTIAL:
             output = self.source.nodes[k].output
             self.values[k] = self.add(Apply(ALL_REDUCE, (), (Operand(self.values[k], output),), output))
             self.states[k] = WHOLE
 
     def piece(self, operand: Operand, axis: int) -> int:
-        """The own piece of a whole value."""
+        """Return this device's shard of a whole value."""
         key = (self.values[operand.value], axis)
         if key not in self.slices:
             output = self.source.nodes[operand.value].output
@@ -208,7 +210,7 @@ class _Walk:
         return self.slices[key]
 
     def split_index(self, k: int, node: Node) -> Index | None:
-        """The one index of a node that is split, if there is one."""
+        """Return the node's split index, if it has one."""
         split: set[Index] = set()
         for o in node.operands:
             state = self.states[o.value]
@@ -237,11 +239,13 @@ class _Walk:
         assert not isinstance(node, Pullback), "backward passes are not cut; autograd goes through the pieces"
         split = self.split_index(k, node)
         states = [self.states[o.value] for o in node.operands]
+        # A function needs its whole argument, and a product with a split operand the whole of a partial one.
         if isinstance(node, Apply) or split is not None:
             keep: set[int] = set()
         elif isinstance(node, Add):
             keep = {o.value for o in node.operands} if all(s == PARTIAL for s in states) else set()
         else:
+            # A sum may stay partial only if all its terms are: a whole term would be added once on every device.
             keep = self.kept_partial(node)
         for o in node.operands:
             if o.value not in keep:
@@ -271,7 +275,10 @@ class _Walk:
         return Leaf(node.tensor, self.moved(node.output, node.output[axes[0]])), axes[0]
 
     def kept_partial(self, node: Contract) -> set[int]:
-        """The operand of a product that may stay partial: one at most, the larger."""
+        """Return the operand of a product that may stay partial: one at most, the larger.
+
+        A product of two sums over devices is not the sum of the products.
+        """
         partial = [o for o in node.operands if self.states[o.value] == PARTIAL]
         if len(partial) == 2:
             if partial[0].value == partial[1].value:
@@ -298,13 +305,14 @@ class _Walk:
 
 
 def exchanges(graph: Graph, size: str) -> list[tuple[int, int]]:
-    """The nodes of a sharded graph that exchange, with the entries of each of their reductions."""
+    """Return the nodes of a sharded graph that exchange, with the entries of each of their reductions."""
     found: list[tuple[int, int]] = []
     for k, node in enumerate(graph.nodes):
         if not isinstance(node, Apply):
             continue
         if node.function == ALL_REDUCE:
             found.append((k, numel(node.output, graph.known)))
+        # A function over the split size reduces across the shards inside its own step.
         elif any(i.size == size + LOCAL for i in node.over):
             entries = numel([i for i in node.operands[0].indices if i not in node.over], graph.known)
             found += [(k, entries)] * (2 if node.function == "softmax" else 1)  # its maximum and its sum

@@ -1,7 +1,7 @@
-"""The evaluation graph of a plan: nodes that name their operands by number.
+"""The evaluation graph of a plan: nodes with operands by number.
 
-Indices are local to a node: an operand is a value and the indices that its axes have here, as in an einsum. The
-batch is an index like any other, of size `BATCH`; inputs have it first, parameters do not have it.
+Indices are local to a node: an operand is a value with the indices of its axes here, as in an einsum. The batch is an
+index like any other, of size `BATCH`; it comes first in inputs and is absent from parameters.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from polyattn.algebra import Index
 Sizes = Mapping[str, int]
 
 BATCH = "batch"
-"""The size of the batch: no size of a specification is called so, since they start with a capital."""
+"""The size of the batch: reserved, since a specification's sizes start with a capital."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,14 @@ class Coefficient:
 
     @property
     def divided(self) -> set[str]:
-        """The sizes that it divides by."""
+        """Return the sizes in its denominator."""
         return {size for size, exponent in self.powers if exponent < 0}
 
     def times(self, other: Coefficient) -> Coefficient:
         powers = dict(self.powers)
         for size, exponent in other.powers:
             powers[size] = powers.get(size, 0) + exponent
+        # Sorted and without zeros, so that equal coefficients compare equal.
         return Coefficient(self.number * other.number, tuple(sorted((s, e) for s, e in powers.items() if e)))
 
     def __str__(self) -> str:
@@ -66,7 +67,7 @@ class Operand:
 
 @dataclass(frozen=True)
 class Leaf:
-    """An input or a parameter, or what a backward graph is given: one axis per atomic slot, the batch first."""
+    """An input, a parameter, or a tensor passed to a backward graph: one axis per atomic slot, the batch first."""
 
     tensor: str
     output: tuple[Index, ...]
@@ -93,7 +94,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Contract:
-    """The product of one or two operands, summed over the indices that the output lacks, times a coefficient.
+    """The product of one or two operands, summed over the indices absent from the output, times a coefficient.
 
     With one operand it is a sum, a diagonal or a scaling.
     """
@@ -110,7 +111,7 @@ class Contract:
 
 @dataclass(frozen=True)
 class Add:
-    """The sum of operands with coefficients, each broadcast over the output's indices that it lacks."""
+    """The sum of operands with coefficients, each broadcast over the output's other indices."""
 
     operands: tuple[Operand, ...]
     coefficients: tuple[Coefficient, ...]
@@ -129,7 +130,7 @@ class Apply:
 
 @dataclass(frozen=True)
 class Pullback:
-    """The vector-Jacobian product of a function: of its result's gradient and of what `NEEDS` says.
+    """The vector-Jacobian product of a function; its operands are the result's gradient and the tensor in `NEEDS`.
 
     The gradient may lack indices of the result, along which it is constant; the output has the argument's axes.
     """
@@ -148,9 +149,9 @@ NEEDS: Mapping[str, str] = {
     "normalize": ARGUMENT,
     "max": ARGUMENT,
 }
-"""What the vector-Jacobian product of each function of the language reads, besides the gradient of its result.
+"""The tensor read by the vector-Jacobian product of each function, besides the gradient of its result.
 
-The result where it does: it is mostly an operand of the next product, and kept for that one in any case.
+The result where possible: it is mostly an operand of the next product, and kept for that one in any case.
 """
 
 Node = Leaf | Identity | Constant | Contract | Add | Apply | Pullback
@@ -161,29 +162,30 @@ def length(index: Index, sizes: Sizes) -> int:
 
 
 def numel(indices: Iterable[Index], sizes: Sizes) -> int:
-    """How many entries a tensor with these indices has."""
+    """Return the number of entries of a tensor with these indices."""
     return prod(length(i, sizes) for i in indices)
 
 
 def loop_indices(node: Node) -> tuple[Index, ...]:
-    """The indices of the loop that computes a contraction: its multiply-accumulates are their lengths' product."""
+    """Return the indices of a contraction's loop; the product of their lengths is its multiply-accumulates."""
     return tuple(dict.fromkeys(i for o in node.operands for i in o.indices))
 
 
 def multiplies(node: Node) -> bool:
-    """Whether a node multiplies entries of two tensors; only these count as multiply-accumulates."""
+    """Test if a node multiplies entries of two tensors; only these count as multiply-accumulates."""
     return isinstance(node, Contract) and len(node.operands) == 2
 
 
 def swapped_axes(node: Node) -> tuple[tuple[Index, Index], ...]:
-    """The pairs of the result's axes that may be swapped all at once, where a product is symmetric; none where not.
+    """Return the pairs of output axes under whose simultaneous exchange a product is symmetric.
 
-    A product is, where both operands are one value that is read with the same indices but for some that each side has
-    to itself: x[b,n,c] x[b,n,d] is symmetric in c and d.
+    Both operands must be one value, read with the same indices except for those private to a side:
+    x[b,n,c] x[b,n,d] is symmetric in c and d. Otherwise the result is empty.
     """
     if not isinstance(node, Contract) or len(node.operands) != 2 or node.operands[0].value != node.operands[1].value:
         return ()
     left, right = node.operands
+    # Repeated indices read a diagonal, for which the pairing of axes below does not hold.
     if any(len(set(o.indices)) < len(o.indices) for o in node.operands):
         return ()
     pairs = tuple((a, b) for a, b in zip(left.indices, right.indices, strict=True) if a != b)
@@ -193,10 +195,10 @@ def swapped_axes(node: Node) -> tuple[tuple[Index, Index], ...]:
 
 
 def materialises_product(node: Node) -> bool:
-    """Whether the product of two operands is written out before it is summed, entry by entry.
+    """Test if the elementwise product of two operands is written out before it is summed.
 
-    So it is where no matrix product says it: nothing is left of either side but shared and summed indices; or nothing
-    of one side, and more than the batch is shared, where a matrix product would only reorder the larger side.
+    This is so if a matrix product cannot express it: both sides have only shared and summed indices; or one side does,
+    and more than the batch is shared, where a matrix product would only reorder the larger side.
     """
     if not isinstance(node, Contract) or len(node.operands) != 2 or not node.summed:
         return False
@@ -207,5 +209,5 @@ def materialises_product(node: Node) -> bool:
 
 
 def is_matrix_product(node: Node) -> bool:
-    """Whether a node is lowered to `matmul`."""
+    """Test if a node is lowered to `matmul`."""
     return isinstance(node, Contract) and multiplies(node) and bool(node.summed) and not materialises_product(node)

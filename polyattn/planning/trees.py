@@ -1,8 +1,8 @@
 """The cheapest contraction trees of one product: the best few of all, or opt_einsum's for many factors.
 
-Up to `EXACT_UP_TO` factors every tree is considered, products without a shared index included, by dynamic programming
-over subsets of the factors; of each subset the best few trees are kept, so that the planner can weigh what this
-cost does not see: values shared with other products, and the backward pass.
+Up to `EXACT_UP_TO` factors, dynamic programming over subsets of the factors considers every tree, outer products
+included. It keeps the best few trees of each subset, because this cost ignores values shared with other products and
+the backward pass, and the planner weighs both afterwards.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ KEPT = 8
 """Trees kept for each subset of the factors."""
 
 Tree = int | tuple["Tree", "Tree"]
-"""A factor's number, or the two trees that are contracted."""
+"""A factor's number, or the two trees to contract."""
 
 Ranked = tuple[int, int, Tree]
-"""A tree's multiply-accumulates, the entries that it writes, and the tree."""
+"""A tree's multiply-accumulates, the entries it writes, and the tree."""
 
 
 def ranked_orders(sizes: Sizes, rank: int = 0) -> Order:
-    """The order that chooses, for each product, its tree of the given rank (0 is the cheapest; the last if fewer)."""
+    """Return the order with the tree of a rank for each product (0: the cheapest; the last if there are fewer)."""
     numbers = tuple(sorted(sizes.items()))
 
     def order(indices: Sequence[tuple[Index, ...]], keep: frozenset[Index]) -> Pairs:
@@ -38,7 +38,7 @@ def ranked_orders(sizes: Sizes, rank: int = 0) -> Order:
 
 
 def pairs_of(tree: Tree, count: int) -> list[tuple[int, int]]:
-    """A tree as pairs of positions, the result of each going to the end of the list."""
+    """Return a tree as pairs of positions; each result goes to the end of the list."""
     alive: list[int] = list(range(count))
     pairs: list[tuple[int, int]] = []
     fresh = iter(range(count, 2 * count))
@@ -47,6 +47,7 @@ def pairs_of(tree: Tree, count: int) -> list[tuple[int, int]]:
         if isinstance(node, int):
             return node
         a, b = visit(node[0]), visit(node[1])
+        # The contract of `Pairs` is opt_einsum's: the smaller position first, the rest keeps its order.
         i, j = sorted((alive.index(a), alive.index(b)))
         pairs.append((i, j))
         new = next(fresh)
@@ -57,14 +58,16 @@ def pairs_of(tree: Tree, count: int) -> list[tuple[int, int]]:
     return pairs
 
 
+# The candidates of one question contract the same products over and over.
 @lru_cache(maxsize=4096)
 def best_trees(
     indices: tuple[tuple[Index, ...], ...], keep: frozenset[Index], sizes: tuple[tuple[str, int], ...]
 ) -> tuple[Tree, ...]:
-    """The cheapest trees in multiply-accumulates, fewest entries written deciding between equals, best first."""
+    """Find the trees with the fewest multiply-accumulates, ties by the entries written; best first."""
     known = dict(sizes)
     if len(indices) > EXACT_UP_TO:
         return (_opt_einsum_tree(indices, keep, known),)
+    # Sets of indices as bit masks: unions and intersections dominate the search.
     numbers = {i: k for k, i in enumerate(dict.fromkeys(i for labels in indices for i in labels))}
     lengths = [length(i, known) for i in numbers]
     masks = [sum(1 << numbers[i] for i in set(labels)) for labels in indices]
@@ -76,8 +79,9 @@ def _volumes(lengths: list[int]) -> Callable[[int], int]:
     known: dict[int, int] = {0: 1}
 
     def volume(mask: int) -> int:
-        """The product of the lengths of a set of indices."""
+        """Return the product of the lengths of a set of indices."""
         if mask not in known:
+            # One multiplication for each new mask: the rest of the set is a smaller mask, cached as well.
             low = mask & -mask
             known[mask] = lengths[low.bit_length() - 1] * volume(mask ^ low)
         return known[mask]
@@ -88,31 +92,37 @@ def _volumes(lengths: list[int]) -> Callable[[int], int]:
 def _search(masks: list[int], kept: int, volume: Callable[[int], int]) -> list[Ranked]:
     count = len(masks)
     full = (1 << count) - 1
+    # All indices of each subset, built from the subset without its lowest factor.
     inside = [0] * (full + 1)
     for subset in range(1, full + 1):
         low = subset & -subset
         inside[subset] = inside[subset ^ low] | masks[low.bit_length() - 1]
+    # An index stays open while the output or a factor outside the subset still reads it.
     open_ = [inside[s] & (kept | inside[full ^ s]) for s in range(full + 1)]
     best: dict[int, list[Ranked]] = {1 << k: [(0, 0, k)] for k in range(count)}
+    # A single factor keeps all its indices: sums within one factor are the builder's.
     for k in range(count):
         open_[1 << k] = masks[k]
-    for subset in range(1, full + 1):  # every proper part of a set is a smaller number
+    for subset in range(1, full + 1):
+        # Every proper part of a set is a smaller number, so its trees are already known.
         if subset not in best:
             best[subset] = _merge(subset, best, open_, volume)
     return best[full]
 
 
 def _merge(subset: int, best: dict[int, list[Ranked]], open_: list[int], volume: Callable[[int], int]) -> list[Ranked]:
-    """The best trees of a set of factors: those of its two parts, for the best ways to part it.
+    """Combine the best trees of the two parts of a set of factors, for the best splits.
 
-    A way to part it gives one tree at least, so no more ways are needed than trees are kept.
+    Each split yields at least one tree, so the best `KEPT` splits suffice.
     """
     written = volume(open_[subset])
+    # The lowest factor stays on the left, so each split is visited once and not as its mirror image too.
     low = subset & -subset
     rest = subset ^ low
     ways = []
     part = rest
     while part:
+        # Enumerate the submasks of `rest` in descending order.
         part = (part - 1) & rest
         left, right = part | low, rest ^ part
         cost_l, size_l, _ = best[left][0]
@@ -120,6 +130,7 @@ def _merge(subset: int, best: dict[int, list[Ranked]], open_: list[int], volume:
         ways.append((volume(open_[left] | open_[right]) + cost_l + cost_r, size_l + size_r, left, right))
     found: list[Ranked] = []
     for least, _, left, right in nsmallest(KEPT, ways):
+        # Splits come by their best tree; a later one cannot improve on a full list.
         if len(found) >= KEPT and least > found[KEPT - 1][0]:
             break
         macs = least - best[left][0][0] - best[right][0][0]
@@ -138,7 +149,8 @@ def _rank(tree: Ranked) -> tuple[int, int]:
 
 
 def _opt_einsum_tree(indices: tuple[tuple[Index, ...], ...], keep: frozenset[Index], sizes: Sizes) -> Tree:
-    """A tree for many factors by opt_einsum's own choice of method."""
+    """Search a tree for many factors by opt_einsum's own choice of method."""
+    # Imported here: only products of more than `EXACT_UP_TO` factors need it.
     import opt_einsum
 
     letters = {i: opt_einsum.get_symbol(k) for k, i in enumerate(dict.fromkeys(i for o in indices for i in o))}
@@ -151,6 +163,7 @@ def _opt_einsum_tree(indices: tuple[tuple[Index, ...], ...], keep: frozenset[Ind
         chosen = [alive[k] for k in contraction]
         alive = [t for k, t in enumerate(alive) if k not in contraction]
         tree = chosen[0]
+        # opt_einsum may contract several operands in one step; planned nodes have at most two.
         for other in chosen[1:]:
             tree = (tree, other)
         alive.append(tree)
