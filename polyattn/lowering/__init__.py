@@ -1,9 +1,9 @@
 """Stage 4, lowering: `Plan` to `torch.fx.GraphModule`.
 
 Input: an evaluation graph at given sizes. Output: a graph of plain torch operations (matmul, mul, sum, permute, ...)
-without parameters of its own. What holds afterwards: the graph computes what the plan's nodes say, in any dtype, for
-any batch, and refuses other sizes; its code is readable, and no name of a specification can become code. What the
-planner needs to know of this machine, and the timing of candidates on it, are here too, since they need torch.
+without parameters of its own. Guarantees: the graph computes the plan's nodes, in any dtype, for any batch, and refuses
+other sizes; its code is readable, and names of a specification cannot become code. Calibration of this machine and the
+timing of candidates are here too, since they need torch.
 """
 
 from typing import TYPE_CHECKING
@@ -29,7 +29,7 @@ _ORIGINS = {
     "training_function": "training",
     "version": "devices",
 }
-"""The module of each name. They are imported on first use, since `plan` needs no torch."""
+"""The module of each name, imported on first use, since `plan` needs no torch."""
 
 __all__ = [
     "FUNCTIONS",

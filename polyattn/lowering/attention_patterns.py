@@ -1,4 +1,4 @@
-"""Patterns of attention with softmax: the steps that become the two halves of linear attention, also projected."""
+"""Patterns of attention with softmax: the two halves of linear attention, with and without projection."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from polyattn.planning.graph import ITEMSIZE
 
 @dataclass(frozen=True)
 class AttentionPatterns(Reading):
-    """Those patterns, on one graph."""
+    """The patterns of attention, on one graph."""
 
     def linear_context(self, number: int) -> Fusion | None:
-        """c[b,r,s] = Σ_n softmax[n](k)[b,n,r] v[b,n,s]."""
+        """Match c[b,r,s] = Σ_n softmax[n](k)[b,n,r] v[b,n,s]."""
         node = self.product(number, alone=False)
         if node is None or not node.coefficient.is_one:
             return None
@@ -31,6 +31,7 @@ class AttentionPatterns(Reading):
             r = tuple(i for i in key.indices if i not in v.indices)
             s = tuple(i for i in v.indices if i not in key.indices)
             positions = node.summed
+            # An index that is summed in one operand alone does not fit the kernel.
             whole = all(set(p) <= set(o.indices) for o in (key, v) for p in (positions, shared))
             if self.many(positions) <= self.many(r):
                 continue  # the same sum with the parts exchanged: `linear_query`
@@ -47,7 +48,7 @@ class AttentionPatterns(Reading):
         return None
 
     def linear_query(self, number: int) -> Fusion | None:
-        """y[b,n,s] = Σ_r softmax[r](q)[b,n,r] c[b,r,s]."""
+        """Match y[b,n,s] = Σ_r softmax[r](q)[b,n,r] c[b,r,s]."""
         node = self.product(number, alone=False)
         if node is None or not node.coefficient.is_one:
             return None
@@ -60,6 +61,7 @@ class AttentionPatterns(Reading):
             s = tuple(i for i in c.indices if i not in query.indices)
             r = node.summed
             whole = all(set(p) <= set(o.indices) for o in (query, c) for p in (r, shared))
+            # The mirror image of the test in `linear_context`, so a product matches one of the two.
             if self.many(positions) < self.many(r):
                 continue
             if not whole or not positions or not s or len(shared) not in (1, 2) or shared[0].size != BATCH:
@@ -74,23 +76,25 @@ class AttentionPatterns(Reading):
         return None
 
     def projected_context(self, number: int) -> Fusion | None:
-        """c[b,r,s] = Σ_n softmax[n](Σ_c x[b,n,c] w[c,r]) v[b,n,s]."""
+        """Match c[b,r,s] = Σ_n softmax[n](Σ_c x[b,n,c] w[c,r]) v[b,n,s]."""
         half = self.linear_context(number)
         if half is None:
             return None
         _, v = half.arguments
         batch, heads, positions, s = v.groups
+        # The projected kernels have no axis for heads.
         made = None if heads else self.projection(half.arguments[0])
         if made is None:
             return None
         x, w, (n, c, r) = made
         values = Argument(v.operand, (batch, positions, s))
+        # If values are x itself, the kernel reads it once.
         same = x.operand.value == v.operand.value and axes_of(x) == axes_of(values)
         cost = projected_cost.context(self.many(batch), n, c, r, self.many(s), ITEMSIZE, same=same)
         return self._with_projection("projected_context", half, (x, w, values), cost)
 
     def projected_query(self, number: int) -> Fusion | None:
-        """y[b,n,s] = Σ_r softmax[r](Σ_c x[b,n,c] w[c,r]) c[b,r,s]."""
+        """Match y[b,n,s] = Σ_r softmax[r](Σ_c x[b,n,c] w[c,r]) c[b,r,s]."""
         half = self.linear_query(number)
         if half is None:
             return None
@@ -104,8 +108,11 @@ class AttentionPatterns(Reading):
         return self._with_projection("projected_query", half, (x, w, Argument(context.operand, (batch, r, s))), cost)
 
     def projection(self, argument: Argument) -> tuple[Argument, Argument, tuple[int, int, int]] | None:
-        """What keys or queries [b,n,r] are made of, if that is x[b,n,c] w[c,r] and nothing else reads them, and the
-        lengths of n, c and r."""
+        """Match keys or queries [b,n,r] as x[b,n,c] w[c,r] without other readers.
+
+        Returns:
+            x, w and the lengths of n, c and r, or None.
+        """
         term = self.product(argument.operand.value)
         if term is None:
             return None
@@ -125,13 +132,14 @@ class AttentionPatterns(Reading):
         return None
 
     def _with_projection(self, kernel: str, half: Fusion, arguments: tuple[Argument, ...], cost: Cost) -> Fusion:
-        """Half of linear attention with the projection taken into its kernel."""
+        """Absorb the projection into the kernel of one half of linear attention."""
         batch, heads, *rest = half.result
         assert not heads
+        # The softmax is absorbed already; its operand is the projection's product.
         absorbed = half.absorbed | {self._read_by(*half.absorbed)}
         return Fusion(kernel, getattr(kernels, kernel), half.value, absorbed, arguments, (batch, *rest), cost)
 
     def _read_by(self, number: int) -> int:
-        """The only value that a step reads."""
+        """Return the only operand of a step."""
         (operand,) = self.graph.nodes[number].operands
         return operand.value

@@ -1,10 +1,9 @@
-"""What the roofline needs to know of a device, measured once and kept.
+"""The figures of the roofline, measured once for each device and kept.
 
 `calibrate` times matrix products, products with one short side, a copy and an operation on almost nothing.
-The result is kept in a JSON file, one entry for each device and number of threads, that can be copied to machines of
-the same kind: POLYATTN_DEVICES names the file, and else it lies in the user's cache folder. Plans do without a file
-that cannot be read, and without an entry that is not a calibration: they warn once, and use the figures that polyattn
-ships.
+The result is kept in a JSON file, one entry for each device and number of threads; it can be copied to machines of the
+same kind. POLYATTN_DEVICES names the file; by default it is in the user's cache folder. Plans work without a readable
+file or a valid entry: they warn once, and use the figures shipped with polyattn.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from polyattn.lowering.measuring import Measured
 
 LARGEST = 1 << 24
-"""Bytes of a file of calibrations; a larger one is something else."""
+"""Bytes of a file of calibrations; a larger file is refused unread."""
 PLAUSIBLE = {
     "macs_per_second": (1e5, 1e19), "bytes_per_second": (1e5, 1e19), "step_seconds": (1e-10, 10.0), "tile": (0.1, 1e6),
     "itemsize": (1, 16),
@@ -40,25 +39,25 @@ PLAUSIBLE = {
 """Bounds of a calibration's figures, far beyond any machine's: outside of them costs would overflow."""
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 WIDE = ("float32", "float64")
-"""Dtypes that count as float32."""
+"""Dtypes treated as float32."""
 NARROW = ("bfloat16", "float16")
 
 
 def kind(device: str) -> str:
-    """The device that plans are made for where tensors are on a torch device of this type: "cpu" if it is unknown."""
+    """Return the planning device for tensors on a torch device of this type: "cpu" if it is unknown."""
     return device if device in DEVICES else "cpu"
 
 
 def calibrated(device: str = "cpu", dtype: str | torch.dtype = "float32") -> Device:
-    """This machine's calibration if there is one, else the figures that polyattn ships.
+    """Return this machine's calibration if it exists, else the figures shipped with polyattn.
 
     Args:
         device: "cpu" or "cuda".
-        dtype: in which products are computed. Polyattn ships no figures of 16 bits for processors, where they count as
-            float32 until they are measured.
+        dtype: dtype of the products. Polyattn ships no figures of 16 bits for processors, which count as float32 until
+            they are measured.
 
     Raises:
-        SizeError: a device or a dtype that polyattn knows nothing of.
+        SizeError: unknown device or dtype.
     """
     if device not in DEVICES:
         raise SizeError(f"unknown device {device!r}; there are {', '.join(DEVICES)}, or give a Device")
@@ -71,10 +70,10 @@ def calibrated(device: str = "cpu", dtype: str | torch.dtype = "float32") -> Dev
 
 
 def dtype_name(dtype: str | torch.dtype) -> str:
-    """The name of the dtype that figures are kept for.
+    """Return the name of the dtype under which figures are kept.
 
     Raises:
-        SizeError: it is none in which layers are computed.
+        SizeError: layers do not compute in this dtype.
     """
     name = str(dtype).removeprefix("torch.")
     if name not in DTYPES:
@@ -86,15 +85,16 @@ _measured = 0
 
 
 def version() -> tuple[int, int]:
-    """What may change which calibration holds, at the little cost that a layer can pay in every call.
+    """Return the state that selects a calibration, cheap enough for every call of a layer.
 
-    The environment is not asked: a file that POLYATTN_DEVICES names later holds for plans that are made later.
+    The environment is left out: a later value of POLYATTN_DEVICES applies to later plans.
     """
     import torch
 
     return torch.get_num_threads(), _measured
 
 
+# `file` is part of the key alone: another POLYATTN_DEVICES must not find the old answer.
 @cache
 def _calibrated(device: str, dtype: str, threads: int, file: str | None) -> Device:
     import torch
@@ -106,16 +106,17 @@ def _calibrated(device: str, dtype: str, threads: int, file: str | None) -> Devi
 
 
 def _shipped(device: str, dtype: str) -> Device:
-    """Return the figures that polyattn ships."""
+    """Return the figures shipped with polyattn."""
     return DEVICES[device] if device == "cpu" or dtype in WIDE else CUDA_NARROW
 
 
 def products_dtype(x: Tensor) -> str:
-    """The dtype in which products of a tensor are computed, where plans depend on it: one of 16 bits on a GPU."""
+    """Return the dtype of products of a tensor, as far as plans depend on it: one of 16 bits on a GPU."""
     import torch
 
     if x.device.type != "cuda":
         return "float32"
+    # Under autocast the products run in its dtype, whatever the tensor's.
     dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
     name = str(dtype).removeprefix("torch.")
     return name if name in NARROW else "float32"
@@ -126,22 +127,22 @@ def calibrate(device: str = "cpu", *, dtype: str | torch.dtype = "float32", seco
 
     Args:
         device: "cpu" or "cuda".
-        dtype: of what is measured.
-        seconds: about how long it may take, and twice that on a busy machine; a quiet one takes a fraction of it.
+        dtype: dtype of the measurement.
+        seconds: approximate limit of the time, twice that on a busy machine; a quiet one needs a fraction of it.
 
     Returns:
         Rates in multiply-accumulates and bytes a second, and seconds a step.
 
     Raises:
-        SizeError: an unknown device or dtype, or "cuda" where there is none.
-        PolyattnError: the file cannot be written, which is found out before anything is measured; or the machine is too
-            busy for figures of any use, and nothing is kept.
+        SizeError: an unknown device or dtype, or "cuda" on a machine without a CUDA device.
+        PolyattnError: the file is not writable, which is checked before the measurement; or the machine is too busy for
+            useful figures, and none are kept.
     """
     return calibration(device, dtype, seconds).device
 
 
 def calibration(device: str, dtype: str | torch.dtype = "float32", seconds: float = 4.0) -> Measured:
-    """`calibrate`, with how far its figures can be trusted."""
+    """Run `calibrate`; return its figures with their reliability."""
     if device not in DEVICES:
         raise SizeError(f"unknown device {device!r}; there are {', '.join(DEVICES)}")
     import torch
@@ -152,6 +153,7 @@ def calibration(device: str, dtype: str | torch.dtype = "float32", seconds: floa
         raise SizeError("there is no CUDA device to calibrate")
     name = dtype_name(dtype)
     key, where = _key(device, name), path()
+    # Fail before the measurement, not after it.
     _replace(where, None)
     found = measure(key, device, getattr(torch, name), seconds)
     if found.noise > NOISY:
@@ -160,23 +162,26 @@ def calibration(device: str, dtype: str | torch.dtype = "float32", seconds: floa
             f"waited {found.waiting:.0%} of the time; nothing was kept in {where}: calibrate again when less is "
             f"running, or with more `seconds`"
         )
+    # Read only now: another process may have added its entry during the measurement.
     kept = {k: entry for k, entry in _entries(where)[0].items() if not _fault(entry)}
     kept[key] = {**asdict(found.device), "noise": round(found.noise, 4)}
     _replace(where, json.dumps(kept, indent=1))
     global _measured
     _measured += 1
+    # `_calibrated` holds values read from `_stored`, so both caches have to go.
     _stored.cache_clear()
     _calibrated.cache_clear()
     return found
 
 
 def _replace(where: Path, text: str | None) -> None:
-    """Write a file as a whole; without a text only try whether that can be done, before work goes into it."""
+    """Write a file as a whole; without a text only test if that is possible."""
     draft = None
     try:
         where.parent.mkdir(parents=True, exist_ok=True)
         if where.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        # A draft beside the target, since `os.replace` is atomic within one file system only.
         handle, draft = tempfile.mkstemp(dir=where.parent, suffix=".json")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text or "")
@@ -194,7 +199,7 @@ def _replace(where: Path, text: str | None) -> None:
 
 
 def path() -> Path:
-    """The file of calibrations."""
+    """Return the file of calibrations."""
     given = os.environ.get("POLYATTN_DEVICES")
     if given:
         return Path(given)
@@ -205,7 +210,7 @@ def path() -> Path:
 
 @cache
 def _stored(where: Path) -> dict[str, Device]:
-    """The calibrations in a file, without those that cannot be used."""
+    """Read the usable calibrations in a file."""
     entries, wrong = _entries(where)
     found = {}
     for key, entry in entries.items():
@@ -214,6 +219,7 @@ def _stored(where: Path) -> dict[str, Device]:
             wrong = wrong or f"the entry {key[:80]!r} is not a calibration: {fault}"
         else:
             found[key] = Device(**_known(entry))
+    # The cache is cleared after each calibration; a warning about one file is still given only once.
     if wrong and where not in _warned:
         _warned.add(where)
         warnings.warn(
@@ -235,7 +241,7 @@ def _is_absent(where: Path) -> bool:
 
 
 def _entries(where: Path) -> tuple[dict[str, Any], str]:
-    """The entries of a file as they stand, and why it has none: "" for a file that is in order or not there."""
+    """Read the entries of a file as they stand, with the reason of a failure: "" if the file is valid or absent."""
     try:
         if not where.exists():
             return {}, ""
@@ -254,12 +260,12 @@ def _entries(where: Path) -> tuple[dict[str, Any], str]:
 
 
 def _known(entry: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a device in an entry; those that this version does not know are passed over."""
+    """Select the fields of a device in an entry; fields of other versions are ignored."""
     return {field.name: entry[field.name] for field in fields(Device) if field.name in entry}
 
 
 def _fault(entry: Any) -> str:
-    """What keeps an entry from being a device: "" if nothing does."""
+    """Return the reason why an entry is not a device; "" if it is one."""
     if not isinstance(entry, dict):
         return "a JSON object should be here"
     missing = [f.name for f in fields(Device) if f.default is MISSING and f.name not in entry]
@@ -267,6 +273,7 @@ def _fault(entry: Any) -> str:
         return f"it has no {', '.join(missing)}"
     for name, (least, most) in PLAUSIBLE.items():
         value = entry.get(name, least)
+        # A bool is an int in Python, but not a figure.
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
             return f"{name} is {str(value)[:40]}, not a number from {least:g} to {most:g}"
     if not isinstance(entry["name"], str) or entry.get("kind", "cpu") not in list(DEVICES):
@@ -275,7 +282,7 @@ def _fault(entry: Any) -> str:
 
 
 def _key(device: str, dtype: str) -> str:
-    """What a calibration holds for: the device's model, for a processor the number of threads, a dtype but float32."""
+    """Return the key of a calibration: the device's model, a processor's number of threads, a dtype but float32."""
     import torch
 
     model = torch.cuda.get_device_name() if device == "cuda" else f"{processor()}, {torch.get_num_threads()} threads"
@@ -284,7 +291,8 @@ def _key(device: str, dtype: str) -> str:
 
 @cache
 def processor() -> str:
-    """The processor's model, in words."""
+    """Return the processor's model."""
+    # `platform.processor` is empty or just "x86_64" on most Linux systems.
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.processor() or platform.machine()

@@ -1,4 +1,4 @@
-"""`einsum`: classic einsum on torch tensors, planned with the knowledge of which operands are one tensor."""
+"""`einsum`: classic einsum on torch tensors, planned with repeated operands recognised."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ LETTERS = string.ascii_letters
 
 
 def einsum(equation: str, *operands: Tensor | Sequence[Tensor]) -> Tensor:
-    """Like `torch.einsum`, in the cheapest order that knows which operands are one tensor.
+    """Compute `torch.einsum` in the cheapest order, with repeated operands recognised.
 
-    Operands that are the same object are one tensor to the planner: `ij,jk,lk,zl->iz` of (A, B, B, A) takes two
-    matrix products, since the last two factors are the first two transposed.
+    Operands that are the same object are one tensor to the planner: `ij,jk,lk,zl->iz` of (A, B, B, A) takes two matrix
+    products, since the last two factors are the first two transposed.
 
     Args:
         equation: such as "bij,bjk->bik"; implicit output, ellipsis, repeated indices (diagonals and traces), and
             axes of length 1 that broadcast, as in `torch.einsum`.
-        operands: tensors of any one dtype, each for itself or all in one list.
+        operands: tensors of any one dtype, as separate arguments or in one list.
 
     Raises:
-        TypeError: something is no equation or no tensor; says what to give instead.
+        TypeError: the equation is not a string, or an operand not a tensor; names the remedy.
         SpecError: the equation is not well formed, or does not fit the number of operands.
-        SizeError: an operand has another number of axes, or an index two lengths.
+        SizeError: the number of an operand's axes does not fit, or an index has two lengths.
 
     >>> import torch
     >>> a, b = torch.ones(2, 3), torch.ones(3, 4)
@@ -62,11 +62,11 @@ def einsum(equation: str, *operands: Tensor | Sequence[Tensor]) -> Tensor:
 
 
 def _tensors(equation: object, operands: Sequence[object]) -> list[Tensor]:
-    """The operands, which may all be in one list.
+    """Return the operands, unpacked if they are in one list.
 
     Raises:
-        TypeError: the equation is no text, or an operand no tensor.
-        SpecError: there is none.
+        TypeError: the equation is not a string, or an operand is not a tensor.
+        SpecError: `operands` is empty.
     """
     if not isinstance(equation, str):
         raise TypeError(
@@ -91,13 +91,14 @@ def _tensors(equation: object, operands: Sequence[object]) -> list[Tensor]:
 def planned_einsum(
     equation: str, shapes: tuple[tuple[int, ...], ...], first: tuple[int, ...], device: str, dtype: str
 ) -> str:
-    """The name in `FUNCTIONS` of the function that computes an einsum of the distinct tensors among its operands.
+    """Return the name in `FUNCTIONS` of an einsum's function of the distinct tensors among its operands.
 
     Args:
-        shapes: of the operands.
-        first: for each operand the position of the first one that is the same tensor.
-        device, dtype: the type of the device, and the dtype that products are computed in, for the cost model.
+        shapes: shapes of the operands.
+        first: for each operand the position of its first occurrence.
+        device, dtype: device type and dtype of the products, for the cost model.
     """
+    # The calibration is part of the cache key, so a new one plans anew.
     return _planned_einsum(equation, tuple(tuple(map(int, s)) for s in shapes), first, calibrated(kind(device), dtype))
 
 
@@ -109,12 +110,13 @@ def _planned_einsum(equation: str, shapes: tuple[tuple[int, ...], ...], first: t
 def einsum_graph(
     equation: str, shapes: Sequence[tuple[int, ...]], first: Sequence[int], device: Device = CPU
 ) -> fx.GraphModule:
-    """The lowered graph of an einsum, with one argument for each distinct tensor; see `einsum_plan`."""
+    """Lower an einsum to a graph with one argument for each distinct tensor; see `einsum_plan`."""
     best = einsum_plan(equation, shapes, first, device)
     emitter = Emitter(best, best.names(), fx.Graph())
     values = {}
     for tensor in (f"a{k}" for k in dict.fromkeys(first)):
         value = emitter.graph.placeholder(tensor)
+        # The first placeholder gives constants their dtype and device.
         emitter.reference = emitter.reference or value
         values[tensor] = value
     emitter.run({n.tensor: _squeezed(emitter, n.tensor, values) for n in best.nodes if isinstance(n, Leaf)})
@@ -124,20 +126,21 @@ def einsum_graph(
 
 
 def einsum_plan(equation: str, shapes: Sequence[tuple[int, ...]], first: Sequence[int], device: Device = CPU) -> Graph:
-    """The evaluation graph of an einsum: of its cheapest orders by themselves, the one that shares best.
+    """Return the evaluation graph of an einsum: the cheapest by the roofline among its best trees.
 
     Args:
-        shapes: of the operands.
-        first: for each operand the position of the first one that is the same tensor.
+        shapes: shapes of the operands.
+        first: for each operand the position of its first occurrence.
         device: for the cost model.
     """
     terms, output = parse_einsum(equation, [len(s) for s in shapes])
     lengths = _lengths(terms, shapes, equation)
+    # A tree's rank ignores sharing between equal operands; the roofline of the whole graph counts it.
     return min((_graph(terms, output, shapes, first, lengths, rank) for rank in range(KEPT)), key=device.seconds)
 
 
 def parse_einsum(equation: str, ranks: Sequence[int]) -> tuple[list[Labels], Labels]:
-    """The labels of every operand's axes and of the output's."""
+    """Parse the labels of every operand's axes and of the output's."""
     compact = equation.replace(" ", "")
     left, arrow, right = compact.partition("->")
     texts = left.split(",")
@@ -146,8 +149,10 @@ def parse_einsum(equation: str, ranks: Sequence[int]) -> tuple[list[Labels], Lab
     if ">" in right or "-" in left + right or ">" in left:
         raise SpecError("one '->' separates the operands from the output", equation, 1, 1)
     terms = [_term_labels(text, rank, equation, k) for k, (text, rank) in enumerate(zip(texts, ranks, strict=True))]
+    # Numbered from the right, as broadcasting aligns axes.
     dots = tuple(f"...{k}" for k in range(max((_dots(t) for t in terms), default=0) - 1, -1, -1))
     counts = Counter(label for text in texts for label in text.replace("...", ""))
+    # Implicit output: the ellipsis first, then letters that occur once, in alphabetical order, as in torch.
     if not arrow:
         return terms, (*dots, *sorted(c for c, n in counts.items() if n == 1))
     output = _letters(right, equation)
@@ -163,7 +168,7 @@ def parse_einsum(equation: str, ranks: Sequence[int]) -> tuple[list[Labels], Lab
 
 
 def _letters(text: str, equation: str) -> list[str]:
-    """A term's letters, with "..." for an ellipsis."""
+    """Split a term into its letters, with "..." for an ellipsis."""
     before, dots, after = text.partition("...")
     if any(c not in LETTERS for c in before + after):
         bad = next(c for c in before + after if c not in LETTERS)
@@ -192,6 +197,7 @@ def _lengths(terms: Sequence[Labels], shapes: Sequence[tuple[int, ...]], equatio
     lengths: dict[str, int] = {}
     for number, (labels, shape) in enumerate(zip(terms, shapes, strict=True)):
         for axis, (label, length) in enumerate(zip(labels, shape, strict=True)):
+            # Length 1 broadcasts to any other.
             have = lengths.get(label, 1)
             if have != length and 1 not in (have, length):
                 shown = "an ellipsis axis" if label.startswith(".") else f"index {label!r}"
@@ -210,12 +216,13 @@ def _graph(
     lengths: dict[str, int],
     rank: int,
 ) -> Graph:
-    """The evaluation graph with the product's tree of the given rank. Axes of length 1 that broadcast are left out."""
+    """Return the evaluation graph with the product's tree of the given rank, without broadcast axes of length 1."""
     indices = {label: Index(k, str(length)) for k, (label, length) in enumerate(lengths.items())}
     builder = Builder({})
     operands = []
     for labels, shape, tensor in zip(terms, shapes, first, strict=True):
         stretched = [n == 1 and lengths[label] != 1 for label, n in zip(labels, shape, strict=True)]
+        # A tensor read with different axes squeezed is a different leaf, so the name lists them.
         name = f"a{tensor}" + "".join(f"_{k}" for k, s in enumerate(stretched) if s)
         have = tuple(indices[label] for label, s in zip(labels, stretched, strict=True) if not s)
         operands.append(builder.leaf(name, have))
@@ -225,9 +232,10 @@ def _graph(
 
 
 def _squeezed(emitter: Emitter, leaf: str, values: dict[str, fx.Node]) -> fx.Node:
-    """The placeholder of a leaf without the axes that its name lists, as in "a0_1_2"."""
+    """Squeeze the axes listed in a leaf's name, as in "a0_1_2"."""
     tensor, *axes = leaf.split("_")
     value = values[tensor]
+    # From the last axis on, so that the earlier positions stay valid.
     for axis in sorted(map(int, axes), reverse=True):
         value = emitter.method("squeeze", value, axis)
     return value

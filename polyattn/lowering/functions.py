@@ -1,9 +1,8 @@
-"""Generated functions by name, in a way that `torch.compile(fullgraph=True)` sees through.
+"""Generated functions by name, transparent to `torch.compile(fullgraph=True)`.
 
 A compiler cannot trace the planner, and need not: for given shapes its result is a constant. So a planning function,
-marked with `constant_result`, returns the name of what it made, and the generated function of
-that name is an attribute of `FUNCTIONS`, which the compiler reads and inlines. New functions never invalidate compiled
-code that uses others.
+marked with `constant_result`, returns the name of the generated function; `FUNCTIONS` has it as an attribute, which the
+compiler reads and inlines. New functions never invalidate compiled code of others.
 """
 
 from __future__ import annotations
@@ -22,16 +21,17 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def constant_result(function: Function) -> Function:
-    """Mark a function whose result a compiler may take for a constant, as `torch.compiler.assume_constant_result` does.
+    """Mark a function whose result is constant to a compiler, as `torch.compiler.assume_constant_result` does.
 
-    That one imports the compiler to leave this mark, which would be a third of the time of `import polyattn`.
+    Torch's function imports the compiler to leave this mark, a third of the time of `import polyattn`.
     """
     vars(function)["_dynamo_marked_constant"] = True
     return function
 
 
 def keep(function: Callable[..., Any]) -> str:
-    """Keep a generated function for the life of the process; returns its name in `FUNCTIONS`."""
+    """Store a generated function for the life of the process; return its name in `FUNCTIONS`."""
+    # `next` on a counter is atomic in CPython, so threads cannot get one name twice.
     name = f"f{next(_numbers)}"
     setattr(FUNCTIONS, name, function)
     return name

@@ -1,4 +1,4 @@
-"""Plans with fused kernels: which kernels a plan runs with, and what it then takes in the roofline."""
+"""Plans with fused kernels: the kernels of a plan, and its time in the roofline with them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from polyattn.planning import Device, Plan
 Fusions = dict[int, Fusion]
 
 AUTOGRAD = 3
-"""What a forward pass and autograd's backward pass take of the forward pass: two products for each product."""
+"""Time of a forward pass with autograd's backward pass, in forward passes: two products for each product."""
 
 
 def with_kernels(plan: Plan, chosen: Kernels, device: Device) -> tuple[Plan, float]:
-    """The plan with the kernels that layers will run it with, and the roofline's seconds for what it was made for.
+    """Return the plan with the kernels that layers run, and the roofline's seconds for its objective.
 
     Args:
         plan: for any objective; without a planned backward pass, training counts autograd's.
-        chosen: which kernels, as in `lower`.
+        chosen: the kernels, as in `lower`.
         device: the roofline.
     """
     forward, backward, found = _taken(plan, chosen, device)
@@ -31,12 +31,13 @@ def with_kernels(plan: Plan, chosen: Kernels, device: Device) -> tuple[Plan, flo
 
 
 def _taken(plan: Plan, chosen: Kernels, device: Device) -> tuple[Fusions, Fusions, float]:
-    """The kernels of the forward pass, of the planned backward pass if layers run it, and the seconds of both."""
+    """Return the kernels of the forward pass and of the planned backward pass, if layers run it, and their seconds."""
     forward = fusions(plan.graph, frozenset(), chosen)
     if plan.objective != "training":
         return forward, {}, seconds(plan.graph, forward, device)
     if plan.backward is None or not backward_pays(plan, device) or kernels_differentiate(plan, chosen):
         return forward, {}, AUTOGRAD * seconds(plan.graph, forward, device)
+    # Values kept for the backward pass have a reader outside the forward graph, so no kernel may absorb them.
     forward = fusions(plan.graph, frozenset(plan.backward.kept), chosen)
     backward = fusions(plan.backward.graph, frozenset(), chosen)
     return forward, backward, seconds(plan.graph, forward, device) + seconds(plan.backward.graph, backward, device)
@@ -44,7 +45,7 @@ def _taken(plan: Plan, chosen: Kernels, device: Device) -> tuple[Fusions, Fusion
 
 @dataclass(frozen=True)
 class Price:
-    """What plans take with kernels, as a value that caches can keep."""
+    """The time of plans with kernels, as a hashable value for caches."""
 
     kernels: Kernels
     device: Device

@@ -1,4 +1,4 @@
-"""What a pattern finds: a fused kernel in the place of steps of an evaluation graph."""
+"""The result of a pattern: a fused kernel in the place of steps of an evaluation graph."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from polyattn.planning import Coefficient, Operand
 from polyattn.planning.steps import ONE
 
 Groups = tuple[tuple[Index, ...], ...]
-"""The indices that make up each axis of a kernel's argument or result."""
+"""The indices of each axis of a kernel's argument or result."""
 
 
 @dataclass(frozen=True)
 class Argument:
-    """A value as a kernel takes it, times a coefficient."""
+    """A value as a kernel's argument, times a coefficient."""
 
     operand: Operand
     groups: Groups
@@ -26,7 +26,7 @@ class Argument:
 
 
 def axes_of(argument: Argument) -> tuple[tuple[int, ...], ...]:
-    """Which axes of its value make up each axis of an argument."""
+    """Return the axes of its value for each axis of an argument."""
     return tuple(tuple(argument.operand.indices.index(i) for i in group) for group in argument.groups)
 
 
@@ -36,12 +36,12 @@ class Fusion:
 
     Attributes:
         kernel: its name.
-        function: what is called.
-        value: the node whose value it makes.
-        absorbed: nodes whose values are then not made.
+        function: the function to call.
+        value: number of the node whose value it returns.
+        absorbed: nodes whose values need not be computed any more.
         arguments: in the function's order.
-        result: the indices of each axis of what it returns.
-        scale: a coefficient that the function takes by the name of "scale", or None.
+        result: the indices of each axis of its result.
+        scale: coefficient for the function's argument "scale", or None.
         cost: multiply-accumulates and bytes, in float32.
     """
 
@@ -56,5 +56,5 @@ class Fusion:
 
     @property
     def follows(self) -> bool:
-        """Whether the result lies in memory as the first argument does."""
+        """Test if the result has the memory order of the first argument."""
         return self.kernel in ("bilinear", "project", "project_pair", "projected_query")

@@ -1,6 +1,6 @@
-"""Matching: which of the patterns that are found in an evaluation graph are lowered to fused kernels.
+"""Matching: the selection of the patterns found in an evaluation graph to lower to fused kernels.
 
-Where the choice is "auto", a kernel is taken where the roofline says that it is faster than the steps that it replaces.
+With "auto", a kernel is selected if the roofline predicts a gain over the steps it replaces.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from polyattn.planning import Device, Graph
 from polyattn.planning.graph import ITEMSIZE
 
 Kernels = tuple[str, ...] | Device
-"""Which kernels to lower with: those of these names wherever they apply, or any that pays on the device."""
+"""The kernels to lower with: those of these names wherever they apply, or any that pays on the device."""
 
 NAMES = (
     "bilinear",
@@ -33,19 +33,19 @@ NAMES = (
 )
 
 LEAST_GAIN = 1.05
-"""A kernel is taken where the steps that it replaces take at least this much longer."""
+"""Least predicted ratio of the replaced steps' time to the kernel's."""
 TUNED = ("cross_gram",)
-"""Kernels taken wherever the roofline has them no slower: their tuning measures torch's own product beside them and
-takes that where it is faster. The roofline counts the same for both, so it cannot tell."""
+"""Kernels selected even without a predicted gain: their tuning measures torch's own product beside them and chooses the
+faster one. The roofline counts the same for both, so it cannot tell."""
 
 
 @lru_cache(maxsize=1024)
 def fusions(graph: Graph, needed: frozenset[int], chosen: Kernels) -> dict[int, Fusion]:
-    """The kernels that a graph is lowered with, by the node whose value each makes.
+    """Return the kernels of a lowered graph, by the node whose value each computes.
 
     Args:
         graph: an evaluation graph.
-        needed: values that are asked for besides its outputs; no kernel makes them unnecessary.
+        needed: values requested besides its outputs; no kernel makes them unnecessary.
         chosen: names of kernels, or the device on which they have to pay.
     """
     if chosen == ():
@@ -53,6 +53,7 @@ def fusions(graph: Graph, needed: frozenset[int], chosen: Kernels) -> dict[int, 
     taken: dict[int, Fusion] = {}
     gone: set[int] = set()
     candidates = list(Matcher(graph, needed).found())
+    # Greedy: kernels that absorb most steps first, since two kernels cannot share a step.
     for fusion in sorted(candidates, key=lambda f: (-len(f.absorbed), f.value)):
         if not (pays(fusion, graph, chosen) if isinstance(chosen, Device) else fusion.kernel in chosen):
             continue
@@ -64,7 +65,7 @@ def fusions(graph: Graph, needed: frozenset[int], chosen: Kernels) -> dict[int, 
 
 
 def seconds(graph: Graph, taken: Mapping[int, Fusion], device: Device) -> float:
-    """The roofline's time of a graph of whose steps kernels make some."""
+    """Estimate the time of a graph with kernels by the roofline, in seconds."""
     fused = {k for fusion in taken.values() for k in (fusion.value, *fusion.absorbed)}
     steps = sum(device.step(graph, node) for k, node in enumerate(graph.nodes) if k not in fused)
     return steps + sum(_seconds(fusion, device) for fusion in taken.values())
@@ -72,31 +73,32 @@ def seconds(graph: Graph, taken: Mapping[int, Fusion], device: Device) -> float:
 
 def _seconds(fusion: Fusion, device: Device) -> float:
     entries_per_second = device.bytes_per_second / device.itemsize
+    # A cost counts bytes in float32; entries of the device's own width move faster or slower.
     return fusion.cost.seconds(device.macs_per_second, ITEMSIZE * entries_per_second) + device.step_seconds
 
 
 def by_step(taken: Mapping[int, Fusion], names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """For the steps that a kernel makes its name, and for those inside one the step that it makes."""
+    """Yield (step, kernel) for each kernel's result, and (step, "in result") for each absorbed step."""
     for k, fusion in taken.items():
         yield names[k], fusion.kernel
         yield from ((names[i], f"in {names[k]}") for i in fusion.absorbed)
 
 
 def pays(fusion: Fusion, graph: Graph, device: Device) -> bool:
-    """Whether the roofline's time of a kernel is less than that of the steps in its place."""
+    """Test if the roofline predicts a kernel to be faster than the steps in its place."""
     replaced = sum(device.step(graph, graph.nodes[k]) for k in (fusion.value, *fusion.absorbed))
     return replaced >= (1.0 if fusion.kernel in TUNED else LEAST_GAIN) * _seconds(fusion, device)
 
 
 def as_choice(kernels: str | Sequence[str], device: str | Device) -> Kernels:
-    """The choice as a value that caches can keep.
+    """Return the choice as a hashable value, for caches.
 
     Args:
         kernels: "auto", "off", a name or names.
         device: the device or its type; "auto" takes kernels on "cuda" with Triton only, by its calibration.
 
     Raises:
-        SizeError: there is no such kernel.
+        SizeError: unknown name of a kernel.
     """
     if kernels == "auto":
         model = device if isinstance(device, Device) else calibrated(kind(device))

@@ -1,12 +1,12 @@
-"""The figures of a roofline, measured on a machine where other work may be running.
+"""The figures of a roofline, measured on a possibly busy machine.
 
-On a processor a parallel operation that is timed by the clock on the wall waits for the last of its threads, which on a
-busy machine waits for its turn: a product takes ten times as long as it computes. So as many threads as torch uses run
-products and copies of their own side by side, each timed by its own processor time, which stands still while another
-process has the core. A GPU is timed by the clock on the wall.
+By wall time, a parallel operation on a processor waits for the last of its threads, and that thread on a busy machine
+waits for its turn: a product takes ten times as long as it computes. So as many threads as torch uses run products and
+copies side by side, each timed by its own processor time, which stops while another process has the core. A GPU is
+timed by wall time.
 
-Rounds of all workloads go to three groups in turn. The groups agree once there are enough rounds: the measurement ends
-there, and the largest difference between them is its noise.
+Rounds of all workloads are assigned to three groups in turn. The measurement ends when the groups agree; the largest
+difference between them is its noise.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from torch import Tensor
 from polyattn.planning import Device
 
 SHORT, LONG = (8, 16, 32, 64), {"cpu": 1536, "cuda": 8192}
-"""Short sides at which the fall of the rate is measured, and the long sides of those products, which threads share."""
+"""Short sides for the fall of the rate, and the long sides of those products, divided among the threads."""
 SIDE = {"cpu": 320, "cuda": 8192}
-"""Of the square product, one for each thread: so small that most of its runs fit into a time slice."""
+"""Side of the square product of each thread: so small that most of its runs fit into a time slice."""
 ENTRIES = {"cpu": (1 << 19, 1 << 25), "cuda": (1 << 28, 1 << 28)}
-"""float32 entries of one copy, and of the buffers of all threads together, which caches do not hold."""
+"""float32 entries of one copy, and of the buffers of all threads together, too large for caches."""
 OPERATIONS = 50
-"""Operations on almost nothing in one run."""
+"""Operations on a single entry in one run."""
 GROUPS, ROUNDS = 3, 24
 """Groups of rounds, and the least number of rounds."""
 QUIET, NOISY = 0.03, 0.5
-"""The noise at which a measurement ends early, and that above which it is of no use."""
+"""The noise at which a measurement ends early, and the noise above which it is useless."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Figures of a device, and how far they can be trusted.
+    """Figures of a device, and their reliability.
 
     Attributes:
         device: the figures.
@@ -58,13 +58,14 @@ def measure(name: str, device: str, dtype: torch.dtype, seconds: float) -> Measu
     """Measure the rates of a device.
 
     Args:
-        name: of the device in tables.
+        name: name of the device in tables.
         device: "cpu" or "cuda".
-        dtype: of the products.
-        seconds: the longest time for the rounds, twice that where they disagree by more than `NOISY`; a quiet machine
-            needs a fraction of it.
+        dtype: dtype of the products.
+        seconds: the longest time for the rounds, twice that if they differ by more than `NOISY`; a quiet machine needs
+            a fraction of it.
     """
     threads = torch.get_num_threads() if device == "cpu" else 1
+    # One torch thread in each worker: the workers themselves stand for torch's threads.
     if device == "cpu":
         torch.set_num_threads(1)
     try:
@@ -79,7 +80,8 @@ def measure(name: str, device: str, dtype: torch.dtype, seconds: float) -> Measu
 
 
 def _rounds(workers: Sequence[Workloads], seconds: float) -> tuple[int, float]:
-    """Number of rounds, and the share of the time that threads waited."""
+    """Run the rounds; return their number, and the share of the time that threads waited."""
+    # The timeout frees the other threads if one of them fails.
     together = Barrier(len(workers), timeout=60 + seconds)
     taken, used = 0.0, 0.0
     with ThreadPoolExecutor(len(workers)) as pool:
@@ -94,6 +96,7 @@ def _rounds(workers: Sequence[Workloads], seconds: float) -> tuple[int, float]:
         while True:
             each(lambda w: w.round(together, keep=True))
             rounds += 1
+            # Equal groups of two rounds at least, or their lower deciles cannot be compared.
             if rounds < 2 * GROUPS or rounds % GROUPS:
                 continue
             noise, spent = noise_of(times_of(workers)), time.perf_counter() - start
@@ -103,17 +106,17 @@ def _rounds(workers: Sequence[Workloads], seconds: float) -> tuple[int, float]:
 
 
 def times_of(workers: Sequence[Workloads]) -> dict[str, list[list[float]]]:
-    """For each workload and thread, the times by round."""
+    """Return the times by round, for each workload and thread."""
     return {key: [worker.times[key] for worker in workers] for key in workers[0].times}
 
 
 def low(times: Sequence[float]) -> float:
-    """The lower decile: caches that another process has filled make a run longer, nothing makes one shorter."""
+    """Return the lower decile: a run is lengthened by caches filled by another process, and never shortened."""
     return sorted(times)[len(times) // 10]
 
 
 def noise_of(times: dict[str, list[list[float]]]) -> float:
-    """Largest relative difference between the groups' lower deciles.
+    """Return the largest relative difference between the groups' lower deciles.
 
     Args:
         times: for each workload and thread, the times by round.
@@ -127,22 +130,24 @@ def noise_of(times: dict[str, list[list[float]]]) -> float:
 
 
 class Workloads:
-    """One thread's share of the calls whose times give a device's figures.
+    """One thread's share of the calls that yield a device's figures.
 
     Args:
         device: "cpu" or "cuda".
-        dtype: of the products.
-        threads: number of threads that run such calls side by side.
+        dtype: dtype of the products.
+        threads: number of threads with such calls side by side.
     """
 
     def __init__(self, device: str, dtype: torch.dtype, threads: int):
         self.kind, self.dtype, self.threads = device, dtype, threads
+        # Coarse thread clocks (15 ms on some systems) would round most calls to zero.
         precise = device == "cpu" and time.get_clock_info("thread_time").resolution < 1e-6
         self.clock = time.thread_time if precise else time.perf_counter
         self.side = SIDE[device]
         self.part, entries = ENTRIES[device]
         self.long, self.share = LONG[device], max(LONG[device] // threads, 16)
         square, right = self._numbers(self.side, self.side), self._numbers(self.long, self.share)
+        # A buffer holds at least one part, however many threads share it.
         entries = max(entries // threads, self.part)
         source, target = (torch.ones(entries, device=device) for _ in range(2))
         self.parts = list(zip(source.split(self.part), target.split(self.part), strict=True))
@@ -160,19 +165,21 @@ class Workloads:
         return torch.rand(*shape, device=self.kind, dtype=self.dtype)
 
     def _copy(self) -> None:
-        """Copy the next part: the whole buffer lies between two copies of one, so that caches do not hold it."""
+        """Copy the next part: the whole buffer lies between two copies of one part, so caches do not hold it."""
         source, target = self.parts[self.turn % len(self.parts)]
         self.turn += 1
         target.copy_(source)
 
     @torch.no_grad()
     def round(self, together: Barrier, *, keep: bool) -> tuple[float, float]:
-        """Run each call once, all threads at the same time; seconds by the clock on the wall and by this one's."""
+        """Run each call once, all threads at the same time; return the seconds of the wall clock and of `clock`."""
+        # Threads start together, so that they compete for memory as torch's threads do.
         together.wait()
         began, own = time.perf_counter(), self.clock()
         for key, call in self.calls.items():
             start = self.clock()
             call()
+            # CUDA calls return before they are done.
             if self.kind == "cuda":
                 torch.cuda.synchronize()
             if keep:
@@ -180,10 +187,10 @@ class Workloads:
         return time.perf_counter() - began, self.clock() - own
 
     def device(self, name: str, times: dict[str, float]) -> Device:
-        """The figures of all threads from one thread's times.
+        """Compute the figures of all threads from one thread's times.
 
         The rate r of a product with a side s is modelled as large * s / (s + tile), for each of its sides; `large` and
-        `tile` are those that give the measured rates.
+        `tile` are fitted to the measured rates.
         """
         step = times["step"] / OPERATIONS
         square = self.side**3 / times["large"]
@@ -193,7 +200,9 @@ class Workloads:
             large = square * (1 + tile / self.side) ** 3
             rest = large / (1 + tile / self.long) ** 2
             tile = max(1.0, statistics.median(s * (rest / min(rate, rest) - 1) for s, rate in rates.items()))
+            # Bounds the fixed point where noisy rates would drive it off.
             tile = min(tile, self.side / 4)
+        # A float32 entry is read and written, 8 bytes in all.
         bandwidth = 8 * self.part / times["copy"]
         n = self.threads
         return Device(name, n * large, n * bandwidth, step, round(tile), self.dtype.itemsize, self.kind)

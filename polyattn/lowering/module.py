@@ -1,4 +1,4 @@
-"""Generated graphs as modules that can be copied and stored."""
+"""Generated graphs as modules, to copy and to store."""
 
 from __future__ import annotations
 
@@ -13,31 +13,33 @@ from torch.fx.node import map_arg
 from polyattn.errors import SizeError
 
 TENSOR = "tensor"
-"""Where a placeholder's `meta` has the name of its tensor, if that is not the name of the argument."""
+"""Key of a placeholder's `meta` for the name of its tensor, if that differs from the argument's."""
 
 
 class LoweredGraph(fx.GraphModule):
     """A `torch.fx.GraphModule` of generated operations; pickled as its list of operations.
 
-    fx stores a graph as code and traces that when it is loaded, which would lose the names of the steps and the
-    rationals that their coefficients stand for, and cannot trace the checks of shapes.
+    fx stores a graph as code and traces it when it is loaded. That would lose the names of the steps and the rational
+    coefficients, and cannot trace the checks of shapes.
 
-    A call takes tensors by position or by their names in the specification, also those that Python or torch reserves.
+    A call takes tensors by position or by their names in the specification, even names reserved by Python or torch.
     """
 
     def recompile(self) -> PythonCode:
         code = super().recompile()
         arguments = [n for n in self.graph.nodes if n.op == "placeholder"]
         self._arguments = {n.meta.get(TENSOR, n.target): n.target for n in arguments}
+        # fx gives every graph module a class of its own, so this changes no other graph.
         type(self).__call__ = _called
         return code
 
     def _in_order(self, given: tuple[Any, ...], named: Mapping[str, Any]) -> list[Any]:
-        """The arguments of a call in their order; SizeError where one is missing, twice or unknown."""
+        """Return the arguments of a call in order; raise SizeError for missing, repeated or unknown ones."""
         tensors = list(self._arguments)
         ours = {argument: tensor for tensor, argument in self._arguments.items()}
         rest: dict[str, Any] = {}
         for name, value in named.items():
+            # Both the specification's name and the argument's name in the code are accepted.
             tensor = name if name in self._arguments else ours.get(name, name)
             if tensor not in self._arguments:
                 raise self._misfit(f"there is no tensor {name!r}")
@@ -57,6 +59,7 @@ class LoweredGraph(fx.GraphModule):
     def __reduce__(self) -> tuple[Any, ...]:
         if any(node.op in ("get_attr", "call_module") for node in self.graph.nodes):
             return super().__reduce__()  # somebody added parts of their own
+        # A graph of generated operations alone refers to importable functions, so its list of nodes pickles.
         nodes = [_StoredNode.of(node) for node in self.graph.nodes]
         return _restored, (nodes, self._get_name(), dict(self.meta), self.training)
 
@@ -68,12 +71,13 @@ def copied(module: fx.GraphModule) -> fx.GraphModule:
 
 
 def _called(module: Any, /, *args: Any, **named: Any) -> Any:
-    """In the place of `fx.GraphModule.__call__`, which has no place for a tensor that is called `self`."""
+    """Replace `fx.GraphModule.__call__`, whose signature leaves no room for a tensor named `self`."""
     return nn.Module.__call__(module, *module._in_order(args, named))
 
 
 def as_function(module: fx.GraphModule) -> Callable[..., Any]:
-    """The function that a generated module computes, without the module's hooks, which compilers would guard on."""
+    """Return the function of a generated module, without the module's hooks, on which compilers would guard."""
+    # The generated code never reads `self`, so None will do.
     return partial(type(module).forward, None)
 
 
@@ -101,6 +105,7 @@ def _restored(nodes: list[_StoredNode], name: str, meta: dict[str, Any], trainin
     graph, values = fx.Graph(), {}
 
     def given(argument: Any) -> Any:
+        # Nodes of the old graph must not leak into the copy: they are stored by name and looked up here.
         if isinstance(argument, _Reference):
             return values[argument.name]
         if isinstance(argument, tuple | list):

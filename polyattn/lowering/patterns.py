@@ -1,7 +1,7 @@
-"""Patterns: the steps of an evaluation graph that a fused kernel could take over.
+"""Patterns: steps of an evaluation graph that match a fused kernel.
 
-A pattern looks at one node and says which kernel would make its value, from which values, and which nodes it makes
-unnecessary; those must be read nowhere else.
+A pattern looks at one node and returns the kernel for its value, the kernel's arguments, and the nodes it makes
+unnecessary, provided that only the pattern reads them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from polyattn.planning import BATCH, Add, Contract, Operand
 from polyattn.planning.graph import ITEMSIZE
 
 TALL = 4
-"""How many times longer than wide the operands of `cross_gram` are at the least."""
+"""Least ratio of length to width of the operands of `cross_gram`."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Matcher(AttentionPatterns):
 
     def found(self) -> Iterator[Fusion]:
         for number in range(len(self.graph.nodes)):
+            # More specific patterns come first: `fusions` keeps the first of those with equal saving.
             for pattern in (
                 self.bilinear,
                 self.hadamard_mean,
@@ -49,7 +50,7 @@ class Matcher(AttentionPatterns):
                     yield fusion
 
     def gram(self, number: int) -> Fusion | None:
-        """g[b,c,d] = Σ_n x[b,n,c] x[b,n,d]: both operands are one value, read with other names for some axes."""
+        """Match g[b,c,d] = Σ_n x[b,n,c] x[b,n,d]: one value, read twice with different names for some axes."""
         node = self.product(number, alone=False)
         if node is None or node.operands[0].value != node.operands[1].value:
             return None
@@ -57,6 +58,7 @@ class Matcher(AttentionPatterns):
         batch, summed = batch_of(node), node.summed
         rows = tuple(i for i in left.indices if i not in right.indices)
         columns = tuple(i for i in right.indices if i not in left.indices)
+        # Otherwise the two readings transpose each other's axes, and the product is not a Gram matrix.
         same = all(a == b or (a in rows and b in columns) for a, b in zip(left.indices, right.indices, strict=True))
         if not same or not rows or not batch or {*batch, *rows, *columns} != set(node.output) or repeats(left):
             return None
@@ -67,7 +69,7 @@ class Matcher(AttentionPatterns):
         )
 
     def cross_gram(self, number: int) -> Fusion | None:
-        """g[b,c,d] = Σ_n x[b,n,c] y[b,n,d] of two tall matrices."""
+        """Match g[b,c,d] = Σ_n x[b,n,c] y[b,n,d] of two tall matrices."""
         node = self.product(number, alone=False)
         if node is None or any(repeats(o) for o in node.operands):
             return None
@@ -88,12 +90,13 @@ class Matcher(AttentionPatterns):
         )  # fmt: skip
 
     def project(self, number: int) -> Fusion | None:
-        """y[b,n,o] = Σ_c x[b,n,c] (s[b,c] w[c,o]), where the bracket is a step that nothing else reads."""
+        """Match y[b,n,o] = Σ_c x[b,n,c] (s[b,c] w[c,o]), where the bracket is a step without other readers."""
         node = self.product(number, alone=False)
         if node is None:
             return None
         for x, matrix in self.sides(node):
             groups = self.rows_by_matrix(x, matrix, node)
+            # Only a matrix with a batch of its own can be a weight scaled by the input.
             scaled = self.graph.nodes[matrix.value]
             if groups is None or len(groups[1]) != 3 or not self.only_here(matrix.value):
                 continue
@@ -119,7 +122,7 @@ class Matcher(AttentionPatterns):
         return None
 
     def project_pair(self, number: int) -> Fusion | None:
-        """y[b,n,o] = Σ_c a[b,n,c] m[b,c,o] + Σ_c x[b,n,c] s[b,c,o], the two products read nowhere else."""
+        """Match y[b,n,o] = Σ_c a[b,n,c] m[b,c,o] + Σ_c x[b,n,c] s[b,c,o], two products without other readers."""
         node = self.graph.nodes[number]
         if not isinstance(node, Add) or len(node.operands) != 2:
             return None
@@ -133,6 +136,7 @@ class Matcher(AttentionPatterns):
             found = None
             for x, matrix in self.sides(term):
                 found = self.rows_by_matrix(x, matrix, term)
+                # Both operands may fit as x, if both have a batch: then the taller one is x.
                 if found is not None and self.many(found[0][1]) >= self.many(found[1][-1]):
                     arguments += [
                         Argument(x, found[0]),
@@ -145,6 +149,7 @@ class Matcher(AttentionPatterns):
                     break
             else:
                 return None
+        # The two terms must agree in the meaning of rows and columns.
         if len(results) != 1:
             return None
         (result,) = results
@@ -154,7 +159,7 @@ class Matcher(AttentionPatterns):
         return Fusion("project_pair", kernels.project_pair, number, absorbed, tuple(arguments), result, cost)
 
     def hadamard_mean(self, number: int) -> Fusion | None:
-        """m[b,d] = Σ_n (Σ_c x[b,n,c] v[c,d]) (Σ_c x[b,n,c] w[c,d]), the two projections read nowhere else."""
+        """Match m[b,d] = Σ_n (Σ_c x[b,n,c] v[c,d]) (Σ_c x[b,n,c] w[c,d]), two projections without other readers."""
         node = self.product(number, alone=False)
         if node is None or set(node.operands[0].indices) != set(node.operands[1].indices):
             return None
@@ -176,12 +181,14 @@ class Matcher(AttentionPatterns):
                     node.summed
                 ):
                     xs.append(Argument(x, groups[0]))
+                    # Both matrices get the column order of the first projection.
                     ordered = tuple(next(i for i in groups[1][1] if names[i] == c) for c in columns)
                     matrices.append(Argument(matrix, (groups[1][0], ordered)))
                     factor = factor.times(term.coefficient)
                     break
             else:
                 return None
+        # The kernel reads x once, so both projections must read the same value with the same axes.
         places = {(a.operand.value, axes_of(a)) for a in xs}
         if len(places) != 1:
             return None
@@ -195,7 +202,7 @@ class Matcher(AttentionPatterns):
         )  # fmt: skip
 
     def bilinear(self, number: int) -> Fusion | None:
-        """y[b,i,u,j,v,g,n] = Σ_kl p[b,g,i,k] x[b,k,u,l,v,g,n] q[b,g,l,j]: two products, the first read nowhere else."""
+        """Match y[b,i,u,j,v,g,n] = Σ_kl p[b,g,i,k] x[b,k,u,l,v,g,n] q[b,g,l,j], the first product read only here."""
         node = self.product(number, alone=False)
         if node is None:
             return None
@@ -203,6 +210,7 @@ class Matcher(AttentionPatterns):
             first = self.product(middle.value)
             if first is None:
                 continue
+            # The names of the outer product serve for both.
             names = dict(zip(first.output, middle.indices, strict=True))
             for p, x in self.sides(first):
                 p, x = (Operand(o.value, tuple(names.get(i, i) for i in o.indices)) for o in (p, x))
@@ -216,7 +224,7 @@ class Matcher(AttentionPatterns):
         self, number: int, node: Contract, first: Contract, p: tuple[Operand, Index], x: Operand,
         q: tuple[Operand, Index],
     ) -> Fusion | None:  # fmt: skip
-        """The same of two matrices, each with the index over which it is multiplied, in any order of the two."""
+        """Match the two matrices in either order, each with the index of its sum."""
         if len(first.summed) != 1 or len(node.summed) != 1 or len(x.indices) < 4 or x.indices[0].size != BATCH:
             return None
         roles: dict[Index, tuple[Operand, Index]] = {}
@@ -234,6 +242,7 @@ class Matcher(AttentionPatterns):
         (g,) = groups
         k, l = sorted(roles, key=x.indices.index)
         at_k, at_l, at_g = (x.indices.index(i) for i in (k, l, g))
+        # The kernel takes the blocks of rows first, then those of columns, then the channels.
         if not (at_k == 1 and at_l < at_g):
             return None
         batch, inside_rows, inside_columns = x.indices[:1], x.indices[2:at_l], x.indices[at_l + 1 : at_g]
@@ -252,6 +261,7 @@ class Matcher(AttentionPatterns):
         cost = bilinear_cost.forward(
             sides[0], sides[1], sides[2], sides[3], self.many([g]), self.many([k]), self.many([l]), ITEMSIZE
         )
+        # `kernels.bilinear` refuses more blocks.
         if self.many([k, l]) > kernels.MOST_BLOCKS:
             return None
         return Fusion(

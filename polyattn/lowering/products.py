@@ -1,16 +1,16 @@
-"""How a contraction becomes one batched matrix product, with as few entries copied as can be.
+"""Contractions as single batched matrix products, with as few copied entries as possible.
 
-`torch.matmul` takes (batches | rows x inner) times (batches | inner x columns). A group of several indices is one axis
-only where they lie together in memory; where they do not, torch copies the operand, which for the layers of this
-library may cost more than the product. So the order in which each value lies in memory is followed through the graph,
-and of the ways below the cheapest is taken:
+`torch.matmul` computes (batches | rows x inner) times (batches | inner x columns). Several indices form one axis only
+if they are adjacent in memory; otherwise torch copies the operand, at a cost that may exceed the product's for the
+layers of this library. So the memory order of each value is followed through the graph, and the cheapest of these ways
+is chosen:
 
 - as it is;
-- rows or columns that are torn apart are batches instead, over which the other operand is broadcast;
-- summed indices that are torn apart are batches instead, and are summed after the product;
-- where a summed index s is followed in memory by a short index v that the other operand lacks, the other operand is
-  filled up to the matrix over (s v) that is zero where the two v's differ (P becomes P ⊗ I), or, where v is summed too,
-  all pairs of v's are computed and the diagonal is kept. That multiplies by zeros, and copies nothing.
+- non-adjacent rows or columns become batches, over which the other operand is broadcast;
+- non-adjacent summed indices become batches, summed after the product;
+- where a short index v of one operand alone follows a summed index s in memory, the other operand is extended to the
+  matrix over (s v) with zeros where the two v's differ (P becomes P ⊗ I); if v is summed too, all pairs of v's are
+  computed and the diagonal is read. This multiplies by zeros, and copies nothing.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ Indices = tuple[Index, ...]
 Length = Callable[[Index], int]
 
 COPY = 64
-"""Multiply-accumulates that take as long as copying one entry."""
+"""Multiply-accumulates in the time of copying one entry."""
 PRODUCT = 4000
-"""Multiply-accumulates that take as long as starting one matrix product of a batch."""
+"""Multiply-accumulates in the time of starting one matrix product of a batch."""
 TILE = 8
 """The side at which a matrix product reaches half of its rate."""
 SLOW = 1.3
-"""How much longer a matrix product takes that reads its larger operand across the way that it lies in memory."""
+"""Slowdown of a matrix product that reads its larger operand across its memory order."""
 LARGEST_IDENTITY = 8
-"""The longest side of an identity that a matrix is filled up with. Over 4 to 14 blocks, a single product with
-identities of side 8 took 0.6 to 1.6 times as long as the quickest way that copies the large operand. But those leave
-the result in another order: BA-Transforms of 4 x 4 and of 7 x 7 blocks took 1.2 to 1.4 times as long with at most 4
-here. At side 16 the single product took 0.6 to 2.4 times as long (`benchmarks/filling.py`, both parts)."""
+"""The longest side of an identity in an extended matrix. Over 4 to 14 blocks, a single product with identities of side
+8 took 0.6 to 1.6 times as long as the quickest way with a copy of the large operand. But those ways leave the result in
+another order: BA-Transforms of 4 x 4 and of 7 x 7 blocks took 1.2 to 1.4 times as long with at most 4 here. At side 16
+the single product took 0.6 to 2.4 times as long (`benchmarks/filling.py`, both parts)."""
 LARGEST_FILLED = 2048
-"""A matrix that is filled up with zeros has at most this number squared of entries; so has a product of which only the
-diagonal is read."""
+"""A matrix extended with zeros has at most this number squared of entries; so has a product of which only the diagonal
+is read."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """One operand of a product: its indices, and the order in which they lie in memory, slowest first."""
+    """One operand of a product: its indices, and their memory order, slowest first."""
 
     operand: Operand
     memory: Indices
@@ -63,9 +63,9 @@ class Product:
     Attributes:
         left, right: the operands.
         batches, rows, inner, columns: groups of their indices.
-        after: those of the batches that are summed after the product.
-        tied: an index and its copy. If the index is in the left operand only, the right one is filled up to a matrix
-            over it and its copy; if it is in both, it is the copy in the right one, and the diagonal is kept.
+        after: batches summed after the product.
+        tied: an index and its copy. If the index is in the left operand only, the right one is extended to a matrix
+            over it and its copy; if it is in both, the right one has the copy instead, and the diagonal is read.
     """
 
     left: Side
@@ -79,46 +79,47 @@ class Product:
 
     @property
     def fills(self) -> bool:
-        """Whether the right operand is filled up with zeros."""
+        """Test if the right operand is extended with zeros."""
         return self.tied is not None and self.tied[0] in self.inner
 
     @property
     def traces(self) -> bool:
-        """Whether a diagonal is kept."""
+        """Test if only a diagonal of the product is read."""
         return self.tied is not None and self.tied[0] in self.rows
 
     @property
     def folds(self) -> bool:
-        """Whether the right side is one matrix, so that the rows need not be one axis."""
+        """Test if the right side is one matrix, so that the rows need not be one axis."""
         return not self.batches and bool(self.rows) and self.tied is None
 
     @property
     def regroups(self) -> bool:
-        """Whether axes of the left side become one, and one axis of the result becomes several.
+        """Test if axes of the left side merge into one, and one axis of the result is split.
 
-        Such a result is turned before it is taken apart: where lengths happen to be equal, onnxscript (0.7.2) drops
-        the reshapes around a product although it then multiplies other matrices.
+        Such a result is transposed before it is split: where lengths happen to be equal, onnxscript (0.7.2) drops the
+        reshapes around a product although it then multiplies other matrices.
         """
         rows = len(self.rows) > 1 and not self.folds
         return (rows or len(self.inner) > 1) and (rows or len(self.columns) > 1)
 
     @property
     def result(self) -> Indices:
-        """The axes of the result before anything is summed or a diagonal kept."""
+        """Return the axes of the result before sums and diagonals."""
         return (*self.batches, *self.rows, *self.columns)
 
     @property
     def order(self) -> Indices:
-        """The axes of the result."""
+        """Return the axes of the result."""
         gone = {*self.after, *(self.tied if self.traces and self.tied else ())}
         names = {self.tied[1]: self.tied[0]} if self.fills and self.tied else {}
         return tuple(names.get(i, i) for i in self.result if i not in gone)
 
     def cost(self, length: Length) -> float:
-        """What it takes, in multiply-accumulates of a large matrix product."""
+        """Estimate the cost, in multiply-accumulates of a large matrix product."""
         rows, inner, columns = (entries(g, length) for g in (self.rows, self.inner, self.columns))
         batches = entries(self.batches, length)
         total = float(batches * rows * inner * columns)
+        # Short sides leave the processor's tiles partly empty.
         for side in (rows, inner, columns):
             total *= 1 + TILE / side
         if self._slow(length):
@@ -130,17 +131,20 @@ class Product:
             if side is self.right and self.fills:
                 assert self.tied is not None
                 total += COPY * written * length(self.tied[0]) ** 2
+            # A broadcast over some of the batches makes torch write the operand out; over all of them it is one matrix.
             elif 0 < len(missing) < len(self.batches) or not lies_together(side.memory, self.batches, groups, length):
                 total += COPY * written
+        # The sum after the product reads the whole intermediate.
         if self.after:
             total += COPY * entries(self.result, length)
         return total
 
     def _slow(self, length: Length) -> bool:
-        """Whether the larger operand has to be read across the way that it lies in memory."""
+        """Test if the larger operand has to be read across its memory order."""
         large, own = self.left, self.inner
         if entries(self.right.indices, length) > entries(self.left.indices, length):
             large, own = self.right, self.columns
+        # Axes of length 1 have no place in memory.
         fastest = next((i for i in reversed(large.memory) if length(i) > 1), None)
         return fastest is not None and fastest not in own
 
@@ -150,7 +154,8 @@ def entries(indices: Sequence[Index], length: Length) -> int:
 
 
 def lies_together(memory: Indices, batches: Sequence[Index], groups: Sequence[Sequence[Index]], length: Length) -> bool:
-    """Whether a value is a batch of matrices as it lies in memory: each group in one piece, one of them the fastest."""
+    """Test if a value is a batch of matrices as stored: each group contiguous, one of them fastest."""
+    # Axes of length 1 are adjacent to anything; the batch's length is open, so it counts in any case.
     real = [i for i in memory if i.size == BATCH or length(i) > 1]
     for group in (batches, *groups):
         present = [i for i in group if i in real]
@@ -167,10 +172,10 @@ def _last(group: Sequence[Index], real: Sequence[Index]) -> Index | None:
 
 
 def choose(node: Contract, left: Side, right: Side, length: Length, wanted: Indices | None) -> Product:
-    """The cheapest way to compute a contraction.
+    """Choose the cheapest way to compute a contraction.
 
     Args:
-        wanted: how the result should lie in memory; None if that makes no difference.
+        wanted: preferred memory order of the result; None if it makes no difference.
     """
     size = entries(node.output, length)
 
@@ -181,7 +186,7 @@ def choose(node: Contract, left: Side, right: Side, length: Length, wanted: Indi
 
 
 def _against(way: Product, wanted: Indices) -> bool:
-    """Whether more pairs of rows and columns are in the other order than wanted."""
+    """Test if a majority of pairs of rows and columns are in the opposite of the wanted order."""
     order = way.order
     places = [[wanted.index(i) for i in order if i in group] for group in (way.rows, way.columns)]
     if way.fills and way.tied is not None:
@@ -190,10 +195,11 @@ def _against(way: Product, wanted: Indices) -> bool:
 
 
 def ways(node: Contract, left: Side, right: Side, length: Length) -> Iterator[Product]:
-    """The ways to compute a contraction with this operand on the left, the plain one first."""
+    """Enumerate the ways to compute a contraction with this operand on the left, the plain one first."""
     first = plain(node, left, right, length)
     yield first
     big = _larger(left, right, length)
+    # `min` prefers the earlier of equal ways, so the plain one comes first.
     for options in product((False, True), repeat=3):
         way: Product | None = first
         for wanted, torn in zip(options, (_torn_rows, _torn_columns, _torn_inner), strict=True):
@@ -204,11 +210,12 @@ def ways(node: Contract, left: Side, right: Side, length: Length) -> Iterator[Pr
 
 
 def plain(node: Contract, left: Side, right: Side, length: Length) -> Product:
-    """The contraction as it is, each group in the order in which it lies in memory."""
+    """Return the contraction as it is, each group in memory order."""
     both = set(left.indices) & set(right.indices)
     big = _larger(left, right, length)
     return Product(
         left,
+        # The larger operand fixes the common order, since copying the smaller one costs less.
         right,
         tuple(i for i in big.memory if i in both and i in node.output),
         tuple(i for i in left.memory if i not in both),
@@ -222,7 +229,7 @@ def _larger(left: Side, right: Side, length: Length) -> Side:
 
 
 def _torn(memory: Indices, group: Indices) -> int:
-    """How many of a group's first indices do not lie together with its last ones; the group is in memory order."""
+    """Count a group's leading indices that are not adjacent to its last ones; the group is in memory order."""
     places = [memory.index(i) for i in group]
     count = len(group)
     while count > 1 and places[count - 2] + 1 == places[count - 1]:
@@ -248,7 +255,7 @@ def _torn_inner(way: Product) -> Product | None:
 
 
 def _with_batches(way: Product, more: Indices, **groups: Indices) -> Product:
-    """The way with further batches, all in the order in which the operand that has most of them has them."""
+    """Add batches to a way, in the order of the operand with most of them."""
     batches = {*way.batches, *more}
     side = max((way.left, way.right), key=lambda s: len(batches & set(s.memory)))
     order = [i for i in side.memory if i in batches]
@@ -256,7 +263,7 @@ def _with_batches(way: Product, more: Indices, **groups: Indices) -> Product:
 
 
 def _tied(first: Product, big: Side, length: Length) -> Iterator[Product]:
-    """The ways that multiply by zeros along the fastest index."""
+    """Enumerate the ways that multiply by zeros along the fastest index."""
     if len(big.memory) < 2 or not first.inner:
         return
     last = big.memory[-1]
@@ -264,9 +271,11 @@ def _tied(first: Product, big: Side, length: Length) -> Iterator[Product]:
         return  # its length is whatever comes
     if length(last) > LARGEST_IDENTITY:
         return
+    # Larger than any id in use, so the copy cannot meet another index.
     copy = Index(1 + max(i.id for i in (*first.left.memory, *first.right.memory)), last.size)
     way = first if big is first.left else turned(first)
     before = way.left.memory[-2]
+    # v is private to the large operand and directly behind a summed index: extend the other one by an identity.
     if last in way.rows and before in way.inner and length(last) > 1:
         inner = (*(i for i in way.inner if i != before), before, last)
         rows = tuple(i for i in way.rows if i != last)
@@ -276,6 +285,7 @@ def _tied(first: Product, big: Side, length: Length) -> Iterator[Product]:
             torn = _torn_rows(filled)
             if torn is not None:
                 yield torn
+    # v is summed in both and directly behind a row: compute all pairs of v and read the diagonal.
     elif last in way.inner and before in way.rows and len(way.inner) > 1 and _ends(way.right, way.columns, last):
         inner = tuple(i for i in way.inner if i != last)
         rows, columns = (*way.rows, last), (*way.columns, copy)
@@ -288,10 +298,10 @@ def _tied(first: Product, big: Side, length: Length) -> Iterator[Product]:
 
 
 def _ends(side: Side, group: Indices, last: Index) -> bool:
-    """Whether a value's fastest index is this one, right behind one of the group."""
+    """Test if a value's fastest index is `last`, directly behind one of the group."""
     return len(side.memory) > 1 and side.memory[-1] == last and side.memory[-2] in group
 
 
 def turned(way: Product) -> Product:
-    """The transposed product: the other operand goes left."""
+    """Return the transposed product: the other operand goes left."""
     return replace(way, left=way.right, right=way.left, rows=way.columns, columns=way.rows)

@@ -1,7 +1,7 @@
-"""Vector-Jacobian products of the language's functions, as torch operations that can be differentiated in turn.
+"""Vector-Jacobian products of the language's functions, as differentiable torch operations.
 
 Each takes the gradient of the function's result, of length 1 along axes in which it is constant or that the function
-reduced, and the values that `planning.steps.NEEDS` names; the result has the shape of the function's argument.
+reduced, and the value named by `planning.steps.NEEDS`; the result has the shape of the function's argument.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ L1_EPSILON = 1e-12
 
 
 def softmax_backward(gradient: Tensor, result: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """dx = s * (ds - Σ ds * s), the sum over the axes."""
+    """Compute dx = s * (ds - Σ ds * s), the sum over the axes."""
     gradient = gradient.expand_as(result).to(result.dtype)
     if len(axes) == 1:
         return torch.ops.aten._softmax_backward_data(gradient, result, axes[0], result.dtype)
+    # The fused operation has one axis: move the axes to the end and flatten them.
     order = [k for k in range(result.dim()) if k not in axes] + list(axes)
     inside = result.dim() - len(axes)
     moved = result.permute(order)
@@ -30,17 +31,17 @@ def softmax_backward(gradient: Tensor, result: Tensor, axes: tuple[int, ...]) ->
 
 
 def relu_backward(gradient: Tensor, result: Tensor) -> Tensor:
-    """The gradient where the result is positive, else 0."""
+    """Return the gradient where the result is positive, else 0."""
     return torch.ops.aten.threshold_backward(gradient.expand_as(result).to(result.dtype), result, 0)
 
 
 def sigmoid_backward(gradient: Tensor, result: Tensor) -> Tensor:
-    """dx = ds * s * (1 - s)."""
+    """Compute dx = ds * s * (1 - s)."""
     return torch.ops.aten.sigmoid_backward(gradient.expand_as(result).to(result.dtype), result)
 
 
 def normalize_backward(gradient: Tensor, argument: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """dx = (dy - sign(x) * Σ dy * x / n) / n with the norm n = Σ |x|; below the least norm, which is constant, dy / n.
+    """Compute dx = (dy - sign(x) * Σ dy * x / n) / n with n = Σ |x|; dy / n below the least norm, a constant.
 
     `addcmul` multiplies and adds in one pass over the entries.
     """
@@ -48,15 +49,16 @@ def normalize_backward(gradient: Tensor, argument: Tensor, axes: tuple[int, ...]
     norm = argument.abs().sum(axes, keepdim=True)
     least = norm.clamp_min(L1_EPSILON)
     along = torch.addcmul(gradient.new_zeros(()), gradient, argument).sum(axes, keepdim=True) / least
+    # Below the least norm the divisor is a constant, without a derivative of its own.
     along = torch.where(norm >= L1_EPSILON, along, 0.0)
     return torch.addcmul(gradient, argument.sign(), along, value=-1) / least
 
 
 def max_backward(gradient: Tensor, argument: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """The gradient at the largest entries, in equal parts where several are equal.
+    """Return the gradient at the largest entries, in equal parts among ties.
 
-    The maximum is taken again: a kept one would not be among the entries of an argument that is itself made again, and
-    rounded otherwise.
+    The maximum is recomputed: if the argument was itself recomputed, with other rounding, a kept maximum would not
+    occur among its entries.
     """
     largest = argument == argument.amax(axes, keepdim=True)
     parts = gradient.to(argument.dtype) / largest.sum(axes, keepdim=True)
@@ -71,4 +73,4 @@ PULLBACKS: Mapping[str, Callable[..., Any]] = {
     "max": max_backward,
 }
 ELEMENTWISE = frozenset({"relu", "sigmoid"})
-"""The functions that run over no axes."""
+"""The functions without axes."""

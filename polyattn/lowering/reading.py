@@ -1,4 +1,4 @@
-"""What patterns ask of an evaluation graph: who reads a value, and which product or softmax a node is."""
+"""Queries of patterns about an evaluation graph: readers of a value, products, softmaxes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from polyattn.planning.steps import numel
 
 @dataclass(frozen=True)
 class Reading:
-    """An evaluation graph, and how often each of its values is read.
+    """An evaluation graph, and the number of readers of each of its values.
 
     Attributes:
         graph: the evaluation graph.
-        needed: values that are asked for besides the outputs.
-        uses: readers of each value, the outputs and what is asked for among them.
+        needed: values requested besides the outputs.
+        uses: readers of each value, outputs and requested values included.
     """
 
     graph: Graph
@@ -30,13 +30,14 @@ class Reading:
         uses = Counter(o.value for n in self.graph.nodes for o in n.operands)
         uses.update(o.value for o in self.graph.outputs)
         uses.update(self.needed)
+        # The dataclass is frozen, and `uses` follows from its other fields.
         object.__setattr__(self, "uses", uses)
 
     def only_here(self, value: int) -> bool:
         return self.uses[value] == 1
 
     def product(self, value: int, *, alone: bool = True) -> Contract | None:
-        """The node as a product of two that is summed over something, if it is one (read nowhere else)."""
+        """Return the node if it is a summed product of two operands (without other readers), else None."""
         node = self.graph.nodes[value]
         fits = isinstance(node, Contract) and len(node.operands) == 2 and bool(node.summed)
         return node if fits and isinstance(node, Contract) and (not alone or self.only_here(value)) else None
@@ -45,7 +46,7 @@ class Reading:
         return numel(indices, self.graph.known)
 
     def rows_by_matrix(self, operand: Operand, matrix: Operand, node: Contract) -> tuple[Groups, Groups] | None:
-        """The groups of x[b,n,c] and of w[c,o] or w[b,c,o], if the two operands are those."""
+        """Return the groups of x[b,n,c] and of w[c,o] or w[b,c,o], if the two operands match."""
         batch = tuple(i for i in operand.indices if i.size == BATCH)
         if len(batch) != 1 or repeats(operand) or repeats(matrix):
             return None
@@ -53,6 +54,7 @@ class Reading:
         rows = tuple(i for i in operand.indices if i not in matrix.indices and i not in batch)
         columns = tuple(i for i in matrix.indices if i not in operand.indices and i not in batch)
         own = any(i.size == BATCH for i in matrix.indices)
+        # Indices shared by both and kept besides the batch would make this a batched product over them.
         if not rows or not columns or set(shared) - set(batch) or {*batch, *rows, *columns} != set(node.output):
             return None
         if any(i not in operand.indices or i not in matrix.indices for i in node.summed):
@@ -65,7 +67,7 @@ class Reading:
         yield node.operands[1], node.operands[0]
 
     def softmaxed(self, operand: Operand, over: Sequence[Index]) -> Operand | None:
-        """What a softmax over these indices, read nowhere else, is taken of."""
+        """Return the argument of a softmax over exactly these indices without other readers, else None."""
         node = self.graph.nodes[operand.value]
         if not isinstance(node, Apply) or node.function != "softmax" or not self.only_here(operand.value):
             return None
@@ -77,7 +79,7 @@ class Reading:
 
 
 def batch_of(node: Contract) -> tuple[Index, ...]:
-    """The shared indices of a product's operands that are kept, the batch among them, if they are only it."""
+    """Return the batch if both operands of a product have it and the product keeps it, else ()."""
     left, right = node.operands
     return tuple(i for i in node.output if i in left.indices and i in right.indices and i.size == BATCH)
 

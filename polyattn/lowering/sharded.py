@@ -1,7 +1,7 @@
-"""`lower_sharded`: a sharded graph as a `torch.fx.GraphModule` that meets the other pieces through an `exchange`.
+"""`lower_sharded`: a sharded graph as a `torch.fx.GraphModule` with an `exchange` for the other shards.
 
-The module's first argument is an object with the methods `sum(value)`, `max(value)`, `softmax(value, axes)` and
-`normalize(value, axes)`, each over all pieces (see `polyattn.runtime.communicator`); the rest is as in `lower`.
+The module's first argument is an object with the methods `sum(value)`, `amax(value, axes)`, `softmax(value, axes)` and
+`normalize(value, axes)`, each over all shards (see `polyattn.runtime.communicator`); the rest is as in `lower`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from polyattn.planning.steps import numel
 
 @dataclass
 class ShardedEmitter(Emitter):
-    """Writes a sharded graph's nodes.
+    """Emitter of a sharded graph's nodes.
 
     Attributes:
-        exchange: the placeholder of the object through which pieces meet.
-        local: the name of the size of a piece.
-        piece: the piece's first position and its length, which may be 0.
+        exchange: placeholder of the object that reduces over the shards.
+        local: name of the size of a shard.
+        piece: the shard's first position and its length, possibly 0.
     """
 
     exchange: fx.Node | None = None
@@ -39,7 +39,7 @@ class ShardedEmitter(Emitter):
         return self.piece[1] if index.size == self.local else super().size(index)
 
     def ungrouped(self, value: fx.Node, axis: int, group: Sequence[Index]) -> fx.Node:
-        """As for whole positions, with the batch's own length where an empty piece would leave it open."""
+        """Split an axis as for whole positions, with the batch's own length if an empty shard leaves -1 ambiguous."""
         if len(group) > 1 and not all(map(self.size, group)):
             lengths = (self.method("size", self.reference, 0) if i.size == BATCH else self.size(i) for i in group)
             return self.method("unflatten", value, axis, tuple(lengths))
@@ -52,9 +52,11 @@ class ShardedEmitter(Emitter):
             return self.method("sum", self.exchange, value)
         if node.function == SLICE:
             return self.call(torch.narrow, value, operand.indices.index(node.over[0]), *self.piece)
+        # Functions over other axes need no exchange.
         if not any(i.size == self.local for i in node.over):
             return super().apply(node)
         axes = tuple(operand.indices.index(i) for i in node.over)
+        # The exchange has torch's name for the maximum over axes.
         return self.method({"max": "amax"}.get(node.function, node.function), self.exchange, value, axes)
 
     def summed(
@@ -66,7 +68,7 @@ class ShardedEmitter(Emitter):
         coefficient: Coefficient,
         **dtype: torch.dtype,
     ) -> fx.Node:
-        """As for whole positions, but never a mean: that of no positions would be no number."""
+        """Sum as for whole positions, but never by a mean, which over an empty shard is not finite."""
         if not any(i.size == self.local for i in over):
             return super().summed(value, indices, memory, over, coefficient, **dtype)
         left = list(indices)
@@ -77,19 +79,20 @@ class ShardedEmitter(Emitter):
 
 
 def lower_sharded(plan: Plan, sharded: Sharded, piece: tuple[int, int], *, channels_first: bool) -> fx.GraphModule:
-    """A sharded graph of a plan as torch operations on one piece.
+    """Lower a plan's sharded graph to torch operations on one shard.
 
     Args:
         plan: the plan at the sizes of the whole, for the names and shapes of its tensors.
-        sharded: its graph on pieces.
-        piece: the first position of this piece, and how many it has.
-        channels_first: how the inputs lie in memory; see `lower`.
+        sharded: its graph on shards.
+        piece: the first position of this shard, and its number of positions.
+        channels_first: whether inputs have channels first in memory; see `lower`.
     """
     arguments = argument_names(plan)
     graph, spec = sharded.graph, plan.spec
     names = graph.names((*spec.inputs, *spec.parameters))
     emitter = ShardedEmitter(graph, names, fx.Graph(), local=sharded.local, piece=piece)
     own = "exchange"
+    # The specification may have a tensor of this name.
     while own in {*arguments.values(), *names}:
         own += "_"
     emitter.exchange = placeholder(emitter.graph, own)
@@ -98,12 +101,14 @@ def lower_sharded(plan: Plan, sharded: Sharded, piece: tuple[int, int], *, chann
     mine = whole | {sharded.size: piece[1]}
     used = {node.tensor for node in graph.nodes if isinstance(node, Leaf)}
     orders: dict[str, tuple[int, ...]] = {}
+    # Unused tensors stay arguments: the signature is the specification's.
     placeholders = {tensor: placeholder(emitter.graph, name, tensor) for tensor, name in arguments.items()}
     for tensor, given in placeholders.items():
         batched, slots = tensor in spec.inputs, spec.shape(tensor)
         if not batched and tensor not in used:
             continue
         known = mine if batched else whole
+        # Inputs arrive with the shard's length, parameters whole.
         shape = tuple(numel([Index(0, a) for a in atoms], known) for atoms in slots)
         checked = emitter.call(expect_shape, given, tensor, shape, batched)
         values[tensor] = emitter.split(checked, slots, batched, known)
@@ -121,7 +126,7 @@ def lower_sharded(plan: Plan, sharded: Sharded, piece: tuple[int, int], *, chann
 
 
 def _ranks(plan: Plan, sharded: Sharded, orders: dict[str, tuple[int, ...]]) -> dict[str, int]:
-    """The place of each size in the memory of the first input that has it."""
+    """Return the place of each size in the memory of the first input that has it."""
     found: dict[str, int] = {BATCH: -1}
     for tensor, order in orders.items():
         sizes = [BATCH, *(a for slot in plan.spec.shape(tensor) for a in slot)]

@@ -17,7 +17,7 @@ from polyattn.lowering.training import differentiable
 from polyattn.planning import Device, Plan
 
 SECONDS = 0.5
-"""About how long all timings of one question may take; three rounds are timed in any case."""
+"""Approximate limit for all timings of one question; at least three rounds are timed."""
 
 
 def check_device(device: Device) -> None:
@@ -37,7 +37,7 @@ def fastest(plans: list[Plan], device: Device, dtype: str, kernels: Kernels) -> 
 
 
 def _call(plan: Plan, device: Device, dtype: torch.dtype, kernels: Kernels) -> Callable[[], object]:
-    """One evaluation, and for the objective "training" its backward pass, as layers run them, on random tensors."""
+    """Build one evaluation as layers run it, on random tensors, with its backward pass for the objective "training"."""
     tensors = [t.to(device.kind, dtype) for t in _tensors(plan)]
     taken = "auto" if isinstance(kernels, Device) else kernels
     if plan.objective != "training":
@@ -55,6 +55,7 @@ def _call(plan: Plan, device: Device, dtype: torch.dtype, kernels: Kernels) -> C
 
 
 def _tensors(plan: Plan) -> list[Tensor]:
+    # A fixed seed: candidates are compared on the same numbers, and the global generator is untouched.
     spec, generator = plan.spec, torch.Generator().manual_seed(0)
     found = []
     for tensor in (*spec.inputs, *spec.parameters):
@@ -65,16 +66,19 @@ def _tensors(plan: Plan) -> list[Tensor]:
 
 
 def _medians(calls: list[Callable[[], object]], device: str) -> list[float]:
-    """Median times of calls, one of each in turn."""
+    """Return the median times of the calls, interleaved."""
     times: list[list[float]] = [[] for _ in calls]
     with torch.no_grad():
+        # The first call compiles kernels and fills caches.
         for call in calls:
             call()
         end = time.perf_counter() + SECONDS
         while len(times[0]) < 3 or time.perf_counter() < end:
+            # In turn, so that a change of the machine's load meets all candidates alike.
             for k, call in enumerate(calls):
                 start = time.perf_counter()
                 call()
+                # CUDA calls return before they are done.
                 if device == "cuda":
                     torch.cuda.synchronize()
                 times[k].append(time.perf_counter() - start)
