@@ -1,8 +1,8 @@
-"""study: what layers cost, from their plans.
+"""study: the cost of layers, from their plans.
 
-Input: specifications and sizes, or plans. Output: tables, formulas, curves, diagrams. What holds afterwards: every
-count follows from the plans' nodes; times are measured only where that is asked for. Pictures need the extra `study`
-(matplotlib, pandas), which nothing here imports before it is used.
+Input: specifications and sizes, or plans. Output: tables, formulas, curves, diagrams. Guarantees: every count follows
+from the plans' nodes; times are measured on request only. Pictures need the extra `study` (matplotlib, pandas),
+imported on first use.
 """
 
 from polyattn.study import pictures

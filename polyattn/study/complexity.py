@@ -31,24 +31,24 @@ def complexity(
     seconds: float = 0.5,
     **sizes: int | str | Iterable[int],
 ) -> Study:
-    """What layers cost, counted from their plans at every point of a sweep of sizes.
+    """Count the costs of layers from their plans at every point of a sweep of sizes.
 
     Args:
         specs: a specification, its text or a name of the catalogue; several; or several by name.
         objective: "forward" for one evaluation, "training" for an evaluation and a backward pass.
-        orders: which orders of contraction to compare: "as written", "opt_einsum", "planned".
-        cost, device: what the planner minimises, and the device whose roofline predicts times; see `polyattn.plan`.
+        orders: orders of contraction to compare: "as written", "opt_einsum", "planned".
+        cost, device: the planner's cost model, and the device whose roofline predicts times; see `polyattn.plan`.
         measure: whether to time every plan as well; runs of all layers and orders at one point are interleaved.
-        seconds: about how long the timings of one point may take.
-        sizes: a whole number, several (a sweep), "196:65536" (by doubling), or a product of others as in `R="C/8"`;
-            B is the batch, 1 if it is not given. A size that a layer does not have makes no difference to it.
+        seconds: approximate limit for the timings of one point.
+        sizes: a whole number, several (a sweep), "196:65536" (by doubling), or a product of others as in `R="C/8"`; B
+            is the batch, 1 by default. Layers ignore sizes they do not have.
 
     Returns:
         The study: `.table()`, `.plot()`, `.formulas`.
 
     Raises:
-        SizeError: a size is missing, contradictory or of no layer; an option is unknown.
-        SpecError: a text is no specification.
+        SizeError: a size is missing, contradictory or unknown to all layers; an option is unknown.
+        SpecError: a text is not a specification.
 
     >>> study = complexity("poly_nl", N=[64, 4096], C=64, orders=["as written", "planned"])
     >>> [(case.order, dict(case.point)["N"], case.macs) for case in study.cases]
@@ -63,6 +63,7 @@ def complexity(
             raise SizeError(f"unknown order {order!r}; there are {', '.join(ORDERS)}")
     layers = named(specs)
     _check_names(layers, sizes)
+    # Options are checked before the first plan, which may take seconds.
     _check_device(measure, device)
     places, varied = points(sizes)
     model = calibrated(device) if isinstance(device, str) else device
@@ -72,9 +73,11 @@ def complexity(
             _case(name, spec, order, point, objective, cost, model) for name, spec in layers.items() for order in orders
         ]
         if measure:
+            # Imported on request only: it needs torch.
             from polyattn.study.timing import medians
 
             assert isinstance(device, str)
+            # Plans of one point run in turn; see `medians`.
             times = medians([c.plan for c in here], objective, device, seconds)
             here = [replace(c, measured_seconds=t) for c, t in zip(here, times, strict=True)]
         cases += here
@@ -82,11 +85,12 @@ def complexity(
 
 
 def named(specs: Specs) -> dict[str, Spec]:
-    """The specifications by name: of the catalogue where they are its entries, else by their output."""
+    """Return the specifications by name: the catalogue's name for its entries, else a number."""
     if isinstance(specs, Mapping):
         return {str(name): _spec(spec) for name, spec in specs.items()}
     several = [specs] if isinstance(specs, str | Spec) else list(specs)
     found: dict[str, Spec] = {}
+    # Specifications compare by content, so an entry is recognised even when it was passed as an object.
     known = {catalog.get(name): name for name in catalog.names()}
     for spec in map(_spec, several):
         name = known.get(spec) or f"layer {len(found) + 1}"
@@ -113,9 +117,10 @@ def _check_names(layers: Mapping[str, Spec], sizes: Mapping[str, Any]) -> None:
 
 
 def _check_device(measure: bool, device: str | Device) -> None:
-    """Check that plans can be timed on a device, where that is asked for."""
+    """Check that plans can be timed on a device, if `measure` is set."""
     if not measure:
         return
+    # A `Device` is a set of figures: there may be no such machine here.
     if not isinstance(device, str):
         raise SizeError('`measure=True` times plans on a device of this machine: give `device="cpu"` or "cuda"')
     import torch
@@ -127,6 +132,7 @@ def _check_device(measure: bool, device: str | Device) -> None:
 def _case(
     name: str, spec: Spec, order: str, point: Mapping[str, int], objective: str, cost: str, device: Device
 ) -> Case:
+    # Layers of one study may have different sizes; each plan gets its own.
     given = {n: number for n, number in point.items() if n == "B" or n in spec.sizes.names}
     try:
         plan = ordered_plan(spec, order, given, objective, cost=cost, device=device)
@@ -136,7 +142,10 @@ def _case(
 
 
 def _predicted(plan: Plan, objective: str, device: Device) -> float:
-    """By the roofline, with kernels where they pay; autograd's backward pass is two products for each product."""
+    """Predict seconds by the roofline, with kernels where they pay.
+
+    Autograd's backward pass counts as two products for each product.
+    """
     kernels = kernel_choice("auto", device)
     if kernels:
         from polyattn.lowering.fused import with_kernels

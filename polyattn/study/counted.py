@@ -1,8 +1,8 @@
-"""Multiply-accumulates counted while torch runs a graph: what the formulas are checked against.
+"""Multiply-accumulates counted while torch runs a graph, as a check of the formulas.
 
-Matrix products are counted by torch's own `FlopCounterMode`, half of its FLOPs. It sees no elementwise products, so
-those of two tensors are counted beside it, one multiply-accumulate for each entry of the result. Multiplying by a plain
-number, adding, summing, copying and functions such as softmax count nothing, as in a plan.
+Torch's own `FlopCounterMode` counts matrix products, two FLOPs for each multiply-accumulate. It ignores elementwise
+products, so those of two tensors are counted beside it, one multiply-accumulate for each entry of the result. Products
+with a plain number, additions, sums, copies and functions such as softmax count zero, as in a plan.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Counted:
     """Multiply-accumulates of one run.
 
     Attributes:
-        matrix: of matrix products, by torch's `FlopCounterMode`.
-        elementwise: of products of two tensors entry by entry.
+        matrix: those of matrix products, by torch's `FlopCounterMode`.
+        elementwise: those of products of two tensors entry by entry.
     """
 
     matrix: int
@@ -42,9 +42,9 @@ class Counted:
 
 
 def counted(plan: Plan) -> Counted:
-    """What torch does when it runs a plan's graphs: the forward pass, and a planned backward pass with it.
+    """Count the multiply-accumulates of a plan's graphs in torch: the forward pass, and a planned backward pass.
 
-    The graphs run on tensors without data (torch's `meta` device), so that any sizes can be counted.
+    The graphs run on tensors without data (torch's `meta` device), so any sizes can be counted.
 
     >>> from polyattn import plan
     >>> counted(plan("x[N,C]; y[a,b] = x[a,d]*w[d,b]*s[b]", {"N": 784, "C": 512}, "as_written"))
@@ -59,9 +59,10 @@ def counted(plan: Plan) -> Counted:
 
 
 def run(call: Callable[[], Any]) -> tuple[Any, Counted]:
-    """The result of a call, and the multiply-accumulates that torch made for it."""
+    """Return the result of a call, and torch's multiply-accumulates for it."""
     with flop_counter() as matrix, _Products() as products:
         result = call()
+    # A FLOP counter reports a multiplication and an addition for each multiply-accumulate.
     flops = matrix.get_total_flops()
     return result, Counted(flops // 2, products.entries)
 
@@ -72,11 +73,12 @@ def _empty(plan: Plan, tensor: str, batched: bool) -> Tensor:
 
 
 class _Products(TorchDispatchMode):
-    """Counts the entries of products of two tensors."""
+    """Counter of the entries of products of two tensors."""
 
     entries = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        # A scalar factor arrives as a number, or as a tensor in another overload, and costs no product of two tensors.
         result = func(*args, **(kwargs or {}))
         if func is torch.ops.aten.mul.Tensor and all(isinstance(a, Tensor) for a in args[:2]):
             self.entries += result.numel()

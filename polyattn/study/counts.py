@@ -1,7 +1,7 @@
-"""What a plan takes, counted in the sizes: multiply-accumulates, bytes read and written, peak and kept memory.
+"""The costs of a plan, counted in the sizes: multiply-accumulates, memory traffic, peak and kept memory.
 
-Everything is a sum of products of sizes with whole coefficients, counted from the graph's nodes once for all sizes;
-numbers and sympy formulas are two readings of the same counts. Bytes are those of float32.
+Each is a sum of products of sizes with whole coefficients, counted from the graph's nodes once for all sizes; numbers
+and sympy formulas are two readings of the same counts. Bytes are those of float32.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class Counts:
     """The counts of one plan, in the atomic sizes.
 
     Attributes:
-        macs: multiply-accumulates, of the backward pass as well where the objective is "training".
-        entries: entries read and written by all steps; a product that is written out counts twice.
-        alive: for each step, the entries of intermediates that are there at once.
-        kept: entries of intermediates that are kept for the backward pass.
-        parameters: numbers that are learnt.
+        macs: multiply-accumulates, with those of the backward pass for the objective "training".
+        entries: entries read and written by all steps; a written-out product counts twice.
+        alive: for each step, the entries of intermediates alive at once.
+        kept: entries of intermediates kept for the backward pass.
+        parameters: number of learnt entries.
     """
 
     macs: Terms
@@ -48,10 +48,10 @@ class Counts:
 
 
 def counts(plan: Plan, objective: str) -> Counts:
-    """The counts of a plan.
+    """Return the counts of a plan.
 
-    Without a planned backward pass, "training" counts what autograd does with the forward graph: two products for each
-    product, and kept are the operands of products and what functions need of their results or arguments.
+    Without a planned backward pass, "training" counts autograd on the forward graph: two products for each product; it
+    keeps the operands of products and the results or arguments of functions that their derivatives need.
     """
     backward = plan.backward
     return _counts(
@@ -68,6 +68,7 @@ class _Nodes:
     nodes: tuple[Node, ...]
     outputs: tuple[int, ...]
 
+    # The cache below hashes graphs at every point of a sweep: hash their nodes once.
     @cached_property
     def _hash(self) -> int:
         return hash((self.nodes, self.outputs))
@@ -76,11 +77,13 @@ class _Nodes:
         return self._hash
 
 
+# Keyed by nodes without sizes: points of a sweep with the same order share one entry.
 @lru_cache(maxsize=2048)
 def _counts(spec: Spec, forward: _Nodes, backward: _Nodes | None, kept: tuple[int, ...], training: bool) -> Counts:
     parameters = Counter(tuple(sorted(a for slot in spec.shape(t) for a in slot)) for t in spec.parameters)
     macs, entries, held = _macs(forward), _entries(forward), Counter()
     if training and backward is None:
+        # Autograd's backward pass: two products of the same size for each product, twice the traffic.
         kept = _kept_by_autograd(forward)
         macs, entries = _times(macs, 3), _times(entries, 3)
     alive = _alive(forward, kept)
@@ -90,6 +93,7 @@ def _counts(spec: Spec, forward: _Nodes, backward: _Nodes | None, kept: tuple[in
         held = _total(_numel(forward.nodes[k].output) for k in kept)
     if training and backward is not None:
         macs, entries = macs + _macs(backward), entries + _entries(backward)
+        # Kept values are leaves of the backward graph, which `_alive` leaves out; they are counted to its end.
         alive += [a + held for a in _alive(backward, ())]
     return Counts(_sorted(macs), _sorted(entries), _largest(alive), _sorted(held), _sorted(parameters))
 
@@ -107,9 +111,10 @@ def _times(terms: Counter[tuple[str, ...]], number: int) -> Counter[tuple[str, .
 
 
 def _sorted(terms: Counter[tuple[str, ...]]) -> Terms:
-    """The sum with sizes that are numbers multiplied out."""
+    """Return the sum with numeric sizes multiplied out."""
     found: Counter[tuple[str, ...]] = Counter()
     for sizes, number in terms.items():
+        # Terms that differ in a numeric size become equal here, so they are added up.
         found[tuple(s for s in sizes if not s.isdigit())] += number * prod(int(s) for s in sizes if s.isdigit())
     return tuple(sorted((k, n) for k, n in found.items() if n))
 
@@ -125,15 +130,17 @@ def _entries(graph: _Nodes) -> Counter[tuple[str, ...]]:
             continue
         found[_numel(node.output)] += 1
         found.update(_numel(o.indices) for o in node.operands)
+        # The product is written once and read once before its sum.
         if materialises_product(node):
             found[_numel(loop_indices(node))] += 2
     return found
 
 
 def _alive(graph: _Nodes, kept: Iterable[int]) -> list[Counter[tuple[str, ...]]]:
-    """After each step the values, leaves aside, that are there; `kept` ones stay to the end."""
+    """Return, after each step, the values alive without leaves; `kept` ones stay to the end."""
     nodes, end = graph.nodes, len(graph.nodes)
     last = {o.value: k for k, node in enumerate(nodes) for o in node.operands}
+    # Outputs and kept values outlive every step.
     last |= dict.fromkeys((*graph.outputs, *kept), end)
     alive: Counter[tuple[str, ...]] = Counter()
     found = []
@@ -151,14 +158,15 @@ def _alive(graph: _Nodes, kept: Iterable[int]) -> list[Counter[tuple[str, ...]]]
 
 
 def _alive_in_autograd(graph: _Nodes, kept: Iterable[int]) -> list[Counter[tuple[str, ...]]]:
-    """During autograd's backward pass: what is still kept, with the gradients that wait; those of leaves stay.
+    """Return the values alive during autograd's backward pass: kept ones, and gradients in flight; leaves' stay.
 
-    A value that several steps read has its gradients added up one by one, each beside the sum so far.
+    The gradients of a value with several readers are added up one by one, each beside the sum so far.
     """
     nodes, stays = graph.nodes, set(kept)
     first: dict[int, int] = {}
     for k, node in enumerate(nodes):
         for operand in node.operands:
+            # In reverse order the first reader is the last to need the value.
             first.setdefault(operand.value, k)
     alive = _total(_numel(nodes[k].output) for k in stays)
     waiting = set(graph.outputs)
@@ -172,12 +180,14 @@ def _alive_in_autograd(graph: _Nodes, kept: Iterable[int]) -> list[Counter[tuple
                 continue
             size = _numel(nodes[operand.value].output)
             here = alive.copy()
+            # The new contribution exists beside the sum so far.
             here[size] += 1
             found.append(here)
             if operand.value not in waiting:
                 waiting.add(operand.value)
                 alive[size] += 1
         alive[_numel(nodes[k].output)] -= 1
+        # No step before this one reads the value: autograd frees it.
         for v in {v for v in stays if first.get(v, v) == k}:
             stays.remove(v)
             alive[_numel(nodes[v].output)] -= 1
@@ -185,20 +195,22 @@ def _alive_in_autograd(graph: _Nodes, kept: Iterable[int]) -> list[Counter[tuple
 
 
 def _largest(sums: list[Counter[tuple[str, ...]]]) -> tuple[Terms, ...]:
-    """The sums without those that another one has at least as much of in every term."""
+    """Drop sums that another sum dominates term by term."""
     distinct = sorted({_sorted(s) for s in sums})
     known = [dict(s) for s in distinct]
     return tuple(
         s
         for k, s in enumerate(distinct)
+        # A dominated sum is nowhere the maximum, since sizes are positive.
         if not any(n != k and all(known[n].get(p, 0) >= c for p, c in s) for n in range(len(distinct)))
     )
 
 
 def _kept_by_autograd(graph: _Nodes) -> tuple[int, ...]:
-    """Values, leaves aside, that autograd keeps: both operands of a product, and what functions' derivatives need.
+    """Return the values that autograd keeps, without leaves: operands of products, and arguments or results of
+    functions.
 
-    relu, sigmoid and softmax need their results, normalize and max their arguments as well.
+    relu, sigmoid and softmax keep their results, normalize and max their arguments as well.
     """
     found: set[int] = set()
     for k, node in enumerate(graph.nodes):
@@ -212,12 +224,12 @@ def _kept_by_autograd(graph: _Nodes) -> tuple[int, ...]:
 
 
 def value(terms: Terms, sizes: Mapping[str, int]) -> int:
-    """The number of a sum; `sizes` has the batch by its own name."""
+    """Evaluate a sum; `sizes` has the batch by its own name."""
     return sum(n * prod(sizes[s] for s in names) for names, n in terms)
 
 
 def expression(terms: Terms) -> sympy.Expr:
-    """A sum in sympy, with B for the batch."""
+    """Return a sum in sympy, with B for the batch."""
     import sympy
 
     return sympy.Add(*(n * sympy.Mul(*map(symbol, names)) for names, n in terms))

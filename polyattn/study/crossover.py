@@ -14,23 +14,23 @@ if TYPE_CHECKING:
     import sympy
 
 FORMULA_DEGREE = 2
-"""Up to this degree in the size that varies, the points are also given as formulas in the other sizes."""
+"""Greatest degree in the varying size for which the points are also given as formulas in the other sizes."""
 
 
 @dataclass(frozen=True)
 class Crossover:
-    """Where the cheaper one of two plans changes as one size grows.
+    """The sizes at which the cheaper of two plans changes as one size grows.
 
     Attributes:
-        size: the one that varies.
+        size: the varying size.
         others: the numbers of the other sizes.
-        names: how the plans are called here.
-        points: positive numbers of the size, in increasing order, at which the costs are equal and the sign of
-            their difference changes.
+        names: names of the plans.
+        points: positive numbers of the size, in increasing order, at which the costs are equal and the sign of their
+            difference changes.
         cheaper: the position (0 or 1) of the cheaper plan below the first point, between the points, and above the
-            last; None where both take the same everywhere.
-        formulas: the positive solutions for the size in terms of the others, as sympy expressions; empty where the
-            costs' difference is of a higher degree than two.
+            last; (None,) if both cost the same everywhere.
+        formulas: the positive solutions for the size in terms of the others, as sympy expressions; empty if the costs'
+            difference is of a higher degree than two.
     """
 
     size: str
@@ -41,9 +41,10 @@ class Crossover:
     formulas: tuple[sympy.Expr, ...]
 
     def cheaper_at(self, number: float) -> int | None:
-        """The position of the cheaper plan at a size; None where both take the same."""
+        """Return the position of the cheaper plan at a size; None if both cost the same."""
         if number in self.points:
             return None
+        # The number of points below it is the position of its stretch.
         return self.cheaper[sum(p < number for p in self.points)]
 
     def __str__(self) -> str:
@@ -53,6 +54,7 @@ class Crossover:
         lines, start = [], 1
         for k, which in enumerate(self.cheaper):
             assert which is not None
+            # Points may be fractions, sizes are whole: a stretch ends at the last whole number below its point.
             end = ceil(self.points[k]) - 1 if k < len(self.points) else None
             if end is None or end >= start:
                 span = f"{self.size} = {start} to {end}" if end is not None else f"{self.size} = {start} on"
@@ -64,17 +66,17 @@ class Crossover:
 
 
 def crossover(first: Plan, second: Plan, size: str) -> Crossover:
-    """Where one plan overtakes another in multiply-accumulates as one size grows and the others stay.
+    """Find the sizes at which one plan overtakes another in multiply-accumulates, the other sizes fixed.
 
-    Plans for the objective "training" are compared with their backward passes. A size that is split, such as
-    `C = G*M`, cannot vary by itself: name the part that does.
+    Plans for the objective "training" are compared with their backward passes. A split size, such as `C = G*M`, cannot
+    vary by itself: name the varying part.
 
     Args:
-        first, second: plans for the same numbers of the sizes that both have, but for `size`.
-        size: which one varies; "B" is the batch.
+        first, second: plans for the same numbers of their common sizes, but for `size`.
+        size: the varying size; "B" is the batch.
 
     Raises:
-        SizeError: neither plan has the size, it is split, or the plans are made for different sizes or objectives.
+        SizeError: neither plan has the size, it is split, or the plans are for different sizes or objectives.
 
     >>> from polyattn import plan
     >>> gram = plan("x[N,C]; s[d,f] = x[e,d]*x[e,f]; y[a,b] = x[a,d]*s[d,b]", {"N": 9, "C": 8}, "as_written")
@@ -94,8 +96,10 @@ def crossover(first: Plan, second: Plan, size: str) -> Crossover:
     names = (first.strategy, second.strategy)
     if names[0] == names[1]:
         names = f"{names[0]} (1)", f"{names[1]} (2)"
+    # Factored symbolically for the formulas; the numbers are put in only for the roots.
     difference = sympy.factor_terms(sympy.expand(costs[0] - costs[1]))
     numbers = {sympy.Symbol(name, positive=True, integer=True): value for name, value in others.items()}
+    # A dummy cannot collide with a size's symbol, and carries no assumption about its sign.
     varying = sympy.Dummy(size)
     polynomial = sympy.Poly(sympy.expand(difference.subs({**numbers, symbol: varying})), varying, domain="QQ")
     pairs = tuple(sorted(others.items()))
@@ -106,7 +110,7 @@ def crossover(first: Plan, second: Plan, size: str) -> Crossover:
 
 
 def _common_sizes(first: Plan, second: Plan, size: str) -> dict[str, int]:
-    """The numbers of all sizes but the one that varies, and parts of it."""
+    """Return the numbers of all sizes but the varying one and those that contain it."""
     if (first.objective == "training") != (second.objective == "training"):
         raise SizeError("one of the plans is for training and the other is not: compare plans of one objective")
     found: dict[str, int] = {}
@@ -115,6 +119,7 @@ def _common_sizes(first: Plan, second: Plan, size: str) -> dict[str, int]:
             raise SizeError(f"size {size} is split in this specification: name the part of it that varies")
         if size != "B" and size not in plan.sizes and all(size not in p.sizes for p in (first, second)):
             raise SizeError(f"there is no size {size!r} in either plan; they have B, {', '.join(sorted(plan.sizes))}")
+        # A whole size follows from its varying part, so its number may differ between the plans.
         whole = {split.size for split in plan.spec.sizes.splits if size in plan.spec.sizes.atoms(split.size)}
         for name, number in {"B": plan.batch, **plan.sizes}.items():
             if name != size and name not in whole and found.setdefault(name, number) != number:
@@ -125,15 +130,18 @@ def _common_sizes(first: Plan, second: Plan, size: str) -> dict[str, int]:
 
 
 def _signs(polynomial: sympy.Poly) -> tuple[tuple[float, ...], tuple[int, ...]]:
-    """The positive roots at which a polynomial changes its sign, and which plan is cheaper around them."""
+    """Find the positive roots with a change of sign, and the cheaper plan around them."""
     found: Any = polynomial.real_roots()
     roots = sorted({float(r) for r in found if r > 0})
     ends = [0.0, *roots]
+    # The sign is constant between roots, so one probe in each stretch decides.
     probes = [(a + b) / 2 for a, b in pairwise(ends)] + [2 * ends[-1] + 1]
+    # Exact arithmetic: close to a root, float rounding could flip the sign.
     values: list[Any] = [polynomial.eval(_exact(p)) for p in probes]
     positions = [1 if v > 0 else 0 for v in values]
     points, cheaper = [], [positions[0]]
     for root, position in zip(roots, positions[1:], strict=True):
+        # A root of even multiplicity touches zero without a change of sides.
         if position != cheaper[-1]:
             points.append(root)
             cheaper.append(position)

@@ -1,4 +1,4 @@
-"""`Formulas`: what one plan takes, as sympy expressions in the sizes."""
+"""`Formulas`: the costs of one plan, as sympy expressions in the sizes."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Formulas:
-    """What one plan takes, for any sizes, with B for the batch. Bytes are those of float32.
+    """The costs of one plan, for any sizes, with B for the batch. Bytes are those of float32.
 
     Attributes:
         layer: the name of the specification in the study.
         order: "as written", "opt_einsum" or "planned".
-        strategy: what the plan says of itself.
+        strategy: the plan's own strategy.
         macs: multiply-accumulates; with those of the backward pass for the objective "training".
-        traffic_bytes: bytes that all steps read and write.
-        peak_bytes: the most bytes of intermediates at once: a `Max` over steps where no step is the worst everywhere.
+        traffic_bytes: bytes read and written by all steps.
+        peak_bytes: peak bytes of intermediates: a `Max` over steps unless one step dominates everywhere.
         kept_bytes: bytes kept for the backward pass; 0 for the objective "forward".
-        parameters: how many numbers are learnt.
-        leading: the part of `macs` that grows fastest in each size.
-        points: the sizes of the study at which this plan is the one.
+        parameters: number of learnt entries.
+        leading: the part of `macs` of the highest power of each size.
+        points: the points of the study with this plan.
     """
 
     layer: str
@@ -46,7 +46,7 @@ class Formulas:
 
     @property
     def flops_per_byte(self) -> sympy.Expr:
-        """The arithmetic intensity: two floating-point operations for each multiply-accumulate, over the traffic."""
+        """Return the arithmetic intensity: two FLOPs for each multiply-accumulate, over the traffic."""
         return 2 * self.macs / self.traffic_bytes
 
     def _repr_latex_(self) -> str:
@@ -74,13 +74,13 @@ class Formulas:
 def formulas(
     layer: str, order: str, plan: Plan, objective: str, points: tuple[tuple[tuple[str, int], ...], ...]
 ) -> Formulas:
-    """The formulas of a plan."""
+    """Return the formulas of a plan."""
     macs, traffic, peak, kept, parameters = _expressions(counts(plan, objective), plan.spec.sizes)
     return Formulas(layer, order, plan.strategy, macs, traffic, peak, kept, parameters, leading(macs), points)
 
 
 def leading(expression: sympy.Expr) -> dict[str, sympy.Expr]:
-    """For each size, the terms of the highest power of it, in the order of the sizes' names."""
+    """Return the terms of the highest power of each size, in the order of the sizes' names."""
     import sympy
 
     terms = sympy.Add.make_args(sympy.expand(expression))
@@ -91,6 +91,7 @@ def leading(expression: sympy.Expr) -> dict[str, sympy.Expr]:
     return found
 
 
+# Points of a sweep share counts, and sympy's expansion is the slow part.
 @lru_cache(maxsize=1024)
 def _expressions(found: Counts, sizes: SizeTable) -> tuple[sympy.Expr, ...]:
     import sympy
@@ -99,6 +100,7 @@ def _expressions(found: Counts, sizes: SizeTable) -> tuple[sympy.Expr, ...]:
         return in_whole_sizes(expression(terms), sizes)
 
     peaks = [ITEMSIZE * whole(t) for t in found.alive]
+    # Unevaluated: sympy's `Max` compares its arguments in pairs, which is slow.
     peak = sympy.Max(*peaks, evaluate=False) if len(peaks) > 1 else (peaks or [sympy.Integer(0)])[0]
     return (
         whole(found.macs),

@@ -1,4 +1,4 @@
-"""The orders of contraction that are compared: the author's, opt_einsum's, and the planner's."""
+"""The compared orders of contraction: the author's, opt_einsum's, and the planner's."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from polyattn.planning.steps import Constant, Identity, Leaf, Node, length
 
 ORDERS = ("as written", "opt_einsum", "planned")
 OPTIMAL_UP_TO = 8
-"""Factors up to which opt_einsum searches all trees; beyond, it chooses its method itself."""
+"""Factors up to which opt_einsum searches all trees; beyond, its "auto" chooses the method."""
 
 
 def ordered_plan(
     spec: Spec, order: str, sizes: Mapping[str, int], objective: str, *, cost: str, device: str | Device
 ) -> Plan:
-    """The plan of a specification in one of `ORDERS`.
+    """Return the plan of a specification in one of `ORDERS`.
 
-    "as written" follows the author's definitions. "opt_einsum" takes the expanded polynomial, one call of opt_einsum
-    for each product, nothing shared between equal steps; where functions are applied, its definitions, one call each.
-    "planned" is `polyattn.plan`. Of the first two, autograd makes the backward pass.
+    "as written" follows the author's definitions. "opt_einsum" uses the expanded polynomial, one call of opt_einsum for
+    each product, equal steps not shared; with functions, it uses the definitions, one call each. "planned" is
+    `polyattn.plan`. The first two leave the backward pass to autograd.
 
     Raises:
-        SizeError: there is no such order, or what `polyattn.plan` raises.
+        SizeError: unknown order, or an error of `polyattn.plan`.
     """
     if order == "planned":
         return plan(spec, sizes, objective, cost=cost, device=device)
@@ -41,6 +41,7 @@ def ordered_plan(
     if order != "opt_einsum":
         raise SizeError(f"unknown order {order!r}; there are {', '.join(ORDERS)}")
     known = dict(question(spec, sizes).sizes)
+    # opt_einsum sees one product at a time: it cannot share steps or factor sums.
     builder = _Unshared(known, factor_sums=False)
     chosen = _Order(tuple(sorted(known.items())))
     if spec.is_polynomial:
@@ -51,7 +52,7 @@ def ordered_plan(
 
 
 class _Unshared(Builder):
-    """A builder that makes equal steps again, as separate calls do; leaves are tensors that are there."""
+    """A builder that repeats equal steps, as separate calls do; leaves are shared tensors."""
 
     def add(self, node: Node) -> int:
         if isinstance(node, Leaf | Identity | Constant):
@@ -72,7 +73,7 @@ class _Order:
 def _pairs(
     indices: tuple[tuple[Index, ...], ...], keep: frozenset[Index], sizes: tuple[tuple[str, int], ...]
 ) -> tuple[tuple[int, int], ...]:
-    """The path that opt_einsum finds, contractions of several operands taken two at a time."""
+    """Return opt_einsum's path, with contractions of several operands in steps of two."""
     known = dict(sizes)
     letters = {i: opt_einsum.get_symbol(k) for k, i in enumerate(dict.fromkeys(i for o in indices for i in o))}
     texts = ["".join(letters[i] for i in labels) for labels in indices]
@@ -84,9 +85,11 @@ def _pairs(
     count = len(indices)
     for contraction in path:
         places = sorted(contraction)
+        # A contraction of several operands becomes pairs; the result of each pair goes to the end of the list.
         while len(places) > 1:
             i, j = places[:2]
             pairs.append((i, j))
             count -= 1
+            # Two operands are gone, so the remaining positions move down.
             places = sorted([*(p - (p > i) - (p > j) for p in places[2:]), count - 1])
     return tuple(pairs)

@@ -19,9 +19,10 @@ HEADS = {
 
 
 def cells(study: Study) -> list[list[str]]:
-    """The table's head and rows as text, columns that are the same everywhere left out but for the layer's."""
+    """Return the table's head and rows as text, without columns of constant sizes."""
     rows = study.rows()
     names = ["layer", "order", *study.varied, *(q for q in (*HEADS, "parameters") if q in rows[0])]
+    # One forward pass keeps nothing, so the column would be zeros.
     if study.objective != "training":
         names.remove("kept_bytes")
     return [[HEADS.get(n, n) for n in names], *([cell(r[n]) for n in names] for r in rows)]
@@ -34,7 +35,7 @@ def cell(entry: object) -> str:
 
 
 def text(study: Study) -> str:
-    """The study as a table, numbers to the right."""
+    """Format the study as a table, numbers to the right."""
     rows = cells(study)
     widths = [max(len(r[k]) for r in rows) for k in range(len(rows[0]))]
     lines = [
@@ -46,7 +47,7 @@ def text(study: Study) -> str:
 
 
 def title(study: Study) -> str:
-    """What was counted, and the sizes that do not vary."""
+    """Return the title: the counted passes, and the fixed sizes."""
     at = ", ".join(f"{n}={v}" for n, v in study.cases[0].point if n not in study.varied)
     what = "one forward and backward pass" if study.objective == "training" else "one forward pass"
     return what + (f", {at}" if at else "")

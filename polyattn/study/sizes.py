@@ -1,4 +1,4 @@
-"""Sweeps: the points that `N=[196, 784], C=64, R="C/8", H="14:112"` stand for."""
+"""Sweeps: the points described by `N=[196, 784], C=64, R="C/8", H="14:112"`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ FACTOR = re.compile(r"\s*([*/]?)\s*([A-Z]\w*|\d{1,15})\s*")
 
 
 def points(sizes: Mapping[str, Any]) -> tuple[tuple[dict[str, int], ...], tuple[str, ...]]:
-    """The points of a sweep, the last size that varies changing fastest, and the names of the sizes that vary.
+    """Return the points of a sweep, the last varying size changing fastest, and the names of the varying sizes.
 
     Args:
         sizes: for each size a whole number; several; "196:65536", from one to the other by doubling ("196:65536:5": in
-            five steps of one ratio); or a product of others such as "H*W" or "C/8", which has to come out whole.
+            five steps of one ratio); or a product of others such as "H*W" or "C/8" with a whole value.
 
     Raises:
-        SizeError: a size is none of these, a product names a size that is not given, or there are too many points.
+        SizeError: a size is not one of these, a product contains an unknown size, or there are too many points.
     """
     lists: dict[str, tuple[int, ...]] = {}
     derived: dict[str, list[tuple[str, str]]] = {}
@@ -34,6 +34,7 @@ def points(sizes: Mapping[str, Any]) -> tuple[tuple[dict[str, int], ...], tuple[
             lists[name] = tuple(_numbers(name, value))
     order = _order(derived, set(lists))
     varied = tuple(name for name, values in lists.items() if len(values) > 1)
+    # Counted before the points are made, which could fill the memory.
     count = 1
     for values in lists.values():
         count *= len(values)
@@ -52,12 +53,14 @@ def _numbers(name: str, value: Any) -> Iterator[int]:
     if isinstance(value, str):
         match = RANGE.fullmatch(value)
         yield from _range(name, match) if match else [_positive(name, int(value))]
+    # numpy's integers have `__index__` too.
     elif hasattr(value, "__index__"):
         yield _positive(name, value)
     elif isinstance(value, Iterable):
         values = [_positive(name, v) for v in value]
         if not values:
             raise SizeError(f"size {name} is given as an empty list")
+        # A repeated number would be planned and drawn twice.
         yield from dict.fromkeys(values)
     else:
         raise SizeError(f"size {name} must be a whole number, several, or a text such as '196:65536', not {value!r}")
@@ -77,10 +80,12 @@ def _range(name: str, match: re.Match[str]) -> Iterable[int]:
         values = [first]
         while 2 * values[-1] <= last:
             values.append(2 * values[-1])
+        # Doubling may miss the end, which was asked for.
         return dict.fromkeys([*values, last])
     steps = int(match[3])
     if not 2 <= steps <= MAX_POINTS:
         raise SizeError(f"size {name} needs 2 to {MAX_POINTS:,} steps, not {steps}")
+    # Rounding may make neighbouring steps equal.
     return dict.fromkeys(round(first * (last / first) ** (k / (steps - 1))) for k in range(steps))
 
 
@@ -88,6 +93,7 @@ def _factors(name: str, text: str) -> list[tuple[str, str]]:
     found, position = [], 0
     while position < len(text):
         match = FACTOR.match(text, position)
+        # The first factor has no sign, all others need one.
         if match is None or bool(match[1]) != bool(found):
             break
         found.append((match[1] or "*", match[2]))
@@ -101,7 +107,7 @@ def _factors(name: str, text: str) -> list[tuple[str, str]]:
 
 
 def _order(derived: Mapping[str, list[tuple[str, str]]], known: set[str]) -> list[str]:
-    """The derived sizes, each after those that it is made of."""
+    """Order the derived sizes, each after its factors."""
     found: list[str] = []
     while len(found) < len(derived):
         ready = [
@@ -109,6 +115,7 @@ def _order(derived: Mapping[str, list[tuple[str, str]]], known: set[str]) -> lis
             for name, factors in derived.items()
             if name not in found and all(f.isdecimal() or f in known or f in found for _, f in factors)
         ]
+        # Round by round: what is left without progress depends on itself or on an unknown name.
         if not ready:
             name = next(n for n in derived if n not in found)
             missing = [f for _, f in derived[name] if not f.isdecimal() and f not in known and f not in found]
@@ -118,6 +125,7 @@ def _order(derived: Mapping[str, list[tuple[str, str]]], known: set[str]) -> lis
 
 
 def _derived(name: str, factors: list[tuple[str, str]], point: Mapping[str, int]) -> int:
+    # Fractions: C/8*3 may be whole although C/8 is not.
     value = Fraction(1)
     for sign, factor in factors:
         number = int(factor) if factor.isdecimal() else point[factor]

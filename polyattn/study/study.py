@@ -1,4 +1,4 @@
-"""`Study`: what layers cost over sweeps of their sizes, as a table, as curves and as formulas."""
+"""`Study`: the costs of layers over sweeps of their sizes, as a table, as curves and as formulas."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ QUANTITIES = {
     "predicted_seconds": "predicted time, s",
     "measured_seconds": "measured time, s",
 }
-"""What a study counts, with how an axis is called."""
+"""The quantities of a study, with their labels on axes."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Case:
     Attributes:
         layer: the name of the specification.
         order: "as written", "opt_einsum" or "planned".
-        point: the sizes that the study was asked for, as pairs in the order given.
-        plan: how it is computed there.
+        point: the requested sizes, as pairs in the order given.
+        plan: the plan there.
         objective: "forward", or "training" for a forward and a backward pass.
         predicted_seconds: by the roofline of the study's device.
-        measured_seconds: the median of interleaved runs; None where nothing was measured.
+        measured_seconds: the median of interleaved runs; None without measurement.
     """
 
     layer: str
@@ -61,7 +61,7 @@ class Case:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """All sizes of the layer with those that the study was asked for; B is the batch."""
+        """Return all sizes of the layer with the requested ones; B is the batch."""
         return {"B": self.plan.batch, **dict(self.point), **self.plan.sizes}
 
     @cached_property
@@ -90,20 +90,20 @@ class Case:
 
     @property
     def flops_per_byte(self) -> float:
-        """Arithmetic intensity; 0 for a layer that moves nothing."""
+        """Return the arithmetic intensity; 0 for a layer without memory traffic."""
         return 2 * self.macs / self.traffic_bytes if self.traffic_bytes else 0.0
 
 
 @dataclass(frozen=True, repr=False)
 class Study:
-    """What layers cost over sweeps of their sizes.
+    """The costs of layers over sweeps of their sizes.
 
     Attributes:
         objective: "forward" or "training".
         layers: the specifications by name, as pairs.
-        varied: the sizes that vary, in the order in which they were given.
+        varied: the varying sizes, in the order given.
         cases: every layer in every order at every point.
-        device: the one whose roofline predicts the times.
+        device: the device whose roofline predicts the times.
     """
 
     objective: str
@@ -114,7 +114,7 @@ class Study:
 
     @property
     def measured(self) -> bool:
-        """Whether times were measured."""
+        """Test if times were measured."""
         return any(c.measured_seconds is not None for c in self.cases)
 
     @property
@@ -122,7 +122,7 @@ class Study:
         return tuple(dict.fromkeys(c.order for c in self.cases))
 
     def rows(self) -> list[dict[str, Any]]:
-        """One dictionary for each case: layer, order, strategy, the point's sizes, then what it takes."""
+        """Return one dictionary for each case: layer, order, strategy, the point's sizes, then the costs."""
         names = [q for q in QUANTITIES if q != "measured_seconds" or self.measured]
         return [
             {"layer": c.layer, "order": c.order, "strategy": c.plan.strategy, **dict(c.point)}
@@ -131,7 +131,7 @@ class Study:
         ]
 
     def table(self) -> pandas.DataFrame:
-        """The rows as a pandas table.
+        """Return the rows as a pandas table.
 
         Raises:
             MissingPackageError: pandas is not installed.
@@ -140,9 +140,10 @@ class Study:
 
     @cached_property
     def formulas(self) -> dict[str, tuple[Formulas, ...]]:
-        """For each layer, the formulas of its plans: one for each order and each plan that was chosen somewhere."""
+        """Return, for each layer, the formulas of its plans: one for each order and each plan chosen somewhere."""
         found: dict[str, tuple[Formulas, ...]] = {}
         for name, _ in self.layers:
+            # Plans with equal counts have equal formulas, whatever their graphs.
             alike: dict[tuple[str, Counts], list[Case]] = {}
             for case in self.cases:
                 if case.layer == name:
@@ -154,7 +155,7 @@ class Study:
         return found
 
     def plot(self, quantity: str = "macs", *, orders: Sequence[str] | None = None) -> Figure:
-        """The curves of `polyattn.study.pictures.cost_curves`."""
+        """Draw the curves of `polyattn.study.pictures.cost_curves`."""
         from polyattn.study.pictures import cost_curves
 
         return cost_curves(self, quantity, orders=orders)
@@ -167,7 +168,7 @@ class Study:
         return display.note(title(self)) + display.table(head, rows, right=range(2, len(head)))
 
     def _repr_svg_(self) -> str | None:
-        """The curves of multiply-accumulates; None where matplotlib is not installed or no size varies."""
+        """Return the curves of multiply-accumulates; None without matplotlib or varying sizes."""
         return display.svg(self)
 
     def __str__(self) -> str:

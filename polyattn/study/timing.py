@@ -1,4 +1,4 @@
-"""Measured times of plans: medians of runs in turn, so that what slows the machine slows all of them."""
+"""Measured times of plans: medians of interleaved runs, so that a slowdown of the machine affects all of them."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ LEAST_ROUNDS, MOST_ROUNDS = 5, 200
 
 
 def medians(plans: Sequence[Plan], objective: str, device: str, seconds: float) -> list[float]:
-    """Median seconds of each plan on random float32 tensors, one run of each in turn.
+    """Return the median seconds of each plan on random float32 tensors, interleaved.
 
     Args:
-        plans: for sizes that may differ.
+        plans: plans for possibly different sizes.
         objective: "training" times a backward pass as well.
         device: "cpu" or "cuda".
-        seconds: about how long all of it may take; five rounds are made in any case.
+        seconds: approximate limit for all timings; at least five rounds are run.
     """
     calls = [_call(p, objective, device) for p in plans]
     times: list[list[float]] = [[] for _ in calls]
+    # The first call compiles kernels and fills caches.
     for call in calls:
         call()
     end = time.perf_counter() + seconds
     while len(times[0]) < LEAST_ROUNDS or (time.perf_counter() < end and len(times[0]) < MOST_ROUNDS):
+        # Each round starts with another plan, since the caches a run finds depend on its predecessor.
         shift = len(times[0]) % len(calls)
         for k in (*range(shift, len(calls)), *range(shift)):
+            # CUDA calls return before they are done; earlier work must not count.
             _wait(device)
             start = time.perf_counter()
             calls[k]()
@@ -56,6 +59,7 @@ def _call(plan: Plan, objective: str, device: str) -> Callable[[], object]:
         return evaluate
     wanted = [t.requires_grad_() for t in tensors]
     layer = lower(plan, device=device) if plan.backward is None else training_function(plan, device=device)
+    # Autograd alone would need a scalar output.
     seed = torch.ones_like(layer(*wanted))
     return lambda: torch.autograd.grad(layer(*wanted), wanted, seed, allow_unused=True)
 

@@ -1,7 +1,7 @@
-"""Pictures of layers: each function makes one matplotlib figure that nothing has shown or saved.
+"""Pictures of layers: each function returns one matplotlib figure, neither shown nor saved.
 
-Colours are told apart by people who see few, and every distinction is made by a line's style, a marker or a hatch as
-well, so that a print in grey reads the same. `save` writes a figure as svg, pdf or png.
+The colours are safe for colour-blind readers, and every distinction is repeated in a line's style, a marker or a hatch,
+so a print in grey reads the same. `save` writes a figure as svg, pdf or png.
 """
 
 from polyattn.study.pictures.curves import cost_curves

@@ -14,26 +14,26 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FEW = 3
-"""Crossings up to which all are labelled; of more only those where the cheapest layer changes."""
+"""Greatest number of crossings for which all are labelled; of more only those of the cheapest layers."""
 ROOM = 9
-"""Panels at most: one for each combination of the sizes that vary besides the axis."""
+"""Greatest number of panels: one for each combination of the other varying sizes."""
 
 
 def cost_curves(
     study: Study, quantity: str = "macs", *, over: str | None = None, orders: Sequence[str] | None = None
 ) -> Figure:
-    """What layers cost against one size, on logarithmic axes; rings mark where curves cross.
+    """Draw the cost of layers against one size, on logarithmic axes; rings mark crossings.
 
-    The curves are straight between the study's points, and so are the crossings read off them: `crossover` has those of
-    two plans exactly.
+    The curves are straight between the study's points, and so are the crossings read off them: `crossover` finds those
+    of two plans exactly.
 
     Args:
-        study: with one size that varies at least.
+        study: a study with at least one varying size.
         quantity: one of `QUANTITIES`, such as "macs", "peak_bytes" or "measured_seconds" (predicted ones are then
             drawn beside them, thin).
-        over: the size along the axis; the one with the most values if it is not given. Each combination of the others
-            that vary is a panel.
-        orders: which orders to draw; all for one layer, else the planned one.
+        over: the size along the axis; by default the one with the most values. Each combination of the other varying
+            sizes is a panel.
+        orders: the orders to draw; by default all for one layer, else the planned one.
 
     Returns:
         The figure. A layer is a colour and a marker, an order a style of line.
@@ -45,9 +45,11 @@ def cost_curves(
     over = _axis(study, over)
     orders = _orders(study, quantity, orders)
     panels = _panels(study, over)
+    # More than three columns would make panels narrower than their labels.
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     made = figure(2.2 + 4.4 * columns, 0.9 + 3.2 * rows)
+    # One scale for all panels, so that they can be compared.
     grid = made.subplots(rows, columns, squeeze=False, sharey=True)
     for axes, (title, cases) in zip(grid.flat, panels.items(), strict=False):
         _panel(axes, study, cases, over, quantity, orders)
@@ -103,6 +105,7 @@ def _panel(axes: Axes, study: Study, cases: list[Case], over: str, quantity: str
             mine = sorted((c for c in cases if (c.layer, c.order) == (layer, order)), key=lambda c: dict(c.point)[over])
             curves.append(mine)
             xs = [dict(c.point)[over] for c in mine]
+            # With one layer the order gets the looks that otherwise tell layers apart.
             line = LINES[study.orders.index(order) if len(study.layers) == 1 else k % len(LINES)]
             mark = study.orders.index(order) + k if len(study.layers) == 1 else k
             style = {"color": COLOURS[mark % len(COLOURS)], "marker": MARKERS[mark % len(MARKERS)], "linestyle": line}
@@ -117,6 +120,7 @@ def _panel(axes: Axes, study: Study, cases: list[Case], over: str, quantity: str
     found = crossings(curves, over, quantity)
     for crossing in found:
         axes.plot(crossing.x, crossing.y, marker="o", markersize=11, fillstyle="none", color=INK, linestyle="none")
+        # Many labels would cover the curves.
         if crossing.lowest or len(found) <= FEW:
             axes.annotate(
                 f"{over} = {round(crossing.x):,}",

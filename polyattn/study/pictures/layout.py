@@ -1,7 +1,7 @@
-"""Where the vertices of a small network go: the best of several spring layouts.
+"""Places of the vertices of a small network: the best of several spring layouts.
 
-Every spring layout (Kamada and Kawai's, by igraph) starts from other places; the one with the fewest crossings and
-the least crowding is kept. The same network always gets the same places.
+Every spring layout (Kamada and Kawai's, by igraph) has another random start; the one with the fewest crossings and the
+least crowding wins. The result is deterministic.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ Places = NDArray[np.float64]
 
 STARTS = 48
 ENOUGH = 8
-"""Layouts without a fault after which no more are tried."""
+"""Number of faultless layouts that end the search."""
 CLEAR = 0.42
-"""Edge lengths that a vertex should be away from others' edges."""
+"""Least distance of a vertex from others' edges, in edge lengths."""
 
 
 def places(count: int, edges: Sequence[tuple[int, int]]) -> Places:
-    """Coordinates of each vertex, (count, 2), edges about 1 long, wider than high."""
+    """Return the coordinates of each vertex, (count, 2), edges about 1 long, wider than high."""
     import igraph
 
     if count == 0:
         return np.zeros((0, 2))
     parts = igraph.Graph(count, edges).connected_components()
     found, left = np.zeros((count, 2)), 0.0
+    # The layout needs distances along edges, which vertices of different parts do not have.
     for part in parts:
         number = {v: k for k, v in enumerate(part)}
         inside = [(number[a], number[b]) for a, b in edges if a in number]
@@ -49,6 +50,7 @@ def _connected(count: int, edges: Sequence[tuple[int, int]]) -> Places:
     graph = igraph.Graph(count, sorted({(min(e), max(e)) for e in edges})).simplify()
     best, least, good = np.zeros((count, 2)), float("inf"), 0
     for start in range(STARTS):
+        # A generator for each start: the same network always looks the same.
         draw = random.Random(start)
         seed = [(draw.uniform(-1, 1), draw.uniform(-1, 1)) for _ in range(count)]
         here = np.array(graph.layout_kamada_kawai(seed=seed, maxiter=60 * count).coords)
@@ -56,6 +58,7 @@ def _connected(count: int, edges: Sequence[tuple[int, int]]) -> Places:
         faults = _faults(here, graph.get_edgelist())
         good += faults == 0
         badness = faults + 0.05 * float(np.ptp(here[:, 1]))
+        # The margin keeps rounding from deciding between equally good layouts.
         if badness < least - 1e-9:
             best, least = here, badness
         if good == ENOUGH:
@@ -64,13 +67,13 @@ def _connected(count: int, edges: Sequence[tuple[int, int]]) -> Places:
 
 
 def _scaled(here: Places, edges: Sequence[tuple[int, int]]) -> Places:
-    """Edges as long as 1 on average."""
+    """Scale the places to edges of length 1 on average."""
     lengths = [hypot(*(here[a] - here[b])) for a, b in edges]
     return here / max(float(np.mean(lengths)), 1e-9)
 
 
 def _flat(here: Places) -> Places:
-    """Turned so that it is wider than high, and moved to the middle."""
+    """Rotate the places to be wider than high, and centre them."""
     here = here - here.mean(axis=0)
     _, _, axes = np.linalg.svd(here, full_matrices=False)
     turned = here @ axes.T
@@ -79,9 +82,10 @@ def _flat(here: Places) -> Places:
 
 
 def _faults(here: Places, edges: Sequence[tuple[int, int]]) -> float:
-    """Crossings, vertices near others' edges, vertices near each other."""
+    """Score crossings, vertices near others' edges, and vertices near each other."""
     total = 0.0
     for (a, b), (c, d) in combinations(edges, 2):
+        # Edges that share a vertex meet there without crossing.
         if len({a, b, c, d}) == 4 and _cross(here[a], here[b], here[c], here[d]):
             total += 3
     for v in range(len(here)):

@@ -19,30 +19,31 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Looks = Mapping[str, tuple[str, Any]]
-"""The colour and the style of the lines of each size."""
+"""The colour and the line style of each size."""
 
 LETTER: dict[str, Any] = {
     "color": INK,
     "bbox": {"boxstyle": "round,pad=0.18", "facecolor": PAPER, "edgecolor": "none"},
 }
-"""Of an index, over its line."""
+"""Style of an index over its line."""
 CENTRED: dict[str, Any] = {"ha": "center", "va": "center"}
 
 COLUMNS, WIDEST = 3, 17
-"""Panels side by side, and inches, at most."""
+"""Greatest number of panels side by side, and greatest width in inches."""
 INCH = 1.0
 """Inches for the length of an edge."""
 MARGIN, HEAD = 0.6, 0.3
 
 
 def tensor_network(spec: Spec | str) -> Figure:
-    """A specification as a diagram: tensors are nodes, indices are edges, a panel for each product of its sum.
+    """Draw a specification as a diagram: tensors are nodes, indices are edges, products of its sum are panels.
 
-    The input is a filled circle, the same one wherever it occurs: several circles of one name are one tensor.
-    Parameters are boxes, results of functions are rounded boxes, and what such a function is of has panels of its own.
-    An edge is an index, its line's style and colour the size it runs over; between two tensors it is summed over. An
-    index in more than two places, or that an identity makes two of, is a dot with an edge to each. A loose end is an
-    index of the output. The batch is not drawn.
+    The input is a filled circle: several circles of one name are one tensor. Parameters are boxes, results of functions
+        are
+    rounded boxes, and the argument of such a function has panels of its own. An edge is an index, its line's style and
+    colour the size of its range; between two tensors it is summed over. An index with more than two ends, or joined to
+    another by an identity, is a dot with an edge to each. A loose end is an index of the output. The batch is not
+    drawn.
 
     Raises:
         BudgetError: the expansion has more than 24 products.
@@ -51,6 +52,7 @@ def tensor_network(spec: Spec | str) -> Figure:
     spec = Spec(spec) if isinstance(spec, str) else spec
     shown = panels(spec)
     spots = [places(len(p.vertices), [e.ends for e in p.edges]) for p in shown]
+    # All panels have the size of the largest, so that edges are equally long everywhere.
     width = max([2.8, *(float(np.ptp(s[:, 0])) for s in spots if len(s))]) + 2 * MARGIN
     height = max([0.3, *(float(np.ptp(s[:, 1])) for s in spots if len(s))]) + 2 * MARGIN
     columns = max(1, min(COLUMNS, len(shown), int(WIDEST / (width * INCH))))
@@ -61,9 +63,11 @@ def tensor_network(spec: Spec | str) -> Figure:
     handles = _handles(looks, shown)
     long = [0.85 + 0.07 * len(str(h.get_label())) for h in handles]
     room = columns * width * INCH
+    # Labels in columns as wide as the longest, unless all fit into one row.
     beside = max(1, len(handles) if sum(long) <= room else int(room / max(long)))
     foot = 0.15 + 0.2 * -(-len(handles) // beside)
     whole = rows * (height + HEAD) + foot
+    # The places are known: a layout engine would only move them, slowly.
     made = figure(room, whole * INCH, layout="none")
     for number, (panel, here) in enumerate(zip(shown, spots, strict=True)):
         row, column = divmod(number, columns)
@@ -93,8 +97,10 @@ def _draw(axes: Axes, panel: Panel, here: Places, looks: Looks) -> None:
     drawn: Counter[frozenset[int]] = Counter()
     for edge in panel.edges:
         pair = frozenset(edge.ends)
+        # Parallel edges bend to both sides of the straight line.
         bend = 0.0 if alike[pair] == 1 else 0.9 * (drawn[pair] - (alike[pair] - 1) / 2)
         drawn[pair] += 1
+        # Sorted ends: the bend must not depend on the direction in which an edge is stored.
         a, b = sorted(edge.ends)
         _edge(axes, here[a], here[b], bend, edge.index if _labelled(panel, edge.ends) else "", looks[edge.size])
     for vertex, (x, y) in zip(panel.vertices, here, strict=True):
@@ -107,13 +113,13 @@ def _draw(axes: Axes, panel: Panel, here: Places, looks: Looks) -> None:
 
 
 def _within(title: str, inches: float) -> str:
-    """A title that is no wider than its panel; three dots stand for the rest."""
+    """Shorten a title to the width of its panel; three dots stand for the rest."""
     most = int(inches / 0.085)
     return plain(title if len(title) <= most else title[: most - 1] + "…")
 
 
 def _labelled(panel: Panel, ends: tuple[int, int]) -> bool:
-    """Loose ends carry their index already."""
+    """Test if an edge needs a label: loose ends carry their index already."""
     return all(panel.vertices[v].kind != "free" for v in ends)
 
 
@@ -129,7 +135,7 @@ def _look(kind: str) -> dict[str, Any]:
 
 
 def _edge(axes: Axes, a: Places, b: Places, bend: float, label: str, look: tuple[str, Any]) -> None:
-    """A line, or one of several curves side by side, with its index in the middle."""
+    """Draw a line, or one of several curves side by side, with its index in the middle."""
     path = need("matplotlib.path", "study").Path
     patch = need("matplotlib.patches", "study").PathPatch
     across = np.array([a[1] - b[1], b[0] - a[0]])
@@ -138,12 +144,13 @@ def _edge(axes: Axes, a: Places, b: Places, bend: float, label: str, look: tuple
     colour, line = look
     axes.add_patch(patch(curve, facecolor="none", edgecolor=colour, linestyle=line, linewidth=1.8, zorder=2))
     if label:
+        # The middle of a quadratic curve: a quarter of each end and half of the control point.
         x, y = (a + b) / 4 + middle / 2
         axes.text(x, y, plain(label), fontsize=9, style="italic", zorder=3, **CENTRED, **LETTER)
 
 
 def _handles(looks: Looks, shown: tuple[Panel, ...]) -> list[Any]:
-    """What the legend explains: the line of each size, and the circle of each input."""
+    """Return the legend: the line of each size, and the circle of each input."""
     line = need("matplotlib.lines", "study").Line2D
     handles = [line([], [], color=c, linestyle=s, linewidth=1.8, label=plain(n)) for n, (c, s) in looks.items() if n]
     inputs = dict.fromkeys(v.label for p in shown for v in p.vertices if v.kind == "input")

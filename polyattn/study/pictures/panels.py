@@ -14,7 +14,7 @@ MOST_PANELS = 24
 
 @dataclass(frozen=True)
 class Vertex:
-    """A tensor, a dot where an index meets itself, or the loose end of a free index.
+    """A tensor, a dot at which an index branches, or the loose end of a free index.
 
     Attributes:
         kind: "input", "parameter", "value" (a function's result), "dot" or "free".
@@ -31,7 +31,7 @@ class Edge:
 
     Attributes:
         ends: positions of the vertices.
-        index: its letter; nothing for the further edges of a dot.
+        index: its letter; empty for the further edges of a dot.
         size: the name of its size.
     """
 
@@ -45,7 +45,7 @@ class Panel:
     """One product as a network.
 
     Attributes:
-        title: the definition that it belongs to, its sign, its coefficient and its scalar parameters.
+        title: its definition, its sign, its coefficient and its scalar parameters.
     """
 
     title: str
@@ -54,13 +54,13 @@ class Panel:
 
 
 def panels(spec: Spec) -> tuple[Panel, ...]:
-    """A panel for each product, brackets multiplied out and intermediates put in.
+    """Return a panel for each product, with brackets multiplied out and intermediates substituted.
 
-    The author's letters are kept where the text is one such sum already. A function is a tensor of its own, and each
-    product of its argument a panel.
+    A text that is one such sum already keeps the author's letters. A function is a tensor of its own, and each product
+    of its argument a panel.
 
     Raises:
-        BudgetError: there are more than 24 products, or the expansion is too large.
+        BudgetError: more than 24 products, or the expansion is too large.
     """
     written = spec.statements.definitions
     flat = len(written) == 1 and not isinstance(written[0].body, Call) and not any(_brackets(written[0].body))
@@ -72,6 +72,7 @@ def panels(spec: Spec) -> tuple[Panel, ...]:
     last = len(definitions) - 1
     return tuple(
         _panel(shown, number, definition, term, position)
+        # The output's definition comes first, those of functions' arguments after it.
         for number, definition in sorted(enumerate(definitions), key=lambda d: d[0] != last)
         for position, term in enumerate(_sum(definition).terms)
     )
@@ -104,6 +105,7 @@ def _title(spec: Spec, definition: Definition, term: Term, position: int) -> str
             text = str(factor) if isinstance(factor, Number) else factor.size
         elif isinstance(factor, Access) and not factor.indices:
             text = factor.tensor
+        # A scalar has no index, so it goes into the title.
         if text:
             scale = (scale or ("1" if divide else "")) + (("/" if divide else "·" if scale else "") + text)
     sign = "− " if term.negative else "+ " if position else ""
@@ -129,6 +131,7 @@ class _Network:
 
     def access(self, access: Access) -> None:
         if access.tensor == IDENTITY:
+            # An identity is a line between two indices, not a tensor: both meet in a dot.
             half = len(access.indices) // 2
             for pair in zip(access.indices[:half], access.indices[half:], strict=True):
                 dot = self.add("dot")
@@ -142,9 +145,10 @@ class _Network:
             self.ends.setdefault(index, []).append(vertex)
 
     def join(self, free: tuple[str, ...]) -> None:
-        """Edges for all indices: two ends face each other; one, several, or twice the same meet in a dot."""
+        """Add the edges: two ends are joined directly; one end, several, or twice the same meet in a dot."""
         for index in dict.fromkeys((*self.ends, *free)):
             ends = list(self.ends.get(index, ()))
+            # A free index has one end outside all tensors.
             if index in free:
                 ends.append(self.add("free", index))
             size = self.sizes.get(index, "")
@@ -153,4 +157,5 @@ class _Network:
                 continue
             dot = self.add("dot")
             for k, end in enumerate(ends):
+                # Only the first edge of a dot is labelled.
                 self.edges.append(Edge((end, dot), "" if k else index, size))

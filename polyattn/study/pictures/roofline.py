@@ -1,4 +1,4 @@
-"""The roofline: what a device can do at each arithmetic intensity, with layers on it."""
+"""The roofline: a device's limit at each arithmetic intensity, with layers on it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def roofline(study: Study, *, orders: Sequence[str] | None = None) -> Figure:
-    """Each layer of a study by its FLOPs a byte and its FLOPs a second, under the roof of the study's device.
+    """Draw each layer of a study by its FLOPs per byte and FLOPs per second, under the roof of the study's device.
 
-    Times are the measured ones where the study has them, and else those that the roofline itself predicts, which sees
-    each step by itself, short matrices at a lower rate. Points of one layer and order are joined along the sweep; a
-    layer is a colour and a marker, filled where the order is the planned one. One multiply-accumulate is two FLOPs.
+    Times are the measured ones if the study has them, else the roofline's own predictions, which price each step by
+    itself, short matrices at a lower rate. Points of one layer and order are joined along the sweep; a layer is a
+    colour and a marker, filled for the planned order. One multiply-accumulate is two FLOPs.
 
     Raises:
-        SizeError: the study has no such order.
+        SizeError: the study does not have the order.
         MissingPackageError: matplotlib is not installed.
     """
     from polyattn.study.pictures.curves import _orders
@@ -29,7 +29,9 @@ def roofline(study: Study, *, orders: Sequence[str] | None = None) -> Figure:
     device = study.device
     made = figure(7.2, 4.4)
     axes = made.subplots()
+    # A layer without products has no place on a logarithmic axis.
     cases = [c for c in study.cases if c.order in orders and c.macs]
+    # To the left of the ridge memory is the limit, to the right arithmetic.
     ridge = 2 * device.macs_per_second / device.bytes_per_second
     low = min([ridge / 16, *(c.flops_per_byte / 2 for c in cases)])
     high = max([ridge * 8, *(c.flops_per_byte * 2 for c in cases)])

@@ -17,25 +17,26 @@ SAME_EVERY_TIME = {"svg.hashsalt": "polyattn"}
 
 
 def svg(figure: Figure, *, outlines: bool = True) -> str:
-    """A figure as svg text, the same for the same figure, to be put into a page: without an XML head.
+    """Return a figure as SVG text for inclusion in a page: deterministic, without an XML head.
 
     Args:
-        figure: what to write.
-        outlines: letters as outlines, which look the same everywhere; else as text, which is smaller and can be
-            searched, in whatever font the reader has.
+        figure: the figure.
+        outlines: whether letters are outlines, which look the same everywhere; else they are text, smaller and
+            searchable, in the reader's font.
     """
     matplotlib = need("matplotlib", "study")
     out = StringIO()
     with matplotlib.rc_context({**SAME_EVERY_TIME, "svg.fonttype": "path" if outlines else "none"}):
+        # The date would make every file different.
         figure.savefig(out, format="svg", metadata={"Date": None})
     return out.getvalue()[out.getvalue().index("<svg") :]
 
 
 def check_path(path: str | Path) -> Path:
-    """The path, if a figure can have such a name.
+    """Check that the name of a figure's file has a known suffix; return it as a path.
 
     Raises:
-        PolyattnError: its suffix is another than .svg, .pdf or .png.
+        PolyattnError: its suffix is not .svg, .pdf or .png.
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
@@ -52,6 +53,7 @@ def save(figure: Figure, path: str | Path) -> Path:
     path = check_path(path)
     matplotlib = need("matplotlib", "study")
     metadata = {".svg": {"Date": None}, ".png": {}, ".pdf": {"CreationDate": None}}[path.suffix]
+    # Drawn in memory first: a failure leaves no half-written file.
     out = BytesIO()
     with matplotlib.rc_context(SAME_EVERY_TIME):
         figure.savefig(out, format=path.suffix[1:], dpi=160, metadata=metadata)

@@ -1,4 +1,4 @@
-"""The pattern of an interaction tensor's entries that are not zero, unfolded by mode."""
+"""The sparsity pattern of an interaction tensor, unfolded by mode."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ MOST_ENTRIES = 20_000_000
 
 
 def sparsity(spec_or_tensor: Spec | str | NDArray[Any], sizes: Mapping[str, int] | None = None) -> Figure:
-    """Where an interaction tensor is not zero: a panel for each unfolding, its rows the output or one of the inputs.
+    """Draw the non-zero entries of an interaction tensor: a panel for each unfolding, its rows the output or one input.
 
     W has the output's axes and then those of each of the D inputs (Poly-NL, Eq. 4). The panel of a group of axes has a
-    row for each of its positions, and the columns run over all other axes in their order; lines part the columns by the
-    first of these. A black cell is an entry that some parameters make different from zero, or, of an array, one that
-    is. W is that of the text, not symmetrised.
+    row for each of its positions, and the columns run over all other axes in their order; lines separate the columns by
+    the first of these. A black cell is an entry of an array that is not zero, or an entry of a specification that is
+    not zero for some parameters. W is that of the text, not symmetrised.
 
     Args:
         spec_or_tensor: a specification of one degree in one input, or its tensor as an array.
-        sizes: of the specification; every atomic size is 2, and the first 3, where it is not given.
+        sizes: sizes of the specification; by default every atomic size is 2, and the first 3.
 
     Raises:
-        SizeError: an array has an odd number of axes or none.
-        BudgetError, NotPolynomialError: what `Spec.interaction_tensor` raises.
+        SizeError: an array has an odd number of axes or zero.
+        BudgetError, NotPolynomialError: errors of `Spec.interaction_tensor`.
         MissingPackageError: matplotlib is not installed.
     """
     if isinstance(spec_or_tensor, str):
@@ -46,7 +46,7 @@ def sparsity(spec_or_tensor: Spec | str | NDArray[Any], sizes: Mapping[str, int]
 
 
 Groups = list[tuple[str, tuple[int, ...]]]
-"""What a group of axes is called, and its axes."""
+"""The name of each group of axes, and its axes."""
 
 
 def _of_spec(spec: Spec, sizes: Mapping[str, int] | None) -> tuple[NDArray[np.bool_], Groups, str]:
@@ -57,6 +57,7 @@ def _of_spec(spec: Spec, sizes: Mapping[str, int] | None) -> tuple[NDArray[np.bo
     outside = [known[s] if s in known else prod(known[a] for a in s.split("*")) for s in spec.output_shape]
     degree = spec.degree
     shape = [*outside, *inside * degree]
+    # Checked before the array is allocated.
     if prod(shape) > MOST_ENTRIES:
         raise BudgetError(f"the tensor has {prod(shape):,} entries, and a picture has room for {MOST_ENTRIES:,}")
     pattern = np.zeros(shape, dtype=bool)
@@ -95,6 +96,7 @@ def _drawn(pattern: NDArray[np.bool_], groups: Groups, title: str) -> Figure:
         rest = [k for k in range(pattern.ndim) if k not in own]
         rows = prod(pattern.shape[k] for k in own)
         matrix = pattern.transpose(*own, *rest).reshape(rows, -1)
+        # Without interpolation, which would blur single cells away.
         axes.imshow(
             matrix, cmap=colours.ListedColormap([PAPER, INK]), aspect="auto", interpolation="none", vmin=0, vmax=1
         )

@@ -1,4 +1,4 @@
-"""The contraction tree of a plan: what each step takes, which steps are shared, which are symmetric."""
+"""The contraction tree of a plan: the cost of each step, shared steps, symmetric steps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Boxes = NDArray[np.float64]
 PASSES = ("forward", "backward")
 FONT = 9.5
 LETTER, LINE, PAD = 0.6 * FONT / 72, 1.2 * FONT / 72, 0.45 * FONT / 72
-"""Inches: a letter's width, a line's height, and the room around a text in its box."""
+"""Inches: a letter's width, a line's height, and the padding of a text in its box."""
 ACROSS, DOWN = 0.22, 0.4
 """Inches between neighbours, and between a step and those below it."""
 HEAD = 0.3
@@ -30,20 +30,20 @@ TINT = (0.0, 0.447, 0.698)
 
 
 def contraction_tree(plan: Plan, which: str = "forward") -> Figure:
-    """A plan's steps from the tensors at the top to the output below, each with its equation and its cost.
+    """Draw a plan's steps from the tensors at the top to the output below, each with its equation and its cost.
 
     Tensors are drawn at each step that reads them: inputs, and other values of the batch, as filled circles, parameters
-    as boxes.
+        as
+    boxes.
 
-    The darker a step, the more of all multiply-accumulates it takes. A step that several others read is drawn once,
-    with a thick frame; a product of a value with itself whose result is symmetric, as a Gram matrix is, has a dashed
-    one: a half of it says the other.
+    The darker a step, the larger its share of all multiply-accumulates. A shared step is drawn once, with a thick
+    frame; a symmetric product of a value with itself, such as a Gram matrix, has a dashed one: one triangle suffices.
 
     Args:
         which: "forward", or "backward" for the planned backward pass of a training plan.
 
     Raises:
-        SizeError: there is no such pass, or the plan has none.
+        SizeError: unknown pass, or the plan does not have it.
         MissingPackageError: matplotlib is not installed.
     """
     if which not in PASSES:
@@ -61,7 +61,7 @@ class _Tree:
 
     Attributes:
         nodes: the graph's node of each vertex; None for a bend of a long edge.
-        layers: how far each is from the result at the bottom.
+        layers: distance of each from the result at the bottom.
         edges: between neighbouring layers, the upper vertex first.
     """
 
@@ -72,6 +72,7 @@ class _Tree:
     @classmethod
     def of(cls, graph: Graph) -> _Tree:
         depth = [0] * len(graph.nodes)
+        # Users come after their operands, so in reverse order every depth is final when it is passed on.
         for k in range(len(graph.nodes) - 1, -1, -1):
             for operand in graph.nodes[k].operands:
                 depth[operand.value] = max(depth[operand.value], depth[k] + 1)
@@ -81,12 +82,14 @@ class _Tree:
             seen: set[int] = set()
             for operand in node.operands:
                 v = operand.value
+                # A tensor is drawn at each of its readers: one vertex for all would tangle the edges.
                 if not graph.nodes[v].operands:
                     made.edges.append((made.add(v, depth[k] + 1), steps[k]))
                 elif v not in seen:
                     made.join(steps[v], steps[k])
                 seen.add(v)
         for operand in graph.outputs:
+            # A plan without steps passes a tensor through.
             if operand.value not in steps:
                 steps[operand.value] = made.add(operand.value, 0)
         return made
@@ -97,7 +100,7 @@ class _Tree:
         return len(self.nodes) - 1
 
     def join(self, upper: int, lower: int) -> None:
-        """An edge, with a bend in every layer that it passes."""
+        """Add an edge, with a bend in every layer it passes."""
         for layer in range(self.layers[upper] - 1, self.layers[lower], -1):
             bend = self.add(None, layer)
             self.edges.append((upper, bend))
@@ -105,7 +108,7 @@ class _Tree:
         self.edges.append((upper, lower))
 
     def rows(self) -> list[list[int]]:
-        """The vertices of each layer from the top, left to right, by Sugiyama's method: few edges cross."""
+        """Return the vertices of each layer from the top, left to right, by Sugiyama's method: few edges cross."""
         import igraph
 
         top = max(self.layers, default=0)
@@ -115,9 +118,9 @@ class _Tree:
         return [[v for v in order if self.layers[v] == layer] for layer in range(top, -1, -1)]
 
     def places(self, boxes: Boxes) -> Boxes:
-        """Coordinates in inches, (vertices, 2), for boxes of these widths and heights.
+        """Return coordinates in inches, (vertices, 2), for boxes of these widths and heights.
 
-        Each row in turn moves as near as its boxes let it to the middle of what it is joined with.
+        Each row in turn moves as near as its boxes let it to the middle of its neighbours.
         """
         here, rows = np.zeros((len(self.nodes), 2)), self.rows()
         ends = [([a for a, b in self.edges if b == v], [b for a, b in self.edges if a == v]) for v in range(len(here))]
@@ -128,6 +131,7 @@ class _Tree:
             bottom -= tallest + DOWN
             here[row, 0] = _apart(np.zeros(len(row)), boxes[row, 0])
         for sweep in range(SWEEPS):
+            # Alternating directions: down a row follows its operands, up its readers.
             down = sweep % 2 == 0
             for row in rows if down else rows[::-1]:
                 joined = [ends[v][0 if down else 1] for v in row]
@@ -137,16 +141,18 @@ class _Tree:
 
 
 def _apart(wanted: Boxes, widths: Boxes) -> Boxes:
-    """The places nearest to the wanted ones at which boxes in a row keep their order and their distance.
+    """Return the places nearest to the wanted ones at which boxes in a row keep their order and their distance.
 
     >>> _apart(np.array([0.0, 0.0]), np.array([1.0, 1.0])).tolist()
     [-0.61, 0.61]
     """
+    # Without the offsets the order of the boxes is plain monotonicity.
     offsets = np.concatenate([[0.0], np.cumsum((widths[1:] + widths[:-1]) / 2 + ACROSS)])
     blocks: list[tuple[float, int]] = []  # isotonic regression: sums and counts of what stands close together
     for value in wanted - offsets:
         total, count = float(value), 1
         while blocks and blocks[-1][0] / blocks[-1][1] > total / count:
+            # Neighbours out of order merge and share their mean.
             last = blocks.pop()
             total, count = total + last[0], count + last[1]
         blocks.append((total, count))
@@ -186,7 +192,7 @@ def _drawn(graph: Graph, names: tuple[str, ...], steps: dict[str, Step], which: 
 
 
 def _size(text: str) -> tuple[float, float]:
-    """The width and the height of a text's box in inches."""
+    """Return the width and the height of a text's box in inches."""
     if not text:
         return 0.0, 0.0
     lines = text.split("\n")

@@ -1,8 +1,8 @@
 """report: one self-contained page about some specifications.
 
-Input: specifications and sizes. Output: HTML with its style and script inside, which asks for nothing over the
-network. What holds afterwards: every text in it is escaped, its numbers at the sizes given are the plans' own, and at
-other sizes the page evaluates the same symbolic formulas in whole numbers of any length.
+Input: specifications and sizes. Output: HTML with its style and script inside, without requests over the network.
+Guarantees: every text in it is escaped, its numbers at the given sizes are the plans' own, and at other sizes the page
+evaluates the same symbolic formulas in whole numbers of any length.
 """
 
 from polyattn.study.report.comparison import Comparison, compare

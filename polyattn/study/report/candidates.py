@@ -1,4 +1,4 @@
-"""The few orders of contraction that a page compares: each is the cheapest somewhere around the sizes at hand."""
+"""The orders of contraction compared on a page: each is the cheapest somewhere around the given sizes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from polyattn.study.report.formulas import Formula
 from polyattn.study.report.sizes import Freedom, follow, freedom
 
 FACTOR = 16
-"""Each size is tried that much larger and smaller than at hand."""
+"""Ratio by which each size is raised and lowered."""
 MOST = 7
-"""How many orders are compared at most."""
+"""Greatest number of compared orders."""
 NEAR = 1.1
 
 
@@ -23,8 +23,8 @@ class Candidate:
     """One order of contraction.
 
     Attributes:
-        label: such as "as written", or "order 2".
-        plan: with its figures at the page's sizes.
+        label: name such as "as written", or "order 2".
+        plan: the plan, with its figures at the page's sizes.
         formula: its multiply-accumulates: of one evaluation, or with the backward pass.
     """
 
@@ -34,10 +34,10 @@ class Candidate:
 
 
 def candidates(spec: Spec, sizes: Mapping[str, int], objective: str) -> tuple[Candidate, ...]:
-    """The author's order, the cheapest at the sizes, and as few more as it takes to be near the cheapest elsewhere.
+    """Return the author's order, the cheapest at the sizes, and further ones until all probes are near their cheapest.
 
-    Elsewhere is where one size, or all but one, are `FACTOR` times larger or smaller; near is within `NEAR` times the
-    fewest multiply-accumulates of any order found.
+    Probes have one size, or all but one, `FACTOR` times larger or smaller; near is within `NEAR` times the fewest
+    multiply-accumulates of any order found.
 
     Args:
         sizes: a number for every size, with B for the batch.
@@ -52,12 +52,14 @@ def candidates(spec: Spec, sizes: Mapping[str, int], objective: str) -> tuple[Ca
     plans = {plan.graph: plan for plan in (written, *best)}
     chosen = list(dict.fromkeys([written.graph, best[0].graph]))
     fewest = [min(column) for column in zip(*costs.values(), strict=True)]
+    # Greedy: add the best order of the probe at which the chosen ones do worst.
     while len(chosen) < MOST:
         excess = [min(costs[g][k] for g in chosen) / max(1, fewest[k]) for k in range(len(probes))]
         worst = max(range(len(probes)), key=lambda k: excess[k])
         if excess[worst] <= NEAR:
             break
         chosen.append(best[worst].graph)
+    # Different graphs may have equal costs at all sizes; the page shows one of them.
     found: dict[Formula, Plan] = {}
     for graph in chosen:
         plan = _at(plans[graph], sizes)
@@ -75,10 +77,11 @@ def _formula(plan: Plan) -> Formula:
 
 
 def _probes(here: Freedom, sizes: Mapping[str, int], every: bool) -> Iterator[dict[str, int]]:
-    """The sizes at hand; each free size, the batch aside, smaller and larger; and all others so in one go."""
+    """Yield the given sizes; each free size but the batch, smaller and larger; and all others so in one go."""
     free = {name: sizes[name] for name in here.free}
     seen = []
     varied = [n for n in here.free if n != "B"]
+    # Plans for training take long, so fewer sizes are varied.
     for size in [None, *(varied if every else varied[:3])]:
         for up in (True, False):
             for others in (False, True) if every else (False,):
@@ -94,7 +97,7 @@ def _moved(number: int, up: bool) -> int:
 
 
 def _at(plan: Plan, sizes: Mapping[str, int]) -> Plan:
-    """The same order with its figures at other sizes."""
+    """Return the same order with its figures at other sizes."""
     numbers = {**sizes, BATCH: sizes["B"]}
 
     def moved(graph: Graph) -> Graph:

@@ -12,21 +12,21 @@ from polyattn.errors import BudgetError, ProofError
 from polyattn.proving import prove
 
 LARGEST = 300_000
-"""Verdicts whose JSON has more characters are named with the command that writes them."""
+"""Characters of a verdict's JSON above which the page names the command that writes it instead."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the prover says of a specification and another one.
+    """The prover's verdict on a specification and another one.
 
     Attributes:
-        left, right: the names of both, as the text below calls them.
-        other: which of them the reader does not have before him.
+        left, right: the names of both, as in the text below.
+        other: the one of them outside the section at hand.
         status: "equal", "different", "undecided" or "not comparable".
-        reason: in a sentence, for the last two.
-        text: the proof or the counterexample, as `print(verdict)` shows it; "" where there is none.
-        json: what `polyattn check` reads; "" where there is none or it is larger than a page should carry.
-        given: the equations that were taken for granted.
+        reason: a sentence, for the last two.
+        text: the proof or the counterexample, as `print(verdict)` shows it; "" without one.
+        json: input of `polyattn check`; "" without a certificate or above the limit of a page.
+        given: the equations taken for granted.
     """
 
     left: str
@@ -40,7 +40,7 @@ class Comparison:
 
 
 def compared(specs: Mapping[str, Spec], given: Sequence[str] = ()) -> dict[str, list[Comparison]]:
-    """The verdicts of each specification against all others, by name; every pair is proved once.
+    """Prove each specification against all others, by name; every pair is proved once.
 
     Args:
         given: as in `compare`.
@@ -54,12 +54,13 @@ def compared(specs: Mapping[str, Spec], given: Sequence[str] = ()) -> dict[str, 
 
 
 def compare(left: str, spec: Spec, right: str, other: Spec, given: Sequence[str] = ()) -> Comparison:
-    """Whether a specification is equal to another one at every size.
+    """Prove or refute that two specifications are equal at every size.
 
     Args:
-        left, right: how they are called.
-        given: equations as in `prove`; those about tensors or sizes that neither side has are left out.
+        left, right: their names.
+        given: equations as in `prove`; those about tensors or sizes unknown to both sides are ignored.
     """
+    # `prove` refuses equations about unknown names, and a page has one list for all its pairs.
     known = {n for s in (spec, other) for n in (*s.inputs, *s.parameters, *s.sizes.names)}
     used = tuple(text for text in given if _subject(text) in known)
     try:
@@ -73,6 +74,6 @@ def compare(left: str, spec: Spec, right: str, other: Spec, given: Sequence[str]
 
 
 def _subject(equation: str) -> str:
-    """The tensor or size that a given equation is about."""
+    """Return the tensor or size that a given equation is about."""
     first = re.search(r"[A-Za-z][A-Za-z0-9_]*", equation)
     return first[0] if first else ""

@@ -1,4 +1,4 @@
-"""Symbolic costs as data: exact polynomials that a page evaluates by itself, and their MathML."""
+"""Symbolic costs as data: exact polynomials that a page evaluates, and their MathML."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Monomial:
-    """A whole number times powers of sizes, which are sorted by name."""
+    """A whole number times powers of sizes, sorted by name."""
 
     coefficient: int
     powers: tuple[tuple[str, int], ...]
@@ -27,7 +27,7 @@ class Formula:
 
     @classmethod
     def of(cls, expression: sympy.Expr) -> Formula:
-        """The formula of a sympy expression.
+        """Convert a sympy expression.
 
         >>> import sympy
         >>> B, N, C = sympy.symbols("B N C")
@@ -35,11 +35,12 @@ class Formula:
         [['2', {'B': 1, 'C': 1, 'N': 1}], ['1', {'C': 3}]]
 
         Raises:
-            sympy.PolynomialError, sympy.CoercionFailed: it is no polynomial with whole coefficients.
+            sympy.PolynomialError, sympy.CoercionFailed: it is not a polynomial with whole coefficients.
         """
         import sympy
 
         symbols = sorted(expression.free_symbols, key=str)
+        # `Poly` needs a generator at least.
         if not symbols:
             return cls((Monomial(int(expression), ()),) if expression != 0 else ())
         polynomial = sympy.Poly(expression, *symbols, domain="ZZ")
@@ -50,11 +51,11 @@ class Formula:
         return cls(tuple(sorted(found, key=lambda m: (-sum(e for _, e in m.powers), m.powers))))
 
     def data(self) -> list[list[object]]:
-        """For JSON: coefficients as text, since a browser's numbers are exact only up to 2**53."""
+        """Return the terms for JSON: coefficients as text, since a browser's numbers are exact only up to 2**53."""
         return [[str(m.coefficient), dict(m.powers)] for m in self.terms]
 
     def mathml(self) -> str:
-        """The sum as one inline `math` element."""
+        """Return the sum as one inline `math` element."""
         parts = []
         for k, term in enumerate(self.terms):
             negative = term.coefficient < 0

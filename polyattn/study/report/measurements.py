@@ -1,4 +1,4 @@
-"""Tables of measurements: read from a benchmark's JSON file, or made here."""
+"""Tables of measurements: read from a benchmark's JSON file, or measured here."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from polyattn.errors import PolyattnError
 from polyattn.planning import Plan
 
 SECONDS = 0.3
-"""How long each order is run, at least."""
+"""Least time for each order, in seconds."""
 LARGEST_PEAK = 2 << 30
-"""Orders whose intermediates take more bytes are not run."""
+"""Peak bytes of intermediates above which an order is not run."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Measurements:
     """A table.
 
     Attributes:
-        title: of what.
-        machine: where, in a line; "" if it is not known.
+        title: its subject.
+        machine: the machine, in a line; "" if it is unknown.
         columns: their names.
-        rows: as many cells each.
+        rows: rows of as many cells.
     """
 
     title: str
@@ -36,10 +36,10 @@ class Measurements:
 
 
 def read_measurements(path: Path) -> Measurements:
-    """The rows of a file that a benchmark of this repository wrote, or of a JSON list of flat objects.
+    """Read the rows of a benchmark's file, or of a JSON list of flat objects.
 
     Raises:
-        PolyattnError: the file cannot be read, or holds no rows.
+        PolyattnError: the file cannot be read, or does not hold rows.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -52,6 +52,7 @@ def read_measurements(path: Path) -> Measurements:
             f"{str(path)!r} holds no measurements: expected a list of objects of numbers and texts, "
             "alone or as a value of an object"
         )
+    # `key` is a benchmark's own identifier of a row.
     columns = [c for c in dict.fromkeys(k for row in rows for k in row) if c != "key"]
     machine = data.get("machine") if isinstance(data, dict) else None
     return Measurements(
@@ -78,10 +79,10 @@ def _cell(value: object) -> str:
 
 
 def measure(plans: Mapping[str, Sequence[tuple[str, Plan]]]) -> Measurements:
-    """Times of one forward evaluation on this machine's CPU in float32.
+    """Time one forward evaluation on this machine's CPU in float32.
 
     Args:
-        plans: for each layer, its orders with what they are called.
+        plans: for each layer, its orders with their names.
     """
     import torch
 
@@ -106,6 +107,7 @@ def _milliseconds(plan: Plan) -> str:
     generator = torch.Generator().manual_seed(0)
     tensors = [torch.randn(shape, generator=generator) for shape in _shapes(plan.spec, plan)]
     with torch.no_grad():
+        # Not timed: the first call allocates buffers and chooses kernels.
         graph(*tensors)
         timer = Timer(
             "graph(*tensors)", globals={"graph": graph, "tensors": tensors}, num_threads=torch.get_num_threads()

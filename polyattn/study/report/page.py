@@ -1,4 +1,4 @@
-"""The page: sections put into templates, with its style and script inside it."""
+"""The page: sections in templates, with style and script inline."""
 
 from __future__ import annotations
 
@@ -31,26 +31,27 @@ def report(
     measured: bool = False,
     title: str = "",
 ) -> str:
-    """One self-contained HTML page about some specifications: equations, proofs, plans, code and curves.
+    """Return one self-contained HTML page about some specifications: equations, proofs, plans, code and curves.
 
-    The page asks for nothing over the network. Its sliders compute costs from the symbolic formulas, exactly.
+    The page sends no requests. Its sliders compute costs from the symbolic formulas, exactly.
 
     Args:
-        specs: specifications by the names that the page calls them.
-        sizes: numbers to plan for and to begin with, with B for the batch; the usual ones where none are given.
-        given: equations that the proofs take for granted; see `polyattn.prove`.
+        specs: specifications by their names on the page.
+        sizes: numbers for the plans and the initial view, with B for the batch; the usual ones by default.
+        given: equations taken for granted by the proofs; see `polyattn.prove`.
         measurements: tables to show.
         measured: whether to time the author's and the planned order here, too.
-        title: of the page.
+        title: title of the page.
 
     Raises:
-        SizeError: the sizes contradict each other, or no specification has one of them.
+        SizeError: the sizes contradict each other, or all specifications lack one of them.
         MissingPackageError: the extra `report` is not installed.
     """
     if not specs:
         raise PolyattnError("a report needs one specification at least")
     sizes = dict(sizes or {})
     check_known(specs, sizes)
+    # A missing package is reported before the proofs, which may take long.
     environment()
     verdicts = compared(specs, given)
     sections = [
@@ -64,10 +65,10 @@ def report(
 
 
 def write_report(path: Path, specs: Mapping[str, Spec], sizes: Mapping[str, int] | None = None, **options: Any) -> None:
-    """Write the page that `report` makes of the same arguments.
+    """Write the page of `report` for the same arguments.
 
     Raises:
-        PolyattnError: the file cannot be written; said before the page is made.
+        PolyattnError: the file cannot be written; a missing folder is reported before the page is made.
     """
     if not path.parent.is_dir() or path.is_dir():
         raise PolyattnError(f"the report cannot be written to {str(path)!r}: there is no such folder, or it is one")
@@ -79,7 +80,7 @@ def write_report(path: Path, specs: Mapping[str, Spec], sizes: Mapping[str, int]
 
 
 def check_known(specs: Mapping[str, Spec], sizes: Mapping[str, int]) -> None:
-    """Raises SizeError for a size that no specification has."""
+    """Raise SizeError for a size unknown to all specifications."""
     known = {"B", *(n for spec in specs.values() for n in spec.sizes.names)}
     if unknown := [n for n in sizes if n not in known]:
         raise SizeError(f"no specification has a size {unknown[0]!r}; they have {', '.join(sorted(known))}")
@@ -87,7 +88,7 @@ def check_known(specs: Mapping[str, Spec], sizes: Mapping[str, int]) -> None:
 
 @cache
 def environment() -> jinja2.Environment:
-    """The templates, which escape whatever is put into them."""
+    """Return the templates, which escape all values."""
     jinja2 = need("jinja2", "report")
     made = jinja2.Environment(
         loader=jinja2.PackageLoader("polyattn.study.report"),
@@ -102,8 +103,9 @@ def environment() -> jinja2.Environment:
 
 
 def render(template: str, **values: Any) -> str:
-    """A template of this folder with values, which are escaped."""
+    """Render a template of this folder with values, which are escaped."""
     style, script = asset("page.css"), asset("page.js")
+    # Style and script are allowed by their hashes, so injected ones would not run.
     policy = (
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; "
         "img-src data:; base-uri 'none'; form-action 'none'"
@@ -120,7 +122,7 @@ def render(template: str, **values: Any) -> str:
 
 @cache
 def asset(name: str) -> str:
-    """The text of a style sheet or a script of this folder."""
+    """Read a style sheet or a script of this folder."""
     return files("polyattn.study.report").joinpath("static", name).read_text(encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""One specification's part of a page: all that is shown of it, computed once."""
+"""One specification's part of a page, computed once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from polyattn.study.report.sizes import Freedom, freedom, start
 
 OBJECTIVES = {"forward": "one evaluation", "training": "an evaluation and its backward pass"}
 LARGEST_EXPANSION = 40
-"""Polynomials of more terms are counted and not printed."""
+"""Terms above which a polynomial is counted but not printed."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Section:
     """A specification as a page shows it.
 
     Attributes:
-        name, anchor: how it is called, and its id in the page.
+        name, anchor: its name, and its id in the page.
         spec: the specification.
-        sizes: the numbers that the plan is made for, with B for the batch.
-        freedom: which of them the page lets vary.
-        degree, terms, expanded: of the polynomial; `expanded` is "" where it is too long to print.
-        plan, code: the planner's choice at the sizes, and the torch code of it.
+        sizes: the numbers of the plan, with B for the batch.
+        freedom: the sizes that vary on the page.
+        degree, terms, expanded: of the polynomial; `expanded` is "" if it is too long to print.
+        plan, code: the planner's choice at the sizes, and its torch code.
         orders: the candidates by objective.
         network, tree: pictures of the specification and of the plan.
         comparisons: verdicts against the others.
@@ -55,7 +55,7 @@ class Section:
     comparisons: tuple[Comparison, ...] = ()
 
     def data(self) -> dict[str, Any]:
-        """What the page's script needs to compute the costs at any sizes."""
+        """Return the data from which the page's script computes the costs at any sizes."""
         return {
             "name": self.name,
             "free": list(self.freedom.free),
@@ -71,16 +71,16 @@ class Section:
 def section(
     name: str, spec: Spec, sizes: Mapping[str, int], *, number: int = 0, comparisons: Sequence[Comparison] = ()
 ) -> Section:
-    """All that a page shows of a specification.
+    """Compute a specification's part of a page.
 
     Args:
-        name: how it is called.
-        sizes: sizes by name, with B for the batch; those that are not given are the usual ones.
-        number: its place in the page.
+        name: its name.
+        sizes: sizes by name, with B for the batch; the usual ones for the others.
+        number: its position in the page.
 
     Raises:
         SizeError: the sizes contradict each other.
-        BudgetError: no plan can be made.
+        BudgetError: planning exceeds its budget.
     """
     numbers = start(spec, sizes)
     chosen = plan(spec, numbers)
@@ -92,6 +92,7 @@ def section(
         expanded = str(polynomial) if terms <= LARGEST_EXPANSION else ""
     except (BudgetError, NotPolynomialError):
         pass  # the page says that it is too large to expand
+    # The number makes ids unique where names differ only in punctuation.
     anchor = f"layer-{number}-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-') or 'own'}"
     return Section(
         name,

@@ -1,4 +1,4 @@
-"""Which sizes of a specification a page lets vary, how the others follow from them, and numbers to begin with."""
+"""The varying sizes of a specification on a page, the sizes that follow from them, and initial numbers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from polyattn.errors import SizeError
 
 BATCH = "B"
 USUAL = {"B": 8, "N": 784, "C": 256, "H": 28, "W": 28, "T": 8, "G": 4, "K": 4, "S": 7, "R": 64, "V": 64, "D": 64}
-"""Numbers for the catalogue's sizes where none are given; the fourth stage of a ResNet on images of 224 x 224."""
+"""Default numbers for the catalogue's sizes; the fourth stage of a ResNet on images of 224 x 224."""
 OTHERWISE = (16, 8, 7, 4, 3, 2, 1)
 
 
 @dataclass(frozen=True)
 class Derived:
-    """A size that follows from others: the product of `above`, divided by the product of `below`."""
+    """A size as the product of `above`, divided by the product of `below`."""
 
     size: str
     above: tuple[str, ...]
@@ -29,8 +29,8 @@ class Freedom:
     """The sizes of a specification.
 
     Attributes:
-        free: those that may be chosen, the batch first.
-        derived: those that follow, each after what it needs.
+        free: sizes to choose, the batch first.
+        derived: sizes that follow, each after its factors.
     """
 
     free: tuple[str, ...]
@@ -38,8 +38,8 @@ class Freedom:
 
 
 def freedom(spec: Spec) -> Freedom:
-    """The free and the derived sizes. Of `C = G*M`, C and G are free and M = C/G follows; a split whose every part is
-    in other splits too follows from its parts.
+    """Return the free and the derived sizes. Of `C = G*M`, C and G are free and M = C/G follows; a split whose every
+    part is in other splits too follows from its parts.
 
     >>> freedom(Spec("x[N,C]; where C = G*M; y[a,(g m)] = x[a,(g m)]"))
     Freedom(free=('B', 'N', 'C', 'G'), derived=(Derived(size='M', above=('C',), below=('G',)),))
@@ -49,6 +49,7 @@ def freedom(spec: Spec) -> Freedom:
     quotients, products = [], []
     for size, parts in atoms.items():
         elsewhere = {a for other, found in atoms.items() if other != size for a in found}
+        # A part that occurs twice is a square root of the rest, and one in another split is fixed there.
         own = [a for a in parts if not a.isdigit() and parts.count(a) == 1 and a not in elsewhere]
         if own:
             rest = list(parts)
@@ -56,6 +57,7 @@ def freedom(spec: Spec) -> Freedom:
             quotients.append(Derived(own[-1], (size,), tuple(rest)))
         else:
             products.append(Derived(size, parts))
+    # Quotients first: a product may have one of them as its factor.
     derived = (*quotients, *products)
     names = (BATCH, *table.names)
     follows = {d.size for d in derived}
@@ -63,24 +65,27 @@ def freedom(spec: Spec) -> Freedom:
 
 
 def start(spec: Spec, given: Mapping[str, int]) -> dict[str, int]:
-    """A number for every size: as given, else the usual one, else one that divides what it has to.
+    """Choose a number for every size: as given, else the usual one, else one that fits the splits.
 
     Args:
-        given: sizes by name, with B for the batch; names that the specification lacks are passed over.
+        given: sizes by name, with B for the batch; unknown names are ignored.
 
     Raises:
-        SizeError: the given sizes contradict each other, or leave no whole number for another; or the specification
-            has a size B of its own, which a formula could not tell from the batch.
+        SizeError: the given sizes contradict each other, or leave no whole number for another; or the specification has
+            a size B of its own, which a formula could not tell from the batch.
     """
     if BATCH in spec.sizes.names:
         raise SizeError("B is the batch in a report's formulas: give size B of this specification another name")
     batch = given.get(BATCH, USUAL[BATCH])
+    # bool is a subclass of int.
     if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
         raise SizeError(f"the batch must be a positive whole number, not {batch!r}")
     known = {name: number for name, number in given.items() if name in spec.sizes.names}
     for name in freedom(spec).free[1:]:
+        # Other sizes may determine this one already.
         if name in spec.sizes.solve(known):
             continue
+        # The usual number may not divide a given one; small numbers are tried next.
         for number in (USUAL.get(name, OTHERWISE[0]), *OTHERWISE):
             try:
                 spec.sizes.solve(known | {name: number})
@@ -94,7 +99,7 @@ def start(spec: Spec, given: Mapping[str, int]) -> dict[str, int]:
 
 
 def follow(here: Freedom, free: Mapping[str, int]) -> dict[str, int] | None:
-    """All sizes for numbers of the free ones; None where a quotient is not whole. What the page does by itself."""
+    """Compute all sizes from the free ones, as the page's script does; None if a quotient is not whole."""
     known = dict(free)
     for d in here.derived:
         above, below = (prod(int(a) if a.isdigit() else known[a] for a in side) for side in (d.above, d.below))

@@ -1,9 +1,9 @@
 """serve: the report's page, live, for one person at this machine.
 
-Input: requests from a browser over the loopback address. Output: a page, and JSON. What holds afterwards: texts are
-specifications and never code; each is computed in a process of its own that is killed when its time or its memory is
-up, so that no input stops the server; only pages of this server are answered; every text in an answer is escaped.
-Needs the extra `serve`.
+Input: requests from a browser over the loopback address. Output: a page, and JSON. Guarantees: texts are specifications
+and never code; each is computed in a process of its own, killed when its time or its memory is exhausted, so input
+cannot stop the server; only pages of this server are answered; every text in an answer is escaped. Needs the extra
+`serve`.
 """
 
 from collections.abc import Callable
@@ -18,8 +18,8 @@ def serve(port: int = 8642, limits: Limits | None = None, started: Callable[[str
     """Serve the live page on this machine, until interrupted.
 
     Args:
-        port: of the loopback address; 0 takes a free one.
-        limits: of each request.
+        port: port of the loopback address; 0 for any free one.
+        limits: limits of each request.
         started: called with the page's address before the first request is answered.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The application: one page, its style and script, and three questions that it asks."""
+"""The application: one page, its style and script, and its three kinds of request."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from polyattn.study.serve.workers import BusyError, StoppedError, Workers
 
 KINDS = {"css": "text/css", "js": "text/javascript"}
 WATCHED = 0.1
-"""Seconds between two looks at whether the browser still waits."""
+"""Seconds between two checks of whether the browser still waits."""
 
 
 def application(hosts: Collection[str], limits: Limits) -> App:
-    """The ASGI application.
+    """Return the ASGI application.
 
     Args:
-        hosts: the Host headers that it answers to, with the port.
-        limits: of each request.
+        hosts: its own Host headers, with the port.
+        limits: limits of each request.
     """
     workers = Workers(limits, answer)
 
@@ -41,12 +41,14 @@ def application(hosts: Collection[str], limits: Limits) -> App:
         try:
             await workers.start()
             yield
+        # Also after a failed start, so that no worker outlives the server.
         finally:
             workers.stop()
 
     async def asked(request: Request) -> Response:
         return await _answered(request, workers, limits)
 
+    # Read once: a request cannot name a path in the file system.
     statics = {name: _asset(name) for name in ("page.css", "page.js", "live.css", "live.js")}
 
     async def static(request: Request) -> Response:
@@ -68,13 +70,16 @@ async def _answered(request: Request, workers: Workers, limits: Limits) -> Respo
     job = request.path_params["job"]
     if job not in JOBS:
         return PlainTextResponse("There is no such page.", 404)
+    # Forms of foreign pages cannot send this type without a preflight request.
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         return _bad("a request is application/json", 415)
     body = b""
     try:
+        # A sender of one byte a minute would hold the connection forever.
         with anyio.fail_after(limits.patience):
             async for part in request.stream():
                 body += part
+                # Checked for each part: the body is never held in memory beyond the limit.
                 if len(body) > limits.body:
                     return _bad(f"a request has at most {limits.body} bytes", 413)
         data = json.loads(body)
@@ -94,7 +99,7 @@ async def _answered(request: Request, workers: Workers, limits: Limits) -> Respo
 
 
 async def _computed(request: Request, workers: Workers, data: dict[str, Any]) -> Response:
-    """The workers' answer; the computation ends with the browser's interest in it."""
+    """Return the workers' answer; the computation ends when the browser disconnects."""
     found: list[Response] = []
 
     async def compute() -> None:
@@ -107,12 +112,14 @@ async def _computed(request: Request, workers: Workers, data: dict[str, Any]) ->
         else:
             bad = answered.get("bad") or ("this failed" if "failed" in answered else "")
             found.append(_bad(bad, 500 if "failed" in answered else 400) if bad else _json(answered))
+        # Ends the loop that watches the connection.
         group.cancel_scope.cancel()
 
     async with anyio.create_task_group() as group:
         group.start_soon(compute)
         while not await request.is_disconnected():
             await anyio.sleep(WATCHED)
+        # The browser is gone: cancelling kills the worker's process.
         group.cancel_scope.cancel()
     return found[0] if found else _bad("nobody waits", 400)
 
@@ -122,7 +129,7 @@ def _bad(reason: str, status: int) -> Response:
 
 
 def _json(data: dict[str, Any], status: int = 200) -> Response:
-    """JSON in ASCII: a text may hold halves of surrogate pairs, which UTF-8 cannot say."""
+    """Return JSON in ASCII: a text may hold halves of surrogate pairs, which UTF-8 cannot encode."""
     return Response(json.dumps(data), status, media_type="application/json")
 
 

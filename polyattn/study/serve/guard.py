@@ -1,4 +1,4 @@
-"""What every request passes before it is looked at: the server answers only pages of its own."""
+"""The guard of every request: the server answers only pages of its own."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ HEADERS = (
 
 
 class Guard:
-    """Refuses other hosts' names, which a page elsewhere could point here (DNS rebinding), and other origins; gives
-    every answer its security headers.
+    """Refuses other hosts' names, which a page elsewhere could point here (DNS rebinding), and other origins; adds the
+    security headers to every answer.
 
     Args:
         app: the application behind it.
-        hosts: the Host headers that are this server's, with the port.
+        hosts: the Host headers of this server, with the port.
     """
 
     def __init__(self, app: App, hosts: Collection[str]):
@@ -43,6 +43,7 @@ class Guard:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
+        # WebSockets ignore the same-origin policy, and the page uses none.
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
@@ -63,7 +64,9 @@ class Guard:
     def _reason(self, headers: list[tuple[bytes, bytes]]) -> bytes | None:
         hosts = [value.lower() for name, value in headers if name == b"host"]
         origins = [value.lower() for name, value in headers if name == b"origin"]
+        # Two Host headers could be read differently by different layers.
         if len(hosts) != 1 or hosts[0] not in self.hosts:
+            # Browsers omit Origin in plain navigation, so only a foreign one is refused.
             return b"This server answers to its own address only."
         if any(origin not in self.origins for origin in origins):
             return b"This server answers its own pages only."

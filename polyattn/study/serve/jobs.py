@@ -1,4 +1,4 @@
-"""What workers compute: from a request's JSON to an answer's. Texts are parsed as specifications, never run."""
+"""The workers' jobs: from a request's JSON to an answer's. Texts are parsed as specifications, never run."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     import jinja2
 
 MOST_DIGITS = 15
-"""Of a size, as on the page."""
+"""Digits of a size, as on the page."""
 
 
 class BadRequestError(PolyattnError, ValueError):
-    """A request that the page does not make."""
+    """A request outside the page's protocol."""
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """The answer to a request: its "job" names which; errors of the library are answers too.
+    """Answer a request by its "job"; errors of the library are answers too.
 
     A `SpecError` is answered with its reason and its place.
     """
@@ -40,19 +40,19 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def check(request: dict[str, Any]) -> dict[str, Any]:
-    """Whether a text is a specification."""
+    """Check that a text is a specification."""
     Spec(text_of(request))
     return {"good": True}
 
 
 def layer(request: dict[str, Any]) -> dict[str, Any]:
-    """A specification's part of the page, as HTML."""
+    """Render a specification's part of the page as HTML."""
     made = section("this layer", Spec(text_of(request)), sizes_of(request))
     return {"html": templates().get_template("section.html").render(s=made, objectives=OBJECTIVES)}
 
 
 def proof(request: dict[str, Any]) -> dict[str, Any]:
-    """The verdict against an entry of the catalogue, as HTML."""
+    """Render the verdict against an entry of the catalogue as HTML."""
     name = request.get("against")
     if not isinstance(name, str) or name not in catalog.names():
         raise BadRequestError("there is no such entry in the catalogue")
@@ -71,12 +71,13 @@ def text_of(request: dict[str, Any]) -> str:
 
 
 def sizes_of(request: dict[str, Any]) -> dict[str, int]:
-    """Sizes are written as texts of digits: JSON's numbers are rounded by browsers."""
+    """Read sizes, which are texts of digits: browsers round JSON's numbers."""
     sizes = request.get("sizes", {})
     if not isinstance(sizes, dict):
         raise BadRequestError("sizes are an object")
     found = {}
     for name, number in sizes.items():
+        # `isdigit` alone accepts digits of other scripts and superscripts, which `int` may refuse.
         if not isinstance(number, str) or not number.isascii() or not number.isdigit() or len(number) > MOST_DIGITS:
             raise BadRequestError(f"a size is a text of at most {MOST_DIGITS} digits")
         found[name] = int(number)
@@ -85,7 +86,7 @@ def sizes_of(request: dict[str, Any]) -> dict[str, int]:
 
 @cache
 def templates() -> jinja2.Environment:
-    """The report's templates and this folder's."""
+    """Return the report's templates and this folder's."""
     import jinja2
 
     loaders = [jinja2.PackageLoader(f"polyattn.study.{part}") for part in ("report", "serve")]

@@ -1,4 +1,4 @@
-"""What a request may ask for."""
+"""The limits of a request."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class Limits:
     Attributes:
         text: characters of a specification.
         body: bytes of a request's body.
-        seconds: wall-clock time of one computation; its process is killed then.
-        memory: bytes that a worker may take beyond what it starts with (where the system can say so: Linux).
+        seconds: wall-clock time of one computation, after which its process is killed.
+        memory: bytes that a worker may allocate beyond its initial size (on systems that report it: Linux).
         workers: computations at a time.
-        waiting: requests that may wait for one; more are refused.
-        patience: seconds for a request's headers, and again for its body, to come.
+        waiting: waiting requests; further ones are refused.
+        patience: seconds for a request's headers, and again for its body, to arrive.
         jobs: computations after which a worker is replaced, since caches grow.
     """
 

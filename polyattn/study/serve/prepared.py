@@ -1,7 +1,7 @@
-"""Imported once, by the process that workers are forked from: what the first request of each would else wait for.
+"""Imported once, by the process that forks the workers: the slow parts of a worker's first request.
 
-The heavy libraries, the templates, matplotlib's fonts and sympy's tables are there before a worker is; a killed worker
-is replaced at once.
+The heavy libraries, the templates, matplotlib's fonts and sympy's tables are loaded before a worker starts; so a killed
+worker is replaced at once.
 """
 
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""The server: uvicorn on the loopback address, with patience for slow requests that ends."""
+"""The server: uvicorn on the loopback address, with limited patience for slow requests."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def run(port: int, limits: Limits, started: Callable[[str], object] | None) -> N
     except (OSError, OverflowError) as error:
         raise PolyattnError(f"port {port} cannot be had ({error}): choose another one, or 0 for any") from None
     with listening:
+        # Port 0 became a real one, which the Host headers contain.
         port = listening.getsockname()[1]
         if started is not None:
             started(f"http://{LOOPBACK}:{port}/")
@@ -36,9 +37,10 @@ def run(port: int, limits: Limits, started: Callable[[str], object] | None) -> N
 
 
 def made(port: int, limits: Limits) -> uvicorn.Server:
-    """The server for a port."""
+    """Build the server for a port."""
     hosts = [f"{name}:{port}" for name in (LOOPBACK, "localhost")]
 
+    # uvicorn takes a class, so the limit has to be a class attribute.
     class Patient(Protocol):
         patience = limits.patience
 
@@ -59,13 +61,14 @@ def made(port: int, limits: Limits) -> uvicorn.Server:
 
 
 class Protocol(H11Protocol):
-    """HTTP/1.1 whose requests' headers have to come within `patience` seconds."""
+    """HTTP/1.1 with a time limit of `patience` seconds for the headers of a request."""
 
     patience = 10.0
     timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
+        # uvicorn's keep-alive timer starts after the first request only.
         self.timer = self.loop.call_later(self.patience, transport.abort)
 
     def data_received(self, data: bytes) -> None:
@@ -74,6 +77,7 @@ class Protocol(H11Protocol):
         if not waits and self.timer is not None:
             self.timer.cancel()
             self.timer = None
+        # Between requests of one connection the clock starts again.
         elif waits and self.timer is None:
             self.timer = self.loop.call_later(self.patience, self.transport.abort)
 

@@ -1,4 +1,4 @@
-"""Processes that compute answers and can be killed: no input takes more than its time or its memory."""
+"""Processes that compute answers and can be killed: input cannot exceed its time or its memory."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class StoppedError(PolyattnError):
 
 
 def work(connection: Connection, memory: int, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """A worker's life: one request after the other, until its pipe closes or its memory has run out."""
+    """Run a worker: one request after the other, until its pipe closes or its memory is exhausted."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server ends its workers itself
     import_module(PREPARED)  # a fork has it already
     _limit_memory(memory)
@@ -51,6 +51,7 @@ def work(connection: Connection, memory: int, answer: Callable[[dict[str, Any]],
                 found = answer(request)
             except (MemoryError, RecursionError):
                 full, found = True, {"error": {"reason": "this is too large for the server", "line": 0, "column": 0}}
+            # Any other error is a fault of the library: report its kind, not its text, which may quote the input.
             except Exception as error:
                 print(f"polyattn serve: {type(error).__name__} in {request.get('job')}", file=sys.stderr)
                 full, found = True, {"failed": True}
@@ -59,19 +60,21 @@ def work(connection: Connection, memory: int, answer: Callable[[dict[str, Any]],
                 data = json.dumps(
                     {"error": {"reason": "the answer is too large to show", "line": 0, "column": 0}}
                 ).encode()
+            # After exhausted memory the process may be damaged, so it ends with its answer.
             connection.send_bytes(data)
             if full:
                 return
 
 
 def _limit_memory(memory: int) -> None:
-    """The address space that is taken now and `memory` bytes more, where the system tells and keeps to it."""
+    """Limit the address space to its present size and `memory` bytes more, on systems that enforce it."""
     status = Path("/proc/self/statm")
     if not status.exists():
         return
     import resource
 
     most = int(status.read_text().split()[0]) * resource.getpagesize() + memory
+    # A process may lower its own hard limit, never raise it.
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     most = most if hard == resource.RLIM_INFINITY else min(most, hard)
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
@@ -93,8 +96,8 @@ class Workers:
     """The workers of one server.
 
     Args:
-        limits: how many, and what each may take.
-        answer: what each computes; an importable function.
+        limits: their number, and the limits of each.
+        answer: their computation; an importable function.
     """
 
     def __init__(self, limits: Limits, answer: Callable[[dict[str, Any]], dict[str, Any]]):
@@ -110,7 +113,7 @@ class Workers:
         self.places = anyio.Semaphore(limits.workers)
 
     async def start(self) -> None:
-        """Have all workers ready."""
+        """Start all workers."""
         for _ in range(self.limits.workers - len(self.idle)):
             self.idle.append(await self._new())
 
@@ -120,17 +123,18 @@ class Workers:
         self.all, self.idle = [], []
 
     async def run(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The answer to a request; when the caller is cancelled, its process is killed.
+        """Compute the answer to a request; if the caller is cancelled, its process is killed.
 
         Raises:
-            BusyError: too many wait already.
-            StoppedError: the time was up, or the process ended.
+            BusyError: too many requests wait already.
+            StoppedError: the time was exhausted, or the process ended.
         """
         if self.waiting >= self.limits.waiting:
             raise BusyError("the server is busy")
         self.waiting += 1
         try:
             await self.places.acquire()
+        # Also on cancellation while waiting, or the count would never come down.
         finally:
             self.waiting -= 1
         try:
@@ -147,10 +151,12 @@ class Workers:
             done = worker.jobs < self.limits.jobs and worker.process.is_alive()
             return json.loads(data)
         finally:
+            # A worker in an unknown state is never reused.
             if done:
                 self.idle.append(worker)
             else:
                 self.all.remove(worker)
+                # Cancellation must not leave a running process behind.
                 with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(worker.kill)
 
@@ -161,6 +167,7 @@ class Workers:
         self.all.append(worker)
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(process.start)
+            # The parent's copy would keep the pipe open after the worker's death.
             there.close()
             if await _exchange(worker, b"", STARTING) != READY:
                 raise StoppedError("a worker did not start")
@@ -168,11 +175,12 @@ class Workers:
 
 
 async def _exchange(worker: Worker, data: bytes, seconds: float) -> bytes:
-    """What a worker answers to some bytes (or says of itself, to none) within some seconds."""
+    """Exchange bytes with a worker within some seconds; without data, read its first message."""
 
     def both() -> bytes:
         if data:
             worker.connection.send_bytes(data)
+        # A thread waits here, since a pipe cannot be awaited; it is abandoned on cancellation.
         if not worker.connection.poll(seconds):
             raise StoppedError(f"this takes more than {seconds:g} seconds")
         return worker.connection.recv_bytes(LARGEST)
