@@ -1,9 +1,9 @@
 """Stage 7, training: networks trained on one process or many, with checkpoints that survive being killed.
 
-Input: a `Task` (data, network, loss, evaluation), `Settings`, and the `Processes` that torchrun has started. Output: a
-trained network, a log, checkpoints. What holds: a training that is stopped at any moment and started again, on any
-number of processes, goes on with the very next batch after its last whole checkpoint; on the same number of processes,
-on a CPU, it ends with the same bits as if it had not been stopped.
+Input: a `Task` (data, network, loss, evaluation), `Settings`, and the `Processes` started by torchrun. Output: a
+trained network, a log, checkpoints. Guarantees: a training that is stopped at any moment and started again, on any
+number of processes, continues with the very next batch after its last whole checkpoint; on the same number of
+processes, on a CPU, it ends with the same bits as without the interruption.
 
 >>> from polyattn.training import Schedule, Settings
 >>> Settings(batch=256, micro=32, schedule=Schedule("cosine", warmup_epochs=5)).schedule.factor(5, 90)

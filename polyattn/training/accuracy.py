@@ -15,12 +15,12 @@ from polyattn.training.task import Evaluating
 def accuracy(
     now: Evaluating, samples: Samples, classes: int, batch: int, scores: Callable[[Any], Tensor] | None = None
 ) -> dict[str, float]:
-    """Accuracy on samples (input, class).
+    """Compute the accuracy on samples (input, class).
 
     Args:
         now: the network and the processes.
-        samples: for evaluation.
-        classes: how many there are; with fewer than 5, "top5" is top-`classes`.
+        samples: samples for evaluation.
+        classes: number of classes; with fewer than 5, "top5" is top-`classes`.
         batch: samples of one forward pass.
         scores: (B, classes) from a batch of inputs; by default the network's output.
 
@@ -36,6 +36,8 @@ def accuracy(
     for numbers, (inputs, labels) in now.batches(samples, batch):
         output = (scores or now.model)(inputs)
         for metric in found.values():
+            # A process without samples left still runs the network, but its batch is a filler.
             if numbers:
+                # `numbers` may be shorter than the last batch.
                 metric.update(output[: len(numbers)].float(), labels[: len(numbers)])
     return {name: float(metric.compute()) for name, metric in found.items()}

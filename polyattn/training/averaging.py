@@ -1,4 +1,4 @@
-"""A moving average of the parameters, which is evaluated in their place."""
+"""A moving average of the parameters, evaluated in their place."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 
 class Average:
-    """An exponential moving average of a network's trainable parameters, whole or sharded as they are.
+    """An exponential moving average of a network's trainable parameters, whole or sharded like them.
 
     average <- decay * average + (1 - decay) * parameter, from the parameters at the start.
 
     Args:
         model: the network.
-        decay: by step.
+        decay: decay by step.
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -26,11 +26,12 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
+        # One fused call for all parameters.
         torch._foreach_lerp_(list(self.values.values()), list(self.parameters.values()), 1 - self.decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """The network has the averaged parameters inside, and its own ones again afterwards."""
+        """Replace the network's parameters by the averaged ones inside, and restore them afterwards."""
         own = {name: p.detach().clone() for name, p in self.parameters.items()}
         self._set(self.values)
         try:

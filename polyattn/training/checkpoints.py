@@ -1,10 +1,10 @@
-"""Checkpoints by `torch.distributed.checkpoint`: written whole or not at all, verified before one is used.
+"""Checkpoints by `torch.distributed.checkpoint`: written atomically, verified before use.
 
 A checkpoint is written into a hidden folder, each file forced to the disk; then a manifest with the size and the
-SHA-256 of every file is added, and the folder renamed into place, which a file system does at once or not at all. A
-training that is killed at any moment finds the last checkpoint that was renamed. A damaged one is set aside, and the
-one before it is used. Verified means that every file is as its manifest says, not that the manifest is from here: see
-`polyattn.training.reading` for how files are read without running anything in them.
+SHA-256 of every file is added, and the folder renamed into place, an atomic operation of the file system. A training
+killed at any moment finds the last renamed checkpoint. A damaged one is set aside, and its predecessor is used.
+Verification compares every file with the manifest, but cannot tell the manifest's origin: `polyattn.training.reading`
+reads files without running code in them.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class Checkpoints:
     """The checkpoints of one training.
 
     Args:
-        folder: where they are; on all machines the same folder.
-        keep: how many of them stay.
-        processes: all of them have to call each method.
-        report: prints a line, in the first process.
+        folder: their folder, the same on all machines.
+        keep: number of checkpoints to keep.
+        processes: the processes of the training, all of which have to call each method.
+        report: function that prints a line, in the first process.
     """
 
     folder: Path
@@ -47,7 +47,7 @@ class Checkpoints:
     report: Callable[[str], None]
 
     def steps(self) -> list[int]:
-        """The steps that have a checkpoint, whole or not, the last one first."""
+        """Return the steps with a checkpoint, whole or not, the last one first."""
         found = [p.name.removeprefix(PREFIX) for p in self.folder.glob(f"{PREFIX}*") if p.is_dir()]
         steps = (int(name) for name in found if name.isdecimal())
         return sorted((step for step in steps if self.path(step).is_dir()), reverse=True)
@@ -56,13 +56,13 @@ class Checkpoints:
         return self.folder / f"{PREFIX}{step:09d}"
 
     def prepare(self, bytes_needed: int) -> None:
-        """Make the folder, and see that there can be checkpoints in it, before anything is computed.
+        """Make the folder, and check that checkpoints can be written to it, before the first step.
 
         Args:
-            bytes_needed: of one checkpoint.
+            bytes_needed: size of one checkpoint.
 
         Raises:
-            CheckpointError: the folder cannot be written to, or there is no room for one checkpoint more.
+            CheckpointError: the folder is not writable, or too small for one more checkpoint.
         """
         self.processes.on_first(lambda: self._prepare(bytes_needed))
 
@@ -70,6 +70,7 @@ class Checkpoints:
         probe = self.folder / ".probe"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            # Leftovers of a killed training: never complete, since complete folders are renamed.
             for leftover in (*self.folder.glob(".partial-*"), *self.folder.glob(".removed-*")):
                 files.discard(leftover)
             files.write_text(probe, "writable\n")
@@ -84,15 +85,15 @@ class Checkpoints:
             )
 
     def save(self, step: int, state: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-        """Write the state after so many steps, and remove the oldest checkpoints.
+        """Write the state after a step, and remove the oldest checkpoints.
 
         Args:
-            step: how many steps are done.
+            step: number of steps done.
             state: a nested dictionary of tensors, whole or sharded over the processes, and plain values.
-            facts: what the manifest is to hold, such as what the training is of.
+            facts: further contents of the manifest, such as the identity of the training.
 
         Raises:
-            CheckpointError: it could not be written, in any of the processes. The earlier ones are as they were.
+            CheckpointError: a process could not write it. The earlier ones are untouched.
         """
         partial = self.folder / f".partial-{step:09d}"
         try:
@@ -113,7 +114,7 @@ class Checkpoints:
             ) from error
 
     def _digests(self, folder: Path) -> dict[str, str]:
-        """Every file's digest; each process reads its part of them."""
+        """Compute every file's digest; each process reads its share of them."""
         names = self.processes.on_first(lambda: sorted(p.name for p in folder.iterdir()))
         mine: dict[str, str] | OSError
         try:
@@ -121,6 +122,7 @@ class Checkpoints:
         except OSError as error:
             mine = error
         found: dict[str, str] = {}
+        # An error of one process is raised in all, or the others would wait for it in the next exchange.
         for part in self.processes.gathered(mine):
             if isinstance(part, OSError):
                 raise part
@@ -135,10 +137,10 @@ class Checkpoints:
             files.discard(self.path(old))
 
     def latest(self) -> int | None:
-        """The last step whose checkpoint is whole; None if there is no checkpoint at all.
+        """Return the last step with a whole checkpoint; None without checkpoints.
 
         Raises:
-            CheckpointError: there are checkpoints, and not one of them is whole.
+            CheckpointError: all checkpoints are damaged.
         """
         return self.processes.on_first(self._latest)
 
@@ -148,6 +150,7 @@ class Checkpoints:
             wrong = files.damage(self.path(step))
             if wrong is None:
                 for bad, _ in damaged:
+                    # Set aside instead of removed: the files may still be of use to a person.
                     aside = self.folder / f"damaged-{self.path(bad).name}"
                     files.discard(aside)
                     self.path(bad).rename(aside)
@@ -164,16 +167,17 @@ class Checkpoints:
         return None
 
     def facts(self, step: int) -> dict[str, Any]:
-        """What `save` was given beside the state."""
+        """Return the `facts` given to `save`."""
         return self.processes.on_first(lambda: files.facts(self.path(step)))
 
     def load(self, step: int, state: dict[str, Any]) -> None:
-        """Read a checkpoint into the tensors of a state, whole or sharded as they are now; no code in it is run.
+        """Read a checkpoint into the tensors of a state, whole or sharded as they are now, without running code in it.
 
         Raises:
-            CheckpointError: it does not have what the state has, or something that training does not write.
+            CheckpointError: it lacks a part of the state, or contains an entry that training does not write.
         """
         folder = self.path(step)
+        # Only files with a digest in the manifest may hold data.
         names = tuple(self.facts(step)["files"])
         metadata = self.processes.on_first(lambda: layout(folder, names))
         try:
@@ -183,7 +187,7 @@ class Checkpoints:
 
 
 def bytes_in(state: Any) -> int:
-    """Bytes of the tensors in nested dictionaries, over all processes."""
+    """Count the bytes of the tensors in nested dictionaries, over all processes."""
     if isinstance(state, Mapping):
         return sum(bytes_in(value) for value in state.values())
     return state.numel() * state.element_size() if isinstance(state, torch.Tensor) else 0

@@ -21,7 +21,7 @@ def coco_precision(now: Evaluating, samples: CocoInstances, batch: int) -> dict[
     """Detect in every image, and score boxes and masks.
 
     Returns:
-        "box_AP", "mask_AP", "box_AP50", ... each between 0 and 1; -1 where the data have no instance of that size.
+        "box_AP", "mask_AP", "box_AP50", ... each between 0 and 1; -1 for sizes without instances in the data.
     """
     mine: list[dict[str, Any]] = []
     for numbers, (images, _) in now.batches(samples, batch, collate):
@@ -32,9 +32,10 @@ def coco_precision(now: Evaluating, samples: CocoInstances, batch: int) -> dict[
 
 
 def results(samples: CocoInstances, image: int, found: dict[str, Tensor]) -> list[dict[str, Any]]:
-    """One image's detections in COCO's format for results."""
+    """Convert one image's detections to COCO's format for results."""
     encode = need("pycocotools.mask", "train").encode
     boxes = found["boxes"].float().cpu()
+    # COCO's boxes are x, y, width, height.
     boxes[:, 2:] -= boxes[:, :2]
     masks = (found["masks"][:, 0] > 0.5).to("cpu").numpy().astype(np.uint8)
     rows = zip(boxes.tolist(), found["labels"].tolist(), found["scores"].float().tolist(), masks, strict=True)
@@ -44,6 +45,7 @@ def results(samples: CocoInstances, image: int, found: dict[str, Tensor]) -> lis
             "category_id": samples.categories[label - 1],
             "bbox": box,
             "score": score,
+            # pycocotools encodes masks in column order.
             "segmentation": encode(np.asfortranarray(mask)),
         }
         for box, label, score, mask in rows
@@ -51,7 +53,7 @@ def results(samples: CocoInstances, image: int, found: dict[str, Tensor]) -> lis
 
 
 def scores(coco: Any, found: list[dict[str, Any]]) -> dict[str, float]:
-    """pycocotools' figures of all detections."""
+    """Compute pycocotools' figures of all detections."""
     evaluation = need("pycocotools.cocoeval", "train")
     figures: dict[str, float] = {}
     for kind, name in (("bbox", "box"), ("segm", "mask")):
@@ -61,6 +63,7 @@ def scores(coco: Any, found: list[dict[str, Any]]) -> dict[str, float]:
         # It completes the results in place, by boxes or by masks.
         given = [{k: v for k, v in r.items() if kind == "segm" or k != "segmentation"} for r in found]
         given = [{k: v for k, v in r.items() if kind == "bbox" or k != "bbox"} for r in given]
+        # It prints its tables.
         with contextlib.redirect_stdout(io.StringIO()):
             scored = evaluation.COCOeval(coco, coco.loadRes(given), kind)
             scored.evaluate()

@@ -12,10 +12,10 @@ Config = TypeVar("Config")
 
 
 def configured(configs: Mapping[str, tuple[str, Config]], argv: Sequence[str] | None = None) -> Config:
-    """A configuration from the command line, `NAME --option value ...`; the first one where there are no arguments.
+    """Read a configuration from the command line, `NAME --option value ...`; the first one without arguments.
 
     Args:
-        configs: what each is for, and its values; frozen dataclasses, whose docstrings are the help.
+        configs: purpose and values of each; frozen dataclasses, whose docstrings are the help.
         argv: the arguments; by default the program's own.
     """
     tyro = need("tyro", "train")

@@ -14,7 +14,7 @@ from polyattn.vision.detection import FACE_IOU, FACE_RATIO, FACE_SCALES, FACE_ST
 from polyattn.vision.resnets import attend_to
 
 PAPER, CHANNELS = "resnet50", 256
-"""The backbone and the pyramid's channels of the papers' detectors, which `polyattn.vision` builds."""
+"""Backbone and pyramid channels of the papers' detectors, which `polyattn.vision` builds."""
 
 
 def mask_rcnn(
@@ -26,14 +26,14 @@ def mask_rcnn(
     weights: Any,
     sides: tuple[int, int],
 ) -> nn.Module:
-    """Mask R-CNN.
+    """Build a Mask R-CNN.
 
     Args:
         network: "resnet50" or another ResNet of torchvision.
-        pyramid: channels of the feature pyramid; the heads of networks other than the paper's have as many.
+        pyramid: channels of the feature pyramid; heads of other networks than the paper's have as many.
         attention, places: as in `polyattn.vision.mask_rcnn_resnet50_fpn`.
-        classes: with the background.
-        weights: of the backbone, as torchvision names them.
+        classes: number of classes, with the background.
+        weights: weights of the backbone, as torchvision names them.
         sides: bounds of the images' short and long side.
     """
     words: dict[str, Any] = {"min_size": sides[0], "max_size": sides[1]}
@@ -58,7 +58,7 @@ def mask_rcnn(
 def face_retinanet(
     network: str, pyramid: int, attention: str | None, places: str | None, weights: Any, sides: tuple[int, int]
 ) -> nn.Module:
-    """A RetinaNet for faces; arguments as in `mask_rcnn`."""
+    """Build a RetinaNet for faces; arguments as in `mask_rcnn`."""
     words: dict[str, Any] = {"min_size": sides[0], "max_size": sides[1]}
     if (network, pyramid) == (PAPER, CHANNELS):
         return vision.face_retinanet_resnet50_fpn(attention, places=places, weights_backbone=weights, network=words)
@@ -90,9 +90,11 @@ def _backbone(
     models, utils = need("torchvision.models", "train"), need("torchvision.models.detection.backbone_utils", "train")
     if not network.startswith("resnet") or not hasattr(models, network):
         raise TrainingError(f"detectors have a ResNet of torchvision as backbone, such as resnet18, not {network!r}")
+    # torchvision's ResNets double their width at each stage.
     body = getattr(models, network)(weights=weights)
     widths = [body.inplanes // 2 ** (4 - stage) for stage in stages]
     layers = {f"layer{stage}": str(place) for place, stage in enumerate(stages)}
     backbone = utils.BackboneWithFPN(body, layers, widths, pyramid, extra)
+    # One pass shows the stages' channels, for which a small image suffices.
     example = torch.zeros(1, 3, 64, 64)
     return attend_to(backbone, network, attention, places=places, example_input=example, prefix="body.")

@@ -1,4 +1,4 @@
-"""Folders that are there as a whole or not at all, with a manifest by which damage is seen."""
+"""Folders that appear atomically, with a manifest that reveals damage."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ MANIFEST = "manifest.json"
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file."""
+    """Compute the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:
-    """Have a file or a folder on the disk, not only on its way there."""
+    """Force a file or a folder from the system's cache to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -33,35 +33,38 @@ def sync(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small file so that there is the old one or the new one, whenever the machine stops."""
+    """Write a small file atomically: after a crash it is the old one or the new one."""
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
+        # Renamed before its content is on the disk, the file could be empty after a crash.
         os.fsync(file.fileno())
     partial.replace(path)
+    # The new name is an entry of the folder, which has to reach the disk too.
     sync(path.parent)
 
 
 def seal(folder: Path, target: Path, digests: dict[str, str], facts: dict[str, Any]) -> None:
-    """Give a folder of files its manifest and its name.
+    """Add a manifest to a folder of files, and rename it.
 
     Args:
-        folder: with the files, all written to the disk.
-        target: its name from now on, in the same parent; nothing has that name.
+        folder: the folder with the files, all on the disk.
+        target: its final name, in the same parent; not in use.
         digests: SHA-256 of each file, by its name.
-        facts: what else the manifest is to hold, for JSON.
+        facts: further contents of the manifest, for JSON.
     """
     sizes = {name: (folder / name).stat().st_size for name in digests}
     body = {**facts, "files": {name: {"bytes": sizes[name], "sha256": digests[name]} for name in sorted(digests)}}
     write_text(folder / MANIFEST, json.dumps({**body, "sha256": _of(body)}, indent=1) + "\n")
+    # The files' entries reach the disk before the name that vouches for them.
     sync(folder)
     folder.rename(target)
     sync(target.parent)
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with a sealed folder, or None if it is whole."""
+    """Return the damage of a sealed folder, or None if it is whole."""
     try:
         facts = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         own = facts.pop("sha256")
@@ -71,6 +74,7 @@ def damage(folder: Path) -> str | None:
             path = folder / name
             if not path.is_file():
                 return f"{name} is missing"
+            # Sizes first: a truncated file is found without reading it.
             if path.stat().st_size != file["bytes"]:
                 return f"{name} has {path.stat().st_size:,} bytes, not {file['bytes']:,}"
             if digest(path) != file["sha256"]:
@@ -83,10 +87,10 @@ def damage(folder: Path) -> str | None:
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
-    """Read a file of weights, as training writes `weights.pt`, on the CPU; nothing in it is run.
+    """Read a file of weights, as training writes `weights.pt`, on the CPU, without running code in it.
 
     Raises:
-        TrainingError: the file is missing or cannot be read, or holds something other than tensors by name.
+        TrainingError: the file is missing or unreadable, or is not a dictionary of tensors by name.
     """
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
@@ -103,22 +107,23 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def facts(folder: Path) -> dict[str, Any]:
-    """What is in the manifest of a folder that is whole."""
+    """Return the manifest of a whole folder."""
     return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
 
 
 def discard(folder: Path) -> None:
-    """Remove a folder; if that is cut short, what is left has a name that says so."""
+    """Remove a folder; if that is interrupted, the remainder has a name that `prepare` recognises."""
     if folder.exists():
         rest = folder if folder.name.startswith(".") else folder.with_name(f".removed-{folder.name}")
         if rest != folder:
+            # A remainder of an earlier interruption may have the name.
             shutil.rmtree(rest, ignore_errors=True)
             folder.rename(rest)
         shutil.rmtree(rest)
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong first, in the words of the system where it was the system."""
+    """Return the first cause of an error, in the system's own message if the system raised it."""
     if isinstance(error, CheckpointException) and error.failures:
         rank, (cause, _) = sorted(error.failures.items())[0]
         return f"process {rank}: {reason(cause)}"

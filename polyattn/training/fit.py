@@ -1,4 +1,4 @@
-"""The training itself: from the last whole checkpoint, or from the start, to the end."""
+"""The training loop: from the last whole checkpoint, or from the start, to the end."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ WEIGHTS = "weights.pt"
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training came to.
+    """The result of a training.
 
     Args:
-        model: the network, as the last step left it.
-        steps: done in all.
-        resumed: the step that this run went on from; 0 for the start.
-        losses: by name, of the last step of this run; empty if there was none left to do.
-        figures: of the last evaluation.
+        model: the network after the last step.
+        steps: number of steps in all.
+        resumed: the step from which this run continued; 0 for the start.
+        losses: losses of the last step of this run by name; empty if all steps were done before.
+        figures: figures of the last evaluation.
     """
 
     model: nn.Module
@@ -52,15 +52,15 @@ def fit(task: Task, settings: Settings, processes: Processes) -> Trained:
     """Train a task's network; called in all processes.
 
     Args:
-        task: what to train.
-        settings: how. If `settings.out` has checkpoints, the training goes on after the last one that is whole, with
+        task: the task.
+        settings: the settings. If `settings.out` has checkpoints, the training continues after the last whole one, with
             the very next batch, on any number of processes.
-        processes: from `started`.
+        processes: the processes from `started`.
 
     Raises:
-        TrainingError: settings that do not fit the data, the processes, or the training in the folder; a folder that
-            another training uses; or a loss that is no number.
-        CheckpointError: checkpoints cannot be written or read. What was written before is untouched.
+        TrainingError: settings that do not fit the data, the processes, or the training in the folder; a folder in use
+            by another training; or a loss that is not finite.
+        CheckpointError: checkpoints cannot be written or read. Earlier ones are untouched.
     """
     order = Order(len(task.samples), settings.batch, settings.micro, settings.seed)
     order.check_processes(processes.count, even=settings.parallel == "fsdp")
@@ -70,13 +70,15 @@ def fit(task: Task, settings: Settings, processes: Processes) -> Trained:
     optimiser = torch.optim.SGD(
         parameters, settings.rate, settings.momentum, weight_decay=settings.weight_decay, nesterov=settings.nesterov
     )
+    # Taken before anything is restored; a checkpoint overwrites its values.
     average = None if settings.ema is None else Average(own(model), settings.ema)
+    # The lock precedes the first look at checkpoints, and outlasts the last write.
     with held(settings.out, processes, Log(None, processes.first, 0, 0).line):
         return _Fit(task, settings, processes, order, model, optimiser, average).run()
 
 
 class _Fit:
-    """One run of a training: the objects that all of its parts share."""
+    """One run of a training: the objects shared by all of its parts."""
 
     def __init__(
         self, task: Task, settings: Settings, processes: Processes, order: Order, model: nn.Module,
@@ -103,6 +105,7 @@ class _Fit:
             )  # fmt: skip
             batches = (moved(b, self.processes.device, self.settings.channels_last) for b in batches)
             stepper = Stepper(self.task, self.model, self.optimiser, self.settings, self.processes)
+            # A training killed between a checkpoint and its evaluation owes that evaluation.
             if self._evaluates(start) and not self.processes.on_first(lambda: log.evaluated(start)):
                 figures = self._evaluate(log, start)
             self.model.train()
@@ -120,6 +123,7 @@ class _Fit:
         micros = self.order.share(step, self.processes.rank, self.processes.count)
         rate = self.settings.rate * self.settings.schedule.factor(self._epoch(step), self.settings.epochs)
         losses = stepper.step(micros, batches, rate, self.order.micros)
+        # Before the average: it would never recover from a value that is not finite.
         bad = [name for name, value in losses.items() if not isfinite(value)]
         if bad:
             raise TrainingError(
@@ -128,6 +132,7 @@ class _Fit:
             )
         if self.average is not None:
             self.average.update()
+        # The bar moves every step, files and lines only at intervals.
         log.done(step + 1)
         if (step + 1) % self.settings.log_every == 0 or step + 1 == self.total:
             log.losses(step + 1, self._epoch(step + 1), rate, losses, self.settings.batch)
@@ -146,12 +151,14 @@ class _Fit:
         if checkpoints is None or step is None:
             return 0
         facts = checkpoints.facts(step)
+        # Another order of the data would not continue this training.
         other = [f"{k} was {facts.get(k)!r} and is {v!r}" for k, v in self.facts.items() if facts.get(k) != v]
         if other:
             raise TrainingError(
                 f"{checkpoints.path(step)} is of another training: {'; '.join(other)}: give the same settings and "
                 f"data, or another folder"
             )
+        # The tensors to read into, in their present sharding.
         state = state_of(self.model, self.optimiser, self.average)
         checkpoints.load(step, state)
         restore(state, self.model, self.optimiser, self.average)
@@ -165,13 +172,14 @@ class _Fit:
             autocast(self.settings, self.processes.device),
         ):
             figures = self.task.evaluate(Evaluating(own(self.model), self.processes, self.settings))
+            # FSDP2 still has the averaged parameters gathered.
             freed(self.model)
         self.model.train()
         log.evaluation(step, self._epoch(step), figures)
         return figures
 
     def _write_weights(self, folder: Path) -> None:
-        """The weights alone, the averaged ones where there is an average, for `load_state_dict` of the same network."""
+        """Write the weights alone, averaged if there is an average, for `load_state_dict` of the same network."""
         with nullcontext() if self.average is None else self.average.in_place():
             weights = whole_weights(self.model)  # on a CPU these are the parameters themselves, not copies
             self.processes.on_first(lambda: _write(weights, folder))
@@ -184,7 +192,7 @@ class _Fit:
         return ends or step % self.settings.checkpoint_every == 0
 
     def _evaluates(self, step: int) -> bool:
-        """After the last step, and after every so many epochs."""
+        """Test if an evaluation follows: after the last step, and after every `evaluate_every` epochs."""
         every = self.settings.evaluate_every * self.order.steps_per_epoch
         return step > 0 and (step == self.total or step % every == 0)
 

@@ -19,7 +19,7 @@ from polyattn.training.processes import Processes
 
 LOCK = ".lock"
 WITHOUT = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
-"""What file systems say that have no locks."""
+"""Errors of file systems without locks."""
 
 _handles: set[int] = set()
 """Open files of locks: a lock lasts until each copy of its handle is closed, and a fork copies handles."""
@@ -38,16 +38,16 @@ os.register_at_fork(after_in_child=_drop)
 def held(folder: Path | None, processes: Processes, report: Callable[[str], None]) -> Iterator[None]:
     """Hold a folder for one training, in the first of its processes; called in all of them.
 
-    The system releases the lock when that process ends, however it ends: processes that it starts do not inherit it.
+    The system releases the lock when that process ends, for whatever reason: child processes do not inherit it.
 
     Args:
-        folder: made if it is not there; None locks nothing.
-        processes: of the training.
-        report: prints a line, where the file system has no locks.
+        folder: the folder, made if it is missing; None locks nothing.
+        processes: the processes of the training.
+        report: prints a line if the file system does not support locks.
 
     Raises:
         TrainingError: another training holds the folder; names its process.
-        CheckpointError: the folder cannot be written to.
+        CheckpointError: the folder is not writable.
     """
     if folder is None:
         yield
@@ -58,6 +58,7 @@ def held(folder: Path | None, processes: Processes, report: Callable[[str], None
         nonlocal handle
         handle = _acquired(folder, report)
 
+    # One lock for all machines of a training: the folder is shared, so the first process suffices.
     processes.on_first(acquire)
     try:
         yield
@@ -70,6 +71,7 @@ def _acquired(folder: Path, report: Callable[[str], None]) -> int:
     path = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # NOFOLLOW: a link planted in a shared folder must not make this overwrite another file.
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     except OSError as error:
         raise CheckpointError(f"no checkpoints can be written to {folder}: {reason(error)}") from error
@@ -77,6 +79,7 @@ def _acquired(folder: Path, report: Callable[[str], None]) -> int:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
+            # The lock is advisory: its file can be read while another process holds it.
             holder = os.pread(handle, 4096, 0)
             os.close(handle)
             raise TrainingError(_taken(folder, holder)) from None
@@ -95,6 +98,7 @@ def _acquired(folder: Path, report: Callable[[str], None]) -> int:
 def _released(handle: int) -> None:
     _handles.discard(handle)
     with suppress(OSError):
+        # The name goes before the lock, or the next holder could see it.
         os.ftruncate(handle, 0)
     os.close(handle)
 

@@ -1,4 +1,4 @@
-"""What a training writes down: CSV files, TensorBoard, and a line of progress. In the first process only."""
+"""The log of a training: CSV files, TensorBoard, and a line of progress. In the first process only."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ STEPS, EVALUATIONS = "steps.csv", "evaluations.csv"
 class Log:
     """The log of one training; every row has the number of steps done.
 
-    A training that goes on from a checkpoint drops what was logged after it, so that each step is there once.
+    A training that continues from a checkpoint drops later entries, so that each step occurs once.
 
     Args:
-        folder: for the files; None for progress only.
+        folder: the folder of the files; None for progress only.
         first: whether this process writes and prints.
-        start: the steps done so far.
-        total: the steps of the training.
+        start: number of steps done so far.
+        total: number of steps of the training.
     """
 
     def __init__(self, folder: Path | None, first: bool, start: int, total: int):
@@ -39,6 +39,7 @@ class Log:
         if folder is not None and first:
             for name in (STEPS, EVALUATIONS):
                 _cut(folder / name, start)
+            # `purge_step` hides the board's entries after the checkpoint.
             self.board = need("torch.utils.tensorboard", "train").SummaryWriter(
                 folder / "tensorboard", purge_step=start
             )
@@ -65,28 +66,29 @@ class Log:
         self.console.print(text, markup=False, soft_wrap=True)
 
     def done(self, step: int) -> None:
-        """So many steps are done."""
+        """Record the number of steps done."""
         self.progress.update(self.bar, completed=step)
 
     def losses(self, step: int, epoch: float, rate: float, losses: Mapping[str, float], batch: int) -> None:
-        """Losses of the last step."""
+        """Record the losses of the last step."""
         now = time.perf_counter()
         speed = (step - self.counted) * batch / (now - self.clock) if step > self.counted else 0.0
         self.clock, self.counted = now, step
         self._row(STEPS, {"step": step, "epoch": epoch, "rate": rate, **losses, "samples_per_second": round(speed, 3)})
         self._scalars("training", step, {"rate": rate, **losses})
         self.progress.update(self.bar, description=f"epoch {epoch:.2f}, loss {losses['loss']:.4f}")
+        # Without a terminal the bar is invisible, as in a job's log file.
         if not self.progress.live.is_started or not self.console.is_terminal:
             self.line(f"step {step}/{self.total}, epoch {epoch:.2f}, rate {rate:.3g}, loss {losses['loss']:.4f}")
 
     def evaluation(self, step: int, epoch: float, figures: Mapping[str, float]) -> None:
-        """Figures of an evaluation."""
+        """Record the figures of an evaluation."""
         self._row(EVALUATIONS, {"step": step, "epoch": epoch, **figures})
         self._scalars("evaluation", step, figures)
         self.line(f"step {step}, epoch {epoch:.2f}: " + ", ".join(f"{k} {v:.4f}" for k, v in figures.items()))
 
     def evaluated(self, step: int) -> bool:
-        """Whether there is an evaluation after that step."""
+        """Test if the log has an evaluation after a step."""
         if self.folder is None or not (self.folder / EVALUATIONS).exists():
             return False
         with (self.folder / EVALUATIONS).open(newline="") as file:
@@ -97,6 +99,7 @@ class Log:
             return
         path = self.folder / name
         new = not path.exists() or not path.stat().st_size
+        # Opened for each row: a kill loses at most the row being written.
         with path.open("a", newline="") as file:
             writer = csv.DictWriter(file, list(row))
             if new:
@@ -110,10 +113,10 @@ class Log:
 
 
 def _cut(path: Path, start: int) -> None:
-    """Drop the rows after a step, and a last row that a kill left unfinished.
+    """Drop the rows after a step, and an incomplete last row.
 
     Raises:
-        TrainingError: the file is not a log of this kind; it is as it was.
+        TrainingError: the file is not a log of this kind; it is untouched.
     """
     if not path.exists():
         return
@@ -122,6 +125,7 @@ def _cut(path: Path, start: int) -> None:
         names = next(csv.reader(io.StringIO(head)), [])
         if head and names[:1] != ["step"]:
             raise ValueError("its first column should be `step`")
+        # A kill may end a row anywhere, even inside its last number.
         whole = [line for line in lines if line.endswith("\n") and len(next(csv.reader([line]), [])) == len(names)]
         kept = [line for line in whole if int(line.split(",")[0]) <= start]
     except (OSError, ValueError, csv.Error) as error:

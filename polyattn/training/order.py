@@ -1,7 +1,7 @@
-"""Which samples make up which batch, and all seeds: pure functions of numbers, so that there is no state to lose.
+"""The order of samples in batches, and all seeds: pure functions of numbers, hence without state.
 
-A step's batch is cut into micro-batches of a fixed size, and those are what processes share between them. So the
-forward passes of a step, with their samples and their randomness, do not depend on the number of processes.
+A step's batch is cut into micro-batches of a fixed size, and the processes share these. So the forward passes of a
+step, with their samples and their randomness, do not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ import torch
 from polyattn.errors import TrainingError
 
 ORDER, AUGMENTATION, FORWARD = range(3)
-"""What a seed is for, so that the same numbers do not give the same randomness twice."""
+"""Purposes of seeds, so that equal numbers do not give the same randomness twice."""
 
 
 def seed_of(*numbers: int) -> int:
-    """One seed from several numbers, by numpy's SeedSequence; different for different numbers.
+    """Derive one seed from several numbers, by numpy's SeedSequence; different numbers give different seeds.
 
     >>> seed_of(0, 1) == seed_of(0, 1), seed_of(0, 1) == seed_of(1, 0)
     (True, False)
     """
+    # torch takes seeds as signed 64-bit numbers, hence one bit less.
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 class Draw(NamedTuple):
-    """One sample, as it comes in one epoch."""
+    """One sample of one epoch."""
 
     epoch: int
     index: int
@@ -44,24 +45,25 @@ class Micro(NamedTuple):
     draws: tuple[Draw, ...]
 
 
+# Two entries: a step at the end of an epoch and its successor.
 @lru_cache(maxsize=2)
 def permutation(size: int, seed: int, epoch: int) -> torch.Tensor:
-    """The order (size,) of the samples in an epoch."""
+    """Return the order (size,) of the samples in an epoch."""
     return torch.randperm(size, generator=torch.Generator().manual_seed(seed_of(seed, ORDER, epoch)))
 
 
 @dataclass(frozen=True)
 class Order:
-    """The order of the data: every epoch in a new order, the samples that fill no batch left out.
+    """The order of the data: new in every epoch; samples beyond the last whole batch are dropped.
 
     Args:
         size: samples in the data.
         batch: samples of a step.
-        micro: samples of a forward pass; the last one of a step has what is left.
-        seed: of the order.
+        micro: samples of a forward pass; the last one of a step has the rest.
+        seed: seed of the order.
 
     Raises:
-        TrainingError: the data do not fill one batch.
+        TrainingError: the data are smaller than one batch.
 
     >>> order = Order(size=10, batch=4, micro=2, seed=0)
     >>> order.steps_per_epoch, order.micros
@@ -86,19 +88,21 @@ class Order:
 
     @property
     def micros(self) -> int:
-        """Forward passes of one step."""
+        """Count the forward passes of one step."""
         return -(-self.batch // self.micro)
 
     def samples(self, step: int) -> list[int]:
-        """The samples of a step's batch, over all processes."""
+        """Return the samples of a step's batch, over all processes."""
+        # The position follows from the step alone, so a resumed training needs no other record of it.
         epoch, number = divmod(step, self.steps_per_epoch)
         start = number * self.batch
         return permutation(self.size, self.seed, epoch)[start : start + self.batch].tolist()
 
     def share(self, step: int, rank: int, count: int) -> list[Micro]:
-        """The micro-batches of a step that the rank-th of so many processes has; as many for all, give or take one."""
+        """Return the micro-batches of a step for the process `rank` of `count`; shares differ by one at most."""
         epoch = step // self.steps_per_epoch
         samples = self.samples(step)
+        # Consecutive micro-batches, so that the processes' shares in order are the batch in order.
         numbers = range(rank * self.micros // count, (rank + 1) * self.micros // count)
         cuts = [samples[n * self.micro : (n + 1) * self.micro] for n in numbers]
         return [
@@ -106,10 +110,10 @@ class Order:
         ]
 
     def check_processes(self, count: int, *, even: bool = False) -> None:
-        """Whether so many processes can share the micro-batches of a step.
+        """Check that `count` processes can share the micro-batches of a step.
 
         Raises:
-            TrainingError: a process would have none, or, where all need as many, one more than another.
+            TrainingError: a process would have none, or, if `even`, fewer than another.
         """
         if self.micros < count or (even and self.micros % count):
             need = f"a multiple of {count}" if even else f"{count} or more"

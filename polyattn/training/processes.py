@@ -1,4 +1,4 @@
-"""The processes of a training: those that torchrun has started, or this one alone."""
+"""The processes of a training: those started by torchrun, or this one alone."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Processes:
     """This process among those that train together.
 
     Args:
-        rank, count: its number, from 0, and how many there are.
-        device: where it trains.
+        rank, count: its number, from 0, and the number of processes.
+        device: its device.
     """
 
     rank: int
@@ -32,15 +32,16 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and prints."""
+        """Test if this is the process that writes and prints."""
         return self.rank == 0
 
     def on_first(self, function: Callable[[], Value]) -> Value:
-        """Call a function in the first process only; all get its result, or raise its exception."""
+        """Call a function in the first process only; all return its result, or raise its exception."""
         box: list[Any] = [None, None]
         if self.first:
             try:
                 box[0] = function()
+            # Sent to the others, which would otherwise wait for a result.
             except Exception as error:
                 box[1] = error
         dist.broadcast_object_list(box, src=0)
@@ -49,13 +50,13 @@ class Processes:
         return box[0]
 
     def gathered(self, value: Value) -> list[Value]:
-        """The values of all processes, in all of them."""
+        """Gather the values of all processes, in all of them."""
         box: list[Any] = [None] * self.count
         dist.all_gather_object(box, value)
         return box
 
     def summed(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The sum over all processes, in place."""
+        """Sum over all processes, in place."""
         if self.count > 1:
             dist.all_reduce(tensor)
         return tensor
@@ -63,16 +64,17 @@ class Processes:
 
 @contextmanager
 def started(device: str = "auto", environ: Mapping[str, str] = os.environ) -> Iterator[Processes]:
-    """Join the processes that torchrun has started; without torchrun, or any such launcher, this one is alone.
+    """Join the processes started by torchrun; without torchrun, or a similar launcher, this one is alone.
 
     Args:
-        device: "cpu", "cuda", or "auto" for a GPU where there is one.
-        environ: where torchrun's variables are.
+        device: "cpu", "cuda", or "auto" for a GPU if there is one.
+        environ: torchrun's variables.
 
     Raises:
-        TrainingError: "cuda" where there is none, or fewer GPUs than processes on this machine.
+        TrainingError: "cuda" on a machine without a GPU, or with fewer GPUs than processes.
     """
     cuda = torch.cuda.is_available() if device == "auto" else device == "cuda"
+    # RANK counts over all machines, LOCAL_RANK over the GPUs of this one.
     local = int(environ.get("LOCAL_RANK", "0"))
     if cuda and local >= torch.cuda.device_count():
         raise TrainingError(
@@ -82,6 +84,7 @@ def started(device: str = "auto", environ: Mapping[str, str] = os.environ) -> It
     place = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(place)
+    # gloo for objects and tensors on the CPU, nccl for gradients.
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
     if "RANK" in environ and "WORLD_SIZE" in environ:
         store, rank, count = next(rendezvous("env://"))
@@ -89,6 +92,7 @@ def started(device: str = "auto", environ: Mapping[str, str] = os.environ) -> It
         store = dist.PrefixStore(f"restart-{environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
         dist.init_process_group(backend, store=store, rank=rank, world_size=count)
     else:
+        # A group of one lets the same code run without a launcher.
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     try:
         yield Processes(dist.get_rank(), dist.get_world_size(), place)

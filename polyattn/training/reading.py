@@ -1,9 +1,9 @@
-"""Checkpoints read without running anything that is in them.
+"""Checkpoints read without running code in them.
 
-torch's reader unpickles `.metadata` and the plain values of a state, and unpickling runs what a file asks for. Here
-`.metadata` becomes inert records: of the names in it none is imported, and those that torch does not write are refused.
-The layout is built from the records' numbers and texts, each with its type checked. Tensors and plain values are read
-by `torch.load(weights_only=True)`.
+torch's reader unpickles `.metadata` and the plain values of a state, and unpickling runs code named by the file. Here
+`.metadata` becomes inert records: names in it are never imported, and names unknown to torch's writer are refused. The
+layout is built from the records' numbers and texts, each with its type checked. Tensors and plain values are read by
+`torch.load(weights_only=True)`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ WRITTEN = frozenset(
 
 
 class Record:
-    """What an object in a pickle was made of: its arguments and its state, and nothing that acts."""
+    """The arguments and the state of an object in a pickle, without behaviour."""
 
     of = ""
 
@@ -63,12 +63,12 @@ class Record:
         return self.state[name]
 
     def has(self, name: str) -> bool:
-        """Whether a field is there and not None, which torch leaves out."""
+        """Test if a field is present and not None; torch omits such fields."""
         return isinstance(self.state, dict) and self.state.get(name) is not None
 
 
 class Records(pickle.Unpickler):
-    """An unpickler that makes records, each of a class of its own, so that no state can reach anything else."""
+    """An unpickler into records, each of a class of its own, so that no state can reach another object."""
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         name = f"{module_name}.{global_name}"
@@ -78,14 +78,14 @@ class Records(pickle.Unpickler):
 
 
 def layout(folder: Path, files: Collection[str]) -> Metadata:
-    """Read where the tensors of a checkpoint lie.
+    """Read the layout of a checkpoint's tensors.
 
     Args:
-        folder: of the checkpoint.
-        files: the names that its manifest vouches for; data in others are refused.
+        folder: the checkpoint's folder.
+        files: the names in its manifest; data in other files are refused.
 
     Raises:
-        CheckpointError: the layout is not one that torch writes; nothing in it was run.
+        CheckpointError: the layout is not one of torch's; no code in it was run.
     """
     path = folder / LAYOUT
     try:
@@ -116,8 +116,10 @@ def _built(record: Any, files: Collection[str]) -> Metadata:
     for index, info in _checked(record["storage_data"], dict).items():
         place, data = _made(index, "MetadataIndex"), _made(info, "_StorageInfo")
         file = _checked(data["relative_path"], str)
+        # A path in the layout could lead out of the folder, or to a file without a digest.
         if file not in files:
             raise ValueError(f"it places data in {file[:200]!r}, which the manifest does not have")
+        # A transformation names an extension to load.
         if data.has("transform_descriptors"):
             raise ValueError("its data are transformed, which no checkpoint of a training is")
         offset = _size(place["offset"]) if place.has("offset") else None
@@ -137,6 +139,7 @@ def _made(record: Any, name: str) -> Record:
 
 
 def _checked(value: Any, kind: type) -> Any:
+    # `type` and not `isinstance`: a bool is an int, and a subclass may behave differently.
     if type(value) is not kind:
         raise ValueError(f"{kind.__name__} should be where {type(value).__name__} is")
     return value
@@ -154,8 +157,9 @@ def _size(record: Any) -> torch.Size:
 
 
 def _dtype(record: Any) -> torch.dtype:
-    """The first entry of the properties' state, by its name."""
+    """Read the dtype, the first entry of the properties' state, by its name."""
     found = _checked(_made(record, "TensorProperties").state, tuple)[0]
+    # Looked up by name instead of called, and accepted only if it is a dtype.
     value = getattr(torch, str(getattr(found, "of", "")).removeprefix("torch."), None)
     if not isinstance(value, torch.dtype):
         raise ValueError("a dtype is missing")
@@ -163,7 +167,7 @@ def _dtype(record: Any) -> torch.dtype:
 
 
 class Reader(FileSystemReader):
-    """torch's reader of a folder, with a layout that has been read already."""
+    """torch's reader of a folder, with a layout read before."""
 
     def __init__(self, folder: Path, metadata: Metadata):
         super().__init__(folder)
@@ -174,7 +178,7 @@ class Reader(FileSystemReader):
 
 
 class Planner(DefaultLoadPlanner):
-    """torch's planner, with plain values that hold tensors, numbers, texts, lists and dictionaries only."""
+    """torch's planner, restricted to plain values of tensors, numbers, texts, lists and dictionaries."""
 
     def load_bytes(self, read_item: Any, value: io.BytesIO) -> None:
         plain = io.BytesIO()

@@ -1,4 +1,4 @@
-"""What the recipes in `examples/` share: a task made from a configuration, and the program around it."""
+"""The common parts of the recipes in `examples/`: a task made from a configuration, and the program around it."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from polyattn.training.task import Task
 
 
 class Configured(Protocol):
-    """What every recipe's configuration has."""
+    """The fields of every recipe's configuration."""
 
     @property
     def data(self) -> Path | None:
-        """Folder of the data; without one, a tiny set is made."""
+        """Return the folder of the data, or None for a tiny set."""
         ...
 
     @property
     def training(self) -> Settings:
-        """How to train."""
+        """Return the settings of the training."""
         ...
 
 
@@ -38,7 +38,7 @@ class Recipe(Task, Generic[Config]):
     """A task made from a configuration and the folder of its data.
 
     Attributes:
-        fixed: fields of the configuration that have to be the same when a training goes on.
+        fixed: fields of the configuration that must not change when a training continues.
     """
 
     fixed: ClassVar[tuple[str, ...]] = ()
@@ -74,12 +74,12 @@ def run(
     tiny: Callable[[Path], str],
     argv: Sequence[str] | None = None,
 ) -> Trained:
-    """The program: a configuration from the command line, the data, and the training.
+    """Run the program: a configuration from the command line, the data, and the training.
 
     Args:
-        configs: what each is for, and its values; see `configured`.
-        task: made from the configuration and the folder of its data.
-        tiny: writes a tiny set in the data's form into a folder, and says what it wrote.
+        configs: purpose and values of each; see `configured`.
+        task: makes the task from the configuration and the folder of its data.
+        tiny: writes a tiny set in the data's form into a folder, and returns its description.
         argv: the arguments; by default the program's own.
     """
     config = configured(configs, argv)

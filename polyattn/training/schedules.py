@@ -1,4 +1,4 @@
-"""Learning rates as functions of how far the training is, so that a resumed training needs no state of them."""
+"""Learning rates as functions of the progress, so that a resumed training needs no state of them."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from polyattn.errors import TrainingError
 
 @dataclass(frozen=True)
 class Schedule:
-    """What the learning rate is multiplied with, epoch by epoch."""
+    """The factor of the learning rate, by epoch."""
 
     decay: Literal["step", "cosine"] = "step"
     """"step": by `gamma` at each milestone; "cosine": half a cosine down to 0 (Loshchilov and Hutter 2017)."""
     milestones: tuple[float, ...] = (30, 60, 80)
     """Epochs after which the rate falls, for "step"."""
     gamma: float = 0.1
-    """What the rate is multiplied with at each milestone."""
+    """Factor of the rate at each milestone."""
     warmup_epochs: float = 0.0
-    """The rate rises linearly in so many first epochs."""
+    """Number of first epochs with a linearly rising rate."""
     warmup_from: float = 0.001
-    """Where the rise starts, as a part of the rate."""
+    """Start of the rise, as a fraction of the rate."""
 
     def __post_init__(self) -> None:
         if self.decay == "step" and list(self.milestones) != sorted(set(self.milestones)):
@@ -34,11 +34,11 @@ class Schedule:
             )
 
     def factor(self, epoch: float, epochs: float) -> float:
-        """What the rate is multiplied with.
+        """Return the factor of the rate.
 
         Args:
-            epoch: how many epochs are behind, such as 1.5 in the middle of the second one.
-            epochs: how many there are in all.
+            epoch: number of epochs done, such as 1.5 in the middle of the second one.
+            epochs: number of epochs in all.
 
         >>> steps = Schedule(milestones=(30, 60, 80))
         >>> [round(steps.factor(epoch, 90), 6) for epoch in (0, 29.9, 30, 80)]
@@ -51,5 +51,6 @@ class Schedule:
             return self.warmup_from + (1 - self.warmup_from) * epoch / self.warmup_epochs
         if self.decay == "step":
             return self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
+        # The cosine starts after the warm-up, so that the rate is continuous there.
         length = epochs - self.warmup_epochs
         return 0.5 * (1 + cos(pi * min(1.0, (epoch - self.warmup_epochs) / length))) if length > 0 else 1.0

@@ -1,4 +1,4 @@
-"""How a network is trained: everything that is not the network, the data or the loss."""
+"""The settings of a training: all but the network, the data and the loss."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from polyattn.training.schedules import Schedule
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of a training; `batch`, `micro`, `seed` and the schedule fix what is computed, whatever runs it."""
+    """Settings of a training; `batch`, `micro`, `seed` and the schedule fix the computation, on whatever processes."""
 
     out: Path | None = None
-    """Folder of checkpoints and logs; a training that is found there goes on. On all machines the same folder.
-    Default: none is kept."""
+    """Folder of checkpoints and logs, the same on all machines; a training in it is continued.
+    Default: nothing is written."""
     epochs: int = 90
-    """How often the data are gone through."""
+    """Number of passes over the data."""
     steps: int | None = None
-    """Stop after so many steps, if that is earlier."""
+    """Number of steps at which to stop, if that is earlier."""
     batch: int = 256
     """Samples of one step, over all processes together."""
     micro: int = 32
-    """Samples of one forward pass. A step is made of batch / micro passes, which the processes share between them."""
+    """Samples of one forward pass. A step has batch / micro passes, shared by the processes."""
     rate: float = 0.1
     """Learning rate of stochastic gradient descent, before the schedule."""
     momentum: float = 0.9
@@ -36,29 +36,29 @@ class Settings:
     clip_norm: float | None = None
     """Bound on the norm of the gradient of all parameters together."""
     schedule: Schedule = field(default_factory=Schedule)
-    """What the rate is multiplied with."""
+    """Factor of the rate by epoch."""
     ema: float | None = None
-    """Decay by step of a moving average of the parameters, which is then what is evaluated; such as 0.9999."""
+    """Decay by step of a moving average of the parameters, which is then evaluated; such as 0.9999."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the forward pass, by autocast; parameters and their gradients stay in float32."""
+    """Precision of the forward pass, by autocast; parameters and their gradients stay in float32."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """Parameters whole in each process (DDP), or sharded over them (FSDP2)."""
     channels_last: bool = True
-    """Images lie in memory with their channels last, and so do kernels, but for those that FSDP2 shards."""
+    """Images have their channels last in memory, and so do kernels, except those sharded by FSDP2."""
     seed: int = 0
-    """Of the initial weights, the order of the data, augmentation and dropout."""
+    """Seed of the initial weights, the order of the data, augmentation and dropout."""
     deterministic: bool = False
-    """Only algorithms that give the same bits again: on a GPU they are slower."""
+    """Use only algorithms with reproducible bits: on a GPU they are slower."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train."""
+    """Device of the training."""
     workers: int = 0
     """Processes that load data, for each process that trains; 0: it loads them itself."""
     checkpoint_every: int = 1000
-    """Steps between two checkpoints; there is one at the end of an epoch and of the training in any case."""
+    """Steps between two checkpoints; the end of an epoch and of the training always has one."""
     keep: int = 3
-    """How many checkpoints stay."""
+    """Number of checkpoints to keep."""
     evaluate_every: int = 1
-    """Epochs between two evaluations; there is one at the end of the training in any case."""
+    """Epochs between two evaluations; the end of the training always has one."""
     log_every: int = 10
     """Steps between two lines of the log."""
 

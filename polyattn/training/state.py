@@ -1,4 +1,4 @@
-"""What a checkpoint holds of a training: names and tensors that do not depend on the number of processes."""
+"""The contents of a checkpoint: names and tensors that do not depend on the number of processes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from polyattn.training.averaging import Average
 
 
 def state_of(model: nn.Module, optimiser: torch.optim.Optimizer, average: Average | None) -> dict[str, Any]:
-    """The state as it is now; tensors are the training's own, not copies.
+    """Return the present state; tensors are the training's own, not copies.
 
     Args:
-        model: whole, in DDP, or sharded by FSDP2.
+        model: the network, in DDP or sharded by FSDP2.
     """
     state = {"model": get_model_state_dict(model), "optimiser": get_optimizer_state_dict(model, optimiser)}
     if average is not None:
@@ -30,22 +30,24 @@ def state_of(model: nn.Module, optimiser: torch.optim.Optimizer, average: Averag
 
 
 def restore(state: dict[str, Any], model: nn.Module, optimiser: torch.optim.Optimizer, average: Average | None) -> None:
-    """Put a state that has been read back into the training."""
+    """Restore the training from a state read before."""
+    # torch's functions translate between whole and sharded tensors.
     set_model_state_dict(model, state["model"])
     set_optimizer_state_dict(model, optimiser, state["optimiser"])
     if average is not None:
         with torch.no_grad():
+            # Copied into the old tensors, to which the average's own dictionary refers.
             for name, value in average.values.items():
                 value.copy_(state["average"][name])
 
 
 def bytes_of(model: nn.Module, average: Average | None) -> int:
-    """About how many bytes a checkpoint takes, over all processes: parameters, momentum and average."""
+    """Estimate the bytes of a checkpoint, over all processes: parameters, momentum and average."""
     parameters = sum(p.numel() * p.element_size() for p in model.parameters())
     buffers = sum(b.numel() * b.element_size() for b in model.buffers())
     return (2 + (average is not None)) * parameters + buffers
 
 
 def whole_weights(model: nn.Module) -> dict[str, Any]:
-    """The network's own state dict on the CPU, gathered in the first process; {} in the others."""
+    """Return the network's own state dict on the CPU, gathered in the first process; {} in the others."""
     return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))

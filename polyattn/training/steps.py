@@ -1,4 +1,4 @@
-"""One step of training: a function of the state and of a global batch, however many processes share the batch."""
+"""One step of training: a function of the state and of a global batch, independent of the number of processes."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from polyattn.training.task import Task
 
 
 class Stepper:
-    """Takes steps of stochastic gradient descent.
+    """Steps of stochastic gradient descent.
 
-    The gradient is that of the mean loss over the batch. Batch norms see one micro-batch at a time; their running
-    values after the step are the mean over its micro-batches of what each makes of the values before it. So neither
-    depends on how micro-batches are shared between processes, except for rounding.
+    The gradient is that of the mean loss over the batch. Batch norms see one micro-batch at a time; each updates the
+    running values of before the step, and the mean of these updates is the result. So neither depends on the sharing of
+    micro-batches between processes, except for rounding.
 
     Args:
-        task: what is trained.
-        model: in DDP or FSDP2.
-        optimiser: of its parameters.
-        settings, processes: of the training.
+        task: the task.
+        model: the network in DDP or FSDP2.
+        optimiser: optimiser of its parameters.
+        settings, processes: those of the training.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class Stepper:
         self.settings, self.processes = settings, processes
         buffers = list(model.buffers())
         self.running = [b for b in buffers if b.is_floating_point()]
+        # Batch norms count their batches in integers, which cannot be averaged.
         self.counters = [b for b in buffers if not b.is_floating_point()]
         self.parameters = [p for p in model.parameters() if p.requires_grad]
 
@@ -43,13 +44,13 @@ class Stepper:
         """Train on this process's micro-batches of one step.
 
         Args:
-            micros: which these are.
-            batches: the next of them, moved to the device.
+            micros: the micro-batches.
+            batches: their batches, moved to the device.
             rate: the learning rate.
-            all_micros: how many the step has over all processes.
+            all_micros: number of micro-batches of the step over all processes.
 
         Returns:
-            Losses by name, the means over the whole batch, the same in all processes.
+            Mean losses over the whole batch by name, the same in all processes.
         """
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -58,8 +59,10 @@ class Stepper:
         sums = [torch.zeros_like(b) for b in self.running]
         losses: dict[str, Tensor] = {}
         for place, micro in enumerate(micros):
+            # Every pass starts from the same running values, or they would depend on its place in this process.
             for buffer, value in zip((*self.running, *self.counters), before, strict=True):
                 buffer.copy_(value)
+            # The last micro-batch may be smaller.
             share = len(micro.draws) / self.settings.batch
             found = self._backward(micro, next(batches), share, last=place == len(micros) - 1)
             for name, value in found.items():
@@ -74,6 +77,7 @@ class Stepper:
 
     def _backward(self, micro: Micro, batch: Any, share: float, *, last: bool) -> dict[str, Tensor]:
         """Add the micro-batch's part of the gradient; processes exchange gradients with their last one."""
+        # Dropout depends on step and micro-batch, not on the process that computes it.
         torch.manual_seed(seed_of(self.settings.seed, FORWARD, micro.step, micro.number))
         with exchanging(self.model, last):
             with autocast(self.settings, self.processes.device):
@@ -85,9 +89,10 @@ class Stepper:
 
     @torch.no_grad()
     def _set_running(self, before: list[Tensor], changes: list[Tensor], all_micros: int) -> None:
-        """Values that no pass changes, as those of frozen batch norms, stay as they are to the bit."""
+        """Set the running values to the mean of their updates; unchanged ones, as of frozen batch norms, keep bits."""
         if not changes:
             return
+        # One exchange for all buffers.
         flat = self.processes.summed(torch.cat([c.flatten() for c in changes])) / all_micros
         for buffer, value, change in zip(self.running, before, flat.split([c.numel() for c in changes]), strict=False):
             buffer.copy_(value + change.view_as(buffer))
@@ -99,7 +104,7 @@ class Stepper:
 
 @contextmanager
 def exchanging(model: nn.Module, exchange: bool) -> Iterator[None]:
-    """Whether the backward passes inside sum the gradients over the processes, or keep them for the next one."""
+    """Select whether backward passes inside sum gradients over the processes, or accumulate them for the next one."""
     if isinstance(model, nn.parallel.DistributedDataParallel):
         with nullcontext() if exchange else model.no_sync():
             yield
@@ -109,5 +114,5 @@ def exchanging(model: nn.Module, exchange: bool) -> Iterator[None]:
 
 
 def autocast(settings: Settings, device: torch.device) -> torch.autocast:
-    """The precision of forward passes."""
+    """Return the precision of forward passes."""
     return torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")

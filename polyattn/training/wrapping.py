@@ -17,7 +17,7 @@ from polyattn.training.task import Task, seeded_network
 
 
 def wrapped(task: Task, settings: Settings, processes: Processes) -> nn.Module:
-    """The task's network on this process's device, ready to train together with those of the others.
+    """Wrap the task's network on this process's device for training together with the other processes.
 
     Buffers, such as the running values of batch norms, are whole in each process and left to the `Stepper`.
     """
@@ -32,6 +32,7 @@ def wrapped(task: Task, settings: Settings, processes: Processes) -> nn.Module:
                 f'FSDP2 shards no scalars, and the network has {", ".join(scalars)}: train it with parallel="ddp"'
             )
         mesh = init_device_mesh(processes.device.type, (processes.count,))
+        # Parts first: the outermost call shards the parameters that are left.
         for part in task.sharded(model):
             fully_shard(part, mesh=mesh)
         return cast(nn.Module, fully_shard(model, mesh=mesh))
@@ -43,20 +44,21 @@ def wrapped(task: Task, settings: Settings, processes: Processes) -> nn.Module:
 
 
 def own(model: nn.Module) -> nn.Module:
-    """The network inside DDP; with FSDP2 it is the network itself."""
+    """Return the network inside DDP; with FSDP2 it is the network itself."""
     return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
 
 
 def freed(model: nn.Module) -> None:
-    """Drop what FSDP2 keeps gathered after a forward pass without a backward one: it would not see new parameters."""
+    """Release parameters that FSDP2 keeps gathered after a forward pass alone, since they would miss updates."""
     for module in model.modules():
+        # Without a backward pass FSDP2 has no point at which to release them itself.
         if isinstance(module, FSDPModule):
             module.reshard()
 
 
 @torch.no_grad()
 def _channels_last(module: nn.Module) -> None:
-    """Kernels of 2D and 3D convolutions with their channels last, whatever else the network has."""
+    """Store kernels of 2D and 3D convolutions with their channels last; leave all other parameters."""
     formats: dict[int, Any] = {4: torch.channels_last, 5: torch.channels_last_3d}
     weight = getattr(module, "weight", None)
     if isinstance(module, nn.Conv2d | nn.Conv3d) and isinstance(weight, torch.Tensor):

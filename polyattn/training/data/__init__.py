@@ -1,2 +1,1 @@
-"""Data as the papers' data sets lie on the disk: ImageFolder, COCO, WIDER FACE, lists of clips; tiny sets in each "
-"form."""
+"""Data in the papers' formats on disk: ImageFolder, COCO, WIDER FACE, lists of clips; tiny sets in each format."""

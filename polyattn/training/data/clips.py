@@ -1,8 +1,8 @@
 """Videos in a list, as Kinetics': each line a path and a class, `videos/abc.mp4 12`.
 
-A path is a video file, read by PyAV, whose wheels have FFmpeg in them; or a folder of frames (`frames/abc 12`), whose
-sorted images are the frames. Lines may be separated by a comma as well, and have the number of frames in the middle
-(`frames/abc 300 12`), which is then not used: it is counted.
+A path is a video file, read by PyAV, whose wheels include FFmpeg; or a folder of frames (`frames/abc 12`), sorted by
+name. Commas may separate the cells as well. A number of frames in the middle (`frames/abc 300 12`) is ignored: frames
+are counted.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from polyattn.training.data.places import all_there, existing, text_of
 
 Sampling = Literal["dense", "tsn"]
 CLASS = re.compile("[0-9]{1,6}")
-"""The number of a class: a longer one is an identifier, of which a network cannot have an output each."""
+"""The number of a class: a longer one is an identifier, and cannot be an index of the network's outputs."""
 IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
 def listed(path: Path) -> list[tuple[str, int]]:
-    """The paths and classes of a list.
+    """Read the paths and classes of a list.
 
     Raises:
         TrainingError: a line without a path and a class, by its number.
@@ -38,6 +38,7 @@ def listed(path: Path) -> list[tuple[str, int]]:
         if not line.strip():
             continue
         cells = (
+            # Split from the right: a path may contain spaces.
             [c.strip() for c in line.split(",")] if "," in line else line.rsplit(maxsplit=2 if _counted(line) else 1)
         )
         if len(cells) not in (2, 3) or not CLASS.fullmatch(cells[-1]):
@@ -51,15 +52,15 @@ def listed(path: Path) -> list[tuple[str, int]]:
 
 
 def _counted(line: str) -> bool:
-    """Whether a number of frames is between path and class."""
+    """Test if a number of frames is between path and class."""
     cells = line.split()
     return len(cells) > 2 and cells[-2].isdigit()
 
 
 def dense_frames(total: int, frames: int, stride: int, start: float) -> list[int]:
-    """Frames of a clip with a stride, from a part of the way on: 0 for the first clip that there is, 1 for the last.
+    """Return the frames of a clip with a stride, by its position: 0 for the first possible clip, 1 for the last.
 
-    A video that is too short is gone through again from its beginning.
+    A video that is too short starts over from its beginning.
 
     >>> dense_frames(100, 8, 8, 1.0)
     [43, 51, 59, 67, 75, 83, 91, 99]
@@ -71,20 +72,21 @@ def dense_frames(total: int, frames: int, stride: int, start: float) -> list[int
 
 
 def segment_frames(total: int, places: Sequence[float]) -> list[int]:
-    """One frame from each of as many equal segments as there are places (TSN, Wang et al. 2016).
+    """Return one frame from each of as many equal segments as there are places (TSN, Wang et al. 2016).
 
     Args:
-        places: in each segment, 0 for its start and below 1.
+        places: position in each segment, from 0 for its start to below 1.
 
     >>> segment_frames(80, [0.5] * 8)
     [5, 15, 25, 35, 45, 55, 65, 75]
     """
     length = total / len(places)
+    # Rounding at the very end could reach one frame beyond.
     return [min(total - 1, int((k + place) * length)) for k, place in enumerate(places)]
 
 
 class Video:
-    """One video: its number of frames, and some of them. A context; errors name the file.
+    """One video: its number of frames, and a selection of them. A context; errors name the file.
 
     Args:
         path: a file, or a folder of frames.
@@ -95,7 +97,7 @@ class Video:
         self.frames = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGES) if path.is_dir() else []
 
     def count(self) -> int:
-        """Frames, counted packet by packet where the file does not say."""
+        """Count the frames, packet by packet if the file's header does not have their number."""
         if self.path.is_dir():
             total = len(self.frames)
         else:
@@ -106,9 +108,9 @@ class Video:
         return total
 
     def read(self, numbers: Sequence[int]) -> Tensor:
-        """Frames (T, 3, H, W) of bytes, in the order of the numbers; a file is decoded up to the last of them.
+        """Read frames (T, 3, H, W) of bytes, in the order of the numbers; a file is decoded up to the last of them.
 
-        Where a file has fewer frames than it says, its last one stands for those that are missing.
+        If a file has fewer frames than its header says, its last one replaces the missing ones.
         """
         functional = need("torchvision.transforms.v2.functional", "train")
         if self.path.is_dir():
@@ -118,11 +120,13 @@ class Video:
             return torch.stack(frames)
         wanted, kept, last = set(numbers), {}, None
         with self._opened() as (container, stream):
+            # PyAV's default decodes slices in parallel; AUTO does so with whole frames too, which is faster.
             stream.thread_type = "AUTO"
             for number, frame in enumerate(container.decode(video=0)):
                 last = frame
                 if number in wanted:
                     kept[number] = torch.from_numpy(frame.to_ndarray(format="rgb24"))
+                # Later frames need not be decoded.
                 if number >= max(wanted):
                     break
         if last is None:
@@ -132,7 +136,7 @@ class Video:
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[Any, Any]]:
-        """The file and its stream of frames; errors of decoding inside name the file."""
+        """Open the file and its stream of frames; errors of decoding inside name the file."""
         av = need("av", "train")
         try:
             with av.open(str(self.path)) as container:
@@ -140,6 +144,7 @@ class Video:
                     raise TrainingError(f"{self.path} is no video that can be read: it has no stream of frames")
                 yield container, container.streams.video[0]
         except (av.error.FFmpegError, OSError, ValueError) as error:
+            # `TrainingError` may be a ValueError itself; its message already names the file.
             if isinstance(error, TrainingError):
                 raise
             raise TrainingError(
@@ -151,12 +156,12 @@ class Clips:
     """Samples (clips, class) of one list.
 
     Args:
-        root: the folder that the paths are in.
+        root: the folder of the paths.
         listing: the list, in the folder.
-        frames, stride: of a clip; the stride is for "dense".
+        frames, stride: frames of a clip, and their stride for "dense".
         sampling: "dense" for frames with a stride, "tsn" for one frame of each segment.
-        views: how many clips of each video, evenly spread; None for one at random.
-        transform: of a clip (T, 3, H, W) of bytes.
+        views: number of clips of each video, evenly spread; None for one at random.
+        transform: transform of a clip (T, 3, H, W) of bytes.
 
     Shape:
         A sample's clips are (3, T, H, W) for one clip at random, else (views * crops, 3, T, H, W).
@@ -184,6 +189,7 @@ class Clips:
         if self.views is None:
             return self.transform(video.read(self._at_random(total))).transpose(0, 1), label
         clips = [self._view(total, view) for view in range(self.views)]
+        # One pass over the file for all views.
         frames = video.read([n for clip in clips for n in clip]).split(self.frames)
         crops = [crop.transpose(0, 1) for clip in frames for crop in self.transform(clip)]
         return torch.stack(crops), label
@@ -194,7 +200,7 @@ class Clips:
         return dense_frames(total, self.frames, self.stride, float(torch.rand(())))
 
     def _view(self, total: int, view: int) -> list[int]:
-        """The middle where there is one view, else from the start to the end."""
+        """Return the frames of a view: the middle for a single one, else evenly from start to end."""
         views = self.views or 1
         if self.sampling == "tsn":
             return segment_frames(total, [(view + 0.5) / views] * self.frames)
@@ -202,12 +208,12 @@ class Clips:
 
 
 class MultiScaleCrop:
-    """TSN's augmentation: a crop of a random scale at a corner or in the middle, resized, and a random flip.
+    """TSN's augmentation: a crop of random scale at a corner or in the middle, resized, and a random flip.
 
     Width and height are each 1, 0.875, 0.75 or 0.66 of the short side, one step apart at most.
 
     Args:
-        size: of the result, in pixels.
+        size: side of the result, in pixels.
     """
 
     SCALES = (1.0, 0.875, 0.75, 0.66)
@@ -224,16 +230,17 @@ class MultiScaleCrop:
         down, right = self.PLACES[int(torch.randint(len(self.PLACES), ()))]
         height, width = (int(scale * min(clip.shape[-2:])) for scale in scales)
         top, left = int(down * (clip.shape[-2] - height)), int(right * (clip.shape[-1] - width))
+        # One crop for all frames: the clip must not jump.
         crop = self.functional.resized_crop(clip, top, left, height, width, [self.size, self.size], antialias=True)
         return normalised(crop.flip(-1) if torch.rand(()) < 0.5 else crop)
 
 
 class Crops:
-    """Square crops along the long side of clips whose short side is resized: 1 in the middle, or 3 from end to end.
+    """Square crops along the long side of resized clips: 1 in the middle, or 3 from end to end.
 
     Args:
-        short_side: of the resized frames.
-        size: of the crops.
+        short_side: short side of the resized frames, in pixels.
+        size: side of the crops, in pixels.
         count: 1 or 3.
     """
 
@@ -251,6 +258,6 @@ class Crops:
 
 
 def normalised(clip: Tensor) -> Tensor:
-    """Floats with ImageNet's mean and variance from bytes (T, 3, H, W)."""
+    """Normalise bytes (T, 3, H, W) to floats with ImageNet's mean and variance."""
     mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (MEAN, STD))
     return (clip.float() / 255 - mean) / std

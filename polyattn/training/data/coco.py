@@ -22,16 +22,16 @@ class CocoInstances:
     """Samples (image, target) of one split, in torchvision's form for detectors.
 
     The target has `boxes` (n, 4) as x1, y1, x2, y2 in pixels, `labels` (n,) from 1 on in the order of the category ids,
-    `masks` (n, H, W) and `image_id`. Crowds and boxes without area are left out.
+    `masks` (n, H, W) and `image_id`. Crowds and boxes without area are excluded.
 
     Args:
         root: the folder.
         split: "train2017" or "val2017".
-        transform: of (image, target), from torchvision.transforms.v2.
-        with_instances: leave out images without any instance, as is done for training.
+        transform: transform of (image, target), from torchvision.transforms.v2.
+        with_instances: exclude images without instances, as usual in training.
 
     Raises:
-        TrainingError: files are missing, or the annotations are no such file.
+        TrainingError: files are missing, or the annotations are not in COCO's form.
     """
 
     def __init__(self, root: Path, split: str, transform: Any, *, with_instances: bool):
@@ -42,6 +42,7 @@ class CocoInstances:
         self.coco = read(annotations)
         self.categories: list[int] = sorted(self.coco.getCatIds())
         self.label_of = {category: label for label, category in enumerate(self.categories, 1)}
+        # Checked at once: a missing image would stop the training in the middle of an epoch.
         all_there(self.images, (image["file_name"] for image in self.coco.imgs.values()), annotations)
         self.ids = [i for i in sorted(self.coco.getImgIds()) if not with_instances or self._instances(i)]
         self.transform = transform
@@ -63,6 +64,7 @@ class CocoInstances:
                 f"{entry['width']}: take images and annotations of one data set"
             )
         corners = torch.tensor([a["bbox"] for a in found], dtype=torch.float32).reshape(-1, 4)
+        # COCO's boxes are x, y, width, height.
         corners[:, 2:] += corners[:, :2]
         masks = torch.zeros(len(found), *size, dtype=torch.uint8)
         for place, annotation in enumerate(found):
@@ -81,13 +83,14 @@ class CocoInstances:
 
 
 def read(annotations: Path) -> Any:
-    """pycocotools' index of an annotation file.
+    """Load pycocotools' index of an annotation file.
 
     Raises:
-        TrainingError: the file has another form; names the first image or annotation that is wrong.
+        TrainingError: the file has another form; names the first faulty image or annotation.
     """
     api = need("pycocotools.coco", "train")
     try:
+        # It prints its progress.
         with contextlib.redirect_stdout(io.StringIO()):
             coco = api.COCO(str(annotations))
         _check(coco.dataset)
@@ -100,7 +103,7 @@ def read(annotations: Path) -> Any:
 
 
 def _check(dataset: dict[str, Any]) -> None:
-    """Check every entry that samples are made from, as one in the middle of a training would cost steps."""
+    """Check every entry needed for samples, since an error in the middle of a training would cost steps."""
     categories = {category["id"] for category in dataset["categories"]}
     images = {}
     for image in dataset["images"]:
@@ -120,13 +123,14 @@ def _check(dataset: dict[str, Any]) -> None:
 
 
 def _numbers(values: Any) -> list[float]:
-    """The values, or minus infinity alone if one is not a finite number."""
+    """Return the values, or minus infinity alone if one is not a finite number."""
     return values if all(isinstance(v, int | float) and isfinite(v) for v in values) else [float("-inf")]
 
 
 def _outlines(found: Any, size: tuple[int, int]) -> bool:
     if isinstance(found, dict):
         counts = found["counts"]
+        # Compressed runs are a string, which only pycocotools can decode.
         whole = isinstance(counts, str) or (min(_numbers(counts), default=0) >= 0 and sum(counts) == size[0] * size[1])
         return whole and tuple(found["size"]) == size
     polygons = found if isinstance(found, list) else []
@@ -134,12 +138,12 @@ def _outlines(found: Any, size: tuple[int, int]) -> bool:
 
 
 def transform(*, training: bool) -> Any:
-    """For training a random horizontal flip (Poly-NL, section 5.1); images as floats in [0, 1]."""
+    """Return the transform: in training a random horizontal flip (Poly-NL, section 5.1); images as floats in [0, 1]."""
     v2 = need("torchvision.transforms.v2", "train")
     flip = [v2.RandomHorizontalFlip()] if training else []
     return v2.Compose([*flip, v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
 
 
 def collate(samples: list[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:
-    """Images of different sizes stay a list."""
+    """Collate into lists, since images differ in size."""
     return [image for image, _ in samples], [target for _, target in samples]

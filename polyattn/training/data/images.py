@@ -13,15 +13,15 @@ from polyattn.training.data.places import existing
 from polyattn.training.files import reason
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's pixels by channel, with which torchvision's weights were trained."""
+"""Mean and standard deviation of ImageNet's pixels by channel, as in the training of torchvision's weights."""
 
 
 def image_folder(root: Path, split: str, transform: Any) -> Any:
-    """torchvision's `ImageFolder` of one split: samples (image, class).
+    """Return torchvision's `ImageFolder` of one split: samples (image, class).
 
     Raises:
-        TrainingError: the folder is missing, or a class in it has no images. An image that cannot be read is one when
-            it is asked for.
+        TrainingError: the folder is missing, or a class in it is empty. An unreadable image raises one when it is
+            loaded.
     """
     datasets = need("torchvision.datasets", "train")
     form = "an ImageFolder has train/<class>/ and val/<class>/ with images"
@@ -33,7 +33,7 @@ def image_folder(root: Path, split: str, transform: Any) -> Any:
 
 
 def read_image(path: str | Path) -> Any:
-    """An image in RGB, by Pillow.
+    """Read an image in RGB, by Pillow.
 
     Raises:
         TrainingError: the file is missing or cannot be decoded; names it.
@@ -49,17 +49,17 @@ def read_image(path: str | Path) -> Any:
 
 
 def training_transform(size: int) -> Any:
-    """A crop of random area and aspect ratio, and a random flip: how He et al. and both papers train on ImageNet."""
+    """Return a crop of random area and aspect ratio, and a random flip, as He et al. and both papers on ImageNet."""
     v2 = need("torchvision.transforms.v2", "train")
     return v2.Compose([v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip(), *normalised(v2)])
 
 
 def evaluation_transform(size: int) -> Any:
-    """The middle: the short side to 8/7 of the size, so 256 for 224, and one crop."""
+    """Return the central crop: the short side resized to 8/7 of the size, so 256 for 224."""
     v2 = need("torchvision.transforms.v2", "train")
     return v2.Compose([v2.Resize(size * 8 // 7, antialias=True), v2.CenterCrop(size), *normalised(v2)])
 
 
 def normalised(v2: Any) -> list[Any]:
-    """From an image to a tensor (3, H, W) with ImageNet's mean and variance."""
+    """Return the steps from an image to a tensor (3, H, W) with ImageNet's mean and variance."""
     return [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]

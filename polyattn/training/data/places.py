@@ -1,4 +1,4 @@
-"""Where the data are: a folder, or a tiny set that is made for this run."""
+"""The location of the data: a folder, or a tiny set made for this run."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from polyattn.training.processes import Processes
 
 @contextmanager
 def data_at(path: Path | None, make: Callable[[Path], str], processes: Processes) -> Iterator[Path]:
-    """The folder of the data; without one, a temporary folder with a tiny set in the same form.
+    """Yield the folder of the data; without one, a temporary folder with a tiny set in the same form.
 
     Args:
         path: the folder, or None.
-        make: writes the tiny set into a folder that is there, and says what it wrote.
-        processes: all of them call this.
+        make: writes the tiny set into an existing folder, and returns its description.
+        processes: the processes of the training; all call this.
 
     Raises:
         TrainingError: the folder does not exist.
@@ -30,6 +30,7 @@ def data_at(path: Path | None, make: Callable[[Path], str], processes: Processes
             raise TrainingError(f"there is no folder {path} with data")
         yield path
         return
+    # The other processes read the first one's folder: a tiny set is for one machine.
     temporary = tempfile.TemporaryDirectory(prefix="polyattn-tiny-") if processes.first else None
     try:
 
@@ -45,10 +46,10 @@ def data_at(path: Path | None, make: Callable[[Path], str], processes: Processes
 
 
 def existing(path: Path, what: str) -> Path:
-    """A file or folder that has to be there.
+    """Return a path after a check that it exists.
 
     Raises:
-        TrainingError: it is not.
+        TrainingError: it does not exist.
     """
     if not path.exists():
         raise TrainingError(f"{path} is missing: {what}")
@@ -56,10 +57,10 @@ def existing(path: Path, what: str) -> Path:
 
 
 def all_there(root: Path, names: Iterable[str], listing: Path) -> None:
-    """Check that files or folders exist; each folder is listed once, which is quick for many files on a slow disk.
+    """Check that files or folders exist; each folder is listed once, which is fast for many files on a slow disk.
 
     Args:
-        root: the folder that the names are in.
+        root: the folder of the names.
         names: such as "event/image.jpg".
         listing: the file that names them.
 
@@ -85,10 +86,10 @@ def all_there(root: Path, names: Iterable[str], listing: Path) -> None:
 
 
 def text_of(path: Path, what: str) -> str:
-    """The text of a file that has to be there.
+    """Read the text of a required file.
 
     Raises:
-        TrainingError: it is not there, or not text in UTF-8.
+        TrainingError: it is missing, or not text in UTF-8.
     """
     try:
         return existing(path, what).read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
 """Photographs of faces, as WIDER FACE's: `WIDER_train/images/`, `wider_face_split/wider_face_train_bbx_gt.txt`, ...
 
 The annotation text has for each image its name, the number of faces, and a line for each face: x, y, width, height, and
-six marks (blur, expression, illumination, invalid, occlusion, pose). Without faces there is one line of zeros.
+six marks (blur, expression, illumination, invalid, occlusion, pose). An image without faces has one line of zeros.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from polyattn.training.data.places import all_there, existing, text_of
 from polyattn.training.files import reason
 
 SCALES = (0.3, 0.45, 0.6, 0.8, 1.0)
-"""Sides of training patches as parts of the image's short side. Poly-NL says that the scale is random; these are the
-ones of RetinaFace (Deng et al. 2020), from which later detectors of faces took them."""
+"""Sides of training patches as fractions of the image's short side. Poly-NL says only "random scale"; these are the
+values of RetinaFace (Deng et al. 2020), adopted by later face detectors."""
 
 LEVELS = ("easy", "medium", "hard")
 """Difficulties of the official evaluation."""
@@ -32,7 +32,7 @@ LEVELS = ("easy", "medium", "hard")
 
 @dataclass(frozen=True)
 class Photograph:
-    """One image and its faces: `boxes` (n, 4) as x1, y1, x2, y2, `valid` (n,) without those marked as invalid."""
+    """One image and its faces: `boxes` (n, 4) as x1, y1, x2, y2; `valid` (n,) is false for those marked as invalid."""
 
     name: str
     boxes: Tensor
@@ -43,7 +43,7 @@ def photographs(path: Path) -> list[Photograph]:
     """Read an annotation text.
 
     Raises:
-        TrainingError: a line that is not as it should be, by its number.
+        TrainingError: a malformed line, by its number.
     """
     lines = text_of(path, "WIDER FACE's annotations lie in wider_face_split/").splitlines()
     found, place = [], 0
@@ -51,6 +51,7 @@ def photographs(path: Path) -> list[Photograph]:
         name = lines[place].strip()
         try:
             count = int(lines[place + 1])
+            # One line follows even without faces.
             rows = [[float(v) for v in line.split()] for line in lines[place + 2 : place + 2 + max(count, 1)]]
             if count < 0 or len(rows) != max(count, 1) or any(len(row) != 10 for row in rows):
                 raise ValueError(f"{max(count, 1)} lines of 10 numbers should follow")
@@ -60,6 +61,7 @@ def photographs(path: Path) -> list[Photograph]:
             raise TrainingError(f"{path}, line {place + 2}, {name}: {error}") from error
         table = torch.tensor(rows if count else []).reshape(-1, 10)
         boxes = torch.cat([table[:, :2], table[:, :2] + table[:, 2:4]], 1)
+        # Column 7 is the mark "invalid"; boxes without area occur in the data set.
         found.append(Photograph(name, boxes, (table[:, 7] == 0) & (table[:, 2:4] > 0).all(1)))
         place += 2 + max(count, 1)
     if any(line.strip() for line in lines[place:]):
@@ -70,13 +72,13 @@ def photographs(path: Path) -> list[Photograph]:
 
 
 def difficulties(root: Path, photographs: Sequence[Photograph]) -> dict[str, list[np.ndarray]]:
-    """Read the official evaluation's choice of faces, `eval_tools/ground_truth/wider_{easy,medium,hard}_val.mat`.
+    """Read the official evaluation's selection of faces, `eval_tools/ground_truth/wider_{easy,medium,hard}_val.mat`.
 
     Returns:
-        For each difficulty and photograph, (n,) booleans of the faces that count; {} without the folder.
+        For each difficulty and photograph, (n,) booleans of the counted faces; {} without the folder.
 
     Raises:
-        TrainingError: a file is missing or cannot be read, or does not fit the annotations; names the file.
+        TrainingError: a file is missing or unreadable, or does not fit the annotations; names the file.
     """
     folder = root / "eval_tools" / "ground_truth"
     if not folder.is_dir():
@@ -93,6 +95,7 @@ def _counting(path: Path, photographs: Sequence[Photograph]) -> list[np.ndarray]
         for event, names, kept in zip(table["event_list"], table["file_list"], table["gt_list"], strict=True):
             for name, numbers in zip(names[0], kept[0], strict=True):
                 faces = np.asarray(numbers[0]).reshape(-1)
+                # An empty list may have any type.
                 if faces.size and faces.dtype.kind not in "iuf":
                     raise ValueError(f"numbers of faces have the type {faces.dtype}")
                 chosen[f"{event[0].item()}/{name[0].item()}.jpg"] = faces.astype(int)
@@ -114,6 +117,7 @@ def _counting(path: Path, photographs: Sequence[Photograph]) -> list[np.ndarray]
                 f"take the files of one data set"
             )
         counts = np.zeros(count, dtype=bool)
+        # MATLAB counts from 1.
         counts[faces - 1] = True
         found.append(counts)
     return found
@@ -125,10 +129,10 @@ class Faces:
     Args:
         root: the folder.
         split: "train" or "val".
-        transform: of (image, target), from torchvision.transforms.v2.
+        transform: transform of (image, target), from torchvision.transforms.v2.
 
     Raises:
-        TrainingError: files are missing or not as they should be.
+        TrainingError: files are missing or malformed.
     """
 
     def __init__(self, root: Path, split: str, transform: Any):
@@ -153,10 +157,10 @@ class Faces:
 class RandomPatch:
     """A square patch of random scale and place with at least one face's centre in it, resized (Poly-NL, section 5.2).
 
-    Faces whose centre is outside are dropped. Where 50 draws find no face, the last of them is taken as it is.
+    Faces with their centre outside are dropped. If 50 draws find no face, the last one is used.
 
     Args:
-        size: of the result, in pixels.
+        size: side of the result, in pixels.
     """
 
     def __init__(self, size: int):
@@ -182,7 +186,7 @@ class RandomPatch:
 
 
 def training_transform(size: int) -> Any:
-    """Random patches, photometric distortion and flips (Poly-NL, section 5.2)."""
+    """Return random patches, photometric distortion and flips (Poly-NL, section 5.2)."""
     v2 = need("torchvision.transforms.v2", "train")
     floats = v2.ToDtype(torch.float32, scale=True)
     return v2.Compose(
@@ -191,6 +195,6 @@ def training_transform(size: int) -> Any:
 
 
 def evaluation_transform() -> Any:
-    """Floats in [0, 1]; the network resizes."""
+    """Return the conversion to floats in [0, 1]; the network resizes."""
     v2 = need("torchvision.transforms.v2", "train")
     return v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])

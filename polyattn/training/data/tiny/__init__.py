@@ -1,4 +1,4 @@
-"""Tiny data sets in the true forms, for trying a recipe: bright shapes on noise, the same bits each time."""
+"""Tiny data sets in the true forms, for trial runs of a recipe: bright shapes on noise, the same bits each time."""
 
 from polyattn.training.data.tiny.folders import image_folder
 from polyattn.training.data.tiny.instances import coco, wider

@@ -10,7 +10,7 @@ from polyattn.optional import need
 
 
 def noise(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """A dark image (height, width, 3) of bytes."""
+    """Return a dark image (height, width, 3) of bytes."""
     return rng.integers(0, 80, (height, width, 3), dtype=np.uint8)
 
 
@@ -21,7 +21,7 @@ def save(image: np.ndarray, path: Path) -> None:
 
 
 def image_folder(root: Path, classes: int = 3, train: int = 4, val: int = 2, side: int = 48) -> str:
-    """Photographs of one bright stripe, whose direction and colour are the class."""
+    """Write photographs of one bright stripe; its direction and colour are the class."""
     rng = np.random.default_rng(0)
     for split, count in (("train", train), ("val", val)):
         for label in range(classes):

@@ -14,7 +14,7 @@ from polyattn.training.data.tiny.folders import noise, save
 def drawn(
     rng: np.random.Generator, side: int, least: int = 1
 ) -> tuple[np.ndarray, list[tuple[int, int, int, int, int]]]:
-    """An image with one to three bright rectangles; (x, y, width, height, kind) of each."""
+    """Draw an image with one to three bright rectangles; return it with (x, y, width, height, kind) of each."""
     image, found = noise(rng, side, side + 16), []
     for _ in range(int(rng.integers(least, 4))):
         width, height = (int(n) for n in rng.integers(side // 5, side // 2, 2))
@@ -26,7 +26,7 @@ def drawn(
 
 
 def coco(root: Path, train: int = 4, val: int = 2, side: int = 64) -> str:
-    """Instances of two categories, whose ids are not consecutive, with boxes and polygons; one crowd."""
+    """Write instances of two categories with boxes and polygons, and one crowd; the ids are not consecutive."""
     rng = np.random.default_rng(0)
     categories = [{"id": 3, "name": "red", "supercategory": "box"}, {"id": 7, "name": "green", "supercategory": "box"}]
     for split, count in (("train2017", train), ("val2017", val)):
@@ -44,6 +44,7 @@ def coco(root: Path, train: int = 4, val: int = 2, side: int = 64) -> str:
                         "bbox": [x, y, w, h], "area": w * h, "segmentation": [polygon],
                     }
                 )  # fmt: skip
+        # Annotations of crowds have runs instead of polygons, so readers meet both forms.
         crowd = {"counts": [0, side * (side + 16)], "size": [side, side + 16]}
         annotations.append(
             {
@@ -65,7 +66,7 @@ def coco(root: Path, train: int = 4, val: int = 2, side: int = 64) -> str:
 
 
 def wider(root: Path, train: int = 4, val: int = 3, side: int = 96) -> str:
-    """Faces in the text form of the data set, and the official evaluation's lists of easy, medium and hard ones."""
+    """Write faces in the text form of the data set, and the official evaluation's lists by difficulty."""
     rng = np.random.default_rng(0)
     events: dict[str, list[tuple[str, list[tuple[int, int, int, int, int]]]]] = {}
     for split, count in (("train", train), ("val", val)):
@@ -76,6 +77,7 @@ def wider(root: Path, train: int = 4, val: int = 3, side: int = 96) -> str:
             name = f"{number % 2}_Event{number % 2}_{number}"
             save(image, root / f"WIDER_{split}" / "images" / event / f"{name}.jpg")
             lines += [f"{event}/{name}.jpg", str(len(found))]
+            # The data set has a line of zeros for an image without faces.
             lines += [f"{x} {y} {w} {h} 0 0 0 0 0 0" for x, y, w, h, _ in found] or ["0 0 0 0 0 0 0 0 0 0"]
             if split == "val":
                 events.setdefault(event, []).append((name, found))
@@ -87,11 +89,12 @@ def wider(root: Path, train: int = 4, val: int = 3, side: int = 96) -> str:
 
 
 def _difficulties(folder: Path, events: dict[str, list[tuple[str, list[tuple[int, int, int, int, int]]]]]) -> None:
-    """MATLAB files of nested cells, as those of the official evaluation: names, boxes, and which boxes count."""
+    """Write MATLAB files of nested cells, as the official evaluation's: names, boxes, and numbers of counted boxes."""
     savemat = need("scipy.io", "train").savemat
     folder.mkdir(parents=True)
 
     def cells(values: list) -> np.ndarray:
+        # numpy would turn a list of equally long arrays into one array: cells have to be filled one by one.
         column = np.empty((len(values), 1), dtype=object)
         for place, value in enumerate(values):
             column[place, 0] = value

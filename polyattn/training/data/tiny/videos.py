@@ -11,7 +11,7 @@ from polyattn.training.data.tiny.folders import noise, save
 
 
 def clips(root: Path, classes: int = 2, train: int = 3, val: int = 1, frames: int = 24, side: int = 48) -> str:
-    """Videos of a bright square that moves to the right or down, as mp4; the last one of each class as a folder."""
+    """Write videos of a bright square moving to the right or down, as mp4; the last one of each class as a folder."""
     rng = np.random.default_rng(0)
     for split, count in (("train", train), ("val", val)):
         lines = []
@@ -19,6 +19,8 @@ def clips(root: Path, classes: int = 2, train: int = 3, val: int = 1, frames: in
             for number in range(count):
                 moving = [_frame(rng, side, label, k / frames) for k in range(frames)]
                 name = f"{split}_{label}_{number}"
+                # One folder of frames for each class, with the number of frames in the list, so readers meet every
+                # form.
                 if split == "train" and number == count - 1:
                     for k, frame in enumerate(moving, 1):
                         save(frame, root / "frames" / name / f"img_{k:05d}.jpg")
@@ -47,4 +49,5 @@ def _encode(frames: list[np.ndarray], path: Path) -> None:
         stream.pix_fmt = "yuv420p"
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        # An empty call flushes the encoder's delayed frames.
         container.mux(stream.encode())
