@@ -1,7 +1,7 @@
 """Block terms: sums of a similarity of rank R times a value of rank V.
 
 `T[d,f,h,b] = Σ_g A_g[d,f] B_g[h,b]` is a matrix over (d f) and (h b), so the best terms of full rank are its singular
-vectors (Van Loan & Pitsianis, 1993). Each is cut to its rank, and all terms are then descended on together.
+vectors (Van Loan & Pitsianis, 1993). Each is cut to its rank, and all terms are then optimised together.
 """
 
 from __future__ import annotations
@@ -41,10 +41,12 @@ def fit(core: Tensor, ranks: Ranks, settings: Settings) -> tuple[Factors, tuple[
     def decompose(target: Tensor, _: Factors | None) -> Factors:
         return _terms(target, ranks)
 
+    # The two decompositions that come closest are worth a descent; the others only cost time.
     candidates = completed(core, decompose, rebuild, settings)
     candidates.sort(key=lambda f: relative(rebuild(f) - core, core, settings.orders))
     del candidates[2:]
     for start in range(max(0, settings.starts - 2)):
+        # A large factor keeps the starts of consecutive seeds apart.
         generator = torch.Generator().manual_seed(settings.seed * 7919 + start)
         noise = [torch.randn(f.shape, generator=generator, dtype=f.dtype) * f.std() for f in candidates[0]]
         candidates.append([f + 0.5 * n for f, n in zip(candidates[0], noise, strict=True)])
@@ -53,16 +55,18 @@ def fit(core: Tensor, ranks: Ranks, settings: Settings) -> tuple[Factors, tuple[
     for factors in candidates:
         finished.append(polished(core, factors, rebuild, settings))
         errors.append(relative(rebuild(finished[-1]) - core, core, settings.orders))
+        # An exact fit cannot be improved.
         if errors[-1] < EXACT:
             break
     return finished[errors.index(min(errors))], tuple(errors)
 
 
 def _terms(core: Tensor, ranks: Ranks) -> Factors:
-    """Singular vectors of the (d f) x (h b) unfolding, as matrices, each cut to its rank."""
+    """Compute the singular vectors of the (d f) x (h b) unfolding, as matrices, each cut to its rank."""
     terms, r, s = ranks
     d, f, h, b = core.shape
     left, values, right = leading(core.reshape(d * f, h * b), terms)
+    # The root of a singular value on each side: factors of like size make the descent well conditioned.
     roots = values.sqrt()
     similarities = (left * roots).T.reshape(terms, d, f)
     outputs = (right * roots[:, None]).reshape(terms, h, b)
@@ -72,14 +76,14 @@ def _terms(core: Tensor, ranks: Ranks) -> Factors:
 
 
 def _cut(matrices: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """The best factors of so many columns and rows of each matrix."""
+    """Compute the best factors of each matrix with `rank` columns and rows."""
     left, values, right = torch.linalg.svd(matrices, full_matrices=False)
     roots = values[:, :rank].sqrt()
     return left[..., :rank] * roots[:, None], right[:, :rank] * roots[..., None]
 
 
 def truncated(core: Tensor, ranks: Ranks, bias: bool) -> tuple[Factors, dict[str, np.ndarray]]:
-    """The first term cut to its ranks by plain singular value decompositions: its factors, and as parameters."""
+    """Cut the first term to its ranks by plain singular value decompositions; return its factors, and as parameters."""
     factors = _terms(core, ranks)
     return factors, parameters_of(BLOCK_TERMS, factors, bias)
 
@@ -92,7 +96,7 @@ def _most(ranks: Ranks, shape: Ranks) -> Ranks:
 
 
 def _ladder(core: Tensor, _orders: Orders) -> list[Ranks]:
-    """One term, its ranks by the spectra of its two matrices, then more terms of full ranks."""
+    """List one term, its ranks by the spectra of its two matrices, then more terms of full ranks."""
     most, r, s = _most((), tuple(core.shape))
     d, f, h, b = core.shape
     left, _, right = leading(core.reshape(d * f, h * b), 1)

@@ -1,4 +1,4 @@
-"""How far the output of a layer can be off, from how far its core is."""
+"""Bounds on the error of a layer's output, from the error of its core."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from polyattn.fitting.family import symmetrised
 from polyattn.fitting.position_pattern import Layout
 
 MOST = 2**27
-"""Entries of an intermediate, beyond which norms of positions stand for the positions."""
+"""Entries of an intermediate above which norms of positions replace the positions."""
 
 
 def nl_bound(delta: np.ndarray, x: np.ndarray, mean: bool) -> float:
-    """Of one sample (N, C), at NL's positions: the smaller of two unfoldings' norms, times those of x and its Gram."""
+    """Bound one sample (N, C) at NL's positions: the smaller of two unfoldings' norms, times x's and its Gram's."""
+    # The layer depends on the symmetric part alone, whose norm is never the larger one.
     delta = symmetrised(delta)
     c, d, f, h = delta.shape
     by_output = np.linalg.norm(delta.reshape(c, d * f * h), 2)
     by_pair = np.linalg.norm(delta.reshape(c * d, f * h), 2)
+    # With biases the constant 1 is one more feature of x.
     if d > x.shape[1]:
         x = np.concatenate([x, np.ones((len(x), 1))], 1)
     gram = np.linalg.norm(x.T @ x) / (len(x) if mean else 1)
@@ -25,11 +27,11 @@ def nl_bound(delta: np.ndarray, x: np.ndarray, mean: bool) -> float:
 
 
 def pattern_bound(delta: np.ndarray, layout: Layout, x: np.ndarray) -> float:
-    """Of one sample (*positions, C), at any pattern.
+    """Bound one sample (*positions, C), at any pattern.
 
-    The difference is the core's unfolding (b, all x's) applied at each output position to Z, the sum of the products of
-    x's that the pattern has there, so its norm is at most ‖Δ_(b, dfh)‖₂ ‖Z‖. ‖Z‖² is the same sum of products of inner
-    products of positions.
+    The difference is the core's unfolding (b, all x's) applied at each output position to Z, the pattern's sum of
+    products of x's, so its norm is at most ‖Δ_(b, dfh)‖₂ ‖Z‖. ‖Z‖² is the same sum of products of inner products of
+    positions.
     """
     delta = symmetrised(delta, layout.orders)
     largest = np.linalg.norm(delta.reshape(len(delta), -1), 2)
@@ -37,7 +39,7 @@ def pattern_bound(delta: np.ndarray, layout: Layout, x: np.ndarray) -> float:
 
 
 def output_bound(delta: np.ndarray, layout: Layout, x: np.ndarray) -> float:
-    """Of a batch of samples, whose norms add up as squares; see `Factorisation.bound`."""
+    """Bound a batch of samples, whose norms add up as squares; see `Factorisation.bound`."""
     axes = len(layout.pattern)
     samples = x.reshape(-1, *x.shape[-axes - 1 :])
     if layout.is_nl:
@@ -62,18 +64,23 @@ def _norm(layout: Layout, x: np.ndarray) -> float:
         return float(np.sqrt(copies * np.prod(inner)))
     operands, once = [], []
     for mode in range(1, layout.modes):
+        # Pooled blocks have equal weights, so their x's are summed first.
         own = blocks.sum(tuple(axes + k for k in layout.pooled[mode] if layout.blocks[k] > 1))
         rows = own.reshape(int(np.prod(inner)), -1)
         places = [(k, axis[mode]) for k, axis in enumerate(layout.pattern)]
         first = [_index(k, c, layout, 0) for k, c in places]
         second = [_index(k, c, layout, 1) for k, c in places]
+        # The inner products of all pairs of positions stand for the two copies of Z in ‖Z‖².
         operands += [(rows @ rows.T).reshape(*inner, *inner), [*first, *second]]
         once += [np.linalg.norm(rows, axis=1).reshape(inner), first]
     free = np.prod([u for k, u in enumerate(inner) if 0 not in layout.pattern[k][1:]])  # places that no x is tied to
     _, path = opt_einsum.contract_path(*_without_twins(operands), [], optimize="greedy")
+    # The exact norm, as long as its largest intermediate fits into memory.
     if path.largest_intermediate <= MOST:
         square = float(opt_einsum.contract(*_without_twins(operands), [], optimize="greedy"))
+        # Rounding may leave a small negative number.
         return float(np.sqrt(max(square, 0.0) * copies * free))
+    # Otherwise the triangle inequality: norms of positions instead of their inner products, a larger bound.
     output = sorted(
         {i for indices in once[1::2] for i in indices if i in {_index(k, 0, layout, 0) for k in range(axes)}}
     )
@@ -81,13 +88,13 @@ def _norm(layout: Layout, x: np.ndarray) -> float:
 
 
 def _index(axis: int, group: int, layout: Layout, copy: int) -> int:
-    """Of a place: the output's is the same in both copies, a place that is summed over has one in each."""
+    """Number the index of a place: one for the output's in both copies, one in each copy for a summed place."""
     number = (axis * layout.modes + group) * 2
     return number if group == 0 else number + copy
 
 
 def _without_twins(operands: list) -> list:
-    """Operands of which none has an index twice: the inner product of a place with itself is a diagonal."""
+    """Remove repeated indices from operands: the inner product of a place with itself is a diagonal."""
     found = []
     for array, indices in zip(operands[::2], operands[1::2], strict=True):
         kept = list(dict.fromkeys(indices))

@@ -1,7 +1,7 @@
 """`compress`: trained layers of NL's kind replaced by cheaper members of the families.
 
-Each candidate starts at the decomposition of the trained core in the norm of the data's second moments, and is then
-fitted to the trained layer's own outputs on the data, by L-BFGS on all activations at once, and if asked for to the
+Each candidate starts at the decomposition of the trained core in the norm of the data's second moments. It is then
+fitted to the trained layer's own outputs on the data, by L-BFGS on all activations at once, and on request to the
 network's.
 """
 
@@ -32,7 +32,7 @@ from polyattn.lowering import plan
 
 TRUNCATION = "truncation"
 HELD_OUT = 4
-"""One of so many samples is kept from the fine-tuning, to measure the error on."""
+"""One in this many samples is withheld from the fine-tuning, to measure the error."""
 
 
 def compress(
@@ -53,33 +53,33 @@ def compress(
 ) -> Compression:
     """Replace a network's trained layers of NL's kind by cheaper ones.
 
-    Taken apart are `nn.Attention` with a specification of NL's kind and `nn.NonLocal` with the dot product (heads and
-    biases included, without sub-sampling). The given model is left as it is.
+    Supported are `nn.Attention` with a specification of NL's kind and `nn.NonLocal` with the dot product (heads and
+    biases included, without sub-sampling). The given model is left unchanged.
 
     Args:
-        model: the layer, or a network that contains such layers.
+        model: the layer, or a network with such layers.
         data: inputs of the model; a tensor (B, ...), or several. One sample in four measures, the others fit.
         families: the catalogue's names.
-        budgets: the most multiply-accumulates of a candidate, as shares of what the trained layer's own cheapest plan
-            takes on one sample.
+        budgets: upper limits for the multiply-accumulates of a candidate, as fractions of the trained layer's own
+            cheapest plan on one sample.
         ranks: further candidates by family.
-        evaluate: the score of a model, such as its accuracy; asked for the model, and for every candidate before and
+        evaluate: the score of a model, such as its accuracy; called for the model, and for every candidate before and
             after its fine-tuning.
-        steps: the most iterations of L-BFGS on activations; 0 leaves the decompositions as they are.
-        fit_to: "layer" fits the trained layer's outputs; "network" then goes on with the outputs of the whole model, in
-            evaluation mode and with all its other parameters as they are, and measures the error there: what follows
-            the layer may look at little of its output.
-        truncation: for comparison, also the layer whose similarity and value are cut to the rank of each budget by
-            plain singular value decompositions, without weights and without fine-tuning.
-        starts, iterations, seed: of the decompositions.
-        progress: show a progress bar; by default where the error stream is a terminal.
+        steps: limit on the iterations of L-BFGS on activations; 0 leaves the decompositions unchanged.
+        fit_to: "layer" fits the trained layer's outputs; "network" continues with the outputs of the whole model, in
+            evaluation mode and with all its other parameters fixed, and measures the error there: later
+            layers may depend on a small part of the layer's output.
+        truncation: for comparison, also the layer with similarity and value cut to the rank of each budget by plain
+            singular value decompositions, without weights and without fine-tuning.
+        starts, iterations, seed: settings of the decompositions.
+        progress: whether to show a progress bar; by default if the error stream is a terminal.
 
     Returns:
-        Every candidate with its cost and its errors before and after, and the model with the best ones in place.
+        Every candidate with its cost and its errors before and after, and the model with the best ones inserted.
 
     Raises:
-        FittingError: no layer of NL's kind, an unknown family, data that the layers never see, too few samples, or no
-            candidate within the budgets.
+        FittingError: the model has no layer of NL's kind, a family is unknown, the layers never see the data, the
+            samples are too few, or the budgets are below every candidate.
     """
     unknown = [f for f in (*families, *(ranks or {})) if f not in FAMILIES]
     if unknown:
@@ -89,6 +89,7 @@ def compress(
     batches = [data] if isinstance(data, Tensor) else list(data)
     through = torch.cat(batches) if fit_to == "network" else None
     layers = layers_of(model)
+    # One pass for all layers, before any of them is replaced.
     seen = _activations(model, layers, batches)
     score = None if evaluate is None else evaluate(model)
     found: list[Candidate] = []
@@ -116,6 +117,7 @@ def compress(
                 try:
                     made = make()
                 except FittingError as error:
+                    # Other errors are faults of the arguments and concern every family.
                     if "keeps to" not in str(error):
                         raise
                     bar.advance(task)
@@ -129,16 +131,18 @@ def compress(
 
 
 def _activations(model: nn.Module, layers: Mapping[str, TrainedLayer], batches: list[Tensor]) -> dict[str, Tensor]:
-    """What each layer gets as its input."""
+    """Record the inputs of each layer."""
     seen: dict[str, list[Tensor]] = {name: [] for name in layers}
     hooks = [layer.module.register_forward_pre_hook(_keep(seen[name])) for name, layer in layers.items()]
     training = model.training
     try:
         with torch.no_grad():
+            # Evaluation mode: dropout and batch statistics would change what the layers see.
             model.eval()
             for batch in batches:
                 model(batch)
     finally:
+        # Hooks on the caller's model must not survive an error.
         model.train(training)
         for hook in hooks:
             hook.remove()
@@ -157,17 +161,19 @@ def _keep(parts: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], None
 
 
 def _moments(x: Tensor, bias: bool) -> np.ndarray:
-    """E[x xᵀ] over samples and positions."""
+    """Compute E[x xᵀ] over samples and positions."""
     rows = x.flatten(2).transpose(1, 2).flatten(0, 1).double()
+    # The constant 1 of the biases is one more feature.
     if bias:
         rows = torch.cat([rows, torch.ones_like(rows[:, :1])], 1)
     return (rows.T @ rows / len(rows)).cpu().numpy()
 
 
 def _truncated(layer: TrainedLayer, sizes: dict[str, int], most: int) -> Factorisation:
-    """The layer with its similarity and its value cut to the largest rank within a budget, by plain SVDs."""
+    """Cut the layer's similarity and value to the largest rank within a budget, by plain SVDs."""
     target = torch.from_numpy(np.ascontiguousarray(layer.core.transpose(1, 2, 3, 0)))
     known, fitting = {**sizes, "C": layer.channels}, None
+    # Costs rise with the rank, so the first one above the budget ends the search.
     for rank in range(1, layer.channels + 1):
         spec = BLOCK_TERMS.spec((1, rank, rank), layer.mean, layer.bias, False)
         made = plan(spec, known)
@@ -203,11 +209,13 @@ def _candidate(
     own, whole = attention_of(module), replaced(model, {name: module})
     goal = layer.attend(x)
     aims: list[tuple[Callable[[Tensor], Tensor], nn.Module, Tensor, Tensor]] = [(own.attend, own, x, goal)]
+    # The layer's own outputs come first: a start near the goal for the harder fit to the network's.
     if through is not None:
         aims.append((whole.eval(), whole, through, outputs(copy.deepcopy(model).eval(), through)))
 
     def measured() -> tuple[float, float | None]:
         run, _, given, wanted = aims[-1]
+        # Every fourth sample, not the last quarter: data are often sorted.
         held = torch.arange(len(given)) % HELD_OUT == 0
         return error(run, given[held], wanted[held]), None if evaluate is None else evaluate(whole)
 
@@ -217,6 +225,7 @@ def _candidate(
         for run, of, given, wanted in aims:
             fitted = torch.arange(len(given)) % HELD_OUT != 0
             tune(module, of, run, given[fitted], wanted[fitted], steps)
+        # Measured again, since tuning may have kept the old parameters.
         after, tuned = measured()
     module.train(layer.module.training)
     return Candidate(
@@ -231,7 +240,7 @@ def _chosen(
     score: float | None,
     evaluate: Callable[[nn.Module], float] | None,
 ) -> Compression:
-    """For each layer the candidate with the smallest error of its output, truncations aside."""
+    """Insert, for each layer, the candidate with the smallest error of its output, truncations excluded."""
     best: dict[str, Candidate] = {}
     for name in layers:
         own = [c for c in found if c.layer == name and c.family != TRUNCATION]

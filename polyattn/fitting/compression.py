@@ -1,4 +1,4 @@
-"""What `compress` found: every candidate with cost and errors, as a table and a plot."""
+"""The result of `compress`: every candidate with cost and errors, as a table and a plot."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A factored layer in the place of a trained one.
+    """A factored layer as a replacement of a trained one.
 
     Attributes:
         layer: the trained layer's name in the network, "" for the model itself.
         family: the catalogue's name, or "truncation".
-        factorisation: what it started from.
+        factorisation: its starting point.
         module: the layer after its fine-tuning.
-        trained_macs, trained_parameters: of the trained layer, on its own cheapest plan for one sample.
-        before, after: the relative error of its output on held-out samples, or of the network's where that was fitted
-            to, before and after the fine-tuning.
-        score_before, score_after: of the network with it, if asked for.
+        trained_macs, trained_parameters: those of the trained layer, on its own cheapest plan for one sample.
+        before, after: the relative error of its output on held-out samples, or of the network's if the fit was to that,
+            before and after the fine-tuning.
+        score_before, score_after: scores of the network with it, on request.
         chosen: whether it is in the compressed model.
     """
 
@@ -46,12 +46,12 @@ class Candidate:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates on one sample."""
+        """Count the multiply-accumulates on one sample."""
         return self.factorisation.macs
 
     @property
     def share(self) -> float:
-        """Its multiply-accumulates over the trained layer's."""
+        """Return its multiply-accumulates divided by the trained layer's."""
         return self.macs / self.trained_macs
 
     def row(self) -> dict[str, Any]:
@@ -78,8 +78,8 @@ class Compression:
 
     Attributes:
         candidates: all of them.
-        model: a copy of the network with, in each place, the candidate whose output is nearest to the trained one's.
-        score: of the network as it was, and `compressed_score` as it is, if asked for.
+        model: a copy of the network with, for each layer, the candidate whose output is nearest to the trained one's.
+        score, compressed_score: scores of the original and of the compressed network, on request.
     """
 
     candidates: tuple[Candidate, ...]
@@ -88,10 +88,11 @@ class Compression:
     compressed_score: float | None
 
     def pareto(self, layer: str | None = None) -> tuple[Candidate, ...]:
-        """The candidates that none is both cheaper and nearer than, the cheapest first."""
+        """Return the Pareto front: candidates without one both cheaper and nearer, the cheapest first."""
         own = sorted(
             (c for c in self.candidates if layer is None or c.layer == layer), key=lambda c: (c.layer, c.macs, c.after)
         )
+        # In the order of cost, a candidate joins the front if it is nearer than all before it.
         kept: list[Candidate] = []
         for candidate in own:
             if not any(k.layer == candidate.layer and k.after <= candidate.after for k in kept):
@@ -99,7 +100,7 @@ class Compression:
         return tuple(kept)
 
     def table(self) -> pandas.DataFrame:
-        """A row for each candidate; `pareto` says whether none is both cheaper and nearer.
+        """Return a row for each candidate; `pareto` marks the Pareto front.
 
         Raises:
             MissingPackageError: pandas is not installed.
@@ -129,7 +130,7 @@ class Compression:
         return table
 
     def plot(self, path: str | Path | None = None) -> Any:
-        """Output error against multiply-accumulates, a colour for each family, the Pareto front as a line.
+        """Plot output error against multiply-accumulates, a colour for each family, the Pareto front as a line.
 
         Raises:
             MissingPackageError: matplotlib is not installed.
@@ -139,6 +140,7 @@ class Compression:
         except ImportError as error:
             raise MissingPackageError("plots need matplotlib: pip install 'polyattn[study]'") from error
         layers = list(dict.fromkeys(c.layer for c in self.candidates))
+        # `Figure` without pyplot: no window, and no global list that keeps it alive.
         figure = Figure(figsize=(7.5 * len(layers), 4.2), layout="constrained")
         for axis, layer in zip(figure.subplots(1, len(layers), squeeze=False)[0], layers, strict=True):
             own = [c for c in self.candidates if c.layer == layer]

@@ -1,8 +1,8 @@
 """Canonical polyadic decomposition: several starts of tensorly's ALS, then Levenberg-Marquardt.
 
-ALS alone can stay in a swamp for thousands of steps (Kolda & Bader, 2009, section 3.4); the damped Gauss-Newton step,
-whose matrix has a closed form (Tomasi & Bro, 2006; Phan et al., 2013), leaves it and converges quadratically where the
-rank is that of the core. A symmetric fit is a CP of more terms whose factors are tied: the symmetric part of
+ALS alone can stay in a swamp for thousands of steps (Kolda & Bader, 2009, section 3.4). The damped Gauss-Newton step
+has a matrix in closed form (Tomasi & Bro, 2006; Phan et al., 2013); it leaves the swamp and converges quadratically if
+the rank is that of the core. A symmetric fit is a CP of more terms with tied factors: the symmetric part of
 Σ u∘v∘w∘o is ½ Σ (u∘v∘w∘o + u∘w∘v∘o), so one routine does all three.
 """
 
@@ -35,7 +35,7 @@ from polyattn.fitting.family import (
 ALS_STEPS = 40
 EXACT = 1e-11
 MOST_UNKNOWNS = 700
-"""Up to this many entries of all factors a Gauss-Newton step is solved; beyond, L-BFGS is used."""
+"""Number of entries of all factors up to which a Gauss-Newton step is solved; beyond, L-BFGS is used."""
 
 
 def rebuild(factors: Factors) -> Tensor:
@@ -43,11 +43,12 @@ def rebuild(factors: Factors) -> Tensor:
 
 
 def fit(core: Tensor, ranks: Ranks, settings: Settings) -> tuple[Factors, tuple[float, ...]]:
-    """The best factors of all starts, and each start's error."""
+    """Return the best factors of all starts, and each start's error."""
     found, errors = None, []
     sizes = [n for k, n in enumerate(core.shape) if not (settings.shared and k == 2)]
     for start in range(settings.starts):
         first = _start(core, ranks[0], settings, start)
+        # A step factors a matrix of the number of unknowns squared.
         if ranks[0] * sum(sizes) <= MOST_UNKNOWNS:
             factors = marquardt(core, first, settings)
         else:
@@ -56,6 +57,7 @@ def fit(core: Tensor, ranks: Ranks, settings: Settings) -> tuple[Factors, tuple[
         if found is None or errors[-1] < min(errors[:-1]):
             found = factors
         settings.done()
+        # Further starts cannot improve on an exact fit.
         if errors[-1] < EXACT:
             break
     assert found is not None
@@ -63,35 +65,39 @@ def fit(core: Tensor, ranks: Ranks, settings: Settings) -> tuple[Factors, tuple[
 
 
 def _untied(factors: Factors, settings: Settings) -> Factors:
-    """One factor for each mode: the key's is the value's too where they share it."""
+    """Return one factor for each mode: a shared one serves key and value."""
     return [*factors[:2], *factors[1:]] if settings.shared else factors
 
 
 def _start(core: Tensor, rank: int, settings: Settings, number: int) -> Factors:
-    """Factors after some steps of ALS; the first start from singular vectors, the others from random ones."""
+    """Return factors after some steps of ALS; the first start from singular vectors, the others from random ones."""
     from tensorly.decomposition import parafac
 
+    # Odd starts see the symmetric part: another target, and so another basin, for the same function.
     target = projected(core, settings.orders) if number % 2 else core
     generator = torch.Generator().manual_seed(settings.seed * 7919 + number)
     random = [torch.randn(n, rank, generator=generator, dtype=core.dtype) for n in core.shape]
     with torch_backend():
+        # Singular vectors can fill no more columns than the smallest mode has.
         init = "svd" if number == 0 and rank <= min(core.shape) else (None, random)
         try:
             options: dict[str, Any] = {"init": init, "n_iter_max": ALS_STEPS, "tol": 1e-9, "l2_reg": 1e-10}
             _, factors = parafac(target, rank, **options)
         except (RuntimeError, torch.linalg.LinAlgError):  # a singular step of ALS: its start is as good a start
             factors = random
+    # ALS without enough damping may diverge.
     if not all(f.isfinite().all() for f in factors):
         factors = random
     *sides, out = factors
     if settings.shared:
         query, key, value = sides
+        # The mean of key and value suits the symmetric target, the key alone the core as it is.
         sides = [query, (key + value) / 2 if number % 2 else key]
     return [*sides, out.T]
 
 
 def marquardt(core: Tensor, factors: Factors, settings: Settings) -> Factors:
-    """Damped Gauss-Newton steps on all factors at once."""
+    """Take damped Gauss-Newton steps on all factors at once."""
     target = projected(core, settings.orders)
     norm = target.norm().item() or 1.0
     factors = _balanced(factors, settings)
@@ -102,11 +108,14 @@ def marquardt(core: Tensor, factors: Factors, settings: Settings) -> Factors:
     residual = _cp(modes) - target
     loss, damping = residual.square().sum().item(), 1e-2
     for _ in range(settings.iterations):
+        # By the chain rule through the tie, the tied CP's derivatives become those of the unknowns.
         gradient = _fold(torch.cat([g.flatten() for g in _mttkrp(residual, modes)]), tie, len(theta))
         gram = _fold(_fold(_gauss_newton(modes), tie, len(theta)).T, tie, len(theta))
+        # Relative to the diagonal, so that the damping does not depend on the core's scale.
         scale = gram.diagonal().mean().item() or 1.0
         before = loss
         while damping < 1e12:
+            # Rescaling between factors leaves the CP unchanged: without damping the matrix is singular.
             damped = gram + damping * scale * torch.eye(len(theta), dtype=core.dtype)
             matrix, failed = torch.linalg.cholesky_ex(damped)
             if not failed:
@@ -114,10 +123,13 @@ def marquardt(core: Tensor, factors: Factors, settings: Settings) -> Factors:
                 trial = _modes(moved, tie)
                 difference = _cp(trial) - target
                 value = difference.square().sum().item()
+                # A step that helps lowers the damping towards Newton's method; a failed one raises it towards gradient
+                # descent.
                 if value < loss:
                     theta, modes, residual, loss, damping = moved, trial, difference, value, damping / 5
                     break
             damping *= 4
+        # Stop at an exact fit, or when a step gains next to nothing.
         if loss**0.5 < EXACT * norm or before - loss < 1e-7 * before:
             break
         damping = max(damping, 1e-14)
@@ -125,11 +137,11 @@ def marquardt(core: Tensor, factors: Factors, settings: Settings) -> Factors:
 
 
 Tie = tuple[list[tuple[int, int]], Tensor, Tensor]
-"""The shapes of the factors of the tied CP, and for each of their entries the unknown that it is, and its factor."""
+"""The shapes of the tied CP's factors, and for each of their entries its unknown and its weight."""
 
 
 def _tie(shapes: list[torch.Size], settings: Settings) -> Tie:
-    """Where each entry of the modes' factors (all of channels x terms) comes from."""
+    """Return the origin of each entry of the modes' factors (all of channels x terms)."""
     starts = [sum(prod(s) for s in shapes[:k]) for k in range(len(shapes))]
     places = [torch.arange(prod(s)).reshape(s) + at for s, at in zip(shapes, starts, strict=True)]
     places[-1] = places[-1].T
@@ -141,6 +153,7 @@ def _tie(shapes: list[torch.Size], settings: Settings) -> Tie:
         *(torch.cat([sides[o[k]] for o in orders], 1) for k in range(len(sides))),
         torch.cat([out] * len(orders), 1),
     ]
+    # The mean over the orders: its weight goes to one mode only.
     scales = [1 / len(orders)] + [1.0] * len(sides)
     weights = torch.cat([torch.full((m.numel(),), s, dtype=torch.float64) for m, s in zip(modes, scales, strict=True)])
     return [(m.shape[0], m.shape[1]) for m in modes], torch.cat([m.flatten() for m in modes]), weights
@@ -153,7 +166,7 @@ def _modes(theta: Tensor, tie: Tie) -> Factors:
 
 
 def _fold(rows: Tensor, tie: Tie, unknowns: int) -> Tensor:
-    """Derivatives by the tied CP's entries, added up to derivatives by the unknowns, along the first axis."""
+    """Add up derivatives by the tied CP's entries to derivatives by the unknowns, along the first axis."""
     _, places, weights = tie
     total = torch.zeros(unknowns, *rows.shape[1:], dtype=rows.dtype)
     return total.index_add_(0, places, rows * (weights if rows.dim() == 1 else weights[:, None]))
@@ -165,19 +178,22 @@ def _khatri_rao(factors: Factors) -> Tensor:
 
 def _cp(modes: Factors) -> Tensor:
     half = len(modes) // 2
+    # Halves of the modes: one matrix product instead of an einsum over all of them.
     flat = _khatri_rao(modes[:half]) @ _khatri_rao(modes[half:]).T
     return flat.reshape([len(m) for m in modes])
 
 
 def _mttkrp(residual: Tensor, modes: Factors) -> list[Tensor]:
-    """The residual's unfolding along each mode times the Khatri-Rao product of the other factors."""
+    """Multiply the residual's unfolding along each mode by the Khatri-Rao product of the other factors."""
     half, shape = len(modes) // 2, residual.shape
     flat = residual.reshape(prod(shape[:half]), -1)
     found = []
     for own, matrix, others in ((modes[:half], flat, modes[half:]), (modes[half:], flat.T, modes[:half])):
+        # The product with the other half is shared by all modes of this half.
         left = (matrix @ _khatri_rao(others)).reshape(*(len(m) for m in own), -1)
         for k in range(len(own)):
             part = left
+            # From the last mode on, so that the positions of the earlier ones stay valid.
             for j in reversed(range(len(own))):
                 if j != k:
                     factor = own[j].reshape(len(own[j]), *[1] * (k > j), -1)
@@ -187,7 +203,7 @@ def _mttkrp(residual: Tensor, modes: Factors) -> list[Tensor]:
 
 
 def _gauss_newton(modes: Factors) -> Tensor:
-    """JᵀJ of the CP's entries by its factors' entries, in blocks of modes."""
+    """Compute JᵀJ of the CP's entries by its factors' entries, in blocks of modes."""
     grams = [m.T @ m for m in modes]
     rank = len(grams[0])
     ends = [0]
@@ -196,6 +212,7 @@ def _gauss_newton(modes: Factors) -> Tensor:
     total = torch.empty(ends[-1], ends[-1], dtype=modes[0].dtype)
     for k, m in enumerate(modes):
         others = reduce(mul, [g for j, g in enumerate(grams) if j != k])
+        # A diagonal block is a Kronecker product of the identity with the Hadamard product of the other Gram matrices.
         block = torch.einsum("ij,rs->irjs", torch.eye(len(m), dtype=m.dtype), others)
         total[ends[k] : ends[k + 1], ends[k] : ends[k + 1]] = block.reshape(m.numel(), m.numel())
     for (j, a), (k, b) in combinations(enumerate(modes), 2):
@@ -207,10 +224,12 @@ def _gauss_newton(modes: Factors) -> Tensor:
 
 
 def _balanced(factors: Factors, settings: Settings) -> Factors:
-    """Each term's norm spread evenly over its factors, so that no number is larger than it has to be."""
+    """Spread each term's norm evenly over its factors, so that no factor is larger than necessary."""
     columns = [*factors[:-1], factors[-1].T]
+    # A shared factor occurs twice in the product.
     powers = [1, 2, 1] if settings.shared else [1] * len(columns)
     norms = [c.norm(dim=0).clamp_min(1e-300) for c in columns]
+    # In logarithms, since products of many norms overflow.
     total = torch.stack([n.log() * p for n, p in zip(norms, powers, strict=True)]).sum(0)
     mean = (total / sum(powers)).exp()
     columns = [c / n * mean for c, n in zip(columns, norms, strict=True)]

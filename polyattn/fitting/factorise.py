@@ -1,4 +1,4 @@
-"""`factorise`: a channel core or an explicit tensor to a factored layer, as cheap or as exact as asked for."""
+"""`factorise`: a channel core or an explicit tensor to a factored layer, within a budget or an error."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ CRITERIA = ("rank", "max_macs", "max_params", "max_error")
 
 
 class Fitted:
-    """What a layer of fitted parameters costs."""
+    """The costs of a layer of fitted parameters."""
 
     plan: Plan
     parameters: dict[str, np.ndarray]
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of one evaluation of the plan's batch."""
+        """Count the multiply-accumulates of one evaluation of the plan's batch."""
         return self.plan.macs
 
     @property
@@ -55,16 +55,17 @@ class Factorisation(Fitted):
     Attributes:
         family: the catalogue's name of the family.
         ranks: its rank or ranks.
-        spec: the layer, its ranks being numbers.
+        spec: the layer, with numbers as ranks.
         parameters: an array in float64 for each parameter.
-        error: the norm of the difference over that of the core, both of what the layer depends on: the part that is
-            symmetric over the exchangeable x's (with symmetry "none", all of it); weighted by the moments, if given.
-        plan: the layer's plan at the sizes asked for.
-        core: what was factored, T[b,d,f,h]: the output's mode, then one for each x.
-        approximation: what the parameters are a factorisation of, likewise.
+        error: the norm of the difference divided by that of the core, both of the part on which the layer depends: the
+            symmetric one over the exchangeable x's (with symmetry "none", all of it); weighted by the moments, if
+            given.
+        plan: the layer's plan at the requested sizes.
+        core: the factored tensor, T[b,d,f,h]: the output's mode, then one for each x.
+        approximation: the tensor of the parameters, likewise.
         symmetry: "pair", "shared" or "none"; see `factorise`.
-        layout: the places of the x's, with blocks and powers of sizes; NL's with or without 1/N.
-        errors: what each start reached.
+        layout: the positions of the x's, with blocks and powers of sizes; NL's with or without 1/N.
+        errors: the error of each start.
     """
 
     family: str
@@ -81,16 +82,15 @@ class Factorisation(Fitted):
 
     @property
     def mean(self) -> bool:
-        """Whether the layer divides by the number of positions."""
+        """Test if the layer divides by the number of positions."""
         return any(e < 0 for _, e in self.layout.powers)
 
     def bound(self, x: Any) -> float:
-        """The most that the output can be off for an input, in the Frobenius norm.
+        """Bound the error of the output for an input, in the Frobenius norm.
 
         With the difference of the cores Δ, symmetrised, the output's at NL's positions is Δ applied to each x[a] and to
-        the Gram matrix G = Σ_e x[e] x[e]ᵀ, so its norm is at most each of ‖Δ_(b, dfh)‖₂ ‖X‖ ‖G‖ and
-        ‖Δ_(bd, fh)‖₂ ‖X‖₂ ‖G‖. At other positions it is ‖Δ_(b, dfh)‖₂ times the norm of the products of x's that the
-        pattern sums.
+        the Gram matrix G = Σ_e x[e] x[e]ᵀ, so its norm is at most each of ‖Δ_(b, dfh)‖₂ ‖X‖ ‖G‖ and ‖Δ_(bd, fh)‖₂ ‖X‖₂
+        ‖G‖. At other positions it is ‖Δ_(b, dfh)‖₂ times the norm of the pattern's sum of products of x's.
 
         Args:
             x: the input, (N, C) or with more axes of positions, or a batch of them, for which the norms add up as
@@ -124,38 +124,37 @@ def factorise(
     seed: int = 0,
     progress: bool | None = None,
 ) -> Factorisation:
-    """A layer of a family whose channel core is, or is near, the given one.
+    """Factor a core into a layer of a family with the same channel core, or one near it.
 
-    The core may stand at any pattern of positions, on maps too, and be of any degree from 1: the families but
+    The core may stand at any pattern of positions, on maps too, and be of any degree from 1: the families except
     `block_term_nl`, which is for degree 3, are then the same decompositions at those positions.
 
-    Exactly one of `rank`, `max_macs`, `max_params` and `max_error` chooses the rank: the given one, the largest that
-    keeps to the budget, or the smallest that reaches the error.
+    Exactly one of `rank`, `max_macs`, `max_params` and `max_error` chooses the rank: the given one, the largest within
+    the budget, or the smallest that reaches the error.
 
-    The two x at one position may be exchanged, so a layer depends only on the core's symmetric part over the pair.
-    The fit uses that freedom: `symmetry="pair"` fits the symmetric part (at other patterns over all x's that they let
-    be exchanged), "shared" moreover with one matrix for key and value (`cp_nl` at NL's positions only), "none" fits the
-    core as it is.
+    The two x at one position are exchangeable, so a layer depends only on the core's symmetric part over the pair. The
+    fit uses that freedom: `symmetry="pair"` fits the symmetric part (at other patterns over all exchangeable x's),
+    "shared" moreover with one matrix for key and value (`cp_nl` at NL's positions only), "none" fits the core as it is.
 
     Args:
-        core_or_tensor: the core T[b,d,f,h], as an array or as `spec.channel_core` gives it; or an explicit
-            interaction tensor of order 8; or what `recognise` found in one, if it is a single pattern. Modes d, f, h of
-            C + 1 mean that the last entry is the constant 1: a layer with biases.
+        core_or_tensor: the core T[b,d,f,h], as an array or from `spec.channel_core`; or an explicit interaction tensor
+            of order 8; or a `Recognition` of a single pattern. Modes d, f, h of C + 1 have the constant 1 as their last
+            entry: a layer with biases.
         family: "cp_nl", "tucker_nl", "tt_nl" or "block_term_nl".
-        mean: whether the layer divides by the number of positions; what the core says, and for an array no.
-        moments: E[x xᵀ] of the features that the layer will see, (C, C), or with biases (C + 1, C + 1) of the features
-            and a 1. The error is then measured where the data is: in the core with the moments' square root on each of
-            d, f and h, which is the mean square of the output's error were the three x's independent.
-        sizes: of positions and B in the plan, by default 784 positions, 28 on each axis of a map, and 1.
-        objective: of the plan.
-        starts: initial values to try, as far as the family's algorithm depends on them.
-        iterations: the most steps from each.
-        seed: of the initial values.
-        progress: show a progress bar; by default where the error stream is a terminal.
+        mean: whether the layer divides by the number of positions; by default as the core, and for an array not.
+        moments: E[x xᵀ] of the layer's input features, (C, C), or with biases (C + 1, C + 1) of the features and a 1.
+            The error is then measured on the data: in the core with the moments' square root on each of d, f and h, the
+            mean square of the output's error for independent x's.
+        sizes: sizes of positions and B in the plan, by default 784 positions, 28 on each axis of a map, and 1.
+        objective: objective of the plan.
+        starts: number of initial values, if the family's algorithm depends on them.
+        iterations: limit on the steps from each.
+        seed: seed of the initial values.
+        progress: whether to show a progress bar; by default if the error stream is a terminal.
 
     Raises:
-        FittingError: no or two criteria, an unknown family, a rank that is too large, an error or a budget that no rank
-            reaches, entries that are not finite, or several patterns, with what was found.
+        FittingError: zero or two criteria, an unknown family, a rank above the limit, an error or a budget out of reach
+            of every rank, entries that are not finite, or several patterns, with those found.
 
     >>> import numpy as np
     >>> w = np.random.default_rng(0).normal(size=(5, 4, 3))
@@ -179,9 +178,11 @@ def factorise(
         raise FittingError(f'symmetry="shared" is for key and value at NL\'s positions; found {layout}')
     channels, bias = layout.channels(core), at_nl and core.shape[1] > core.shape[0]
     known = {**default_sizes(layout), **(sizes or {}), "C": channels}
+    # Inside this stage the output's mode is the last one.
     target, root = torch.from_numpy(np.ascontiguousarray(np.moveaxis(core, 0, -1))), None
     orders = layout.orders[:1] if symmetry == "none" else layout.orders
     if moments is not None:
+        # Blocks of positions have channels of their own, which one matrix of moments does not describe.
         if any(s > 1 for s in layout.blocks):
             raise FittingError(f"moments weigh channels that are alike at all positions; found {layout}")
         root = square_root(moments, core.shape[1])
@@ -205,6 +206,7 @@ def factorise(
             factors, errors = chosen.fit(target, ranks, settings)
             error = relative(chosen.rebuild(factors) - target, target, orders)
             weights, _ = chosen.weights(ranks, layout.degree)
+            # The fit was in weighted features; the parameters act on plain ones.
             if root is not None:
                 factors = unweighted(factors, weights, root)
             approximation = chosen.rebuild(factors).movedim(-1, 0).numpy()
@@ -221,6 +223,7 @@ def factorise(
             ranks = (rank,) if isinstance(rank, int) else tuple(rank)
             chosen.check(ranks, tuple(target.shape))
             return fitted(ranks)
+        # Increasing ranks, so that a budget or an error can be found by bisection.
         ladder = chosen.ladder(target, orders)
         if max_error is not None:
             return _within_error(ladder, fitted, max_error)
@@ -236,7 +239,7 @@ def factorise(
 
 
 def default_sizes(layout: Layout) -> dict[str, int]:
-    """The plan's sizes of positions where none are given: multiples of the blocks."""
+    """Return the plan's default sizes of positions: multiples of the blocks."""
     one = 784 if len(layout.pattern) == 1 else 28
     return {name: -(-one // s) * s for name, s in zip(layout.names, layout.blocks, strict=True)}
 
@@ -252,7 +255,7 @@ def _number(size: str, known: Mapping[str, int]) -> int:
 
 
 def _largest(ladder: list[Ranks], cost: Callable[[Ranks], int], limit: int, what: str, family: str) -> Ranks:
-    """The last of the ladder within a budget, which costs rise along."""
+    """Find the last rank of the ladder within a budget, by bisection: costs rise along it."""
     if cost(ladder[0]) > limit:
         raise FittingError(f"no {family} keeps to {limit:,} {what}: rank {ladder[0]} has {cost(ladder[0]):,} already")
     low, high = 0, len(ladder)
@@ -263,8 +266,9 @@ def _largest(ladder: list[Ranks], cost: Callable[[Ranks], int], limit: int, what
 
 
 def _within_error(ladder: list[Ranks], fitted: Callable[[Ranks], Factorisation], limit: float) -> Factorisation:
-    """The first of the ladder with at most such an error: doubled until one has, then halved back."""
+    """Find the first rank of the ladder within an error: doubled until one is, then halved back."""
     low, high, made = -1, 0, fitted(ladder[0])
+    # Each trial is a fit, and small ranks fit fastest: so from below, not by bisection of the whole ladder.
     while made.error > limit and high < len(ladder) - 1:
         low, high = high, min(2 * high + 1, len(ladder) - 1)
         made = fitted(ladder[high])

@@ -1,8 +1,8 @@
-"""What a family of factored cores has to know, and what all of them share.
+"""The interface of a family of factored cores, and the code common to all of them.
 
-Inside this stage a core is `T[d,f,h,b]`, a torch tensor in float64 whose modes are query, key, value and output: the
-order of the factors in the specifications; at other degrees one mode for each x, then the output. Where a layer has
-biases, the modes of the x's have one entry more, the constant 1 behind the channels.
+Inside this stage a core is `T[d,f,h,b]`, a torch tensor in float64 with the modes query, key, value and output, the
+order of the factors in the specifications; at other degrees one mode for each x, then the output. In a layer with
+biases, the modes of the x's have one more entry, the constant 1 behind the channels.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from polyattn.errors import FittingError
 Ranks = tuple[int, ...]
 Factors = list[Tensor]
 Orders = tuple[tuple[int, ...], ...]
-"""The orders of the x's over which a core may be permuted freely, the given one being the first."""
+"""The permutations of the x's that leave the layer unchanged, the identity first."""
 Weight = tuple[str, tuple[int | str, ...]]
-"""A parameter's name and slots: the mode whose channels it has (the output's is 0), or the index of a rank."""
+"""A parameter's name and slots: the mode of its channels (the output's is 0), or the index of a rank."""
 SYMMETRIES = ("pair", "shared", "none")
 PAIR: Orders = ((0, 1, 2), (0, 2, 1))
 """Those of NL: key and value."""
@@ -31,14 +31,14 @@ PAIR: Orders = ((0, 1, 2), (0, 2, 1))
 
 @dataclass(frozen=True)
 class Settings:
-    """How a fit is done.
+    """The settings of a fit.
 
     Attributes:
-        orders: the core is fitted up to what these orders of the x's cannot change; one order fits it as it is.
-        shared: key and value have one matrix.
-        starts: how many initial values are tried.
-        iterations: the most steps from each.
-        seed: of the initial values.
+        orders: permutations of the x's up to which the core is fitted; a single one fits it as it is.
+        shared: whether key and value have one matrix.
+        starts: number of initial values.
+        iterations: limit on the steps from each.
+        seed: seed of the initial values.
         done: called after each start.
     """
 
@@ -55,15 +55,15 @@ class Family:
     """One way to factor a core.
 
     Attributes:
-        name: of the catalogue's entry.
-        names: of the specification's parameters, in the order of the factors.
-        ranks: the most that each rank may be, for the core's modes.
-        ladder: increasing choices of ranks for a core, from which a budget or an error chooses.
-        spec: the specification of ranks at NL's positions, with `mean`, `bias` and `shared`.
-        weights: of ranks, the parameters of such a core at any positions, and the number of each rank's index.
+        name: name of the catalogue's entry.
+        names: names of the specification's parameters, in the order of the factors.
+        most: the largest useful ranks for the core's modes.
+        ladder: increasing choices of ranks for a core, for a search by budget or error.
+        spec: the specification for ranks at NL's positions, with `mean`, `bias` and `shared`.
+        weights: the parameters for ranks at any positions, and the number of each rank's index.
         rebuild: the core of factors.
-        fit: the factors of a core at given ranks; the error that each start reached.
-        bias_axis: for each factor the axis of the channels, and None for one that has no bias.
+        fit: the factors of a core at given ranks, and the error of each start.
+        bias_axis: for each factor the axis of the channels; None for one without a bias.
         shares: whether key and value may have one matrix.
     """
 
@@ -79,10 +79,10 @@ class Family:
     shares: bool = False
 
     def check(self, ranks: Ranks, shape: Ranks) -> None:
-        """Refuse ranks of another number, or larger than any core of this shape has.
+        """Refuse ranks of a wrong number, or larger than any core of this shape needs.
 
         Raises:
-            FittingError: the ranks, the most that they may be, and the shape.
+            FittingError: bad ranks; names their limits and the shape.
         """
         limits = self.most(ranks, shape)
         whole = all(isinstance(r, int) and not isinstance(r, bool) and r >= 1 for r in ranks)
@@ -98,7 +98,7 @@ class Family:
 
 @contextmanager
 def torch_backend() -> Iterator[None]:
-    """tensorly on torch, in this thread and in here only."""
+    """Run tensorly on torch, in this thread and in this context only."""
     import tensorly
 
     with tensorly.backend_context("pytorch", local_threadsafe=True):  # pyright: ignore[reportAttributeAccessIssue]
@@ -110,23 +110,23 @@ def _bare(ranks: Ranks) -> str:
 
 
 def letter(mode: int, degree: int) -> str:
-    """The letter of the x's matrix in parameters' names: q, k and v, or numbers where there are more."""
+    """Return the letter of the x's matrix in parameters' names: q, k and v, or numbers at higher degrees."""
     return "qkv"[mode - 1] if degree <= 3 else str(mode)
 
 
 def projected(core: Tensor, orders: Orders) -> Tensor:
-    """The core's symmetric part over its exchangeable x's: all that the layer depends on."""
+    """Project the core to its symmetric part over exchangeable x's, which determines the layer."""
     last = core.dim() - 1
     return core if len(orders) == 1 else torch.stack([core.permute(*o, last) for o in orders]).mean(0)
 
 
 def symmetrised(core: np.ndarray, orders: Orders = PAIR) -> np.ndarray:
-    """The same of an array whose first mode is the output's."""
+    """Symmetrise an array whose first mode is the output's."""
     return np.mean([core.transpose(0, *(k + 1 for k in o)) for o in orders], axis=0)
 
 
 def relative(difference: Tensor, core: Tensor, orders: Orders) -> float:
-    """The norm of a difference over that of the core, both of the parts that count."""
+    """Return the norm of a difference divided by that of the core, both of the symmetric parts."""
     norm = projected(core, orders).norm()
     return (projected(difference, orders).norm() / norm).item() if norm > 0 else difference.norm().item()
 
@@ -137,13 +137,13 @@ def completed(
     rebuild: Callable[[Factors], Tensor],
     settings: Settings,
 ) -> list[Factors]:
-    """Decompositions of the core as it is and, where its x's are exchangeable, with other parts that do not count.
+    """Decompose the core as it is and, for exchangeable x's, with other antisymmetric parts.
 
-    Any part that the orders average away gives the same layer. Taking that of the last approximation never makes the
-    next best one worse, so it descends: from the core as it is, and from its symmetric part.
+    Any part that the orders average away gives the same layer. With that of the last approximation the next best one is
+    never worse, so this descends: from the core as it is, and from its symmetric part.
 
     Args:
-        decompose: a tensor, and the factors of one near it if there are some.
+        decompose: decomposes a tensor, given the factors of a near one or None.
     """
     if len(settings.orders) == 1:
         settings.done()
@@ -155,19 +155,23 @@ def completed(
         for _ in range(settings.iterations):
             rebuilt = rebuild(factors)
             error = (projected(rebuilt, settings.orders) - middle).norm().item()
+            # Stop when a sweep gains next to nothing, or at an exact fit.
             if error > (1 - 1e-4) * before or error < 1e-12 * middle.norm().item():
                 break
             before = error
             factors = decompose(middle + (rebuilt - projected(rebuilt, settings.orders)), factors)
+        # Both, since the last iterate is best for the projected error but may start the descent in a worse basin.
         found += [factors, first]
         settings.done()
     return found
 
 
 def polished(core: Tensor, factors: Factors, rebuild: Callable[[Factors], Tensor], settings: Settings) -> Factors:
-    """The factors after a descent by L-BFGS on all of them at once; never worse than before."""
+    """Optimise all factors at once by L-BFGS; return them, or the given ones if these are better."""
     target = projected(core, settings.orders)
+    # A zero core would divide by zero.
     norm = target.norm().clamp_min(torch.finfo(torch.float64).tiny)
+    # Contiguous copies: L-BFGS flattens its parameters, and the caller's factors stay as they are.
     leaves = [f.detach().clone(memory_format=torch.contiguous_format).requires_grad_() for f in factors]
     optimiser = torch.optim.LBFGS(
         leaves, max_iter=settings.iterations, history_size=20, tolerance_grad=0, tolerance_change=0,
@@ -196,7 +200,7 @@ def decomposed(
     rebuild: Callable[[Factors], Tensor],
     settings: Settings,
 ) -> tuple[Factors, tuple[float, ...]]:
-    """The best of a decomposition's factors, polished unless they are exact, and the error of each candidate."""
+    """Return the best of a decomposition's factors, polished unless they are exact, and the error of each candidate."""
     candidates = completed(core, decompose, rebuild, settings)
     errors = tuple(relative(rebuild(f) - core, core, settings.orders) for f in candidates)
     found = candidates[errors.index(min(errors))]
@@ -204,22 +208,25 @@ def decomposed(
 
 
 def spectra_ladder(spectra: list[Tensor]) -> list[Ranks]:
-    """Ranks that count the singular values above a falling threshold, relative to the largest of each unfolding."""
+    """Count the singular values above a falling threshold, relative to the largest of each unfolding."""
+    # Relative to each unfolding's own largest value, or one mode would take all ranks.
     spectra = [s / s[0].clamp_min(torch.finfo(s.dtype).tiny) for s in spectra]
     thresholds = torch.cat(spectra).sort(descending=True).values
+    # Values of the order of rounding are not a rank.
     thresholds = thresholds[thresholds > 1e-12].tolist()
     found = [tuple(max(1, int((s >= t).sum())) for s in spectra) for t in thresholds]
     return list(dict.fromkeys(found)) or [(1,) * len(spectra)]
 
 
 def parameters_of(family: Family, factors: Factors, bias: bool, shared: bool = False) -> dict[str, np.ndarray]:
-    """The parameters at NL's positions, the biases being the last entries along the channels."""
+    """Return the parameters at NL's positions; the biases are the last entries along the channels."""
     found: dict[str, np.ndarray] = {}
     for name, axis, factor in zip(family.names, family.bias_axis, factors, strict=True):
         if shared and name == "wv":
             continue  # the key's
         array = factor.numpy()
         if bias and axis is not None:
+            # The constant 1 is the last feature, so its weights are the bias.
             found[f"b{name[1]}"] = np.ascontiguousarray(array.take(-1, axis))
             array = array.take(range(array.shape[axis] - 1), axis)
         found[name] = np.ascontiguousarray(array)

@@ -1,4 +1,4 @@
-"""What `factorise` is given, as one core and the places of its x's."""
+"""The input of `factorise`, as one core and the positions of its x's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from polyattn.fitting.recognise import Recognition, recognise
 
 @dataclass(frozen=True, eq=False)
 class Located:
-    """A core, the output's mode first, and where its modes stand."""
+    """A core, the output's mode first, and the positions of its modes."""
 
     core: np.ndarray
     layout: Layout
@@ -25,15 +25,16 @@ Given = Located | ChannelCore | Recognition | np.ndarray | Tensor
 
 
 def taken(given: Given, mean: bool | None) -> Located:
-    """The core with the output's mode first, and its layout; `mean` says whether it is divided by all positions.
+    """Return the core with the output's mode first, and its layout; `mean`: whether it is divided by all positions.
 
     Raises:
-        FittingError: it is no core of degree 1 or more, not finite, zero, or has several patterns.
+        FittingError: it is not a core of degree 1 or more, not finite, zero, or has several patterns.
     """
     if isinstance(given, Located):
         return given
     if not isinstance(given, ChannelCore | Recognition):
         array = _checked(_array(given))
+        # Order 8 is the interaction tensor of degree 3; all else has to be a core.
         if array.ndim != 8:
             layout = Layout(powers=(("N", -1),) if mean else ())
             c, *inner = array.shape if array.ndim == 4 else (0,)
@@ -57,7 +58,7 @@ def taken(given: Given, mean: bool | None) -> Located:
 
 
 def components(given: ChannelCore | Recognition) -> list[Located]:
-    """Each pattern's core, output's mode first, without the blocks that its weights do not change along."""
+    """Return each pattern's core, output's mode first, without blocks along which its weights are constant."""
     if isinstance(given, ChannelCore):
         axes, modes = len(given.pattern), given.core.ndim
         layout = Layout(given.pattern, (1,) * axes, ((),) * modes, given.powers)
@@ -71,13 +72,14 @@ def components(given: ChannelCore | Recognition) -> list[Located]:
         layout = Layout(component.pattern, blocks, pooled, component.powers)
         split = component.core.reshape((*blocks, c) * modes)
         width = len(blocks) + 1
+        # Along pooled axes the blocks are alike, so the first stands for all.
         alike = tuple(slice(0, 1) if k in pooled[m] else slice(None) for m in range(modes) for k in range(width))
         found.append(Located(split[alike].reshape([layout.width(m) * c for m in range(modes)]), layout))
     return found
 
 
 def with_mean(layout: Layout, mean: bool) -> Layout:
-    """The layout with or without a division by all positions."""
+    """Return the layout with or without a division by all positions."""
     powers = tuple((name, -1) for name in layout.names) if mean else ()
     return Layout(layout.pattern, layout.blocks, layout.pooled, powers)
 
@@ -89,6 +91,7 @@ def _array(given: np.ndarray | Tensor) -> np.ndarray:
 def _checked(array: np.ndarray) -> np.ndarray:
     if array.dtype.kind not in "fiu":
         raise FittingError(f"a core has real numbers; found {array.dtype}")
+    # float64: the fits compare errors near rounding.
     array = array.astype(float)
     bad = int((~np.isfinite(array)).sum())
     if bad:

@@ -1,4 +1,4 @@
-"""Trained modules of NL's kind: their channel core, and a factored layer in their place."""
+"""Trained modules of NL's kind: their channel core, and a factored layer as their replacement."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from polyattn.nn import Attention, NonLocal
 
 
 class FactoredNonLocal(nn.Module):
-    """`x + norm(y)`, as `NonLocal` with the dot product, where y is a factored layer with biases.
+    """`x + norm(y)`, as `NonLocal` with the dot product, for a factored layer y with biases.
 
     Shape:
         (B, channels, *positions) to the same.
@@ -32,18 +32,18 @@ class FactoredNonLocal(nn.Module):
         return x + (y if self.norm is None else self.norm(y))
 
     def attend(self, x: Tensor) -> Tensor:
-        """What is added to the input, before its norm."""
+        """Compute the residual before its norm."""
         return self.attention(x)
 
 
 @dataclass(frozen=True, eq=False)
 class TrainedLayer:
-    """A module of NL's kind, taken apart.
+    """A module of NL's kind as a channel core.
 
     Attributes:
         module: the module.
-        spec: what it computes of its input, before residual and norm.
-        sizes: the sizes that its parameters have.
+        spec: its function of the input, before residual and norm.
+        sizes: the sizes of its parameters.
         core: T[b,d,f,h] in float64; with biases d, f and h have the constant 1 behind the channels.
         mean: whether it divides by the number of positions.
     """
@@ -64,7 +64,7 @@ class TrainedLayer:
 
     @torch.no_grad()
     def attend(self, x: Tensor) -> Tensor:
-        """The output before residual and norm."""
+        """Compute the output before residual and norm."""
         if isinstance(self.module, Attention):
             return self.module.attend(x)
         rows = self.module.spec_parameters()
@@ -73,7 +73,7 @@ class TrainedLayer:
         return made(x)
 
     def replaced_by(self, found: Factorisation) -> nn.Module:
-        """The module with this factorisation in the place of its polynomial: the same residual, norm and dtype."""
+        """Build the module with this factorisation as its polynomial: the same residual, norm and dtype."""
         old = self.module
         like = next(old.parameters())
         residual = isinstance(old, Attention) and old.alpha is not None
@@ -88,16 +88,18 @@ class TrainedLayer:
                     made.alpha.copy_(old.alpha)
                     made.beta.copy_(old.beta)
                 return made.train(old.training)
+            # The output's bias is added after the polynomial, so the core does not contain it.
             if self.bias and old.out.bias is not None:
                 dict(made._parameters_of_spec())["bo"].copy_(old.out.bias)
+        # A copy: the replaced module keeps its own norm, and may be trained further.
         return FactoredNonLocal(made, copy.deepcopy(old.norm)).train(old.training)
 
 
 def trained_layer(module: nn.Module) -> TrainedLayer:
-    """A module taken apart.
+    """Extract the channel core of a module.
 
     Raises:
-        FittingError: it is no `Attention` or `NonLocal` of NL's kind; says what was found.
+        FittingError: it is not an `Attention` or `NonLocal` of NL's kind; says why.
     """
     if isinstance(module, Attention):
         parameters = {n: p.detach().cpu().double().numpy() for n, p in module.spec_parameters().items()}
@@ -105,6 +107,7 @@ def trained_layer(module: nn.Module) -> TrainedLayer:
             found = module.spec.channel_cores(module.channels, parameters)
         except NotPolynomialError as error:
             raise FittingError(f"the layer is not of NL's kind: {error}") from error
+        # A pattern of NL's kind may still carry another scale than 1/N.
         if [c.pattern for c in found] != [NL_PATTERN] or found[0].powers not in ((), (("N", -1),)):
             raise FittingError(
                 f"the layer is not of NL's kind, {pattern_text(NL_PATTERN)}; found {'; plus '.join(map(str, found))}"
@@ -125,16 +128,17 @@ def trained_layer(module: nn.Module) -> TrainedLayer:
         for n in "qkv"
     )
     out = found["wo"].unflatten(0, (heads, -1))
+    # Heads are summed: together they are one core.
     core = torch.einsum("djr,fjr,hjs,jsb->bdfh", query, key, value, out).numpy()
     sizes = {"J": heads, "D": inner}
     return TrainedLayer(module, module.spec, sizes, core, True)
 
 
 def layers_of(model: nn.Module) -> dict[str, TrainedLayer]:
-    """The modules of NL's kind in a network, by name; the model itself has the name "".
+    """Find the modules of NL's kind in a network, by name; the model itself has the name "".
 
     Raises:
-        FittingError: there is none; says which attention there is, and why it is not of that kind.
+        FittingError: the network does not have one; names its attention modules, and why they do not fit.
     """
     found, reasons = {}, []
     for name, module in model.named_modules():

@@ -1,4 +1,4 @@
-"""The first singular vectors of a matrix, where a full decomposition would compute many more than are asked for."""
+"""The first singular vectors of a matrix, without a full decomposition if few are needed."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import torch
 from torch import Tensor
 
 LARGE, FEW, LONG = 256, 16, 4
-"""From so many rows and columns on, less than one in so many vectors are found one by one; a matrix whose one side is
-so many times the other is made square first."""
+"""From this many rows and columns on, less than one in `FEW` vectors are found one by one; a matrix with one side
+`LONG` times the other is made square first."""
 
 
 def leading(matrix: Tensor, n_eigenvecs: int | None = None, **_: object) -> tuple[Tensor, Tensor, Tensor]:
-    """The n first left singular vectors, singular values and right singular vectors, as tensorly asks for them.
+    """Compute the n first left singular vectors, singular values and right singular vectors, in tensorly's form.
 
-    Few vectors of a large matrix come from Lanczos' method to full precision, its start being fixed.
+    Few vectors of a large matrix come from Lanczos' method to full precision, with a fixed start.
     """
     rows, columns = matrix.shape
     least = min(rows, columns)
     count = least if n_eigenvecs is None else min(n_eigenvecs, least)
+    # A QR decomposition is cheaper than an SVD of the tall matrix, and keeps its singular values.
     if rows > LONG * columns:
         side, square = torch.linalg.qr(matrix)
         left, values, right = leading(square, count)
@@ -34,6 +35,7 @@ def leading(matrix: Tensor, n_eigenvecs: int | None = None, **_: object) -> tupl
         with suppress(ArpackNoConvergence):  # as where many singular values are equal: all of them, then
             found = svds(matrix.numpy(), count, v0=np.random.default_rng(0).normal(size=least))
             u, s, v = (torch.from_numpy(np.array(part)) for part in found)
+            # ARPACK returns them in ascending order.
             order = s.argsort(descending=True)
             return u[:, order], s[order], v[order]
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)

@@ -1,8 +1,8 @@
 """`factorise_polynomial`: a sum of orders, or of patterns, each factored in its own family at its own rank.
 
 The polynomial of Poly-NL, Eq. 3, is a bias, and for each order up to the third an interaction tensor. Each position
-pattern of each order has a channel core, and the sum of their factorisations is again one specification, which is
-planned as a whole.
+pattern of each order has a channel core, and the sum of their factorisations is again one specification, planned as a
+whole.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from polyattn.planning import Plan
 WHOLE = "whole"
 T = TypeVar("T")
 PerOrder = T | Mapping[int, T]
-"""One for all orders, or one for each by its degree."""
+"""One value for all orders, or one for each by its degree."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,10 +37,10 @@ class Part:
     """One pattern of one order.
 
     Attributes:
-        name: what its parameters end in: its degree, with a letter where an order has several patterns.
-        layout: where its x's stand.
+        name: suffix of its parameters: its degree, with a letter if an order has several patterns.
+        layout: the positions of its x's.
         core: T[b,...], the output's mode first.
-        factorisation: of the core; None where it is kept whole, as the bias always is.
+        factorisation: that of the core; None if it is kept whole, as the bias always is.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Part:
 
     @property
     def error(self) -> float:
-        """Relative, of what the layer depends on."""
+        """Return the relative error, of the part on which the layer depends."""
         return 0.0 if self.factorisation is None else self.factorisation.error
 
 
@@ -64,10 +64,10 @@ class FactoredPolynomial(Fitted):
 
     Attributes:
         parts: the highest order first.
-        spec: the layer, its ranks being numbers.
+        spec: the layer, with numbers as ranks.
         parameters: an array in float64 for each parameter.
-        error: the norm of all parts' differences over that of all parts.
-        plan: of the sum, at the sizes asked for.
+        error: the norm of all parts' differences divided by that of all parts.
+        plan: plan of the sum, at the requested sizes.
     """
 
     parts: tuple[Part, ...]
@@ -77,7 +77,7 @@ class FactoredPolynomial(Fitted):
     plan: Plan
 
     def bound(self, x: Any) -> float:
-        """The most that the output can be off for an input or a batch of them: the sum of the parts' bounds."""
+        """Bound the error of the output for an input or a batch of them: the sum of the parts' bounds."""
         x = np.asarray(x, dtype=float)
         made = [p.factorisation for p in self.parts if p.factorisation is not None]
         return float(sum(output_bound(f.approximation - f.core, f.layout, x) for f in made))
@@ -105,23 +105,23 @@ def factorise_polynomial(
     objective: str = "forward",
     **options: Any,
 ) -> FactoredPolynomial:
-    """A layer whose orders are near the given ones, each in its own family at its own rank.
+    """Factor a sum of orders, each in its own family at its own rank.
 
     Source: Poly-NL, Eq. 3: `y = β + W¹ • x + (W² • x) • x + ((W³ • x) • x) • x`.
 
     Args:
-        given: the cores of a specification (`spec.channel_cores`), what `recognise` found in an explicit tensor, or the
+        given: the cores of a specification (`spec.channel_cores`), a `Recognition` of an explicit tensor, or the
             explicit tensors themselves, one for each order: W of order `axes` times (degree + 1), β of order `axes`.
         family: the catalogue's name of a family, or "whole" to keep an order's core as one parameter; for all orders or
             by degree. A bias is always whole. `block_term_nl` is for degree 3.
         rank, max_macs, max_params, max_error: as in `factorise`, for all orders or by degree; exactly one for each
             order that is not whole. Budgets are each order's own.
-        axes: of the input, the channels included, where explicit tensors are given.
-        sizes, objective: of the plans.
+        axes: number of axes of the input, the channels included, for explicit tensors.
+        sizes, objective: those of the plans.
         options: symmetry, starts, iterations, seed and progress, as in `factorise`.
 
     Raises:
-        FittingError: as `factorise`; no order, a degree that is not there, or tensors of different inputs.
+        FittingError: as `factorise`; an empty sum, an unknown degree, or tensors of different inputs.
 
     >>> import numpy as np
     >>> from polyattn import Spec
@@ -165,7 +165,7 @@ def factorise_polynomial(
 
 
 def _cores(given: Any, axes: int) -> list[Located]:
-    """The patterns of all orders, the highest order first."""
+    """Return the patterns of all orders, the highest order first."""
     if isinstance(given, Recognition | ChannelCore):
         found = components(given)
     else:
@@ -195,6 +195,7 @@ def _names(cores: list[Located]) -> list[str]:
     degrees = [c.layout.degree for c in cores]
     names = []
     for k, degree in enumerate(degrees):
+        # Several patterns of one degree need names of their own for their parameters.
         number = degrees[:k].count(degree)
         names.append(f"{degree}{chr(ord('a') + number) if degrees.count(degree) > 1 else ''}")
     return names
@@ -217,6 +218,7 @@ def _sum(parts: tuple[Part, ...], sizes: Mapping[str, int] | None, objective: st
         else:
             weights, ranks = find_family(made.family).weights(made.ranks, layout.degree)
             parameters |= {name + part.name: array for name, array in made.parameters.items()}
+            # Parts at different patterns are different functions, so their errors add up as squares.
             off += (part.error * _norm(part)) ** 2
         norm += _norm(part) ** 2
         terms.append((layout, weights, ranks, part.name))
@@ -227,7 +229,7 @@ def _sum(parts: tuple[Part, ...], sizes: Mapping[str, int] | None, objective: st
 
 
 def _norm(part: Part) -> float:
-    """Of what the layer depends on, or of all of it where that is what was fitted."""
+    """Return the norm of the symmetric part, or of the whole core if that was fitted."""
     orders = part.layout.orders
     if part.factorisation is not None and part.factorisation.symmetry == "none":
         orders = orders[:1]

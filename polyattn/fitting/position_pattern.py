@@ -1,4 +1,4 @@
-"""Where the x's of a core stand: its position pattern, its blocks, and the equation that this makes of parameters."""
+"""The positions of a core's x's: its position pattern, its blocks, and the equation of its parameters."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ AXES = {1: ("N",), 2: ("H", "W"), 3: ("T", "H", "W")}
 
 @dataclass(frozen=True)
 class Layout:
-    """How a core's modes stand on the positions.
+    """The positions of a core's modes.
 
     Attributes:
-        pattern: which positions are tied, on each axis.
-        blocks: into how many blocks, with weights of their own, each axis is split; 1 if all are alike. A mode of the
+        pattern: the tied positions, on each axis.
+        blocks: number of blocks with weights of their own on each axis; 1 if all positions are alike. A mode of the
             core is then (block on each axis, channel).
-        pooled: for each mode, the output's first, the axes along whose blocks its weights do not change: its part of
-            the core has no such blocks.
-        powers: the sizes that multiply the core, such as (("N", -1),) for a mean.
+        pooled: for each mode, the output's first, the axes along whose blocks its weights are constant: its part of the
+            core does not have such blocks.
+        powers: factors of the core as powers of sizes, such as (("N", -1),) for a mean.
     """
 
     pattern: Pattern = NL_PATTERN
@@ -46,15 +46,15 @@ class Layout:
 
     @property
     def is_nl(self) -> bool:
-        """Whether these are NL's positions, with or without a mean: what the catalogue's families are."""
+        """Test if these are NL's positions, with or without a mean, as in the catalogue's families."""
         return self.pattern == NL_PATTERN and self.blocks == (1,) and self.powers in ((), (("N", -1),))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The sizes of the axes of positions.
+        """Return the sizes of the axes of positions.
 
         Raises:
-            FittingError: there are more than three axes, or a power of a size that is none of theirs.
+            FittingError: more than three axes, or a power of an unknown size.
         """
         names = AXES.get(len(self.pattern))
         if names is None:
@@ -68,17 +68,17 @@ class Layout:
 
     @property
     def orders(self) -> Orders:
-        """The orders of the x's that change neither the pattern nor what is pooled, the given one first."""
+        """Return the permutations of the x's that preserve the pattern and the pooling, the identity first."""
         own = tuple(range(self.degree))
         found = [o for o in exchanges(self.pattern) if all(self.pooled[o[k] + 1] == self.pooled[k + 1] for k in own)]
         return (own, *(tuple(o) for o in found if tuple(o) != own))
 
     def split(self, mode: int) -> list[int]:
-        """The axes for whose blocks a mode has weights."""
+        """Return the axes for whose blocks a mode has weights."""
         return [k for k, s in enumerate(self.blocks) if s > 1 and k not in self.pooled[mode]]
 
     def width(self, mode: int) -> int:
-        """How many blocks a mode has weights for."""
+        """Count the blocks for which a mode has weights."""
         return prod(self.blocks[k] for k in self.split(mode))
 
     def channels(self, core: np.ndarray) -> int:
@@ -92,7 +92,7 @@ class Layout:
 def arrays(
     layout: Layout, channels: int, weights: Sequence[Weight], factors: Sequence[Tensor], suffix: str = ""
 ) -> dict[str, np.ndarray]:
-    """The factors as parameters, with a slot for each axis of blocks."""
+    """Return the factors as parameters, with a slot for each axis of blocks."""
     found = {}
     for (name, slots), factor in zip(weights, factors, strict=True):
         shape: list[int] = []
@@ -104,13 +104,13 @@ def arrays(
 
 
 def equation(terms: Sequence[tuple[Layout, Sequence[Weight], dict[str, int], str]]) -> Spec:
-    """The sum of terms, each the product of its parameters with x at the places of its pattern.
+    """Write the sum of terms, each the product of its parameters with x at the positions of its pattern.
 
     Args:
-        terms: layout, parameters, the numbers of their ranks' indices, and what is put behind their names.
+        terms: layout, parameters, the numbers of their ranks' indices, and the suffix of their names.
 
     Raises:
-        FittingError: the terms have other axes or blocks than one another.
+        FittingError: the terms differ in their axes or blocks.
     """
     blocks = terms[0][0].blocks
     if any(layout.blocks != blocks for layout, *_ in terms):
@@ -148,9 +148,10 @@ def _slots(layout: Layout, slots: Sequence[int | str], suffix: str) -> list[str]
 
 
 def _places(layout: Layout, mode: int) -> list[str]:
-    """The slot of each axis: the place inside a block, behind the block where there are several."""
+    """Return the slot of each axis: the place inside a block, with the block in front if there are several."""
     places = []
     for k, (axis, count) in enumerate(zip(layout.pattern, layout.blocks, strict=True)):
+        # Places tied to the output's have its letter, all others one of their own group.
         inner = f"p{k}" if axis[mode] == axis[0] else f"q{k}_{axis[mode]}"
         places.append(inner if count == 1 else f"(o{k}_{mode} {inner})")
     return places

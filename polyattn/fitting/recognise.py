@@ -1,11 +1,11 @@
-"""Recognising the position pattern of an explicit interaction tensor, and taking it apart into deltas and cores.
+"""Recognising the position pattern of an explicit interaction tensor, as deltas and cores.
 
-A layer that treats all positions alike has an interaction tensor that no permutation of the positions changes. Such
+A layer that treats all positions alike has an interaction tensor invariant under permutations of the positions. Such
 tensors are the sums of (deltas that tie some of the positions) ⊗ (a core over channels), one core for each way to tie
-them. How equal the positions of an entry are decides which deltas reach it, so the means of the tensor over entries
-that are alike give the cores, by inclusion and exclusion, and what the means leave is the residual. A map has
-such ties on each axis. Where a layer has weights for each of s blocks of an axis, the place inside a block is an axis
-of positions like any other, and the block counts as a channel.
+them. The equalities between an entry's positions decide which deltas reach it, so the means of the tensor over like
+entries give the cores, by inclusion and exclusion; the rest is the residual. A map has such ties on each axis. In a
+layer with weights for each of s blocks of an axis, the place inside a block is an axis of positions like any other, and
+the block counts as a channel.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ BUDGET = 2**30
 
 @dataclass(frozen=True, eq=False)
 class Recognition:
-    """What an explicit interaction tensor is made of.
+    """The parts of an explicit interaction tensor.
 
     Attributes:
-        shape: of the input: positions on each axis, then channels.
-        blocks: into how many blocks, with weights of their own, each axis of positions is split; 1 if all are alike.
+        shape: shape of the input: positions on each axis, then channels.
+        blocks: number of blocks with weights of their own on each axis of positions; 1 if all positions are alike.
         components: the position patterns with their cores, the largest first. With blocks, the positions are those
             inside a block, and the channels of the cores are (block on each axis, channel), flattened.
-        residual: the norm of what they leave, relative to the tensor's.
-        constant: modes ("y", "x1", ...) and axes along whose blocks no weight changes: pooled, or broadcast.
+        residual: the norm of the rest, relative to the tensor's.
+        constant: modes ("y", "x1", ...) and axes along whose blocks the weights are constant: pooled, or broadcast.
     """
 
     shape: tuple[int, ...]
@@ -49,11 +49,11 @@ class Recognition:
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """The positions of each axis inside a block."""
+        """Return the number of positions of each axis inside a block."""
         return tuple(n // s for n, s in zip(self.shape[:-1], self.blocks, strict=True))
 
     def tensor(self) -> np.ndarray:
-        """The explicit tensor that the components add up to; its x's stand in the components' order."""
+        """Return the explicit tensor of the components' sum; its x's stand in the components' order."""
         modes = self.components[0].core.ndim
         total = sum(c.tensor(self.lengths) for c in self.components)
         axes = len(self.blocks)
@@ -63,7 +63,7 @@ class Recognition:
         return split.transpose(order).reshape(self.shape * modes)
 
     def rebuild(self) -> tuple[Spec, dict[str, np.ndarray]]:
-        """The layer as a specification, a parameter for each component, and their arrays."""
+        """Return the layer as a specification, a parameter for each component, and their arrays."""
         return _rebuild(self)
 
     def __str__(self) -> str:
@@ -75,20 +75,20 @@ class Recognition:
 
 
 def recognise(tensor: Any, axes: int = 2, *, tolerance: float = 1e-8) -> Recognition:
-    """The deltas between positions and the channel cores that an explicit interaction tensor is made of.
+    """Find the deltas between positions and the channel cores of an explicit interaction tensor.
 
     Args:
         tensor: W of Poly-NL, Eq. 5: the output's axes, then the input's for each x; order 8 for (N, C) at degree 3.
-        axes: of the input, the channels included: 2 for x[N,C], 3 for x[H,W,C].
-        tolerance: the relative residual up to which a pattern is one, and below which a component is left out.
+        axes: number of axes of the input, the channels included: 2 for x[N,C], 3 for x[H,W,C].
+        tolerance: the relative residual up to which a pattern is accepted, and below which a component is dropped.
 
     Returns:
-        The patterns found, those without blocks first, then those with the fewest blocks. Weights for each single
-        position are taken for a pattern only if the tensor is constant along some of them, as where x is pooled.
+        The first patterns that fit, those without blocks first, then those with the fewest blocks. Weights for each
+        single position count as a pattern only if the tensor is constant along some of them, as for a pooled x.
 
     Raises:
-        FittingError: none of the patterns; says what share of the tensor the nearest ones leave. Or entries that are
-            not finite, a zero tensor, or a shape that is none of an interaction tensor.
+        FittingError: none of the patterns fits; says what share of the tensor the nearest ones leave. Or entries are
+            not finite, the tensor is zero, or its shape is not one of an interaction tensor.
         BudgetError: the tensor is larger than 1 GiB.
 
     >>> import numpy as np
@@ -102,12 +102,14 @@ def recognise(tensor: Any, axes: int = 2, *, tolerance: float = 1e-8) -> Recogni
     norm = float(np.linalg.norm(w))
     if norm == 0:
         raise FittingError("the tensor is zero: it has no pattern")
+    # Fewest blocks first: the coarsest pattern that fits is the one with the fewest weights.
     choices = product(*([s for s in range(1, n + 1) if n % s == 0] for n in shape[:-1]))
     ordered = sorted(choices, key=lambda blocks: (prod(blocks), blocks))
     left: list[tuple[float, tuple[int, ...], str]] = []
     for blocks in ordered:
         cores, residual = _components(w, shape, blocks)
         kept, residual = _kept(cores, residual, norm, tolerance, shape, blocks)
+        # Weights for every position fit any tensor, so they say something only if some are equal.
         weights_everywhere = blocks == shape[:-1] and prod(blocks) > 1
         constant = _constant(kept[0], shape, blocks) if weights_everywhere else ()
         if residual <= tolerance and (not weights_everywhere or constant):
@@ -145,28 +147,29 @@ def _checked(w: np.ndarray, axes: int) -> tuple[int, ...]:
 
 
 def _interleaved(axes: int) -> list[int]:
-    """From (inner..., outer...) to (outer, inner) of each axis."""
+    """Return the order from (inner..., outer...) to (outer, inner) of each axis."""
     return [k for axis in range(axes) for k in (axes + axis, axis)]
 
 
 @lru_cache(maxsize=64)
 def _ties(modes: int, length: int) -> tuple[tuple[tuple[int, ...], ...], np.ndarray, np.ndarray]:
-    """The ways in which so many positions can be equal, the averages over each, and which deltas reach which."""
+    """Return the partitions of `modes` positions, the averages over each, and the reach of the deltas."""
     kinds = [growth(positions) for positions in np.ndindex(*(length,) * modes)]
     patterns = tuple(sorted(set(kinds)))
     members = np.array([[kind == pattern for kind in kinds] for pattern in patterns], dtype=float)
     averages = members / members.sum(1, keepdims=True)
     reach = np.array([[_refines(fine, coarse) for fine in patterns] for coarse in patterns], dtype=float)
+    # Inclusion and exclusion: an entry of a coarse kind is reached by the deltas of all finer ones.
     return patterns, np.linalg.solve(reach, averages), members.T @ reach
 
 
 def _refines(fine: tuple[int, ...], coarse: tuple[int, ...]) -> bool:
-    """Whether all that the first ties, the second ties too."""
+    """Test if the second partition ties all positions that the first one ties."""
     return len(set(zip(fine, coarse, strict=True))) == len(set(fine))
 
 
 def _components(w: np.ndarray, shape: tuple[int, ...], blocks: tuple[int, ...]) -> tuple[list, float]:
-    """Each pattern with its core (of all modes' blocks and channels), and the norm of what they leave."""
+    """Return each pattern with its core (of all modes' blocks and channels), and the norm of the rest."""
     axes, modes = len(blocks), w.ndim // len(shape)
     inner = tuple(n // s for n, s in zip(shape[:-1], blocks, strict=True))
     slots = [n for s, u in zip(blocks, inner, strict=True) for n in (s, u)]
@@ -177,6 +180,7 @@ def _components(w: np.ndarray, shape: tuple[int, ...], blocks: tuple[int, ...]) 
     flat = split.transpose([*(p for axis in places for p in axis), *rest])
     channels = prod(blocks) * shape[-1]
     flat = flat.reshape([*(u**modes for u in inner), channels**modes])
+    # Axes of positions are independent, so each is solved by itself.
     ties = [_ties(modes, u) for u in inner]
     cores, back = flat, None
     for k, (_, solve, _) in enumerate(ties):
@@ -188,6 +192,7 @@ def _components(w: np.ndarray, shape: tuple[int, ...], blocks: tuple[int, ...]) 
     for which in product(*(range(len(t[0])) for t in ties)):
         pattern = tuple(ties[k][0][i] for k, i in enumerate(which))
         key, core = standard(pattern, cores[which].reshape((channels,) * modes))
+        # Patterns that differ in the order of the x's are one layer; their cores add up.
         found[key] = found[key] + core if key in found else core
     return list(found.items()), float(np.linalg.norm(flat - back))
 
@@ -195,10 +200,11 @@ def _components(w: np.ndarray, shape: tuple[int, ...], blocks: tuple[int, ...]) 
 def _kept(
     cores: list, residual: float, norm: float, tolerance: float, shape: tuple[int, ...], blocks: tuple[int, ...]
 ) -> tuple[list[ChannelCore], float]:
-    """The components that count, the largest first, and the relative residual with what the others held."""
+    """Return the components above the tolerance, the largest first, and the relative residual of the rest."""
     inner = [n // s for n, s in zip(shape[:-1], blocks, strict=True)]
     sized = []
     for pattern, core in cores:
+        # The norm of the explicit tensor: each core occurs once for every assignment of its free positions.
         entries = prod(u ** (max(axis) + 1) for u, axis in zip(inner, pattern, strict=True))
         sized.append((float(np.linalg.norm(core)) * entries**0.5, pattern, core))
     sized.sort(key=lambda s: (-s[0], s[1]))
@@ -209,7 +215,7 @@ def _kept(
 
 
 def _constant(core: ChannelCore, shape: tuple[int, ...], blocks: tuple[int, ...]) -> tuple[tuple[str, int], ...]:
-    """The modes and axes along whose blocks a core does not change."""
+    """Return the modes and axes along whose blocks a core is constant."""
     modes, width = core.core.ndim, len(blocks) + 1
     array = core.core.reshape((*blocks, shape[-1]) * modes)
     scale = np.abs(array).max()

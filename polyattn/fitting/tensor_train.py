@@ -1,4 +1,4 @@
-"""Tensor train: tensorly's TT-SVD, with the antisymmetric part that suits it best."""
+"""Tensor train: tensorly's TT-SVD, with the most suitable antisymmetric part."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def fit(core: Tensor, ranks: Ranks, settings: Settings) -> tuple[Factors, tuple[
 
 
 def _most(ranks: Ranks, shape: Ranks) -> Ranks:
-    """The ranks of the unfoldings: no larger than either side, nor than a neighbouring rank times the mode between."""
+    """Return the largest useful ranks: at most either side of the unfolding, and a neighbouring rank times its mode."""
     limits = [min(prod(shape[: k + 1]), prod(shape[k + 1 :])) for k in range(len(shape) - 1)]
     if len(ranks) != len(limits) or not all(isinstance(r, int) for r in ranks):
         return tuple(limits)
@@ -53,6 +53,7 @@ def _most(ranks: Ranks, shape: Ranks) -> Ranks:
 def _ladder(core: Tensor, _: Orders) -> list[Ranks]:
     shape = tuple(core.shape)
     spectra = [torch.linalg.svdvals(core.reshape(prod(shape[:k]), -1)) for k in range(1, len(shape))]
+    # TT-SVD cannot use a rank that exceeds its neighbours' product with the mode.
     return [r for r in spectra_ladder(spectra) if all(a <= b for a, b in zip(r, _most(r, shape), strict=True))]
 
 

@@ -1,4 +1,4 @@
-"""Tucker decomposition: tensorly's HOOI, with the antisymmetric part that suits it best."""
+"""Tucker decomposition: tensorly's HOOI, with the most suitable antisymmetric part."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from polyattn.fitting.family import (
 from polyattn.fitting.partial_svd import leading
 
 WARM = 4
-"""Sweeps of HOOI from the factors of a tensor that is near."""
+"""Sweeps of HOOI from the factors of a near tensor."""
 
 
 def rebuild(factors: Factors) -> Tensor:
@@ -40,6 +40,7 @@ def fit(core: Tensor, ranks: Ranks, settings: Settings) -> tuple[Factors, tuple[
 
     def decompose(target: Tensor, near: Factors | None) -> Factors:
         options: dict[str, Any] = {"init": "svd", "n_iter_max": 50, "svd": leading}
+        # The target moved little since the last call, so its factors are a better start than an SVD.
         if near is not None:
             *sides, middle, out = near
             options |= {"init": (middle, [*sides, out.T]), "n_iter_max": WARM}
@@ -51,7 +52,7 @@ def fit(core: Tensor, ranks: Ranks, settings: Settings) -> tuple[Factors, tuple[
 
 
 def _most(ranks: Ranks, shape: Ranks) -> Ranks:
-    """No rank is larger than its mode, nor than the product of the others."""
+    """Return the largest useful ranks: at most the mode, and the product of the others."""
     limits = []
     for k, size in enumerate(shape):
         others = [r for j, r in enumerate(ranks) if j != k and isinstance(r, int)]
@@ -60,6 +61,7 @@ def _most(ranks: Ranks, shape: Ranks) -> Ranks:
 
 
 def _ladder(core: Tensor, orders: Orders) -> list[Ranks]:
+    # The spectra of the symmetric part: the rest of the core can be changed freely.
     core = projected(core, orders)
     spectra = [torch.linalg.svdvals(core.movedim(k, 0).flatten(1)) for k in range(core.dim())]
     shape = tuple(core.shape)

@@ -1,4 +1,4 @@
-"""Fine-tuning a factored layer in the place of a trained one: on that layer's outputs, or on the network's."""
+"""Fine-tuning of a factored layer that replaces a trained one: on that layer's outputs, or on the network's."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from polyattn.fitting.layers import FactoredNonLocal
 from polyattn.nn import Attention
 
 CHUNK = 256
-"""Samples that run through a network at once where nothing is fitted."""
+"""Samples in one forward pass outside of fits."""
 
 
 def attention_of(module: nn.Module) -> Attention:
-    """What has the parameters of a factored layer."""
+    """Return the module with the parameters of a factored layer."""
     assert isinstance(module, Attention | FactoredNonLocal)
     return module if isinstance(module, Attention) else module.attention
 
 
 def replaced(model: nn.Module, modules: Mapping[str, nn.Module]) -> nn.Module:
-    """A copy of the model with other modules in some places."""
+    """Copy the model with some modules replaced."""
     if "" in modules:
         return modules[""]
     made = copy.deepcopy(model)
@@ -34,27 +34,29 @@ def replaced(model: nn.Module, modules: Mapping[str, nn.Module]) -> nn.Module:
 
 @torch.no_grad()
 def outputs(run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    # In parts, since a large network may not hold all samples at once.
     return torch.cat([run(part) for part in x.split(CHUNK)])
 
 
 def error(run: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> float:
-    """The norm of the difference of outputs over that of the ones wanted."""
+    """Return the norm of the outputs' difference relative to that of the wanted ones."""
     return ((outputs(run, x) - y).norm() / y.norm().clamp_min(1e-30)).item()
 
 
 def tune(
     module: nn.Module, whole: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, steps: int
 ) -> None:
-    """Fit a factored layer's parameters so that `run`, which goes through it, has the outputs y.
+    """Fit a factored layer's parameters to the outputs y of `run`, which contains the layer.
 
-    L-BFGS on all samples at once, in float64; what the parameters were stays where that was better.
+    L-BFGS on all samples at once, in float64; the old parameters are kept if the new ones are not better.
 
     Args:
         module: the factored layer.
-        whole: what `run` runs; its other parameters are left alone.
+        whole: the module behind `run`; its other parameters are left unchanged.
     """
     parameters = [p for _, p in attention_of(module)._parameters_of_spec()]
     kept, dtype = [p.detach().clone() for p in parameters], parameters[0].dtype
+    # float64: the line search compares losses that differ in the last digits of float32.
     whole.double()
     x, y = (t.double() if t.is_floating_point() else t for t in (x, y))
     scale = y.square().sum().clamp_min(1e-30)
@@ -64,6 +66,7 @@ def tune(
 
     def closure() -> Tensor:
         loss = (run(x) - y).square().sum() / scale
+        # Gradients of these parameters only: those of the rest of the network are neither needed nor touched.
         found = torch.autograd.grad(loss, parameters)
         for parameter, gradient in zip(parameters, found, strict=True):
             parameter.grad = gradient.contiguous()
@@ -75,6 +78,7 @@ def tune(
         after = closure().item()
     optimiser.zero_grad()
     whole.to(dtype)
+    # Also for a loss that is not finite, which compares false.
     if not after < before:
         with torch.no_grad():
             for parameter, old in zip(parameters, kept, strict=True):

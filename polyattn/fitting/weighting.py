@@ -1,4 +1,4 @@
-"""Measuring a core's error where the data is: the square root of second moments on each mode of x."""
+"""A core's error measured on the data: the square root of second moments on each mode of x."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from polyattn.fitting.family import Weight
 
 
 def square_root(moments: np.ndarray | Tensor, channels: int) -> Tensor:
-    """The symmetric square root of second moments, with a millionth of their mean added for channels that are never on.
+    """Compute the symmetric square root of second moments, plus a millionth of their mean for dead channels.
 
     Raises:
         FittingError: they are not a matrix of the core's channels, symmetric, finite and positive semidefinite.
@@ -19,23 +19,25 @@ def square_root(moments: np.ndarray | Tensor, channels: int) -> Tensor:
     matrix = torch.as_tensor(moments).detach().cpu().double()
     if matrix.shape != (channels, channels) or not matrix.isfinite().all():
         raise FittingError(f"moments are a finite ({channels}, {channels}) matrix; found shape {tuple(matrix.shape)}")
+    # Symmetrised, since `eigh` reads one triangle only.
     values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
     largest = values[-1].item()
     if largest <= 0 or values[0] < -1e-6 * largest or (matrix - matrix.T).abs().max() > 1e-6 * largest:
         raise FittingError("moments are symmetric and positive semidefinite, as E[x xᵀ] is; these are not")
+    # Without it a channel that is never on would make the root singular.
     lifted = (values.clamp_min(0) + 1e-6 * values.mean()).sqrt()
     return (vectors * lifted) @ vectors.T
 
 
 def weighted(core: Tensor, root: Tensor) -> Tensor:
-    """The core with a root of moments on each x's mode."""
+    """Multiply the core by a root of moments on each x's mode."""
     for mode in range(core.dim() - 1):
         core = (core.movedim(mode, -1) @ root).movedim(-1, mode)
     return core.contiguous()
 
 
 def unweighted(factors: list[Tensor], weights: list[Weight], root: Tensor) -> list[Tensor]:
-    """The factors of a core from those of the weighted core."""
+    """Convert the factors of the weighted core to those of the core."""
     found = []
     for (_, slots), factor in zip(weights, factors, strict=True):
         for axis, slot in enumerate(slots):
