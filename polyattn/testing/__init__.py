@@ -1,8 +1,8 @@
 """For tests, polyattn's own and yours: an assertion, and hypothesis strategies for specifications.
 
-`assert_equivalent` needs nothing more. The strategies need `hypothesis`, which nothing else in polyattn imports:
-specifications from the whole language, sizes for them, changes to them, and pairs that are equal or nearly. Whatever
-they draw is valid by construction.
+`assert_equivalent` needs torch and polyattn only. The strategies need `hypothesis`, which is not imported elsewhere in
+polyattn: specifications from the whole language, sizes for them, changes to them, and pairs of equal or nearly equal
+ones. All draws are valid by construction.
 
 >>> from hypothesis import given
 >>> from polyattn.testing import specification_texts
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'polyattn.testing' has no attribute {name!r}")
+    # Resolved on first use: `assert_equivalent` must not need hypothesis.
     value = getattr(import_module(f"polyattn.testing.{_MODULES[name]}"), name)
     globals()[name] = value
     return value

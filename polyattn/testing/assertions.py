@@ -1,4 +1,4 @@
-"""Assertions for tests of layers: a failure shows everything that a person needs to see why."""
+"""Assertions for tests of layers: a failure shows its reasons."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def assert_equivalent(left: Question, right: Question, given: str | Sequence[str
         The verdict, with its certificate.
 
     Raises:
-        AssertionError: they differ, or it is undecided; shows both expanded forms, the terms that only one side has,
-            and the counterexample.
+        AssertionError: they differ, or it is undecided; shows both expanded forms, the terms of one side only, and the
+            counterexample.
         SpecError, ProofError: as `polyattn.prove`.
 
     >>> verdict = assert_equivalent("x[N]; y[a] = x[a] + x[a]", "x[N]; y[a] = 2*x[a]")
@@ -36,6 +36,7 @@ def assert_equivalent(left: Question, right: Question, given: str | Sequence[str
       2 on the left, 1 on the right, with
       x = [1, 0]
     """
+    # Imported here: the module is imported by tests that do not prove.
     from polyattn.proving import ask
 
     asked = ask(left, right, given)

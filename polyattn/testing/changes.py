@@ -1,4 +1,4 @@
-"""Changes to a specification's text: ones that keep its meaning, and one that may not."""
+"""Changes to a specification's text: some preserve its meaning, and one may not."""
 
 from __future__ import annotations
 
@@ -38,18 +38,20 @@ COMMENT = "# a; [b (= c\n"
 
 @st.composite
 def renamed(draw: st.DrawFn, text: str) -> str:
-    """The same polynomial written otherwise: other index names, and factors and terms in another order.
+    """Draw another text of the same polynomial: other index names, and factors and terms in another order.
 
     `y[a,b] = x[a,d]*w[d,b]` may become `y[q,c] = w[m,c]*x[q,m]`.
     """
     statements, random = parse(text), draw(st.randoms(use_true_random=False))
     names = list(NAMES)
     random.shuffle(names)
+    # A scalar tensor and an index of one name would be ambiguous.
     bare = {a.tensor for d in statements.definitions for a in accesses_of(d.body) if not a.slots}
     declared = dict.fromkeys(d.index for d in statements.index_sizes)
     globally = dict(zip(declared, _fresh(names, bare), strict=False))
     definitions = []
     for definition in statements.definitions:
+        # Names without a declaration start again in every definition.
         own = dict.fromkeys(i for i in _indices(definition) if i not in globally)
         others = dict(zip(own, _fresh(names, bare | set(globally.values())), strict=False))
         definition = with_indices(definition, {**globally, **others})
@@ -60,14 +62,15 @@ def renamed(draw: st.DrawFn, text: str) -> str:
 
 @st.composite
 def edited(draw: st.DrawFn, text: str) -> str:
-    """A valid specification that differs in one index, one sign or one coefficient.
+    """Draw a valid specification with a change in one index, one sign or one coefficient.
 
-    It may be an equal polynomial all the same.
+    The polynomial may be the same.
     """
     spec, random = Specification(text), draw(st.randoms(use_true_random=False))
     if draw(st.booleans()):
         edits = list(_index_edits(spec))
         random.shuffle(edits)
+        # Not every edit is valid; the bound keeps the draw short where few are.
         for statements in edits[:20]:
             try:
                 return str(Specification(str(statements)))
@@ -79,14 +82,14 @@ def edited(draw: st.DrawFn, text: str) -> str:
 
 @st.composite
 def respaced(draw: st.DrawFn, text: str) -> str:
-    """The same specification in another layout: spaces, line ends, semicolons, continued lines and comments."""
+    """Draw another layout of the same specification: spaces, line ends, semicolons, continued lines and comments."""
     random = draw(st.randoms(use_true_random=False))
     ends = ("\n", ";", " ;\t", "\r\n", "\n\n", f" {COMMENT}", f";{COMMENT}")
     return "".join(_respaced_statement(line, random) + random.choice(ends) for line in str(parse(text)).split("\n"))
 
 
 def with_indices(definition: Definition, names: Mapping[str, str]) -> Definition:
-    """The definition with its indices renamed."""
+    """Rename the indices of a definition."""
 
     def access(old: Access) -> Access:
         return Access(old.tensor, tuple(Slot(tuple(names[i] for i in slot.indices)) for slot in old.slots))
@@ -104,7 +107,7 @@ def _same(value: Any) -> Any:
 def _rebuilt(
     body: Sum | Call, access: Callable[[Access], Access] = _same, term: Callable[[Term], Term] = _same
 ) -> Sum | Call:
-    """A right-hand side with all its accesses and then all its terms changed, the inner ones first."""
+    """Change all accesses of a right-hand side and then all its terms, the inner ones first."""
     if isinstance(body, Call):
         return replace(body, argument=_rebuilt_sum(body.argument, access, term))
     return _rebuilt_sum(body, access, term)
@@ -146,13 +149,13 @@ def _indices(definition: Definition) -> Iterator[str]:
 
 
 def _fresh(names: list[str], taken: set[str]) -> Iterator[str]:
-    """Names that are not taken, without end: these, and then longer ones."""
+    """Yield free names without end: these, and then longer ones."""
     endless = chain(names, (f"{name}_{number}" for number in count(2) for name in names))
     return (name for name in endless if name not in taken)
 
 
 def _index_edits(spec: Specification) -> Iterator[Statements]:
-    """Every way to put another index of the same size in one place; not all of them are valid."""
+    """Yield every replacement of one index by another of the same size; not all of them are valid."""
     for number, definition in enumerate(spec.statements.definitions):
         sizes = spec.resolved.index_sizes[number]
         for place, old in enumerate(accesses_of(definition.body)):
@@ -171,13 +174,13 @@ def _with_access(statements: Statements, number: int, place: int, new: Access) -
 
 
 def _only(place: int, change: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The change, of the value of this number among those that are passed."""
+    """Restrict a change to the value with this number among those passed."""
     numbers = count()
     return lambda value: change(value) if next(numbers) == place else value
 
 
 def _coefficient_edits(spec: Specification) -> Iterator[Statements]:
-    """Every term with its sign changed, doubled, or divided by a size."""
+    """Yield every term with its sign changed, doubled, or divided by a size."""
 
     def doubled(term: Term) -> Term:
         return replace(term, factors=(Number(Fraction(2)), *term.factors), divides=(False, *term.divides))
@@ -196,6 +199,7 @@ def _coefficient_edits(spec: Specification) -> Iterator[Statements]:
 
 
 def _count_terms(body: Sum | Call) -> int:
+    # `_rebuilt` visits the terms in the order in which `_only` numbers them.
     found: list[Term] = []
     _rebuilt(body, term=lambda term: found.append(term) or term)
     return len(found)
@@ -211,7 +215,9 @@ def _respaced_statement(line: str, random: Random) -> str:
     text, depth, before = "", 0, ""
     for token in TOKEN.findall(line):
         words = re.search(r"\w$", before) and re.match(r"\w", token)
+        # Inside brackets, or beside an operator, a line break does not end a statement.
         may_break = depth or token in "+-*/=" or before in ("+", "-", "*", "/", "=", ",")
+        # Two words without a space between them would become one.
         spaces = ["", " ", "\t "] if not words else [" ", " \t"]
         if before and may_break:
             spaces += ["\n", f"  {COMMENT}  ", "\r\n  "]

@@ -1,8 +1,8 @@
-"""Which indices of a generated specification need a `where`, and what all of them are called.
+"""The indices of a generated specification that need a `where`, and the names of all indices.
 
-The sizes are known here, since they were drawn. This follows which of them a reader of the text can know, more
-cautiously than the language does and without it: a size is never inferred from the way another slot is split,
-unless that way is the declared one.
+The sizes are known here, since they were drawn. This module follows which of them a reader of the text can infer, more
+cautiously than the language and independently of it: a size is never inferred from the split of another slot, except
+for the declared split.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class _Place:
 
 
 def needed_declarations(space: Space, definitions: Sequence[Definition], sizes: dict[str, Atoms]) -> list[str]:
-    """Indices whose declaration, with the inputs, fixes the size of every index."""
+    """Return indices whose declaration, with the inputs, fixes the size of every index."""
     places = [place for definition in definitions for place in _places(definition, sizes)]
     inputs: set[object] = {(i.name, k) for i in space.inputs for k in range(len(i.sizes))}
     declared: list[str] = []
@@ -40,6 +40,7 @@ def needed_declarations(space: Space, definitions: Sequence[Definition], sizes: 
         return next(i for i in indices if i not in known and space.declared_name(sizes[i]))
 
     every = tuple(index for place in places for index in place.indices)
+    # One declaration may make many others unnecessary, so they are added one by one.
     while True:
         known = _closure(space, places, inputs | set(declared), sizes)
         known, missing = _with_defaults(space, places, definitions[-1].target, known, sizes)
@@ -56,12 +57,14 @@ def _places(definition: Definition, sizes: dict[str, Atoms]) -> Iterator[_Place]
     for number, access in enumerate((definition.target, *accesses_of(definition.body))):
         for k, slot in enumerate(access.slots):
             size = tuple(atom for index in slot.indices for atom in sizes[index])
+            # Each identity matrix has a size of its own, unlike the slots of a tensor.
             tensor = (access.tensor, k) if access.tensor != IDENTITY else (IDENTITY, definition.name, number)
             yield _Place(tensor, slot.indices, size)
 
 
 def _closure(space: Space, places: list[_Place], known: set[object], sizes: dict[str, Atoms]) -> set[object]:
     known, before = set(known), -1
+    # To a fixed point: a known slot fixes indices, and these fix further slots.
     while len(known) != before:
         before = len(known)
         for place in places:
@@ -69,6 +72,7 @@ def _closure(space: Space, places: list[_Place], known: set[object], sizes: dict
             pieces = tuple(sizes[i] for i in place.indices)
             if not unknown:
                 known.add(place.slot)
+            # With a single unknown index the quotient is its size.
             elif place.slot in known and (len(unknown) == 1 or pieces in _declared_pieces(space, place.size)):
                 known.update(unknown)
     return known
@@ -82,7 +86,10 @@ def _declared_pieces(space: Space, size: Atoms) -> tuple[tuple[Atoms, ...], ...]
 def _with_defaults(
     space: Space, places: list[_Place], output: Access, known: set[object], sizes: dict[str, Atoms]
 ) -> tuple[set[object], tuple[str, ...]]:
-    """The slots of the output that get the sizes of the input of its rank; the indices of one that must not."""
+    """Add the output's slots of default size, the size in the input of its rank.
+
+    The second result has the indices of a slot whose size differs from the default.
+    """
     like = next((i for i in space.inputs if len(i.sizes) == len(output.slots)), None)
     if like is None:
         return known, ()
@@ -98,7 +105,7 @@ def _with_defaults(
 def named(
     draw: st.DrawFn, space: Space, definitions: Sequence[Definition], sizes: dict[str, Atoms], declared: list[str]
 ) -> tuple[tuple[IndexSize, ...], list[dict[str, str]]]:
-    """The `where`s of the declared indices, and for each definition the final name of each of its indices.
+    """Name the indices: the `where`s of the declared ones, and for each definition the final name of each index.
 
     A declared name has one size everywhere; other names start again in every definition.
     """
@@ -109,6 +116,7 @@ def named(
     taken: set[str] = set()
     renamings: list[dict[str, str]] = []
     indices_of = [list(dict.fromkeys(_all_indices(d))) for d in definitions]
+    # Declared indices first, since their names are reserved in all definitions.
     for indices in indices_of:
         renaming: dict[str, str] = {}
         used: dict[str, int] = {}

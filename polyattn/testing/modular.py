@@ -1,8 +1,8 @@
-"""An oracle for equality: both texts evaluated modulo a prime, definition by definition, as they are written.
+"""An oracle for equality: both texts evaluated modulo a prime, definition by definition, as written.
 
-Shares nothing with the algebra and the prover: no expansion, no canonical form, only numpy on the syntax tree. At sizes
-larger than the number of indices of any product, polynomials that differ agree at a random point with a chance of at
-most their degree over the prime. Functions are random-looking polynomial maps that only their name and argument fix.
+It is independent of the algebra and the prover: without expansion or canonical form, only numpy on the syntax tree. At
+sizes larger than the number of indices of any product, different polynomials agree at a random point with a probability
+of at most their degree over the prime. Functions are random-looking polynomial maps, fixed by name and argument.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Values = tuple[Array, tuple[str, ...]]
 
 
 def agree(left: Specification, right: Specification, sizes: Mapping[str, int], seed: int = 0) -> bool:
-    """Whether two specifications have one value at a random point, the same tensors having the same values in both.
+    """Test if two specifications have one value at a random point, with the same tensors in both.
 
     Args:
         sizes: a number for every atomic size of both.
@@ -79,6 +79,7 @@ def value(spec: Specification, sizes: Mapping[str, int], seed: int = 0, prime: i
         numbers = tuple(prod(value_of(spec.sizes.atoms(s), sizes) for s in size.split("*")) for size in shape)
         if prod(numbers) > MAX_CELLS:
             raise BudgetError(f"'{name}' would have {prod(numbers):,} entries; the limit is {MAX_CELLS:,}")
+        # Seeded by name: both specifications read the same numbers.
         generator = np.random.default_rng([seed, *name.encode()])
         tensors[name] = generator.integers(0, prime, numbers)
     for definition, letters in zip(spec.statements.definitions, spec.resolved.index_sizes, strict=True):
@@ -88,7 +89,7 @@ def value(spec: Specification, sizes: Mapping[str, int], seed: int = 0, prime: i
 
 
 class _Evaluation:
-    """The value of one definition."""
+    """The evaluation of one definition."""
 
     def __init__(
         self,
@@ -103,6 +104,7 @@ class _Evaluation:
     def definition(self, definition) -> Array:
         target, body = definition.target.indices, definition.body
         if isinstance(body, Call):
+            # The axes of the function go last, so that they are reduced together.
             free = (*(i for i in target if i not in body.over), *body.over)
             array = self.total(body.argument, free)
             over = tuple(range(len(free) - len(body.over), len(free)))
@@ -118,7 +120,7 @@ class _Evaluation:
         return array.reshape([int(np.prod([self.lengths[i] for i in s.indices])) for s in definition.target.slots])
 
     def total(self, body: Sum, free: tuple[str, ...]) -> Array:
-        """A sum over the given indices; a product is constant along those that it lacks."""
+        """Sum over the given indices; a product is constant along those absent from it."""
         shape = [self.lengths[i] for i in free]
         if (cells := prod(shape)) > MAX_CELLS:
             raise BudgetError(f"evaluating needs an array of {cells:,} entries; the limit is {MAX_CELLS:,}")
@@ -129,7 +131,7 @@ class _Evaluation:
         return result
 
     def term(self, term: Term, free: set[str]) -> Values:
-        """A product, with every index summed that is not free."""
+        """Evaluate a product, summed over every index that is not free."""
         number, parts = -1 if term.negative else 1, list[Values]()
         for factor, divide in zip(term.factors, term.divides, strict=True):
             if isinstance(factor, Number | SizeRef):
@@ -141,6 +143,7 @@ class _Evaluation:
             if isinstance(factor, Access):
                 parts.append(self.access(factor))
             elif isinstance(factor, Bracket):
+                # An index that occurs outside the bracket is summed there, not inside.
                 others = {i for b in brackets if b is not factor for i in _indices(b)}
                 shared = tuple(i for i in _indices(factor) if i in free | outside | others)
                 assert isinstance(factor.body, Sum)
@@ -163,6 +166,7 @@ class _Evaluation:
         else:
             array = self.tensors[access.tensor]
         array = array.reshape([self.lengths[i] for i in letters])
+        # Repeated indices read a diagonal.
         distinct = tuple(dict.fromkeys(letters))
         numbers = [distinct.index(i) for i in letters]
         return np.einsum(array, numbers, list(range(len(distinct)))), distinct
@@ -176,6 +180,7 @@ def _product(parts: list[Values], free: set[str], prime: int) -> Values:
         return tuple(dict.fromkeys(i for _, indices in parts if index in indices for i in indices))
 
     while summed := {i for _, indices in parts for i in indices} - free:
+        # Sorted, so that ties do not depend on the iteration order of a set.
         index = min(sorted(summed), key=lambda i: prod(lengths[k] for k in touched(i)))
         array, indices = _multiplied([p for p in parts if index in p[1]], prime)
         rest = [p for p in parts if index not in p[1]]
@@ -197,7 +202,7 @@ def _multiplied(parts: list[Values], prime: int) -> Values:
 
 
 def _aligned(array: Array, indices: tuple[str, ...], wanted: tuple[str, ...]) -> Array:
-    """The array with its axes in the wanted order, and axes of length 1 for indices that it lacks."""
+    """Transpose the array to the wanted order, with axes of length 1 for absent indices."""
     kept = [i for i in wanted if i in indices]
     array = np.transpose(array, [indices.index(i) for i in kept])
     return array.reshape([array.shape[kept.index(i)] if i in indices else 1 for i in wanted])

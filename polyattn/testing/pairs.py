@@ -39,10 +39,10 @@ SPLIT_PARTS = ("Xa", "Xb")
 
 @st.composite
 def equivalent_pairs(draw: st.DrawFn, *, max_rewritings: int = 4, **options) -> tuple[str, str]:
-    """Two texts of one function: the second is the first, soundly rewritten at random places.
+    """Draw two texts of one function: the second is the first, soundly rewritten at random places.
 
     Args:
-        max_rewritings: how many rewritings there are at most, besides renaming and reordering.
+        max_rewritings: limit on the rewritings, besides renaming and reordering.
         options: those of `specification_texts`.
     """
     text = draw(specification_texts(**options))
@@ -52,9 +52,9 @@ def equivalent_pairs(draw: st.DrawFn, *, max_rewritings: int = 4, **options) -> 
 
 @st.composite
 def near_misses(draw: st.DrawFn, **options) -> tuple[str, str]:
-    """Two texts that differ in one index, sign or coefficient, and are different functions.
+    """Draw two texts of different functions that differ in one index, sign or coefficient.
 
-    That they are is decided by evaluation modulo a prime, at sizes larger than the number of indices.
+    Their difference is decided by evaluation modulo a prime, at sizes larger than the number of indices.
     """
     text = draw(specification_texts(**options))
     other = draw(renamed(draw(edited(text))))
@@ -67,7 +67,7 @@ def near_misses(draw: st.DrawFn, **options) -> tuple[str, str]:
 
 
 def rewritten(text: str, random: Random, count: int) -> str:
-    """The text after some sound rewritings: what cannot be rewritten in the way that was drawn stays as it is."""
+    """Apply some sound rewritings to a text; one that does not apply leaves it unchanged."""
     for _ in range(count):
         statements = random.choice(REWRITINGS)(parse(text), random)
         try:
@@ -78,7 +78,7 @@ def rewritten(text: str, random: Random, count: int) -> str:
 
 
 def generic_sizes(*specs: Specification) -> dict[str, int]:
-    """A number for every atomic size: one more than any product of the expanded texts has indices of that size."""
+    """Return a number for every atomic size, larger than the number of its indices in any expanded product."""
     from polyattn.algebra import Spec
 
     sizes = {size: 2 for spec in specs for size in spec.sizes.atomic}
@@ -118,7 +118,7 @@ def _term(statements: Statements, random: Random) -> tuple[int, int, list[Term]]
 
 
 def split_term(statements: Statements, random: Random) -> Statements:
-    """`t` becomes `2/3*t + 1/3*t`, or `3*t - 2*t`."""
+    """Rewrite `t` as `2/3*t + 1/3*t`, or `3*t - 2*t`."""
     number, place, terms = _term(statements, random)
     share = random.choice([Fraction(2), Fraction(3), Fraction(5), Fraction(-1)])
     old = terms[place]
@@ -130,7 +130,7 @@ def split_term(statements: Statements, random: Random) -> Statements:
 
 
 def bracket_factor(statements: Statements, random: Random) -> Statements | None:
-    """A tensor `t` becomes `(3*t - 2*t)`."""
+    """Rewrite a tensor `t` as `(3*t - 2*t)`."""
     number, place, terms = _term(statements, random)
     tensors = [k for k, f in enumerate(terms[place].factors) if isinstance(f, Access) and f.slots]
     if not tensors:
@@ -149,7 +149,7 @@ def _put(factors: tuple[Factor, ...], place: int, *new: Factor) -> tuple[Factor,
 
 
 def name_product(statements: Statements, random: Random) -> Statements | None:
-    """Some factors of a product become an intermediate, numbers and sizes such as 1/N among them."""
+    """Name some factors of a product as an intermediate, including numbers and sizes such as 1/N."""
     number, place, terms = _term(statements, random)
     old, definition = terms[place], statements.definitions[number]
     movable = [k for k, f in enumerate(old.factors) if isinstance(f, Access | Number | SizeRef)]
@@ -159,6 +159,7 @@ def name_product(statements: Statements, random: Random) -> Statements | None:
         return None
     over = definition.body.over if isinstance(definition.body, Call) else ()
     elsewhere = {*definition.target.indices, *over}
+    # An index that occurs outside the chosen factors has to stay an index of the intermediate.
     elsewhere |= {i for k, f in enumerate(old.factors) if k not in chosen for i in _letters(f)}
     if any(isinstance(f, Bracket) for f in old.factors):  # brackets have rules about which indices they share
         return None
@@ -183,7 +184,7 @@ def _fresh_name(statements: Statements) -> str:
 
 
 def insert_identity(statements: Statements, random: Random) -> Statements | None:
-    """`t[i]` becomes `I[i,new]*t[new]`."""
+    """Rewrite `t[i]` as `I[i,new]*t[new]`."""
     number, place, terms = _term(statements, random)
     tensors = [
         k for k, f in enumerate(terms[place].factors) if isinstance(f, Access) and f.slots and f.tensor != IDENTITY
@@ -202,6 +203,7 @@ def insert_identity(statements: Statements, random: Random) -> Statements | None
     slots = (*access.slots[:slot], Slot(tuple(indices)), *access.slots[slot + 1 :])
     identity = Access(IDENTITY, (Slot((old,)), Slot((new,))))
     factors = (identity, *_put(terms[place].factors, k, Access(access.tensor, slots)))
+    # Brackets have rules about the indices they share, which a new summed index may break.
     if any(isinstance(f, Bracket) for f in terms[place].factors):
         return None
     terms[place] = replace(terms[place], factors=factors, divides=(False, *terms[place].divides))
@@ -209,7 +211,7 @@ def insert_identity(statements: Statements, random: Random) -> Statements | None
 
 
 def expand(statements: Statements, random: Random) -> Statements | None:
-    """Intermediates put in, and brackets multiplied out."""
+    """Expand the text: substitute intermediates, and multiply out brackets."""
     from polyattn.algebra import Spec
 
     polynomial = Spec(statements).polynomial()
@@ -217,8 +219,9 @@ def expand(statements: Statements, random: Random) -> Statements | None:
 
 
 def split_size(statements: Statements, random: Random) -> Statements | None:
-    """A size is declared to be a product."""
+    """Declare a size to be a product."""
     split = {s for x in statements.splits for s in (x.size, *x.parts)}
+    # Sizes that are split already, or parts, would make a second split ambiguous.
     sizes = sorted({s for i in statements.inputs for s in i.sizes if not s.isdigit()} - split)
     if not sizes:
         return None
@@ -228,5 +231,6 @@ def split_size(statements: Statements, random: Random) -> Statements | None:
 
 
 REWRITINGS: tuple[Rewriting, ...] = (
+    # `name_product` counts twice: intermediates exercise the language most.
     *(split_term, bracket_factor, name_product, name_product, insert_identity, expand, split_size),
 )

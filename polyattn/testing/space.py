@@ -1,4 +1,4 @@
-"""What a generated specification is written in: its limits, its sizes with their splits, and its inputs."""
+"""The space of generated specifications: limits, sizes with their splits, and inputs."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class Limits:
 
 @dataclass(eq=False)
 class Tensor:
-    """A tensor that products may access.
+    """A tensor accessible to products.
 
     Attributes:
         shape: the size of each slot.
-        degree: how many inputs, or outputs of functions, it stands for.
-        summed: how many indices of atomic size are summed in its definition.
-        monomials: how many products its definition has.
-        pieces: of slots that were made of several indices, the sizes of those.
+        degree: number of inputs, or outputs of functions, in it.
+        summed: number of indices of atomic size summed in its definition.
+        monomials: number of products of its definition.
+        pieces: for slots defined with several indices, their sizes.
     """
 
     name: str
@@ -78,6 +78,7 @@ class Space:
         if limits.splits and draw(st.integers(0, 2)):
             size = draw(st.sampled_from((*dict.fromkeys(s for s in sizes if not s.isdigit()), "R")))
             parts = draw(st.sampled_from(SPLITS))
+            # A split multiplies the indices of a slot, which have to fit too.
             if sum(len(parts) if s == size else 1 for s in sizes) <= room:
                 splits.append(Split(size, parts))
                 nested = sum(1 + len(parts) if s == size else 1 for s in sizes) <= room
@@ -93,17 +94,17 @@ class Space:
 
     @cached_property
     def sizes(self) -> tuple[Atoms, ...]:
-        """The sizes that indices may have, those of the inputs first."""
+        """Return the sizes of indices, those of the inputs first."""
         named = [s for i in self.inputs for s in i.sizes] + [*self.table.names, "R", "3"]
         return tuple(dict.fromkeys(map(self.table.atoms, named)))
 
     def declared_name(self, size: Atoms) -> str | None:
-        """The name of a size where it has one, and so can stand in a `where`."""
+        """Return the name of a size for a `where`, or None without one."""
         name = self.table.name(size)
         return None if "*" in name else name
 
     def segmentations(self, size: Atoms) -> list[Pieces]:
-        """The ways to write a slot of this size as indices of its parts, and of their parts, outer first."""
+        """Return the ways to write a slot of this size as indices of its parts, and of their parts, outer first."""
         return [pieces for pieces in self._pieces(size) if len(pieces) > 1]
 
     def _pieces(self, size: Atoms) -> Iterator[Pieces]:
@@ -116,22 +117,22 @@ class Space:
 
 @lru_cache(maxsize=64)
 def below(end: int) -> st.SearchStrategy[int]:
-    """Numbers from 0; kept, since finding a strategy again takes longer than drawing from it."""
+    """Return numbers from 0; cached, since finding a strategy again takes longer than drawing from it."""
     return st.integers(0, end - 1)
 
 
 def one_of(draw: st.DrawFn, options: Sequence[T]) -> T:
-    """One of the options, without asking where there is one only."""
+    """Draw one of the options, without a draw if there is one only."""
     return options[draw(below(len(options)))] if len(options) > 1 else options[0]
 
 
 def joined(pieces: Pieces) -> Atoms:
-    """The size of a slot with indices of these sizes."""
+    """Join the sizes of a slot's indices."""
     return tuple(atom for size in pieces for atom in size)
 
 
 def atoms_needed(shapes: Iterable[Iterable[Atoms]], have: Iterable[Atoms]) -> int:
-    """How many indices of atomic size must be new to access tensors of these shapes, given indices of these sizes."""
+    """Count the new indices of atomic size needed to access tensors of these shapes, given indices of these sizes."""
     needed, sizes = 0, set(have)
     for shape in shapes:
         for size in shape:

@@ -29,23 +29,23 @@ def specification_texts(
 ) -> st.SearchStrategy[str]:
     """Texts of valid specifications, in the plain layout (see `respaced` for others).
 
-    They are small enough to evaluate by loops over the indices, and use all of the language: splits with composite
-    slots and plain indices mixed, several inputs, intermediates, functions, brackets, signs, numbers and sizes as
-    coefficients and after '/', scalar parameters, the identity, terms that lack an index of the left, repeated
-    indices, and sizes that are numbers or are inferred from other tensors.
+    They are small enough for an evaluation by loops over the indices, and use all of the language: splits with
+    composite slots and plain indices mixed, several inputs, intermediates, functions, brackets, signs, numbers and
+    sizes as coefficients and after '/', scalar parameters, the identity, terms without some of the output's indices,
+    repeated indices, and sizes given as numbers or inferred from other tensors.
 
     Args:
-        max_degree: how many inputs and outputs of functions a product has at most; at least 1.
-        homogeneous: every product of the output has the same degree, at least 1.
+        max_degree: limit on the inputs and outputs of functions in a product; at least 1.
+        homogeneous: whether every product of the output has the same degree, at least 1.
         functions: whether definitions may apply functions. `mean` is a sum, but counts as one here.
         splits: whether sizes may be split (`where C = G*M`).
         brackets: whether sums in brackets may be factors.
         max_inputs: 1 or 2.
-        max_intermediates: how many definitions may stand before the output; each is used by it.
-        max_indices: how many indices of atomic size a product has at most, on the left and summed, once
-            intermediates are put in and brackets multiplied out; at least 3.
-        max_monomials: how many products there are at most then.
-        output_like_input: the output has the shape of the first input.
+        max_intermediates: limit on the definitions before the output; the output uses each.
+        max_indices: limit on the indices of atomic size of a product, in the output and summed, after substitution of
+            intermediates and expansion of brackets; at least 3.
+        max_monomials: limit on the products after that expansion.
+        output_like_input: whether the output has the shape of the first input.
     """
     return _texts(
         Limits(
@@ -64,12 +64,12 @@ def specification_texts(
 
 
 def specifications(**options) -> st.SearchStrategy:
-    """`Spec`s of `specification_texts(**options)`."""
+    """Map `specification_texts(**options)` to `Spec`s."""
     from polyattn.algebra import Spec
 
     return specification_texts(**options).map(Spec)
 
 
 def size_assignments(spec: Specification, max_size: int = 3) -> st.SearchStrategy[dict[str, int]]:
-    """A number from 1 to `max_size` for every atomic size of a specification; split sizes follow from their parts."""
+    """Draw a number from 1 to `max_size` for every atomic size of a specification; split sizes follow."""
     return st.fixed_dictionaries({name: st.integers(1, max_size) for name in spec.sizes.atomic})

@@ -1,7 +1,7 @@
-"""Writes a random specification, definition by definition.
+"""Random specifications, written definition by definition.
 
-Before its right-hand side is written, a definition is given as much of the limits as leaves room for its use in
-the output: the indices that it may sum, the products that it may expand to, and its degree.
+Before its right-hand side is written, a definition is granted as much of the limits as leaves room for its use in the
+output: the indices it may sum, the products it may expand to, and its degree.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ from polyattn.testing.products import Ledger, Room, Written, write_sum
 from polyattn.testing.space import Pieces, Space, Tensor, atoms_needed, below, joined, one_of
 
 INTERMEDIATES = ("t", "context", "query_", "Key")
+# Most definitions are sums; functions make specifications opaque to the polynomial tests.
 NO_FUNCTION = (None,) * 6
 
 
 def write(draw: st.DrawFn, space: Space) -> str:
-    """The text of a specification with the inputs and splits of `space`."""
+    """Write the text of a specification with the inputs and splits of `space`."""
     writer = _Writer(draw, space)
     definitions = writer.definitions()
     sizes = writer.ledger.sizes
@@ -52,6 +53,7 @@ class _Writer:
         degree = self.draw(st.integers(1, self.limits.degree))
         slots = self.output_slots()
         count = self.draw(st.integers(0, min(self.limits.intermediates, self.limits.monomials)))
+        # Intermediates and the output share the limit on products evenly.
         share = max(1, self.limits.monomials // (count + 1))
         found = [self.intermediate(number, _indices(slots), degree, share) for number in range(count)]
         return [*found, self.output(slots, degree)]
@@ -59,6 +61,7 @@ class _Writer:
     def output_slots(self) -> list[Pieces]:
         slots: list[Pieces] = []
         if self.limits.output_like_input or self.draw(st.booleans()):
+            # The output takes at most what leaves room for the first input beside it.
             slots = [(size,) for size in self.main]
             room = self.limits.indices - _count(self.main)
             for k, (size,) in enumerate(slots):
@@ -73,21 +76,22 @@ class _Writer:
         return slots
 
     def slot(self, size: Atoms, merge: bool) -> Pieces:
-        """A slot of this size as one index or in its parts, or together with an index of another size."""
+        """Draw a slot of this size as one index or in its parts, or together with an index of another size."""
         options = [(size,), *self.space.segmentations(size)]
         if merge and not self.draw(below(6)):
             options.append((size, one_of(self.draw, self.space.sizes)))
         return one_of(self.draw, options)
 
     def intermediate(self, number: int, outer: list[Atoms], degree: int, monomials: int) -> Definition:
-        """A definition that a product of the output can have whose free indices have the sizes `outer`."""
+        """Write a definition usable in a product of the output with free indices of the sizes `outer`."""
         draw = self.draw
         function = one_of(draw, (*NO_FUNCTION, *FUNCTIONS)) if self.limits.functions else None
+        # The result of an opaque function is a new tensor: its own products and sums do not count in the output.
         opaque = function not in (None, "mean")
         inner_degree = draw(st.integers(1 if opaque else 0, degree))
 
         def budget(slots: Sequence[Pieces], over: Sequence[Atoms]) -> int:
-            """How many indices the right may sum; negative if the output could not use the definition."""
+            """Return the limit on indices summed on the right; negative if the output could not use the definition."""
             shape = tuple(map(joined, slots))
             beside = self.ledger.due_inputs(degree - (1 if opaque else inner_degree))
             left = self.limits.indices - _count(outer) - atoms_needed([shape, *beside], outer)
@@ -100,6 +104,7 @@ class _Writer:
             needed = atoms_needed(self.ledger.due_inputs(inner_degree), [*_indices(slots), *over])
             return budget(slots, over) >= needed
 
+        # Without room for an input, the definition is one of parameters.
         if not fits([], []):
             function, opaque, inner_degree = None, False, 0
         over: list[Atoms] = []
@@ -116,6 +121,7 @@ class _Writer:
         room = Room((), budget(slots, over), self.limits.monomials if opaque else monomials, inner_degree)
         definition, written = self.define(f"{name}{number or ''}", slots, function, over, room)
         tensor = Tensor(definition.name, tuple(map(joined, slots)), degree=1 if opaque else inner_degree)
+        # A composite slot is remembered, so that accesses can write it in the same parts.
         tensor.pieces = {k: pieces for k, pieces in enumerate(slots) if len(pieces) > 1}
         if not opaque:
             tensor.monomials, tensor.summed = written.monomials, written.summed + _count(over)
@@ -131,6 +137,7 @@ class _Writer:
             size = one_of(self.draw, self.space.sizes)
             have = [*_indices(slots), size]
             due = [
+                # Every intermediate not yet used has to fit into one of the output's products.
                 t.summed + atoms_needed([t.shape, *self.ledger.due_inputs(degree - t.degree)], have)
                 for t in self.ledger.unused
             ]
@@ -151,10 +158,12 @@ class _Writer:
         room: Room,
         due: Sequence[Tensor] = (),
     ) -> tuple[Definition, Written]:
+        # Summed indices belong to one definition; the next one starts with names of its own.
         self.ledger.summed_names = {}
         target = tuple(Slot(tuple(map(self.ledger.new_index, pieces))) for pieces in slots)
         left = tuple(index for slot in target for index in slot.indices)
         if function in FUNCTIONS_KEEPING:
+            # A function that keeps its axes runs over free ones.
             kept = left[: self.draw(st.integers(1, len(left)))] if left else ()
             over_indices, function = kept, function if kept else "relu"
         else:
