@@ -1,4 +1,4 @@
-"""The demo: the whole road on real input, within three minutes on two cores.
+"""The demo: all stages on real input, within three minutes on two cores.
 
 Equations are checked against the explicit order-8 polynomial, planned, inserted into ResNet-50 on two photographs,
 and trained inside a small ResNet on handwritten digits. Tables and plots end in one folder.
@@ -28,8 +28,9 @@ SIZES = {"H": 28, "W": 28, "N": 784, "C": 512, "R": 64, "V": 64, "G": 4, "K": 4}
 
 
 def layers() -> dict[str, Spec]:
-    """The four layers that the demo shows. NL divides by the number of positions, as its dot-product version does."""
+    """Return the four layers of the demo. NL divides by the number of positions, as its dot-product version does."""
     return {
+        # The catalogue's NL has one matrix for the value; the mean goes into it.
         "NL": catalog.get("nl").substitute("wg[h,b] = 1/N*wv[h,b]"),
         "Poly-NL": catalog.get("poly_nl"),
         "E-NL": catalog.get("e_nl"),
@@ -69,7 +70,7 @@ def run(out: Path, console: Console, *, quick: bool = False) -> bool:
 
 
 def print_plans(specs: dict[str, Spec], console: Console) -> list[dict[str, Any]]:
-    """Print each layer's plan at Res3's sizes, and what it saves against the order that the author wrote."""
+    """Print each layer's plan at Res3's sizes, and its savings relative to the author's order."""
     rows = []
     for name, spec in specs.items():
         sizes = {"B": 1, **{s: SIZES[s] for s in spec.sizes.names if s in SIZES}}
@@ -77,6 +78,7 @@ def print_plans(specs: dict[str, Spec], console: Console) -> list[dict[str, Any]
         console.print(
             f"[bold]{name}[/bold]: {written.macs / 1e6:,.1f} M MACs as written, {best.macs / 1e6:,.1f} M planned"
         )
+        # The plan's brackets are not rich's markup.
         console.print(str(best), highlight=False, markup=False, soft_wrap=True)
         console.print()
         rows.append({"layer": name, "sizes": sizes, "macs_as_written": written.macs, "macs_planned": best.macs,
@@ -85,7 +87,7 @@ def print_plans(specs: dict[str, Spec], console: Console) -> list[dict[str, Any]
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Return the machine of the measurements."""
     return {
         "processor": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),

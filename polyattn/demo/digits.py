@@ -42,7 +42,9 @@ class DigitResNet(nn.Sequential):
 def train_all(specs: dict[str, Spec], console: Console, *, seeds: int, epochs: int) -> list[dict[str, Any]]:
     """Train every network with every seed on one fixed split; print and return accuracies and times per epoch."""
     images, labels = load_digits(return_X_y=True)
+    # A fixed split: the seeds vary the networks, not the data.
     split = train_test_split(images, labels, test_size=450, random_state=0, stratify=labels)
+    # The pixels go from 0 to 16.
     x_train, x_test = (torch.as_tensor(x, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16 for x in split[:2])
     y_train, y_test = (torch.as_tensor(y) for y in split[2:])
     names = ["no attention", *specs]
@@ -50,6 +52,7 @@ def train_all(specs: dict[str, Spec], console: Console, *, seeds: int, epochs: i
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("training", total=seeds * len(names) * epochs)
         for seed in range(seeds):
+            # Networks alternate within a seed, so that a busy machine slows all of them.
             for name in names:
                 model = _network(specs.get(name), seed, x_train[:1])
                 optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=1e-2)
@@ -78,6 +81,7 @@ def train_all(specs: dict[str, Spec], console: Console, *, seeds: int, epochs: i
 
 
 def _network(spec: Spec | None, seed: int, example: Tensor) -> nn.Module:
+    # All networks start from the same weights outside the inserted layer.
     torch.manual_seed(seed)
     model = DigitResNet()
     if spec is not None:
@@ -89,11 +93,13 @@ def _network(spec: Spec | None, seed: int, example: Tensor) -> nn.Module:
 def _epoch(
     model: nn.Module, optimiser: Optimizer, images: Tensor, labels: Tensor, seed: int, epoch: int, epochs: int
 ) -> float:
-    """One pass over the training images in a shuffled order; returns its seconds."""
+    """Run one pass over the training images in a shuffled order; return its seconds."""
     model.train()
+    # Independent of the global generator, so that every network sees the same order.
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(1000 * seed + epoch))
     start = time.perf_counter()
     for position, rows in enumerate(order.split(BATCH)):
+        # The rate falls linearly to zero.
         progress = (epoch + position * BATCH / len(images)) / epochs
         for group in optimiser.param_groups:
             group["lr"] = RATE * (1 - progress)

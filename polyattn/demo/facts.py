@@ -41,6 +41,7 @@ def check_facts(specs: dict[str, Spec], console: Console) -> list[dict[str, Any]
         for objective in ("as_written", "forward"):
             label = f"{name}, lowered {objective.replace('_', ' ')}, = explicit order-8 tensor"
             checks.append(
+                # Default arguments, since a closure would see the last layer only.
                 (label, f"symbolic at {_text(sizes)}", lambda s=spec, z=sizes, o=objective: verify(s, z, objective=o))
             )
     nl, poly_nl, e_nl, ba = (catalog.get(n) for n in ("nl", "poly_nl", "e_nl", "ba_transform"))

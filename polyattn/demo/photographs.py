@@ -19,15 +19,16 @@ from polyattn.algebra import Spec
 from polyattn.vision import cost, insert
 
 PLACES = ("layer2.1", "layer2.3", "layer3.1", "layer3.3", "layer3.5")
-"""After every second residual block of Res3 and Res4, where the papers put their blocks."""
+"""After every second residual block of Res3 and Res4, as in the papers."""
 
 SIZES = {"R": 64, "V": 64, "G": 4, "K": 4}
 
 
 def photographs() -> Tensor:
-    """The two photographs that scikit-learn bundles, as one batch (2, 3, 224, 224), normalised as for ImageNet."""
+    """Load scikit-learn's two photographs as one batch (2, 3, 224, 224), normalised as for ImageNet."""
     images = []
     for array in load_sample_images().images:
+        # A copy, since the bundled array is read-only and torch warns of such memory.
         image = torch.from_numpy(array.copy()).permute(2, 0, 1).float() / 255
         image = transforms.center_crop(transforms.resize(image, [256], antialias=True), [224, 224])
         images.append(transforms.normalize(image, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
@@ -35,10 +36,11 @@ def photographs() -> Tensor:
 
 
 def run_photographs(specs: dict[str, Spec], console: Console, out: Path) -> list[dict[str, Any]]:
-    """Insert each layer five times, run one forward and backward pass; print and return what it adds and takes."""
+    """Insert each layer five times, run one forward and backward pass; print and return the costs."""
     batch = photographs()
     rows: list[dict[str, Any]] = []
     for name in track([None, *specs], description="ResNet-50", console=console, transient=True):
+        # The same initial weights for every network, so that their outputs can be compared.
         torch.manual_seed(0)
         model = resnet50(weights=None)
         if name is not None:
@@ -65,6 +67,7 @@ def run_photographs(specs: dict[str, Spec], console: Console, out: Path) -> list
 
 def _measure(name: str, model: nn.Module, batch: Tensor) -> dict[str, Any]:
     price = cost(model, batch[:1])
+    # In evaluation mode batch norms do not depend on the batch.
     model.eval()
     with torch.no_grad():
         output = model(batch)
@@ -73,6 +76,7 @@ def _measure(name: str, model: nn.Module, batch: Tensor) -> dict[str, Any]:
     loss = nn.functional.cross_entropy(model(batch), torch.tensor([0, 1]))
     loss.backward()
     seconds = time.perf_counter() - start
+    # A layer that starts as the identity still has to pass gradients to all its parameters.
     missing = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     if missing:
         raise RuntimeError(f"parameters without a finite gradient: {', '.join(missing[:3])}")

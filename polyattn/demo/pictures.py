@@ -10,11 +10,12 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00")
-"""Blue and vermilion of the Okabe-Ito palette; apart in grey as well."""
+"""Blue and vermilion of the Okabe-Ito palette, distinct in grey as well."""
 
 
 def draw(results: dict[str, Any], out: Path) -> None:
-    """Write every table and figure of the demo to a folder; nothing is shown on a screen."""
+    """Write every table and figure of the demo to a folder, without a screen."""
+    # Agg needs no display.
     plt.switch_backend("Agg")
     plans = pd.DataFrame(results["plans"]).drop(columns=["plan", "sizes"])
     photographs = pd.DataFrame(results["photographs"]).drop(columns=["output"])
@@ -37,6 +38,7 @@ def _plans_figure(plans: pd.DataFrame) -> Figure:
         axes.bar_label(bars, fmt="%.0f", fontsize=8)
     axes.set_xticks(range(len(plans)), list(plans["layer"]))
     axes.set_ylabel("multiply-accumulates, millions")
+    # The layers differ by orders of magnitude.
     axes.set_yscale("log")
     axes.set_title("One layer on Res3's feature map: 28 x 28 positions, 512 channels", fontsize=10)
     axes.legend(frameon=False)
