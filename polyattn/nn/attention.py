@@ -21,26 +21,27 @@ from polyattn.runtime.layouts import channels_first, positions_first
 
 
 class Attention(nn.Module):
-    """A polynomial layer `alpha * x + beta * y`, where y is what the specification says (Poly-NL, section 4.1).
+    """A polynomial layer `alpha * x + beta * y` with y given by the specification (Poly-NL, section 4.1).
 
-    The input's last slot is its channels; the slots before it are its positions: one slot for all of them
-    (`x[N,C]`: any number of spatial axes, flattened), or one per spatial axis (`x[H,W,C]`). Plans are made for
-    each shape that comes and are kept.
+    The last slot of the input is the channels; the slots before it are the positions: one slot for all of them
+    (`x[N,C]`: any number of spatial axes, flattened), or one per spatial axis (`x[H,W,C]`). The layer plans each input
+    shape once and caches the plan.
 
-    Parameters are drawn from a normal distribution of variance 1 / fan-in, where the fan-in is the product of the
-    sizes of the slots whose index the factor before (or else behind) that shares most of them also has. Scalar
-    parameters start at 1, and a parameter that stands alone in its term (a bias) at 0.
+    Parameters are drawn from a normal distribution of variance 1 / fan-in. The fan-in is the product of the sizes of
+    the indices shared with one neighbouring factor of the term (see `polyattn.nn.initialise.fan_in`). Scalar parameters
+    start at 1, and a parameter alone in its term (a bias) at 0.
 
     Args:
         spec: a specification or its text, with one input and an output of the input's shape.
         channels: the size of the input's last slot.
-        sizes: sizes that neither the channels nor, if no parameter needs them, the input's shape fix.
+        sizes: the remaining sizes of parameters; the channels are known, and sizes without parameters follow from the
+            input's shape.
         residual: whether to add the input. Without it the output is y.
-        alpha, beta: initial values of the learnable scalars. With `beta=0` the layer starts as the identity, so
-            that it can be put into a trained network.
-        objective: which plan; see `polyattn.plan`. "training" plans the backward pass too where gradients are
-            wanted, and is "forward" where they are not.
-        generator: for the initial values.
+        alpha, beta: initial values of the learnable scalars. With `beta=0` and `alpha=1` the layer starts as the
+            identity and can be inserted into a trained network.
+        objective: objective of the plan, see `polyattn.plan`. "training" also plans the backward pass if gradients are
+            required, and equals "forward" otherwise.
+        generator: random generator of the initial values.
 
     Shape:
         (B, channels, *spatial) to the same; contiguous or channels-last.
@@ -78,6 +79,7 @@ class Attention(nn.Module):
         self.sizes = given_sizes(self.spec, channels, sizes)
         known = parameter_sizes(self.spec, self.sizes)
         self._attributes = (*map(_attribute, self.spec.parameters), "alpha", "beta")
+        # itemgetter fetches all parameters in one C call: `forward` runs it on every call.
         self._fetch = itemgetter(*self._attributes)
         for name, attribute in zip(self.spec.parameters, self._attributes[:-2], strict=True):
             shape = [value_of(atoms, known) for atoms in self.spec.shape(name)]
@@ -88,12 +90,13 @@ class Attention(nn.Module):
                 scalar, nn.Parameter(torch.empty(1, device=device, dtype=dtype)) if residual else None
             )
         self._initial = (alpha, beta)
+        # Scalars are stored with shape (1,) and squeezed back to the specification's shape at each call.
         self._scalar = frozenset(i for i, name in enumerate(self.spec.parameters) if not self.spec.shape(name))
         self._function = SpecFunction(self.spec, self.sizes, objective)
         self.reset_parameters(generator)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw the parameters anew, as described above."""
+        """Draw new initial values, as described above."""
         known = parameter_sizes(self.spec, self.sizes)
         with torch.no_grad():
             for name, parameter in self._parameters_of_spec():
@@ -101,6 +104,7 @@ class Attention(nn.Module):
                 if not self.spec.shape(name):
                     parameter.fill_(1.0)
                 elif fan is None:
+                    # A parameter alone in its term is a bias.
                     parameter.zero_()
                 else:
                     parameter.normal_(0.0, fan**-0.5, generator=generator)
@@ -110,23 +114,24 @@ class Attention(nn.Module):
 
     @settling
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, *spatial) to the same shape."""
+        """Map (B, channels, *spatial) to the same shape."""
         *values, alpha, beta = self._held()
         y = self._attended(x, values)
         if alpha is None or beta is None:
             return y
         if x.dtype in NARROW:
-            # Scalars leave it its dtype; autocast on a GPU would make `addcmul`'s maps as wide as the widest operand.
+            # One-element factors keep the map's dtype; autocast on a GPU would widen `addcmul` to its widest operand.
             return (alpha.squeeze() * x + beta.squeeze() * y).to(x.dtype)
+        # addcmul fuses scaling y and adding it, so only alpha * x is an extra map.
         return torch.addcmul(alpha * x, beta, y).to(x.dtype)
 
     @settling
     def attend(self, x: Tensor) -> Tensor:
-        """What the specification says of the input, without the residual."""
+        """Compute the specification's output for x, without the residual."""
         return self._attended(x, self._held()[:-2])
 
     def spec_parameters(self) -> dict[str, Tensor]:
-        """The parameters of `spec` by name, in its shapes."""
+        """Return the parameters of `spec` by name, in the shapes of `spec`."""
         return dict(zip(self.spec.parameters, self._in_shape(self._held()[:-2]), strict=True))
 
     def _attended(self, x: Tensor, values: Sequence[Tensor]) -> Tensor:
@@ -140,11 +145,14 @@ class Attention(nn.Module):
         return [p.squeeze(0) if i in self._scalar else p for i, p in enumerate(values)]
 
     def _held(self) -> Sequence[Any]:
-        """The parameters of `spec`, alpha and beta, past `nn.Module.__getattr__`, which takes several times as long."""
+        """Return the parameters of `spec`, then alpha and beta.
+
+        Reads `_parameters` directly: `nn.Module.__getattr__` takes several times as long.
+        """
         if not torch.compiler.is_compiling():
             try:
                 return self._fetch(self._parameters)
-            except KeyError:  # something is put in a parameter's place, such as a parametrization
+            except KeyError:  # a parametrization has replaced the parameter
                 pass
         return [getattr(self, attribute) for attribute in self._attributes]
 
@@ -159,10 +167,11 @@ class Attention(nn.Module):
         for name, parameter in self._parameters.items():
             given = state_dict.get(prefix + name)
             if parameter is not None and parameter.shape == (1,) and isinstance(given, Tensor) and given.dim() == 0:
-                state_dict[prefix + name] = given.reshape(1)  # as scalars were held once
+                state_dict[prefix + name] = given.reshape(1)  # as in old checkpoints
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _check(self, x: Tensor) -> None:
+        # One axis N takes any number of spatial axes; several axes must match the specification one by one.
         positions, shape = len(self.position_sizes), x.shape
         if len(shape) < 3 or (positions > 1 and len(shape) != positions + 2):
             wanted = "(B, C, ...)" if positions == 1 else f"(B, C, {', '.join(self.position_sizes)})"
@@ -178,7 +187,7 @@ class Attention(nn.Module):
 
 
 def _attribute(name: str) -> str:
-    """The parameter's attribute: its own name, with an underscore where the module has that attribute already."""
+    """Return the parameter's attribute name, with an underscore if the module already uses the name."""
     stem = name.rstrip("_")
     return f"{name}_" if hasattr(Attention, stem) or stem in ATTRIBUTES else name
 
@@ -187,4 +196,4 @@ ATTRIBUTES = {
     *("alpha", "beta", "spec", "channels", "sizes", "objective", "channel_size", "position_sizes", "training"),
     *("_attributes", "_fetch", "_scalar", "_function", "_initial"),
 }
-"""What `Attention` has besides its class's attributes."""
+"""Instance attributes of `Attention`, unknown to `hasattr` on the class."""

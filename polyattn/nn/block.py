@@ -1,4 +1,4 @@
-"""What the papers' blocks share: their checks, their 1x1 convolutions, and the specification that they run."""
+"""Parts shared by the papers' blocks: checks, 1x1 convolutions, and the base class with its specification."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AXES = {1: ("L",), 2: ("H", "W"), 3: ("T", "H", "W")}
 class Block(nn.Module):
     """A block on (B, channels, *spatial) with `dim` spatial axes, whose polynomial part is `spec`.
 
-    With a residual its output has the dtype of its input, under autocast too.
+    A block with a residual returns its input's dtype, under autocast too.
 
     Raises:
         SizeError: channels, dim or another number is wrong; at call time, an input of another shape or dtype.
@@ -29,7 +29,7 @@ class Block(nn.Module):
 
     spec: Spec
     positions: Exchange = WHOLE
-    """How reductions over positions are made; see `polyattn.runtime.communicator`."""
+    """The exchange that reduces over positions; see `polyattn.runtime.communicator`."""
 
     def __init__(self, channels: int, dim: int, dims: tuple[int, ...] = (1, 2, 3)):
         super().__init__()
@@ -40,21 +40,22 @@ class Block(nn.Module):
 
 
 def axes_of(name: str, dim: int, dims: tuple[int, ...] = (1, 2, 3)) -> int:
-    """The number of spatial axes.
+    """Return `dim`, the number of spatial axes, if the block has such a form.
 
     Raises:
-        SizeError: the block of this name has no such form.
+        SizeError: `dim` is not in `dims`; names the block.
     """
+    # bool is a subclass of int: True would pass as dim 1.
     if isinstance(dim, bool) or dim not in dims:
         raise SizeError(f"{name}: dim must be {' or '.join(map(str, dims))}, not {dim!r}")
     return dim
 
 
 def check_input(x: Tensor, name: str, channels: int, dim: int) -> None:
-    """Refuse what is no floating (B, channels, *spatial) with `dim` spatial axes of length one or more.
+    """Check that `x` is a floating-point (B, channels, *spatial) tensor with `dim` non-empty spatial axes.
 
     Raises:
-        SizeError: what is wrong, with the name of the block.
+        SizeError: the number of axes, the channels, the dtype or a length is wrong; names the block.
     """
     if x.dim() != dim + 2:
         wanted = ", ".join(("B", "C", *AXES[dim]))
@@ -65,15 +66,16 @@ def check_input(x: Tensor, name: str, channels: int, dim: int) -> None:
         )
     if not x.is_floating_point():
         raise SizeError(f"{name}: the input must be of a floating dtype, not {x.dtype}")
+    # A mean over zero positions would be nan and surface far from its cause.
     if not all(x.shape[2:]):
         raise SizeError(f"{name}: the input has no positions: its shape is {tuple(x.shape)}")
 
 
 def whole(name: str, value: object) -> int:
-    """The value, if it is a positive whole number.
+    """Return the value if it is a positive whole number.
 
     Raises:
-        SizeError: it is not.
+        SizeError: the value is zero, negative or not an `int`.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise SizeError(f"{name} must be a positive whole number, not {value!r}")
@@ -81,10 +83,10 @@ def whole(name: str, value: object) -> int:
 
 
 def part_of(what: str, number: int, name: str, parts: int) -> int:
-    """number / parts, as `channels / reduction`.
+    """Return number / parts, such as `channels / reduction`.
 
     Raises:
-        SizeError: the parts do not divide it.
+        SizeError: `parts` does not divide `number`.
     """
     if number % whole(name, parts):
         raise SizeError(f"{name} = {parts} does not divide the {number} {what}")
@@ -92,10 +94,10 @@ def part_of(what: str, number: int, name: str, parts: int) -> int:
 
 
 def inner_width(channels: int, reduction: int, inner_channels: int | None = None) -> int:
-    """The inner channels: channels / reduction, or as they are given.
+    """Return the inner channels: channels / reduction, or `inner_channels` if given.
 
     Raises:
-        SizeError: the reduction does not divide the channels, or the inner channels are no positive whole number.
+        SizeError: the reduction does not divide the channels, or `inner_channels` is not a positive whole number.
     """
     if inner_channels is not None:
         return whole("inner_channels", inner_channels)
@@ -103,10 +105,10 @@ def inner_width(channels: int, reduction: int, inner_channels: int | None = None
 
 
 def one_of(name: str, value: str, choices: tuple[str, ...]) -> str:
-    """The value, if it is one of the choices.
+    """Return the value if it is one of the choices.
 
     Raises:
-        SizeError: it is not.
+        SizeError: the value is not a choice; lists the choices.
     """
     if value not in choices:
         raise SizeError(f"{name} must be {' or '.join(map(repr, choices))}, not {value!r}")
@@ -114,7 +116,10 @@ def one_of(name: str, value: str, choices: tuple[str, ...]) -> str:
 
 
 def settling(forward: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor], Tensor]:
-    """A module's method whose map is settled first, so that what is before the module gets such a gradient."""
+    """Wrap a module's method so that it gets, and hands back as gradient, a map with settled strides.
+
+    Modules before it may be batch norms, which misread other strides of the gradient; see `polyattn.runtime.layouts`.
+    """
 
     @wraps(forward)
     def of_settled(self: Any, x: Tensor) -> Tensor:
@@ -124,7 +129,7 @@ def settling(forward: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor]
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1) -> Tensor:
-    """A convolution of one position, whose weight is (outer, inner / groups, 1, ...).
+    """Compute a 1x1 convolution with a weight (outer, inner / groups, 1, ...).
 
     In 3D without a bias it runs in 2D, on views: onnxscript (0.7.2, its issue 2931) gives `conv3d` without a bias
     one of two axes, which onnxruntime refuses.
@@ -136,24 +141,25 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1) ->
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` with right gradients whatever the strides; see `polyattn.runtime.layouts`."""
+    """`nn.BatchNorm2d` with correct gradients for all strides; see `polyattn.runtime.layouts`."""
 
     def forward(self, input: Tensor) -> Tensor:
         return with_settled_gradient(super().forward(settled(input)))
 
 
 class BatchNorm3d(nn.BatchNorm3d):
-    """`nn.BatchNorm3d` with right gradients whatever the strides; see `polyattn.runtime.layouts`."""
+    """`nn.BatchNorm3d` with correct gradients for all strides; see `polyattn.runtime.layouts`."""
 
     def forward(self, input: Tensor) -> Tensor:
         return with_settled_gradient(super().forward(settled(input)))
 
 
+# torch has channels-last layouts for 4D and 5D maps only, so the 1D norm needs no wrapper.
 BATCH_NORMS = {1: nn.BatchNorm1d, 2: BatchNorm2d, 3: BatchNorm3d}
 
 
 class PointConv3d(nn.Conv3d):
-    """`nn.Conv3d` of one position; see `convolve`."""
+    """`nn.Conv3d` with a 1x1x1 kernel; see `convolve`."""
 
     def forward(self, input: Tensor) -> Tensor:
         return convolve(input, self.weight, self.bias, self.groups)
@@ -163,12 +169,12 @@ POINTWISE = CONVOLUTIONS | {3: PointConv3d}
 
 
 def pointwise(dim: int, inner: int, outer: int, *, bias: bool = False, groups: int = 1) -> Convolution:
-    """A convolution of one position: `inner` to `outer` channels."""
+    """Build a 1x1 convolution from `inner` to `outer` channels."""
     return POINTWISE[dim](inner, outer, 1, bias=bias, groups=groups)
 
 
 def matrix(convolution: nn.Module) -> Tensor:
-    """The (inner, outer) matrix of such a convolution, a view of its weight."""
+    """Return the (inner, outer) matrix of a 1x1 convolution, a view of its weight."""
     weight = convolution.weight
     assert isinstance(weight, Tensor)
     return weight.flatten(1).transpose(0, 1)

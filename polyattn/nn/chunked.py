@@ -1,4 +1,4 @@
-"""`chunked`: a layer on maps that do not fit into memory, piece by piece."""
+"""`chunked`: a layer on maps larger than memory, streamed piece by piece."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from polyattn.nn.shard_module import copied, piecewise
 
 Map = Tensor | np.ndarray
 ARRAYS = {np.dtype(np.float16): torch.float16, np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}
-"""The dtypes of arrays that a layer takes."""
+"""Accepted array dtypes and the torch dtypes that they become."""
 
 
 def chunked(module: nn.Module, positions: int = 2**18) -> Chunked:
-    """A layer that streams its map through memory, so many positions at a time.
+    """Build a layer that streams its map through memory, about `positions` positions at a time.
 
-    The layer's plan says which steps sum over positions. A first pass over the map makes those sums, and a second one
-    applies them; a softmax over positions takes one pass more for its maximum and one for its sum. The backward pass
-    reads the map as often again, computing what it needs anew. So memory is that of one piece, whatever the map's size,
-    and time is linear in it.
+    The layer's plan knows the steps with sums over positions. A first pass over the map computes those sums, and a
+    second one applies them; a softmax over positions adds one pass for its maximum and one for its sum. The backward
+    pass reads the map as often again and recomputes its intermediates. Memory is therefore that of one piece for any
+    map size, and time is linear in the map.
 
     Args:
         module: as for `polyattn.parallel.shard_positions`. Its parameters are shared, not copied.
-        positions: in memory at once, about; pieces are whole rows of the map's first spatial axis.
+        positions: approximate number of positions in memory at once; pieces are whole rows of the first spatial axis.
 
     Returns:
         A module for tensors, with gradients; `Chunked.stream` and `Chunked.stream_backward` take numpy arrays, such as
         `numpy.memmap` of files.
 
     Raises:
-        ShardingError: the layer needs positions of several pieces at once; says which layer and why.
+        ShardingError: a layer needs positions of several pieces at once; names the layer and the reason.
 
     >>> from polyattn.nn import PolyNL
     >>> layer = chunked(PolyNL(8, beta=1.0), positions=10)
@@ -54,10 +54,10 @@ def chunked(module: nn.Module, positions: int = 2**18) -> Chunked:
 
 
 class Chunked(nn.Module):
-    """A layer on maps that come piece by piece; see `chunked`.
+    """A layer on maps streamed piece by piece; see `chunked`.
 
-    Calls share nothing but the layer's parameters and running statistics: they may be interrupted, run in several
-    threads at once, and be made within each other.
+    Calls share only the layer's parameters and running statistics, so they may be interrupted, run in parallel threads,
+    and be nested.
     """
 
     def __init__(self, module: nn.Module, positions: int):
@@ -65,13 +65,14 @@ class Chunked(nn.Module):
         if isinstance(positions, bool) or not isinstance(positions, int) or positions < 1:
             raise SizeError(f"`positions` must be a positive whole number, not {positions!r}")
         self.module, self.positions = module, positions
+        # Building a twin once rejects unsupported layers here instead of at the first call.
         piecewise(module, Replay((), 1, 0))
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer to a map (B, C, *spatial), with gradients for the map and the parameters.
 
-        As of any function of autograd, a parameter or map that is changed in place before the backward pass is an
-        error there. The backward pass is that of the call's mode (training or evaluation) and autocast dtype.
+        As for every autograd function, changing a parameter or the map in place before the backward pass raises an
+        error there. The backward pass uses the mode (training or evaluation) and the autocast dtype of the call.
 
         Raises:
             SizeError: `x` is not a floating-point map with positions.
@@ -86,8 +87,8 @@ class Chunked(nn.Module):
         """Compute the layer on an array (B, C, *spatial) and write the result into another of its shape.
 
         Args:
-            x: of float16, float32 or float64.
-            out: written and returned; it may be `x` itself.
+            x: array of float16, float32 or float64.
+            out: array that is written and returned; it may be `x` itself.
 
         Raises:
             SizeError: the arrays differ in shape or dtype, are not maps, or share a part of their memory.
@@ -106,9 +107,9 @@ class Chunked(nn.Module):
 
         Args:
             x: of float16, float32 or float64.
-            gradient: of the layer's output.
-            out: the input's gradient, which is written and returned; it may be `gradient` itself, but not `x`, which
-                is read again after its first part is written.
+            gradient: gradient of the layer's output.
+            out: the input's gradient, written and returned; it may be `gradient` itself, but not `x`, which later
+                passes read again.
 
         Raises:
             SizeError: the arrays differ in shape or dtype, are not maps, or share memory.
@@ -118,6 +119,7 @@ class Chunked(nn.Module):
         named = dict(self.module.named_parameters())
         call = self._call(x, True)
         with torch.no_grad():
+            # No gradients in the forward passes: each backward pass recomputes its piece.
             call = call.reduced(x, list(named.values()))
         totals = call.backward(x, list(named.values()), [p.requires_grad for p in named.values()], gradient, out)
         for own, found in zip(named.values(), totals, strict=True):
@@ -129,10 +131,11 @@ class Chunked(nn.Module):
         if x.ndim < 3 or not all(x.shape[2:]):
             raise SizeError(f"`x` must have the shape (B, C, *spatial) and positions, not {tuple(x.shape)}")
         rest = prod(x.shape[3:])
+        # A row longer than the limit still has to be one piece: the layer is sharded along the first spatial axis only.
         rows, each = x.shape[2], max(1, self.positions // rest)
         counts = tuple(min(each, rows - start) for start in range(0, rows, each))
         names = tuple(name for name, _ in self.module.named_parameters())
-        # A copy, as evaluation reads running statistics that training may have changed before the backward pass.
+        # Copies: training may update running statistics between this call and its backward pass in evaluation mode.
         buffers = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
         kind = x.device.type if isinstance(x, Tensor) else "cpu"
         return _Call(copied(self.module), names, buffers, counts, rest, training, _autocast(kind))
@@ -168,15 +171,15 @@ class _Streamed(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class _Call:
-    """One call of a layer: all that its passes need besides the map and the parameters.
+    """One call of a layer: everything its passes need besides the map and the parameters.
 
     Attributes:
-        module: the layer as it was, with its modes; a copy that has no other owner.
-        names: of its parameters.
-        buffers: their values.
+        module: private copy of the layer with its modes at the time of the call.
+        names: names of its parameters.
+        buffers: values of its buffers.
         counts, rest: rows of each piece, and positions of a row.
         training: whether a backward pass follows.
-        autocast: enters autocast as it was.
+        autocast: enters autocast with the settings of the call.
         known: the reductions over all pieces.
     """
 
@@ -192,11 +195,11 @@ class _Call:
     def forward(
         self, module: nn.Module, x: Map, parameters: Sequence[Tensor], out: Map | None = None
     ) -> tuple[_Call, Map]:
-        """Make all passes, of which the last one writes the output, and update the module's running statistics.
+        """Run all passes; the last one writes the output. Then update the module's running statistics.
 
         Args:
             module: the layer itself.
-            out: by default a tensor of the output's shape and dtype.
+            out: target of the output; by default a new tensor of its shape and dtype.
         """
         held = self._held(parameters)
 
@@ -208,13 +211,18 @@ class _Call:
         call = self.reduced(x, parameters, write)
         assert out is not None
         if any(isinstance(m, _BatchNorm) and m.training for m in self.module.modules()):
+            # The first piece runs once more with the module's own buffers and counting on; all its reductions are known
+            # by now, so the statistics are those of the whole map.
             call._run(held | dict(module.named_buffers()), self._piece(x, 0), 0, counting=True)
         return call, out
 
     def reduced(
         self, x: Map, parameters: Sequence[Tensor], write: Callable[[int, Tensor], None] | None = None
     ) -> _Call:
-        """Return the call with all reductions: make the passes for them, and the last one if it is to be written."""
+        """Return the call with all reductions completed, running one pass per reduction.
+
+        The last pass, without a reduction, runs in full only if `write` is given.
+        """
         call, held = self, self._held(parameters)
         while True:
             gathering = Gathering()
@@ -233,15 +241,17 @@ class _Call:
     def backward(
         self, x: Map, parameters: Sequence[Tensor], wanted: Sequence[bool], gradient: Map, out: Map | None
     ) -> list[Tensor | None]:
-        """Make the passes back: write the input's gradient, and return those of the parameters that are wanted.
+        """Run the backward passes: write the input's gradient, and return the wanted gradients of the parameters.
 
         The first pass goes from the output to the input, the parameters and all reductions; then each reduction in
-        turn, the last first, hands on what it got to its summands in every piece.
+        reverse order passes its gradient on to its summands in every piece.
         """
         given = [p.detach().requires_grad_(want) for p, want in zip(parameters, wanted, strict=True)]
         leaves = [p for p in given if p.requires_grad]
         totals, pushed = [Total() for _ in leaves], [Total() for _ in self.known]
         for stage in (None, *reversed(range(len(self.known)))):
+            # In reverse order, later reductions have passed their gradients on: this one's is complete, or None for a
+            # maximum without a gradient.
             if stage is not None and pushed[stage].value is None:
                 continue
             for number in range(len(self.counts)):
@@ -256,10 +266,12 @@ class _Call:
                 inputs = [*([piece] if out is not None else []), *leaves, *results]
                 found: Sequence[Tensor | None] = [None] * len(inputs)
                 if made.requires_grad:
-                    with torch.autocast(made.device.type, enabled=False):  # as the caller's block may be another one
+                    with torch.autocast(made.device.type, enabled=False):  # the caller's block may differ
                         found = torch.autograd.grad(made, inputs, seed, allow_unused=True)
                 if out is not None:
                     own, *found = found
+                    # The first stage overwrites `out` and later ones add to it, so a piece without a gradient has to
+                    # write zeros.
                     own = torch.zeros_like(piece) if own is None else own
                     self._write(out, number, own if stage is None else self._piece(out, number) + own)
                 for total, more in zip((*totals, *sources), found, strict=True):
@@ -271,7 +283,7 @@ class _Call:
     def _run(
         self, held: Mapping[str, Tensor], piece: Tensor, number: int, limit: int | None = None, counting: bool = False
     ) -> tuple[Tensor | None, Replay]:
-        """Run a piece: its output, or None where it came to a reduction that is not known, or to the limit.
+        """Run a piece up to its output, or to an unknown reduction or the limit; the output is then None.
 
         The piece is copied, as the layer may work in place.
         """
@@ -289,6 +301,8 @@ class _Call:
 
     def _piece(self, source: Map, number: int) -> Tensor:
         rows = source[:, :, self._rows(number)]
+        # np.array reads the rows into memory: torch.from_numpy refuses negative strides and warns of read-only memory
+        # maps.
         return rows.detach() if isinstance(rows, Tensor) else torch.from_numpy(np.array(rows))
 
     def _write(self, target: Map, number: int, rows: Tensor) -> None:
@@ -306,16 +320,16 @@ class _Call:
 
 
 def _alike(y: Tensor, x: Map) -> Tensor:
-    """Return memory for all rows of a map, of the channels and dtype of a piece of it, laid out as x."""
+    """Return an uninitialised map of all rows with y's channels and dtype, in the layout of x."""
     assert isinstance(x, Tensor)
     shape = (*y.shape[:2], *x.shape[2:])
     return torch.empty_like(x, dtype=y.dtype) if x.shape == shape else x.new_empty(shape, dtype=y.dtype)
 
 
 def _autocast(device: str) -> Callable[[], AbstractContextManager[Any]]:
-    """Return a function that enters autocast as it is now on a type of device.
+    """Return a function that re-enters the current autocast settings on a device type.
 
-    Without its cache: casts of parameters that one run makes belong to that run's graph.
+    The cast cache is off: parameter casts of one run belong to the graph of that run.
     """
     if not torch.amp.is_autocast_available(device):
         return nullcontext
@@ -324,7 +338,7 @@ def _autocast(device: str) -> Callable[[], AbstractContextManager[Any]]:
 
 
 def _apart(out: np.ndarray, **read: np.ndarray) -> None:
-    """Check that an array which is written has no memory, and no part of a file, in common with those that are read."""
+    """Check that the written array shares neither memory nor a range of a file with the arrays still to be read."""
     for name, array in read.items():
         one, other = _place(out), _place(array)
         if np.may_share_memory(out, array) or (one[0] == other[0] and one[1] < other[2] and other[1] < one[2]):
@@ -332,10 +346,11 @@ def _apart(out: np.ndarray, **read: np.ndarray) -> None:
 
 
 def _place(array: np.ndarray) -> tuple[Path | None, int, int]:
-    """Return where an array lies: the file that it is a map of, or None for memory, its first byte and its end."""
+    """Return an array's location: the file behind a memory map (None for plain memory), its first byte and its end."""
     root: Any = array
     while isinstance(root, np.ndarray) and not isinstance(root.base, mmap):
         root = root.base
+    # Strides may be negative (a reversed view), so both ends of the range are computed.
     spans = [(n - 1) * stride for n, stride in zip(array.shape, array.strides, strict=True)]
     first = array.__array_interface__["data"][0]
     low, high = first + sum(min(0, s) for s in spans), first + sum(max(0, s) for s in spans) + array.itemsize

@@ -1,4 +1,4 @@
-"""A 1x1 convolution with batch norm and ReLU, as one matrix product where that is the faster way."""
+"""A 1x1 convolution with batch norm and ReLU, computed as one matrix product if that is faster."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from polyattn.nn.pointwise_conv import outnumber_positions, product
 class ConvNormReLU(nn.Module):
     """`relu(norm(conv(x)))` with a 1x1 convolution `conv` and batch norm `norm`.
 
-    In evaluation the norm's scale and shift are folded into the product's matrix and bias, so that the map is passed
-    over once.
+    In evaluation the norm's scale and shift are folded into the product's matrix and bias, which saves a pass over the
+    map.
     """
 
     def __init__(self, dim: int, inputs: int, outputs: int, bias: bool = True):
@@ -24,32 +24,35 @@ class ConvNormReLU(nn.Module):
         self.norm = BATCH_NORMS[dim](outputs)
 
     def reset_parameters(self) -> None:
-        """Kaiming normal weights by fan-out, bias 0, batch norm 1 and 0."""
+        """Reset to Kaiming normal weights by fan-out, bias 0, batch norm scale 1 and shift 0."""
         kaiming(self.conv)
         self.norm.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
+        # In place: the norm's output has no other reader, and ReLU's gradient needs only its own output.
         return F.relu(normed(x, self.conv, self.norm), inplace=True)
 
 
 def kaiming(conv: Convolution) -> None:
-    """Kaiming normal weights by fan-out, bias 0."""
+    """Set Kaiming normal weights by fan-out and bias 0."""
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
 
 
 def normed(x: Tensor, conv: Convolution, norm: nn.Module | None) -> Tensor:
-    """`norm(conv(x))` of a 1x1 convolution, with a batch norm in evaluation folded into it."""
+    """Compute `norm(conv(x))` of a 1x1 convolution, with a batch norm in evaluation folded into it."""
     weight, bias, rest = affine(conv, norm, x)
     y = product(x, weight, bias)
     return y if rest is None else rest(y)
 
 
 def affine(conv: Convolution, norm: nn.Module | None, x: Tensor) -> tuple[Tensor, Tensor | None, nn.Module | None]:
-    """The matrix (outputs, inputs) and the bias of a 1x1 convolution of a map (B, channels, *positions), and the norm
-    that is still to be applied: none where it is a batch norm in evaluation, which is folded in, unless the matrix is
-    larger than maps of so few positions are."""
+    """Return the matrix (outputs, inputs) and bias of a 1x1 convolution, and the norm still to be applied.
+
+    A batch norm in evaluation is folded into the matrix and returned as None, unless the matrix is larger than the map
+    x (B, channels, *positions) and folding costs more than it saves.
+    """
     if (
         not outnumber_positions(conv.in_channels, x)
         and isinstance(norm, _BatchNorm)
@@ -61,11 +64,13 @@ def affine(conv: Convolution, norm: nn.Module | None, x: Tensor) -> tuple[Tensor
 
 
 def folded(conv: Convolution, norm: _BatchNorm) -> tuple[Tensor, Tensor]:
-    """The matrix (outputs, inputs) and the bias of a 1x1 convolution and a batch norm in evaluation together."""
+    """Return the matrix (outputs, inputs) and bias of a 1x1 convolution followed by a batch norm in evaluation."""
     assert norm.running_var is not None
     assert norm.running_mean is not None
+    # In float32 at least: in 16 bits, eps and small variances keep few digits.
     exact = torch.promote_types(norm.running_var.dtype, torch.float32)
     scale = (norm.running_var.to(exact) + norm.eps).rsqrt() * norm.weight.to(exact)
+    # A bias before the norm only shifts the mean that the norm subtracts.
     mean = norm.running_mean.to(exact) if conv.bias is None else norm.running_mean.to(exact) - conv.bias.to(exact)
     shift = norm.bias.to(exact) - mean * scale
     dtype = conv.weight.dtype

@@ -1,4 +1,4 @@
-"""Initial values: how many terms a parameter's entries are summed with."""
+"""Fan-in of a parameter: the number of terms that each of its entries is summed with."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from polyattn.language.syntax import Access, Bracket, Call, Sum
 
 
 def fan_in(spec: Spec, parameter: str, sizes: Mapping[str, int]) -> int | None:
-    """The product of the sizes of the parameter's slots whose index its neighbour in the text also has.
+    """Return the product of the sizes of the indices that a parameter shares with its neighbour in the text.
 
-    The neighbour is the tensor before it in its product that shares most indices with it, the nearest of these, or
-    else the nearest behind it; at its first use in the specification. None if it stands alone in its term.
+    The neighbour is chosen at the parameter's first use: the factor before it in its product with most shared indices,
+    the nearest of these, or else the nearest one behind it. None if the parameter is alone in its term.
     """
     for number, definition in enumerate(spec.statements.definitions):
+        # A function such as softmax wraps a sum; the parameter is initialised by the sum inside.
         total = definition.body.argument if isinstance(definition.body, Call) else definition.body
         found = _neighbour(total, parameter)
         if found is not None:
@@ -29,7 +30,7 @@ def fan_in(spec: Spec, parameter: str, sizes: Mapping[str, int]) -> int | None:
 
 
 def _neighbour(total: Sum, parameter: str) -> tuple[Access, frozenset[str] | None] | None:
-    """The parameter's first access and the indices of its neighbour."""
+    """Return the parameter's first access and the indices of its neighbour."""
     for term in total.terms:
         tensors = [f for f in term.factors if isinstance(f, Bracket) or (isinstance(f, Access) and f.slots)]
         for position, factor in enumerate(tensors):
@@ -37,6 +38,7 @@ def _neighbour(total: Sum, parameter: str) -> tuple[Access, frozenset[str] | Non
                 found = _neighbour(factor.body, parameter)
                 if found is not None:
                     return found
+            # Order in the text matters: in x*w, the neighbour of w is the tensor before it.
             elif factor.tensor == parameter:
                 mine = set(factor.indices)
                 before = [_indices(t) for t in reversed(tensors[:position])]

@@ -1,10 +1,10 @@
-"""Axes cut into blocks that need not divide them: which positions lie in which block, and at which offset.
+"""Axes cut into blocks of almost equal length: each position's block and its offset in the block.
 
 An axis of length L in S blocks has block s at the positions from floor(sL/S) to floor((s+1)L/S), so a block has
 `ceil(L/S)` positions or one fewer. A block-based matrix `P ⊗ I` connects positions of the same offset in their blocks.
-Where S divides L, all blocks have all offsets. Otherwise only the long blocks have the last offset: for it, the matrix
-is its rows and columns of the long blocks, normalised again. The positions then fall into two parts, each of which is
-a regular map of blocks.
+If S divides L, all blocks have all offsets. Otherwise only the long blocks have the last offset: for it, the matrix is
+reduced to the rows and columns of the long blocks and normalised again. The positions then fall into two parts, each a
+regular map of blocks.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from polyattn.runtime.communicator import NARROW
 
 @dataclass(frozen=True)
 class Part:
-    """Positions, in the order of `Cut.order`, that are blocks of one length."""
+    """Positions, in the order of `Cut.order`, grouped in blocks of one length."""
 
     start: int
     length: int
     blocks: tuple[int, ...] | None
-    """Which of the blocks have these offsets; None for all of them."""
+    """The blocks with these offsets; None for all blocks."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class Cut:
 
     parts: tuple[Part, ...]
     order: tuple[int, ...] | None
-    """The positions, part by part; None where they are in order as they are."""
+    """The positions, part by part; None for the identity."""
     inverse: tuple[int, ...] | None
 
 
 def cut(length: int, blocks: int) -> Cut:
-    """How an axis falls into so many blocks.
+    """Split an axis of a length into blocks.
 
     >>> cut(6, 3).parts
     (Part(start=0, length=6, blocks=None),)
@@ -51,6 +51,7 @@ def cut(length: int, blocks: int) -> Cut:
     if length % blocks == 0:
         return Cut((Part(0, length, None),), None, None)
     starts = [s * length // blocks for s in range(blocks + 1)]
+    # All blocks have the offsets below `common`; the long blocks have one more, which comes last in the order.
     common = length // blocks
     long = tuple(s for s in range(blocks) if starts[s + 1] - starts[s] > common)
     order = [starts[s] + u for s in range(blocks) for u in range(common)] + [starts[s] + common for s in long]
@@ -64,33 +65,36 @@ def cut(length: int, blocks: int) -> Cut:
 
 
 def windows(length: int, blocks: int) -> tuple[tuple[int, ...], ...] | None:
-    """For each block the positions that are pooled for it; None where blocks divide the axis.
+    """Return each block's window of pooled positions, or None if `blocks` divides the axis.
 
-    They are those of adaptive pooling, from floor(sL/S) to ceil((s+1)L/S); a shorter window repeats its last position.
+    Windows are those of adaptive pooling, from floor(sL/S) to ceil((s+1)L/S); a shorter window repeats its last
+    position.
     """
     if length % blocks == 0:
         return None
     found = [range(s * length // blocks, -(-(s + 1) * length // blocks)) for s in range(blocks)]
-    width = max([len(window) for window in found])  # of a list: compilers before torch 2.7 take no iterator here
+    width = max([len(window) for window in found])  # of a list: compilers before torch 2.7 reject an iterator
+    # Windows of one width form a regular index, so one gather pools all of them.
     return tuple((*w, *(w[-1],) * (width - len(w))) for w in found)
 
 
 def taken(x: Tensor, axis: int, positions: tuple[int, ...] | None) -> Tensor:
-    """The positions of an axis, in this order; x itself for None."""
+    """Gather the positions of an axis in this order; return x itself for None."""
     return x if positions is None else x.index_select(axis, torch.tensor(positions, device=x.device))
 
 
 def block_max(x: Tensor, blocks: int) -> Tensor:
-    """The maximum of each block of the last axis, as adaptive max pooling."""
+    """Return the maximum of each block of the last axis, as adaptive max pooling."""
     return _windowed(x, blocks).amax(-1)
 
 
 def block_mean(x: Tensor, blocks: int) -> Tensor:
-    """The mean of each block of the last axis, as adaptive average pooling."""
+    """Return the mean of each block of the last axis, as adaptive average pooling."""
     found = windows(x.shape[-1], blocks)
     if found is None:
         return _windowed(x, blocks).mean(-1)
     counts = torch.tensor([len(set(w)) for w in found], device=x.device)
+    # A repeated last position must count once in a mean, though a maximum may see it twice.
     fresh = torch.tensor([[w.index(p) == k for k, p in enumerate(w)] for w in found], device=x.device)
     return (_windowed(x, blocks) * fresh).sum(-1) / counts
 
@@ -103,15 +107,15 @@ def _windowed(x: Tensor, blocks: int) -> Tensor:
 
 
 def of_blocks(matrices: Tensor, part: Part) -> Tensor:
-    """The rows and columns (..., S, S) of the part's blocks."""
+    """Gather the rows and columns (..., S, S) of the part's blocks."""
     return taken(taken(matrices, matrices.dim() - 2, part.blocks), matrices.dim() - 1, part.blocks)
 
 
 def slid_blocks(length: int, blocks: int) -> int:
     """Return the number of blocks of an axis over which a kernel of `blocks` of them slides.
 
-    As many positions as fit lie in each block, so that at least `blocks` blocks are there; an axis shorter than that
-    keeps them.
+    Each block has floor(length / blocks) positions, so the axis has at least `blocks` blocks; an axis shorter than
+    `blocks` has exactly `blocks`.
 
     >>> [slid_blocks(length, 7) for length in (4, 7, 14, 16, 28, 32)]
     [7, 7, 7, 8, 7, 8]
@@ -127,8 +131,11 @@ def overlapped(windows: Tensor) -> Tensor:
     number, side = windows.shape[-4], windows.shape[-1]
     if number == 1:
         return windows.squeeze(-4)
+    # Sums of overlapping 16-bit scores lose digits before the division.
     wide = windows.float() if windows.dtype in NARROW else windows
+    # F.pad takes the padding of the last axis first; rows and columns shift alike along the diagonal.
     places = [(k, number - 1 - k) * 2 for k in range(number)]
     total = torch.stack([F.pad(wide.select(-4, k), place) for k, place in enumerate(places)]).sum(0)
     covering = torch.stack([F.pad(wide.new_ones(side, side), place) for place in places]).sum(0)
+    # Entries outside all windows have 0 / 0 without the clamp.
     return (total / covering.clamp(min=1)).to(windows.dtype)

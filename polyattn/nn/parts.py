@@ -1,4 +1,4 @@
-"""The part of a specification that lies between two of its functions, as a specification of its own."""
+"""Parts of a specification between two of its functions, as specifications of their own."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from polyattn.language.syntax import Definition, IndexSize, Input, Statements
 
 @cache
 def part(spec: Spec, output: str, *given: str) -> Spec:
-    """What a specification says of one of its tensors in terms of others, which become inputs.
+    """Return the specification of one tensor in terms of others, which become its inputs.
 
-    A block whose layers stand between functions that the language has not (batch norm, dropout) runs the polynomials
-    between them on plans; each is cut out of the specification that the block is proved about.
+    Blocks with functions outside the language (batch norm, dropout) run the polynomials between them on plans. Each
+    such polynomial is cut out of the block's one proved specification.
 
     Args:
         output: the definition to compute.
-        given: definitions, parameters or inputs that are known by then. All of them have to be needed.
+        given: names of definitions, parameters or inputs already computed; the output must depend on each.
 
     Raises:
-        SpecError: a name is not in the specification, or a given one is not needed.
+        SpecError: a name is not in the specification, or the output does not depend on a given tensor.
 
     >>> e_nl = Spec(
     ...     "x[N,C]; where r : R; k[e,r] = x[e,f]*wk[f,r]; c[r,h] = k[e,r]*x[e,h]; y[a,h] = x[a,d]*wq[d,r]*c[r,h]"
@@ -35,6 +35,7 @@ def part(spec: Spec, output: str, *given: str) -> Spec:
     y[a,h] = x[a,d]*wq[d,r]*c[r,h]
     """
     needed, chosen = {output}, list[Definition]()
+    # Definitions use earlier ones only, so one backward pass finds all that the output depends on.
     for definition in reversed(spec.statements.definitions):
         if definition.name in needed and definition.name not in given:
             chosen.insert(0, definition)
@@ -54,10 +55,12 @@ def part(spec: Spec, output: str, *given: str) -> Spec:
 
 
 def _open_sizes(spec: Spec, chosen: list[Definition], given: tuple[str, ...]) -> Iterator[IndexSize]:
-    """The sizes of the indices on the left that no given tensor fixes in its definition."""
+    """Yield the sizes of output indices that no given tensor fixes in their definition."""
     numbers = {d.name: k for k, d in enumerate(spec.statements.definitions)}
     for definition in chosen:
         fixed = {i for access in accesses_of(definition.body) if access.tensor in given for i in access.indices}
         for letter in definition.target.indices:
             if letter not in fixed:
+                # Without the left-out definitions nothing else fixes this index, so the part declares it with a
+                # `where`.
                 yield IndexSize(letter, spec.sizes.name(spec.resolved.index_sizes[numbers[definition.name]][letter]))

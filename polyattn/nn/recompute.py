@@ -1,12 +1,12 @@
-"""`Replay`: a piece of a map whose pieces come one after the other, and are run again for each reduction over them.
+"""`Replay`: one run of one piece of a streamed map; pieces are run again for each reduction over positions.
 
-A layer reduces over positions a few times, each reduction depending on the ones before it. The first pass over the
-pieces stops each at its first reduction, and adds up what is to be reduced; the second pass knows that sum and stops at
-the second reduction; and so on, until nothing stops a piece and its output comes. Only the sums are kept, and the
-shares of maxima, so memory is that of one piece. The backward pass goes the same way back.
+A layer reduces over positions a few times, and each reduction depends on the earlier ones. The first pass runs every
+piece up to its first reduction and adds up the summands; the second pass knows that sum and stops at the second
+reduction; the last pass meets known reductions only and computes the output. Only the sums are kept, and the shares of
+maxima, so memory is that of one piece. The backward pass goes through the reductions in reverse.
 
-Everything here is a value: a run of a piece has a `Replay` of its own, which knows the reductions that are complete and
-keeps none, so runs can be interrupted, repeated and interleaved.
+All of these are values: each run of a piece has its own `Replay`, which reads the completed reductions and stores none,
+so runs can be interrupted, repeated and interleaved.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from polyattn.runtime.communicator import NARROW, Pieces
 
 
 class Stop(Exception):
-    """A piece has come to a reduction whose result is not known; control flow within `chunked`, not an error."""
+    """Raised by a piece at a reduction with unknown result; control flow within `chunked`, not an error."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Summand:
     """A piece's part of a reduction.
 
     Attributes:
-        value: to be summed, or of which the maximum is taken.
-        maximum: whether that.
-        differentiable: whether the result has a gradient, which goes to the summands.
-        ties: how many entries of the piece have a maximum; None for sums, and for maxima without a gradient.
+        value: the summand, or the operand of the maximum.
+        maximum: whether the reduction is a maximum.
+        differentiable: whether the result has a gradient, passed on to the summands.
+        ties: number of the piece's entries equal to the maximum; None for sums, and for maxima without a gradient.
     """
 
     value: Tensor
@@ -46,10 +46,10 @@ class Reduction:
     """A reduction over all pieces.
 
     Attributes:
-        value: the result.
+        value: result of the reduction.
         differentiable: whether it has a gradient.
-        shares: of a maximum's gradient, each piece's. They are kept because pieces cannot be asked again: run with
-            gradients torch may take other operations, and the maximum is then not found to the bit.
+        shares: each piece's share of a maximum's gradient. They are stored instead of recomputed: with gradients
+            enabled, torch may choose other operations, and the recomputed maximum may then differ in its last bit.
     """
 
     value: Tensor
@@ -58,7 +58,7 @@ class Reduction:
 
 
 class Total:
-    """A sum, or a maximum, to which values are added one after the other. 16 bits are summed in 32."""
+    """A sum, or a maximum, accumulated value by value. 16-bit values are accumulated in 32 bits."""
 
     def __init__(self) -> None:
         self.wide: Tensor | None = None
@@ -66,6 +66,7 @@ class Total:
 
     def add(self, value: Tensor, maximum: bool = False) -> None:
         self.dtype, more = value.dtype, value.detach()
+        # Many pieces: a 16-bit running sum would stop growing.
         more = more.float() if more.dtype in NARROW else more
         if self.wide is None:
             self.wide = more
@@ -74,12 +75,12 @@ class Total:
 
     @property
     def value(self) -> Tensor | None:
-        """The result in the values' dtype; None of nothing."""
+        """Return the result in the values' dtype; None before the first value."""
         return None if self.wide is None else self.wide.to(self.dtype)
 
 
 class Gathering:
-    """A reduction that one pass over the pieces makes."""
+    """One reduction, gathered from all pieces in one pass."""
 
     def __init__(self) -> None:
         self.total, self.summands = Total(), list[Summand]()
@@ -94,6 +95,7 @@ class Gathering:
     def reduction(self) -> Reduction:
         result = self.total.value
         assert result is not None
+        # Equal maxima share the gradient evenly, as torch's `amax` does within one map.
         ties = [torch.where(s.value == result, s.ties, 0) for s in self.summands if s.ties is not None]
         return Reduction(result, self.differentiable, tuple(t / sum(ties) for t in ties))
 
@@ -102,14 +104,14 @@ class Replay(Pieces):
     """One run of one piece.
 
     Attributes:
-        results: of the reductions that the piece has passed; leaves of autograd while gradients are wanted.
-        summand: what it gave to the one at which it stopped.
+        results: results of the reductions passed so far; leaves of autograd while gradients are enabled.
+        summand: its summand of the reduction at which it stopped.
 
     Args:
-        known: the reductions that are complete, in the order in which the layer makes them.
-        limit: the number of the reduction at which the piece is to stop; by default the first that is not known.
-        training, counting: see `Pieces`; whether a backward pass follows is the same in all runs of a call, or they
-            would make other reductions.
+        known: completed reductions, in the layer's order.
+        limit: number of the reduction at which the piece stops; by default the first unknown one.
+        training, counting: see `Pieces`. `training` is fixed for all runs of a call: a plan for training may make other
+            reductions.
     """
 
     def __init__(
@@ -140,11 +142,14 @@ class Replay(Pieces):
     def greatest(self, own: Tensor, carrier: Tensor, ties: Tensor) -> Tensor:
         place = len(self.results)
         if place == self.limit < len(self.known):
+            # Backward: the stored shares weight the carrier, whose gradient flows to the piece's largest entries,
+            # instead of a second search for the maximum.
             carried = carrier * self.known[place].shares[self.rank]
             return self._meet(lambda: Summand(carried.to(own.dtype), maximum=True))
         return self._meet(lambda: Summand(own, maximum=True, ties=ties))
 
     def _meet(self, summand: Callable[[], Summand]) -> Tensor:
+        # A layer makes its reductions in a fixed order, so their count identifies them.
         place = len(self.results)
         if place == self.limit:
             self.summand = summand()
@@ -152,6 +157,7 @@ class Replay(Pieces):
         known = self.known[place]
         result = known.value
         if known.differentiable and torch.is_grad_enabled():
+            # A leaf cuts the graph at the reduction: its gradient is collected over all pieces before it is passed on.
             result = result.detach().requires_grad_()
         self.results.append(result)
         return result

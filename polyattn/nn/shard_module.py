@@ -1,4 +1,4 @@
-"""`piecewise`: a module's twin that computes on a piece of the positions, with the module's own parameters."""
+"""`piecewise`: a twin of a module for shards of its maps, with the module's own parameters."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ from polyattn.runtime.function import SpecFunction
 
 POINTWISE = (nn.Identity, nn.ReLU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Sequential, nn.ModuleList, nn.ModuleDict)
 FLAT = (EfficientNL, A2, CGNL, GloRe, LatentGNN, _Kernel, NonLocal)
-"""Blocks whose specifications have all positions in one axis N."""
+"""Blocks whose specifications have one axis N for all positions."""
 PREDICTORS = ("conv_p", "conv_q", "conv_t")
 """Convolutions of a BA-Transform over pooled positions."""
 
 
 class AxialPiece(Axial):
-    """Axial attention on a piece: lines that are cut meet through the exchange, others are whole."""
+    """Axial attention on a shard: sharded lines meet through the exchange, the others are local."""
 
     _cut_lines: PieceFunction
     positions: Pieces
 
     def _along(self, x: Tensor, axis: int, layers: nn.ModuleDict) -> Tensor:
         if axis != self.positions.axis and not x.numel():
-            return layers["value"](x)  # nothing to attend to, and nothing that would
+            return layers["value"](x)  # an empty shard has neither queries nor keys
         return super()._along(x, axis, layers)
 
     def _mixing(self, axis: int) -> Callable[[Mapping[str, Tensor]], Tensor]:
@@ -52,19 +52,19 @@ class AxialPiece(Axial):
 
 
 def piecewise(module: nn.Module, exchange: Pieces, link: Link | None = None) -> nn.Module:
-    """Return a twin of a module for pieces of maps (B, C, *spatial) that are cut along `exchange.axis`.
+    """Return a twin of a module for shards of maps (B, C, *spatial) along `exchange.axis`.
 
-    It shares nothing that changes: its parameters and buffers are to be given by `torch.func.functional_call`. It is
-    cheap, and belongs to one call: two calls that shared a twin would share its exchange and its mode.
+    The twin shares no mutable state: `torch.func.functional_call` supplies its parameters and buffers. It is cheap, and
+    serves one call: two calls on one twin would share its exchange and its mode.
 
     Raises:
-        ShardingError: a layer in it has no such form; says which and why.
+        ShardingError: a layer cannot be sharded; names the layer and the reason.
     """
     return _twin(module, exchange, link or Link(), "", {})
 
 
 def copied(module: nn.Module, made: dict[nn.Module, nn.Module] | None = None) -> nn.Module:
-    """Return a copy of a module tree that has the same tensors, and keeps the modes and parts of now."""
+    """Copy a module tree with its present modes and submodules, sharing the tensors."""
     made = {} if made is None else made
     if module not in made:
         twin = made[module] = _alike(module)
@@ -75,10 +75,12 @@ def copied(module: nn.Module, made: dict[nn.Module, nn.Module] | None = None) ->
 
 
 def _alike(module: nn.Module, kind: type[nn.Module] | None = None) -> nn.Module:
-    """Return a copy of one module, with the same children, as a module of another class."""
+    """Copy one module, with the same children, as an instance of another class."""
+    # No __init__: a constructor would allocate and initialise parameters that the twin never uses.
     twin = object.__new__(kind or type(module))
     state = twin.__dict__
     state.update(module.__dict__)
+    # functional_call swaps entries of these dictionaries; without copies it would swap the module's own.
     for held in ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks"):
         state[held] = state[held].copy()
     return twin
@@ -92,10 +94,11 @@ KINDS: dict[type[nn.Module] | tuple[type[nn.Module], ...], type[nn.Module]] = {
     Axial: AxialPiece,
     BATransform: BATransformPiece,
 }
-"""The classes of twins that are not of the module's own class."""
+"""Twin classes; other modules keep their own class."""
 
 
 def _twin(module: nn.Module, exchange: Pieces, link: Link, name: str, made: dict[nn.Module, nn.Module]) -> nn.Module:
+    # A module used in two places gets one twin, so that tied weights stay tied.
     if module in made:
         return made[module]
     if exchange.axis == 1 and not isinstance(module, Attention):
@@ -112,11 +115,12 @@ def _twin(module: nn.Module, exchange: Pieces, link: Link, name: str, made: dict
         _block(module, state, exchange, link, name)
     elif kind is not None:
         state["exchange"] = exchange
+    # ConvNormReLU only calls its children, whose twins are built below.
     elif not isinstance(module, POINTWISE) and type(module).__module__ != "polyattn.nn.conv_norm":
         raise _refusal(module, name, "what it does to positions is not known here")
     for child, part in module._modules.items():
         if part is not None and isinstance(module, BATransform) and child in PREDICTORS:
-            twin._modules[child] = _alike(part)  # of what is pooled, which every piece has as a whole
+            twin._modules[child] = _alike(part)  # its input is pooled, and whole on every shard
         elif part is not None:
             twin._modules[child] = _twin(part, exchange, link, f"{name}.{child}".lstrip("."), made)
     return twin
@@ -125,12 +129,13 @@ def _twin(module: nn.Module, exchange: Pieces, link: Link, name: str, made: dict
 def _attention(module: Attention, state: dict[str, Any], exchange: Pieces, link: Link, name: str) -> None:
     sizes, flat = module.position_sizes, len(module.position_sizes) == 1 and exchange.axis > 1
     if exchange.axis == 1:
-        size, *_ = module.spec.sizes.atoms(module.channel_size)  # of grouped channels, the groups
+        size, *_ = module.spec.sizes.atoms(module.channel_size)  # grouped channels are sharded by whole groups
     else:
         size = sizes[0] if flat else _at(sizes, exchange, module, name)
     atoms = module.spec.sizes.atoms(size)
     if size.isdigit() or len(atoms) > 1:
         raise _refusal(module, name, f"its positions {size} are {'a fixed number' if size.isdigit() else 'split'}")
+    # A parameter over N has one row per position; only shards of the first axis are contiguous ranges of N.
     if flat and exchange.axis > 2 and any(size in atoms for p in module.spec.parameters for atoms in _atoms(module, p)):
         raise _refusal(module, name, f"a parameter has an axis of its positions {size}, so cut along the first axis")
     state["_function"] = PieceFunction(module._function, exchange, size, flat, link)
@@ -149,16 +154,18 @@ def _block(module: nn.Module, state: dict[str, Any], exchange: Pieces, link: Lin
     axes = AXES[module.dim] if isinstance(module, Block) else ("H", "W")
     size = "N" if flat else _at(axes, exchange, module, name)
     if isinstance(module, Axial):
+        # Axial moves each attended axis to W before it calls its one function.
         size = "W"
     for attribute, value in list(state.items()):
         if isinstance(value, SpecFunction) and any(size == s for s in value.position_sizes):
             made = PieceFunction(value, exchange, size, flat, link)
+            # Only lines along the sharded axis meet through the exchange; Axial keeps its own function for the others.
             state["_cut_lines" if isinstance(module, Axial) else attribute] = made
     state["positions"], state["check"] = exchange, _unchecked
 
 
 def _reason(module: nn.Module, exchange: Pieces) -> str:
-    """Why a block cannot be cut."""
+    """Return the reason why a block cannot be sharded; "" if it can."""
     if isinstance(module, NonLocal):
         if module.similarity != "dot_product":
             return f"its similarities ({module.similarity}) compare every position with every other"
@@ -174,7 +181,10 @@ def _reason(module: nn.Module, exchange: Pieces) -> str:
 
 
 def _mixing(module: BATransform, exchange: Pieces) -> str:
-    """Why a bilinear transform cannot be cut: its matrices mix the axis that is, and pieces cannot deal out the map."""
+    """Return the reason why a bilinear transform cannot be sharded; "" if it can.
+
+    Its matrices mix positions along the sharded axis, so the map needs an all-to-all that streamed pieces do not have.
+    """
     spatial = module.groups and exchange.axis - module.dim in (0, 1) and not module.downsample
     if not exchange.deals and (spatial or (module.temporal_groups and exchange.axis == module.dim - 1)):
         return (
@@ -191,7 +201,7 @@ def _at(sizes: tuple[str, ...], exchange: Pieces, module: nn.Module, name: str) 
 
 
 def _unchecked(x: Tensor) -> None:
-    """A piece may be empty; the whole is checked before it is cut."""
+    """Accept any piece: a shard may be empty, and the whole map is checked before it is sharded."""
 
 
 def _refusal(module: nn.Module, name: str, reason: str) -> ShardingError:

@@ -1,4 +1,4 @@
-"""`PieceFunction`: a specification as a function of a piece of its inputs, on the plan for pieces of such a length."""
+"""`PieceFunction`: a specification as a function of shards of its inputs, on the plan for shards of their length."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from polyattn.runtime.function import SpecFunction, _lies_channels_first
 from polyattn.runtime.plan_cache import NOMINAL_BATCH, is_static
 
 CANDIDATES = 12
-"""Orders of contraction that are compared with what they exchange."""
+"""Number of contraction orders compared with their communication."""
 LARGER = 4096
-"""By so much a piece is taken to be longer where no order that is good for it can be cut."""
+"""Factor on a shard's length for a second search, if no good order for the true length can be sharded."""
 
 Sizes = tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One order of contraction on pieces.
+    """One order of contraction on shards.
 
     Attributes:
-        plan: at the sizes of a piece.
-        sharded: its graph with exchanges; None where it cannot be cut.
-        refusal: why not.
-        computing, exchanging: seconds of one call on one device, in the cost model; forward and backward together
-            where a backward pass follows.
+        plan: the plan at the sizes of one shard.
+        sharded: its graph with communication; None if it cannot be sharded.
+        refusal: the reason if it cannot be sharded, else "".
+        computing, exchanging: seconds of one call on one device in the cost model; the backward pass is included for
+            training.
     """
 
     plan: Plan
@@ -70,27 +70,29 @@ def candidates(
     device: str,
     link: Link,
 ) -> tuple[Candidate, ...]:
-    """Orders of contraction for pieces of a size, the cheapest with their exchanges first, the refused last.
+    """Rank orders of contraction for shards of a size by time with communication; refused orders come last.
 
     Args:
-        sizes, batch: of the whole.
-        size: the one that is cut.
-        pieces: into so many pieces.
-        training: whether a backward pass follows, which exchanges as much again.
-        device, link: for the cost model.
+        sizes, batch: sizes and batch of the whole map.
+        size: name of the sharded size.
+        pieces: number of shards.
+        training: whether a backward pass follows, with as much communication again.
+        device, link: device type and link of the cost model.
 
     Raises:
-        ShardingError: no candidate can be cut; says why the cheapest cannot.
+        ShardingError: no candidate can be sharded; gives the reason for the cheapest.
     """
     known = question(spec, dict(sizes), batch=batch).sizes
     whole = {name: number for name, number in known if name in spec.sizes.atomic}
+    # The longest shard decides the time of all.
     local = max(1, -(-whole[size] // pieces))
     model = calibrated(device if device in DEVICES else "cpu")
     asked = question(spec, whole | {size: local}, batch=batch, device=model)
     found = [_candidate(p, asked, known, size, pieces, training, link) for p in ranked_plans(asked, CANDIDATES)]
     if all(c.sharded is None for c in found):
-        # At small sizes the orders that can be cut may take more arithmetic than the author's: those of a larger map.
+        # At small sizes, orders that can be sharded may rank below others; a larger map favours them.
         larger = question(spec, whole | {size: LARGER * local}, batch=batch, device=model)
+        # Only the order comes from the larger map; its cost is computed at the true sizes.
         more = [replace(p, graph=replace(p.graph, sizes=asked.sizes)) for p in ranked_plans(larger, CANDIDATES)]
         found += [_candidate(p, asked, known, size, pieces, training, link) for p in more]
     if all(c.sharded is None for c in found):
@@ -101,6 +103,7 @@ def candidates(
 def _candidate(
     made: Plan, asked: Question, known: Sizes, size: str, pieces: int, training: bool, link: Link
 ) -> Candidate:
+    # A backward pass costs about two forward passes of arithmetic and one of communication.
     passes, crossings = (3, 2) if training else (1, 1)
     computing, local = passes * asked.price(made), dict(asked.sizes)[size]
     try:
@@ -115,6 +118,7 @@ def _candidate(
 def _lowered(chosen: Candidate, piece: tuple[int, int], channels_first: bool) -> str:
     assert chosen.sharded is not None
     made = lower_sharded(chosen.plan, chosen.sharded, piece, channels_first=channels_first)
+    # The generated forward reads no module state, so None can stand for self.
     return keep(partial(type(made).forward, None))
 
 
@@ -131,22 +135,23 @@ def planned_piece(
     channels_first: bool,
     link: Link,
 ) -> str:
-    """The name in `polyattn.lowering.FUNCTIONS` of the function for one piece."""
+    """Return the name in `polyattn.lowering.FUNCTIONS` of the lowered function for one shard."""
     chosen = candidates(spec, sizes, batch, size, len(counts), training, device, link)[0]
     assert chosen.sharded is not None
+    # Only graphs with a slice depend on the shard's start; without one, all ranks share one lowered function.
     slices = any(isinstance(n, Apply) and n.function == SLICE for n in chosen.sharded.graph.nodes)
     start = sum(counts[:rank]) if slices else 0
     return _lowered(chosen, (start, counts[rank]), channels_first)
 
 
 class PieceFunction:
-    """A `SpecFunction` on a piece of its inputs.
+    """A `SpecFunction` on a shard of its inputs.
 
     Args:
-        function: what it stands for.
-        exchange: how the pieces meet.
-        size: the atomic size that is cut.
-        flat: whether that size counts all positions, not those along the axis that is cut.
+        function: the function on whole inputs.
+        exchange: communicator of the shards.
+        size: the sharded atomic size.
+        flat: whether that size counts all positions instead of the rows along the sharded axis.
     """
 
     def __init__(self, function: SpecFunction, exchange: Pieces, size: str, flat: bool, link: Link):
@@ -159,8 +164,9 @@ class PieceFunction:
         self.exchange, self.size, self.flat, self.link = exchange, size, flat, link
 
     def question(self, tensors: Mapping[str, Tensor]) -> tuple[Sizes, tuple[int, ...]]:
-        """The sizes of the whole, and how many of the cut one each piece has."""
+        """Return the sizes of the whole map, and each shard's part of the sharded size."""
         inputs = [tensors[name] for name in self.inputs]
+        # A shard sees its own length along the sharded size; the plan needs the length of the whole map.
         times = self.exchange.rest if self.flat else 1
         counts = tuple(count * times for count in self.exchange.counts)
         known = dict(self.sizes)
@@ -178,7 +184,7 @@ class PieceFunction:
         return tuple(sorted(known.items())), self._groups(known, counts)
 
     def _groups(self, known: Mapping[str, int], counts: tuple[int, ...]) -> tuple[int, ...]:
-        """How many of the size that is cut each piece has: where it counts groups of channels, channels over width."""
+        """Return each shard's part of the sharded size; for grouped channels, channels / group width."""
         if self.size in self.position_sizes:
             return counts
         whole = next(n for n in self.position_sizes if self.size in self.spec.sizes.atoms(n))
@@ -190,14 +196,14 @@ class PieceFunction:
         return tuple(count // width for count in counts)
 
     def apply(self, *tensors: Tensor) -> Tensor:
-        """The same for the inputs and then the parameters, each in the order of the specification."""
+        """Call the function on the inputs and then the parameters, each in the specification's order."""
         return self(dict(zip((*self.inputs, *self.parameters), tensors, strict=True)))
 
     def __call__(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """The output's piece (or the whole output, where it has no positions) for pieces of the inputs.
+        """Compute the output's shard (or the whole output if it has no positions) from shards of the inputs.
 
         Raises:
-            SizeError: a tensor's shape contradicts another one's or the given sizes.
+            SizeError: a tensor's shape contradicts another shape or the given sizes.
             ShardingError: the specification needs positions of several pieces at once.
         """
         sizes, counts = self.question(tensors)
@@ -210,6 +216,7 @@ class PieceFunction:
         name = planned_piece(
             self.spec,
             sizes,
+            # A symbolic batch must not become a guard of the compiled graph.
             max(1, index(batch)) if is_static(batch) else NOMINAL_BATCH,
             self.size,
             counts,

@@ -1,4 +1,4 @@
-"""Which sizes a specification needs to be a layer, and which of them are known before an input comes."""
+"""Sizes of a layer: those needed by its parameters, and those known before the first input."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from polyattn.errors import SizeError, SpecError
 
 
 def layout(spec: Spec) -> tuple[str, tuple[str, ...]]:
-    """The name of the channels' size and of the positions' sizes of a layer's input.
+    """Return the name of the channels' size and the names of the positions' sizes of a layer's input.
 
     Raises:
-        SpecError: the specification is no layer: several inputs, or an output of another shape.
+        SpecError: the specification is not a layer: it has several inputs, or an output of another shape.
     """
     if len(spec.inputs) != 1:
         raise SpecError(f"a module has one input; this specification has {len(spec.inputs)}: {', '.join(spec.inputs)}")
@@ -28,10 +28,10 @@ def layout(spec: Spec) -> tuple[str, tuple[str, ...]]:
 
 
 def given_sizes(spec: Spec, channels: int, sizes: Mapping[str, int] | None) -> dict[str, int]:
-    """The given sizes and the channels.
+    """Return the given sizes with the channels added.
 
     Raises:
-        SizeError: a size is unknown, or contradicts another one or the channels.
+        SizeError: a size is unknown, or contradicts another size or the channels.
     """
     given = dict(sizes or {})
     channel_size, _ = layout(spec)
@@ -47,20 +47,21 @@ def given_sizes(spec: Spec, channels: int, sizes: Mapping[str, int] | None) -> d
 
 
 def missing_sizes(spec: Spec, sizes: Mapping[str, int]) -> dict[str, str]:
-    """The sizes that parameters need and that these do not fix, each with the parameter that needs it first."""
+    """Return the sizes needed by parameters but not fixed by `sizes`, each with its first parameter."""
     missing: dict[str, str] = {}
     for name in spec.parameters:
         for atom in (a for atoms in spec.shape(name) for a in atoms):
+            # A missing size may fix others (where D = J*R): only sizes that the user must give are reported.
             if not atom.isdigit() and atom not in spec.sizes.fixed_by({*sizes, *missing}):
                 missing[atom] = name
     return missing
 
 
 def parameter_sizes(spec: Spec, sizes: Mapping[str, int]) -> dict[str, int]:
-    """The numbers of all sizes that parameters need.
+    """Return the values of all sizes needed by parameters.
 
     Raises:
-        SizeError: some are missing, each named with a parameter that needs it.
+        SizeError: sizes are missing; names each with its parameter.
     """
     missing = missing_sizes(spec, sizes)
     if missing:

@@ -1,4 +1,4 @@
-"""`load_weights`: weights of blocks that were published elsewhere, under the names that they have there."""
+"""`load_weights`: published weights of blocks, under the names of their source."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from polyattn.nn.blocks.non_local import NonLocal
 
 @dataclass(frozen=True)
 class Published:
-    """How a published block names its weights, and what a block here has to be to compute the same.
+    """A published block's names of its weights, and the conditions for computing the same here.
 
     Attributes:
-        names: pairs of a pattern of this library's names and what stands there instead, tried in order.
-        words: the constructor's words that the published block has no choice in.
-        scale: the factor before its softmax, from the block's channels, inner channels and heads.
-        zeros: names here that the published block may lack, and which are then 0.
-        larger_maps: the rule by which a published `BATransform` computes maps larger than its weights were made for.
+        names: pairs of a pattern of this library's names and its replacement there, tried in order.
+        words: keyword arguments of the constructor that are fixed in the published block.
+        scale: the width whose inverse root scales its similarities: "channels", "inner" or "head"; None without such a
+            scale.
+        zeros: names here that are optional there, and 0 if missing.
+        larger_maps: rule of a published `BATransform` for maps larger than those of its training.
     """
 
     names: tuple[tuple[str, str], ...]
@@ -37,7 +38,7 @@ class Published:
     larger_maps: str | None = None
 
     def name(self, here: str) -> str:
-        """The published name of a weight."""
+        """Return the published name of a weight."""
         for pattern, there in self.names:
             name, found = re.subn(f"^{pattern}", there, here)
             if found:
@@ -45,7 +46,7 @@ class Published:
         return here
 
     def adopt(self, block: nn.Module, scale: float | None = None) -> None:
-        """Give the block the published rules that are not weights: the scale of its softmax, larger maps."""
+        """Set the published rules beside the weights: the scale of the softmax, the rule for larger maps."""
         part = block.transform if isinstance(block, BATBlock) else block
         if isinstance(part, BATransform) and self.larger_maps is not None:
             part.larger_maps = self.larger_maps
@@ -63,7 +64,7 @@ _SOFTMAX = {"similarity": "embedded_gaussian"}
 
 
 def _inside(names: tuple[tuple[str, str], ...], transform: str) -> tuple[tuple[str, str], ...]:
-    """The names of a block from those of its transform, whose 1x1 convolutions are named in the same way."""
+    """Return the names of a block from those of its transform, whose 1x1 convolutions follow the same naming."""
     return (
         *((rf"transform\.{here}", f"{transform}.{there}") for here, there in names),
         (r"transform", transform),
@@ -72,7 +73,7 @@ def _inside(names: tuple[tuple[str, str], ...], transform: str) -> tuple[tuple[s
 
 
 def _published(source: str, block: nn.Module) -> Published | None:
-    """How a source names the weights of such a block; None where it has none."""
+    """Return a source's names of the weights of a block; None for unsupported blocks."""
     if isinstance(block, NonLocal):
         return _non_local(source, block)
     transform = {
@@ -100,13 +101,13 @@ def _non_local(source: str, block: NonLocal) -> Published | None:
         return Published((*letters, (r"norm\.", "bn.")), {"dim": 2, **plain}, "inner")
     pooled = block.sub_sample > 1
     if source == "bat_video":
-        # With pooling, phi and g are a pooling layer and the convolution behind it; without norm, W is no sequence.
+        # With pooling, phi and g are a pooling layer, then the convolution; without norm, W is a bare convolution.
         output = ((r"out\.", "W.0."), (r"norm\.", "W.1.")) if block.norm is not None else ((r"out\.", "W."),)
         pools = ((r"(g|phi)\.", r"\1.1."),) if pooled else ()
         words = {"sub_sample": (1, 2), **({"pool": "before"} if pooled else {}), **_SOFTMAX}
         return Published((*output, *pools), words, "head")
     if source == "mmcv":
-        # With pooling, phi and g are the convolution and a pooling layer behind it.
+        # With pooling, phi and g are the convolution, then a pooling layer.
         pools = ((r"(g|phi)\.", r"\1.0.conv."),) if pooled else ()
         names = (*pools, (r"(g|theta|phi)\.", r"\1.conv."), (r"out\.", "conv_out.conv."), (r"norm\.", "conv_out.bn."))
         names = (*names, (r"concat\.", "concat_project.conv."))
@@ -130,7 +131,7 @@ def load_weights(
     prefix: str = "",
     scale: float | None = None,
 ) -> nn.Module:
-    """Give a block the weights of a published one, so that it computes the same, in training and in evaluation.
+    """Load the weights of a published block into a block, so that both compute the same in training and evaluation.
 
     | source | published as | blocks |
     | --- | --- | --- |
@@ -142,18 +143,18 @@ def load_weights(
     | `mmcv` | mmcv's `NonLocal1d`, `2d`, `3d` | NonLocal |
 
     Args:
-        block: as the published one was: the same channels, groups, heads, biases. It stays as it is unless all fits.
+        block: block with the published channels, groups, heads and biases. It is changed only if all weights fit.
         state_dict: the published block's weights by their names there.
         source: one of the above.
-        prefix: what stands before these names, as in a whole network's `state_dict`; other names are then left alone.
-        scale: the factor before the softmax of a `NonLocal`, where the published block was made without its default:
-            timm's is channels ** -0.5, the others' (inner channels / heads) ** -0.5; 1 for `use_scale=False`.
+        prefix: prefix of these names, as in a whole network's `state_dict`; names without it are ignored.
+        scale: factor before the softmax of a `NonLocal`, if the published block did not use its default: channels **
+            -0.5 in timm, (inner channels / heads) ** -0.5 elsewhere; 1 for `use_scale=False`.
 
     Returns:
         The block.
 
     Raises:
-        WeightsError: the block is none that the source has, or has another constructor's words; names are missing or
+        WeightsError: the source does not publish such a block, or fixes other keyword arguments; names are missing or
             unknown, or shapes differ, all of them listed.
 
     >>> from timm.layers.non_local_attn import BatNonLocalAttn
@@ -166,6 +167,7 @@ def load_weights(
     if scale is not None and published.scale is None:
         raise WeightsError(f"this {name} has no scale before a softmax that the source {source!r} would set")
     found = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
+    # All names and shapes are matched before the first copy, so a refused call leaves the block unchanged.
     chosen = _matched(block, found, published, source)
     with torch.no_grad():
         for here, tensor in block.state_dict().items():
@@ -176,10 +178,10 @@ def load_weights(
 
 
 def published_form(block: nn.Module, source: str) -> Published:
-    """Return how a source names the weights of a block.
+    """Return the names and rules by which a source publishes a block.
 
     Raises:
-        WeightsError: the source is unknown, or its blocks compute something else than this one.
+        WeightsError: the source is unknown, or its blocks compute a different function.
     """
     if source not in SOURCES:
         raise WeightsError(f"unknown source {source!r}; there are {', '.join(SOURCES)}")
@@ -205,10 +207,10 @@ def _check_words(block: nn.Module, published: Published, source: str) -> None:
 
 
 def _matched(block: nn.Module, found: Mapping[str, Tensor], published: Published, source: str) -> dict[str, Tensor]:
-    """The given tensors by their names here.
+    """Match the given tensors to the names here.
 
     Raises:
-        WeightsError: some are missing or unknown, or have other shapes.
+        WeightsError: tensors are missing or unknown, or have other shapes.
     """
     chosen: dict[str, Tensor] = {}
     missing, shapes, expected = [], [], set[str]()
@@ -219,9 +221,10 @@ def _matched(block: nn.Module, found: Mapping[str, Tensor], published: Published
             chosen[here] = found[there]
             if found[there].shape != tensor.shape:
                 shapes.append(f"{there} {tuple(found[there].shape)} instead of {tuple(tensor.shape)}")
+        # The published convolution has no bias, which equals a bias of 0.
         elif here in published.zeros:
             chosen[here] = torch.zeros_like(tensor)
-        elif not here.endswith("num_batches_tracked"):  # which old files lack, and no value depends on
+        elif not here.endswith("num_batches_tracked"):  # missing in old files, and read by no output
             missing.append(there)
     unknown = [name for name in found if name not in expected]
     wrong = [("missing", missing), ("unknown", unknown), ("of another shape", shapes)]

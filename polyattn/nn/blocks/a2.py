@@ -18,16 +18,16 @@ class A2(Block):
     Source: Chen et al., A²-Nets: Double Attention Networks, 2018, Eq. 6 and Figure 2: features `phi` are gathered
     through the maps `theta`, normalised over positions, and distributed by the vectors `rho`, normalised over maps.
 
-    Prefer it, as `EfficientNL` with one head, at a cost linear in the positions; the core of the two is one layer.
+    Prefer it where a cost linear in the positions is needed; its core is that of `EfficientNL` with one head.
 
     Args:
-        channels: of the input and the output.
+        channels: channels of the input and the output.
         reduction: channels / channels of the gathered features.
-        maps: attention maps; as many as those channels where it is not given.
+        maps: number of attention maps; by default the number of gathered features.
         normalisation: "softmax", or "scaling" by the number of positions.
         dim: the number of spatial axes.
-        bias: of the three projections to features, maps and vectors.
-        zero_init: whether the batch norm's scale starts at 0, and so the block as the identity.
+        bias: whether the projections to features, maps and vectors have biases.
+        zero_init: whether the batch norm's scale starts at 0, which makes the block the identity.
 
     Shape:
         (B, channels, *spatial) to the same; contiguous or channels-last.
@@ -64,6 +64,7 @@ class A2(Block):
         if zero_init:
             nn.init.zeros_(self.bn.weight)
         self.spec = catalog.a2_net(softmax=normalisation == "softmax")
+        # Softmax stands between two polynomials; the plan covers the one after it.
         cut = part(self.spec, "y", "features", "gather", "distribute")
         self._attended = SpecFunction(cut, {"C": channels}, objective)
 
@@ -73,10 +74,11 @@ class A2(Block):
 
     @settling
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, *spatial) to the same shape."""
+        """Map (B, channels, *spatial) to the same shape."""
         self.check(x)
         features, gather, distribute = (layer(x).flatten(2) for layer in (self.phi, self.theta, self.rho))
         if self.normalisation == "softmax":
+            # The softmax over positions reduces over shards; the one over maps is local to a position.
             gather, distribute = self.positions.softmax(gather, 2), torch.softmax(distribute, 1)
         tensors = {"features": features, "gather": gather, "distribute": distribute}
         rows = {name: positions_first(tensor, 1) for name, tensor in tensors.items()}

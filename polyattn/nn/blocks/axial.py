@@ -26,13 +26,13 @@ class Axial(Block):
     axes any two positions have met.
 
     Args:
-        channels: of the input, the values and the output.
+        channels: channels of the input, the values and the output.
         reduction: channels / channels of queries and keys.
-        normalisation: "softmax" of the similarities, divided by the root of the channels of a query; or "scaling",
-            a mean over the axis, which is a polynomial and linear in the positions.
+        normalisation: "softmax" of the similarities, divided by the root of a query's channels; or "scaling", a mean
+            over the axis: a polynomial, and linear in the positions.
         dim: the number of spatial axes.
-        gamma: initial value of each axis's gamma. With 0 the block starts as the identity; what takes two axes to be
-            seen then reaches no gamma at first, as its part of the result has the product of both.
+        gamma: initial value of each axis's gamma. With 0 the block starts as the identity; terms over two axes then
+            have zero gradient at first, as their factor is the product of both gammas.
 
     Shape:
         (B, channels, *spatial) to the same; contiguous or channels-last.
@@ -60,6 +60,7 @@ class Axial(Block):
         self.axes = nn.ModuleList(_projections(dim, channels, self.inner_channels) for _ in range(dim))
         self.gamma = nn.Parameter(torch.full((dim,), float(gamma)))
         self.spec = _specification(dim, normalisation == "softmax")
+        # One function serves all axes: `_along` moves the attended axis to the width of (B, lines, length, channels).
         lines = part(catalog.axial("width", mean=True), "y", "query", "key", "value")
         self._lines = SpecFunction(lines, None, objective)
 
@@ -67,6 +68,8 @@ class Axial(Block):
         found: dict[str, Tensor] = {}
         for number, layers in enumerate(self.axes, 1):
             assert isinstance(layers, nn.ModuleDict)
+            # The softmax form divides similarities by this root inside fused attention; the equations carry it in the
+            # query's weight.
             scale = self.inner_channels**-0.5 if self.normalisation == "softmax" else 1.0
             found[f"wq{number}"] = scale * matrix(layers["query"])
             found |= {f"w{name[0]}{number}": matrix(layers[name]) for name in ("key", "value")}
@@ -75,7 +78,7 @@ class Axial(Block):
 
     @settling
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, *spatial) to the same shape."""
+        """Map (B, channels, *spatial) to the same shape."""
         self.check(x)
         for number, layers in enumerate(self.axes):
             assert isinstance(layers, nn.ModuleDict)
@@ -83,14 +86,15 @@ class Axial(Block):
         return x
 
     def _mixing(self, axis: int) -> Callable[[Mapping[str, Tensor]], Tensor]:
-        """The function that mixes lines along an axis."""
+        """Return the function that mixes lines along an axis."""
         return self._lines
 
     def _along(self, x: Tensor, axis: int, layers: nn.ModuleDict) -> Tensor:
-        """Attention along one axis, on (B, lines, length, channels)."""
+        """Apply attention along one axis, on (B, lines, length, channels)."""
         maps = (layers[name](x).movedim((1, axis), (-1, -2)) for name in ("query", "key", "value"))
         query, key, value = (y.flatten(1, -3) if self.dim > 1 else y.unsqueeze(1) for y in maps)
         if self.normalisation == "softmax":
+            # Softmax is no polynomial: fused attention instead of a plan.
             y = F.scaled_dot_product_attention(query, key, value)
         else:
             y = self._mixing(axis)({"query": query, "key": key, "value": value})
@@ -106,11 +110,12 @@ def _projections(dim: int, channels: int, inner: int) -> nn.ModuleDict:
 
 @cache
 def _specification(dim: int, softmax: bool) -> Spec:
-    """The whole block as equations, `z1`, `z2`, ... what the axes leave one after the other."""
+    """Return the whole block as equations; `z1`, `z2`, ... are the results after each axis."""
     letters, others = "ijk"[:dim], "uvw"[:dim]
     at = ",".join(letters)
     lines, z = [f"x[{','.join(AXES[dim])},C]; where r : R"], "x"
     for number, (letter, other, size) in enumerate(zip(letters, others, AXES[dim], strict=True), 1):
+        # Only the attended axis gets a second index; all other positions stay on their line.
         there = at.replace(letter, other)
         similarity = f"query{number}[{at},r]*key{number}[{there},r]"
         lines += [

@@ -15,11 +15,11 @@ from polyattn.runtime.layouts import laid_out_as
 class BATBlock(Block):
     """BAT-Block `x + dropout(conv2(transform(conv1(x))))` (Chi et al., section 3.2).
 
-    `conv1` reduces the channels, `transform` is a `BATransform`, `conv2` brings them back; both are 1x1 convolutions
-    with batch norm and ReLU.
+    `conv1` reduces the channels, `transform` is a `BATransform`, `conv2` restores them; both are 1x1 convolutions with
+    batch norm and ReLU.
 
     Args:
-        channels: of the input and the output.
+        channels: channels of the input and the output.
         reduction: channels / inner channels.
         inner_channels: the inner channels themselves, instead of `reduction`.
         dropout: the probability to drop a channel of the result in training.
@@ -32,7 +32,7 @@ class BATBlock(Block):
         kept.
 
     Raises:
-        SizeError: words that contradict each other; at call time an input of another shape or dtype.
+        SizeError: contradictory arguments; at call time an input of another shape or dtype.
 
     >>> import torch
     >>> BATBlock(16, block_size=7, groups=4)(torch.zeros(2, 16, 25, 42)).shape
@@ -81,18 +81,18 @@ class BATBlock(Block):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Kaiming normal weights by fan-out, biases 0, batch norms 1 and 0; see `BATransform.reset_parameters`."""
+        """Reset to Kaiming normal weights, biases 0, batch norms 1 and 0; see `BATransform.reset_parameters`."""
         for layer in (self.conv1, self.conv2):
             layer.reset_parameters()
         self.transform.reset_parameters()
 
     @settling
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, [T,] H, W) to the same shape."""
+        """Map (B, channels, [T,] H, W) to the same shape."""
         self.check(x)
-        # In one expression: a name would keep a map longer than it is needed.
+        # One expression: a local name would keep an intermediate map alive until the end.
         return x + laid_out_as(self.dropout(self.conv2(self.transform(self.conv1(turned_if_few(x))))), x).to(x.dtype)
 
     def spec_parameters(self) -> dict[str, Tensor]:
-        """Those of the transform."""
+        """Return the parameters of the transform's `spec`."""
         return self.transform.spec_parameters()

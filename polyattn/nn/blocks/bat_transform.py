@@ -34,38 +34,36 @@ class BATransform(Block):
     follows, predicted from features that are averaged over the frames' positions and over blocks of frames
     (`conv_t`).
 
-    Any height, width and number of frames: where the blocks do not divide a side they differ by one in length (see
-    `polyattn.nn.partition`), and the rows and columns of the resized matrix are normalised over the positions that
-    there are.
+    Height, width and number of frames are free: if the blocks do not divide a side, their lengths differ by one (see
+    `polyattn.nn.partition`), and the rows and columns of the resized matrix are normalised over the existing positions.
 
-    Where a map is larger than the weights were made for, `larger_maps` is the rule. "blocks": always S blocks, which
-    grow with the map, as in the paper and in the image code. "slide": as in the video code, which is tested fully
-    convolutionally on 256 x 256 pixels. A side of L positions then has M = L // (L // S) blocks, for S = 7 of 28 or 14
-    positions 7, of 32 or 16 positions 8. `conv_p` slides over the M pooled rows, and its M - S + 1 matrices are
-    averaged where they overlap along the diagonal of P (M x M), whose other scores are 0; `conv_q` likewise. The rows'
-    M is taken for the columns too where it divides the width. Where M = S the rules agree, and `spec` says what is
-    computed.
+    `larger_maps` is the rule for maps larger than those of the training. "blocks": always S blocks, which grow with the
+    map, as in the paper and in the image code. "slide": the rule of the video code, tested fully convolutionally on 256
+    x 256 pixels. A side of L positions then has M = L // (L // S) blocks, for S = 7 of 28 or 14 positions 7, of 32 or
+    16 positions 8. `conv_p` slides over the M pooled rows, and its M - S + 1 matrices are averaged where they overlap
+    along the diagonal of P (M x M), whose other scores are 0; `conv_q` likewise. The rows' M also serves the columns if
+    it divides the width. For M = S the rules agree, and `spec` is the computed function.
 
     Args:
-        channels: of the input and the output.
+        channels: channels of the input and the output.
         block_size: the number S of blocks along height and width, or one number for each. The sides themselves give
             the full-resolution transform.
-        groups: so many groups of channels have a P and Q of their own; with 0 they are the identity.
-        predictor_channels: C'; as many as groups by default (without groups, as temporal groups).
+        groups: number of channel groups, each with its own P and Q; 0 makes them the identity.
+        predictor_channels: C'; by default the number of groups (without groups, of temporal groups).
         normalisation: "l1" (sigmoid, then rows of P and columns of Q sum to 1, Eq. 2) or "softmax".
-        downsample: instead of resizing P and Q, average the map down to one position for each block, and bring up
-            again bilinearly what `conv2` makes of the result (Table 2, whose cost is that of this order).
+        downsample: instead of resizing P and Q, average the map to one position per block, and upsample the output of
+            `conv2` bilinearly (Table 2 counts the cost of this order).
         larger_maps: "blocks" or "slide"; see above.
         bias: whether the 1x1 convolutions before batch norms have biases.
         dim: 2, or 3 for (B, C, T, H, W).
-        temporal_groups: so many groups of channels have a temporal matrix of their own; 0 for none.
+        temporal_groups: number of channel groups, each with its own temporal matrix; 0 for none.
         temporal_size: the number of blocks along time.
 
     Shape:
         (B, channels, H, W) or (B, channels, T, H, W) to the same; contiguous or channels-last, which is kept.
 
     Raises:
-        SizeError: words that contradict each other; at call time an input of another shape or dtype.
+        SizeError: contradictory arguments; at call time an input of another shape or dtype.
 
     >>> BATransform(8, block_size=3, groups=2)(torch.zeros(2, 8, 7, 9)).shape
     torch.Size([2, 8, 7, 9])
@@ -112,6 +110,7 @@ class BATransform(Block):
         self.conv2 = ConvNormReLU(dim, channels, channels, bias)
 
         self.spec = specification(dim, normalisation) if groups else IDENTITY[dim]
+        # One plan per memory order: each contracts a map as it lies, without a transposed copy.
         self._spatial = {
             last: SpecFunction(part(specification(dim, normalisation, last), "y", "x", "p", "q"))
             for last in (False, True)
@@ -120,9 +119,9 @@ class BATransform(Block):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Kaiming normal weights by fan-out, biases 0, batch norms 1 and 0, as in the video code.
+        """Reset to Kaiming normal weights by fan-out, biases 0, batch norms 1 and 0, as in the video code.
 
-        The image code leaves biases at torch's default, which only `conv_p` and `conv_q` make visible.
+        The image code leaves biases at torch's default; only those of `conv_p` and `conv_q` change the output.
         """
         for layer in (self.conv1, self.conv2):
             if layer is not None:
@@ -133,15 +132,17 @@ class BATransform(Block):
 
     @settling
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, [T,] H, W) to the same shape."""
+        """Map (B, channels, [T,] H, W) to the same shape."""
         self.check(x)
         y = self.conv2(self.transform(turned_if_few(x)))
         return laid_out_as(y, x) if y.shape[2:] == x.shape[2:] else self._upsampled(y, x)
 
     @settling
     def transform(self, x: Tensor) -> Tensor:
-        """P X Q, and in 3D the temporal matrix, without the convolution behind them; with `downsample` of the averaged
-        map, one position for each block."""
+        """Return P X Q, in 3D followed by the temporal matrix, without the convolution behind them.
+
+        With `downsample` the result is P X Q of the averaged map, one position per block.
+        """
         if self.conv1 is None:
             return x
         features, y = self.conv1(x), x
@@ -152,7 +153,7 @@ class BATransform(Block):
         return laid_out_as(y, x)
 
     def spec_parameters(self) -> dict[str, Tensor]:
-        """The parameters of `spec`, with the batch norm of evaluation folded into `wf` and `bf`."""
+        """Return the parameters of `spec`, with the batch norm in evaluation folded into `wf` and `bf`."""
         if self.conv1 is None or self.conv_p is None or self.conv_q is None:
             return {}
         weight, shift = folded(self.conv1.conv, self.conv1.norm)
@@ -165,12 +166,12 @@ class BATransform(Block):
         return found
 
     def matrices(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """P and Q at the blocks' resolution for an input: (B, [T,] groups, S, S), rows of P and columns of Q sum to 1.
+        """Return P and Q of an input per block, (B, [T,] groups, S, S); rows of P and columns of Q sum to 1.
 
         With `larger_maps="slide"`, (B, [T,] groups, M, M).
 
         Raises:
-            SizeError: there are none, with groups=0.
+            SizeError: groups=0, so P and Q are not predicted.
         """
         self.check(x)
         if self.conv1 is None or self.conv_p is None:
@@ -179,40 +180,42 @@ class BATransform(Block):
         return self._normalized(p, -1), self._normalized(q, -2)
 
     def _largest(self, features: Tensor, axis: int) -> Tensor:
+        # Overridden on shards, where the maximum is a reduction over them.
         return features.amax(axis)
 
     def _frame_means(self, features: Tensor) -> Tensor:
         return features.mean((-2, -1))
 
     def _sides(self, x: Tensor) -> tuple[int, ...]:
-        """The height and width of the map."""
+        """Return the height and width of the map."""
         return index(x.shape[-2]), index(x.shape[-1])
 
     def _blocks(self, x: Tensor) -> tuple[int, int]:
-        """The numbers of rows of P and of columns of Q for a map."""
+        """Return the numbers of rows of P and of columns of Q for a map."""
         if self.larger_maps == "blocks":
             return self.blocks
         height, width = self._sides(x)[-2:]
         rows, columns = slid_blocks(height, self.blocks[0]), slid_blocks(width, self.blocks[1])
-        # The video code has one number of blocks for both axes, which follows from the height.
+        # The video code derives one number of blocks for both axes from the height.
         return rows, rows if self.blocks[0] == self.blocks[1] and width % rows == 0 else columns
 
     def _spatial_scores(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """What the normalisation makes P and Q of: (B, [T,] G, S, S), or M x M where the predictor slides."""
+        """Return the unnormalised P and Q: (B, [T,] G, S, S), or M x M if the predictor slides."""
         assert self.conv_p is not None
         assert self.conv_q is not None
         rows, columns = self._blocks(features)
+        # Rows pool over the width first, then over the blocks of the height; a maximum of maxima is exact in any order.
         p = self.conv_p(block_max(self._largest(features, -1), rows).unsqueeze(-1))
         q = self.conv_q(block_max(self._largest(features, -2), columns).unsqueeze(-2))
         return self._matrices(p, self.blocks[0]), self._matrices(q, self.blocks[1])
 
     def _matrices(self, predicted: Tensor, side: int) -> Tensor:
-        """(B, G S S, [T,] n, 1) or (..., 1, n) as (B, [T,] G, M, M), M = S + n - 1."""
+        """Reshape (B, G S S, [T,] n, 1) or (..., 1, n) to (B, [T,] G, M, M), M = S + n - 1."""
         windows = predicted.flatten(-2).movedim(1, -1)
         return overlapped(windows.unflatten(-1, (self.groups, side, side)))
 
     def _temporal_scores(self, features: Tensor) -> Tensor:
-        """(B, temporal groups, S, S)."""
+        """Return the unnormalised temporal matrices (B, temporal groups, S, S)."""
         assert self.conv_t is not None
         frames = self.temporal_size
         assert frames is not None
@@ -220,7 +223,11 @@ class BATransform(Block):
         return self.conv_t(pooled[..., None, None]).flatten(1).unflatten(1, (self.temporal_groups, frames, frames))
 
     def _normalized(self, scores: Tensor, axis: int) -> Tensor:
-        """Sums of 1 along an axis. Sigmoids over their sum are the softmax of their logarithms, which cannot be 0/0."""
+        """Normalise scores to sums of 1 along an axis.
+
+        Sigmoids over their sum equal the softmax of their logarithms, which cannot be 0/0.
+        """
+        # Float32 up to the last rounding: a logsigmoid rounded to 16 bits would shift the weights.
         wide = scores.float() if scores.dtype in NARROW else scores
         return torch.softmax(F.logsigmoid(wide) if self.normalisation == "l1" else wide, axis).to(scores.dtype)
 
@@ -230,9 +237,11 @@ class BATransform(Block):
         if self.downsample and (height, width) != blocks:
             return self._product(self._averaged(x, blocks), self._normalized(p, -1), self._normalized(q, -2))
         rows, columns = cut(height, blocks[0]), cut(width, blocks[1])
+        # Reordering makes each part a regular map of blocks; if the blocks divide both sides, nothing is copied.
         x = taken(taken(x, x.dim() - 2, rows.order), x.dim() - 1, columns.order)
         bands = []
         for a in rows.parts:
+            # A part with some of the blocks takes their rows and columns, which no longer sum to 1.
             left = self._normalized(of_blocks(p, a), -1)
             band = [
                 self._product(
@@ -247,9 +256,9 @@ class BATransform(Block):
         return taken(taken(y, y.dim() - 2, rows.inverse), y.dim() - 1, columns.inverse)
 
     def _product(self, x: Tensor, p: Tensor, q: Tensor) -> Tensor:
-        """(P ⊗ I) X (Q ⊗ I) of a map whose sides the matrices divide, in the order of axes that it has in memory.
+        """Multiply (P ⊗ I) X (Q ⊗ I), for sides divisible by the matrices, in the map's memory order.
 
-        The fused kernel, which is for GPUs, takes maps with their channels last in any memory.
+        On GPUs the fused kernel takes channels as the last axis, in any strides.
         """
         last = is_channels_last(x) or (x.is_cuda and has_triton())
         y = self._spatial[last]({"x": x.movedim(1, -1) if last else x, "p": p, "q": q})
@@ -261,11 +270,11 @@ class BATransform(Block):
         return F.adaptive_avg_pool3d(x, (None, *blocks))
 
     def _upsampled(self, y: Tensor, like: Tensor) -> Tensor:
-        mode = "bilinear" if self.dim == 2 else "trilinear"  # which, along time, changes nothing
+        mode = "bilinear" if self.dim == 2 else "trilinear"  # the number of frames is unchanged
         return laid_out_as(F.interpolate(y, like.shape[2:], mode=mode, align_corners=False), like)
 
     def _over_time(self, x: Tensor, scores: Tensor) -> Tensor:
-        """(T ⊗ I) X over the frames (Eq. 7)."""
+        """Multiply (T ⊗ I) X over the frames (Eq. 7)."""
         assert self.temporal_size is not None
         height = index(x.shape[-2])
         last = is_channels_last(x)
@@ -273,6 +282,7 @@ class BATransform(Block):
         x = taken(x, 2, frames.order)
         parts = []
         for a in frames.parts:
+            # Height and width become one axis N: the matrix over time acts alike on all positions of a frame.
             some = x.narrow(2, a.start, a.length).flatten(3)
             mixed = self._temporal[last](
                 {"x": some.movedim(1, -1) if last else some, "r": self._normalized(of_blocks(scores, a), -1)}
@@ -289,13 +299,15 @@ class BATransform(Block):
 
 
 IDENTITY = {2: Spec("x[H,W,C]; y[i,j,c] = x[i,j,c]"), 3: Spec("x[T,H,W,C]; y[t,i,j,c] = x[t,i,j,c]")}
-"""What is left with no groups."""
+"""The specification without groups."""
 
 
 @cache
 def specification(dim: int, normalisation: str, channels_last: bool = True) -> Spec:
-    """P X Q with the predictor, with blocks that divide the sides and with the batch norm of evaluation folded into
-    `wf` and `bf`; in 3D for each frame."""
+    """Return P X Q with the predictor, for blocks that divide the sides; in 3D for each frame.
+
+    The batch norm in evaluation is folded into `wf` and `bf`.
+    """
     t = "t," if dim == 3 else ""
     size = "T," if dim == 3 else ""
 
@@ -321,7 +333,7 @@ def specification(dim: int, normalisation: str, channels_last: bool = True) -> S
 
 @cache
 def temporal_specification(channels_last: bool = True) -> Spec:
-    """The temporal matrix of each group, over blocks of frames; N positions in each frame."""
+    """Return the temporal matrix of each group over blocks of frames, with N positions per frame."""
     if channels_last:
         return Spec("x[T,N,C]; r[G,S,S]; where C = G*M; where T = S*U; y[(i u),a,(g n)] = r[g,i,k]*x[(k u),a,(g n)]")
     return Spec("x[C,T,N]; r[G,S,S]; where C = G*M; where T = S*U; y[(g n),(i u),a] = r[g,i,k]*x[(g n),(k u),a]")

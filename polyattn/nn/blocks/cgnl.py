@@ -16,15 +16,15 @@ class CGNL(Block):
     Source: Yue et al., Compact Generalized Non-local Network, 2018, section 3, with the dot-product kernel; grouped
     convolution `z` and group norm as in the authors' code.
 
-    Prefer it where correlations across channels matter and memory is short: its context is one number for each group.
+    Prefer it where correlations across channels matter and memory is short: its context is one number per group.
 
     Args:
-        channels: of the input and the output.
+        channels: channels of the input and the output.
         reduction: channels / inner channels.
-        groups: of channels; each attends within itself.
-        scale: divide the context by the root of the number of its summands.
+        groups: number of channel groups; each attends within itself.
+        scale: whether to divide the context by the root of its number of summands.
         dim: the number of spatial axes.
-        zero_init: whether the group norm's scale starts at 0, and so the block as the identity.
+        zero_init: whether the group norm's scale starts at 0, which makes the block the identity.
 
     Shape:
         (B, channels, *spatial) to the same; contiguous or channels-last.
@@ -60,17 +60,18 @@ class CGNL(Block):
         if zero_init:
             nn.init.zeros_(self.gn.weight)
         self.spec = catalog.cgnl(mean=False, grouped=True)
-        # Means, which 16 bits hold, and the number of summands once they are back in the group norm's precision.
+        # The plan computes means, which fit into 16 bits; `forward` scales them to sums in the norm's precision.
         sizes = {"C": channels, "D": inner, "G": groups}
         self._attended = SpecFunction(catalog.cgnl(mean=True, grouped=True), sizes, objective)
 
     def spec_parameters(self) -> dict[str, Tensor]:
+        # A grouped convolution stores (outputs, inputs / groups); the specification reads one matrix per group.
         last = matrix(self.z).transpose(0, 1).unflatten(0, (self.groups, -1)).transpose(1, 2)
         return {"wt": matrix(self.t), "wp": matrix(self.p), "wg": matrix(self.g), "wz": last}
 
     @settling
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, *spatial) to the same shape."""
+        """Map (B, channels, *spatial) to the same shape."""
         self.check(x)
         y = self._attended({"x": positions_first(x, 1), **self.spec_parameters()})
         summands = self.positions.count(x) * self.group_width

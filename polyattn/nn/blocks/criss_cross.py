@@ -17,19 +17,19 @@ class CrissCross(Block):
 
     Source: Huang et al., CCNet: Criss-Cross Attention for Semantic Segmentation, 2019, Eq. 1 and 2; projections with
     biases and a learnable gamma, as in the authors' code. One softmax normalises the H + W - 1 similarities of a
-    position, which occurs itself only in its row.
+    position; the position itself counts once, in its row.
 
     Prefer it to a non-local block on large maps: HW (H + W) similarities instead of (HW)².
 
     Args:
-        channels: of the input and the output.
+        channels: channels of the input and the output.
         reduction: channels / channels of queries and keys.
-        recurrence: how many times it is applied, with the same weights. After two, any two positions have met.
-        normalisation: "softmax"; or "scaling", means over the column and over the row, each with the position itself,
-            which is a polynomial and linear in the positions.
+        recurrence: number of applications with the same weights. Two connect any two positions.
+        normalisation: "softmax"; or "scaling", means over the column and over the row, each with the position itself: a
+            polynomial, and linear in the positions.
         dim: 2.
-        gamma: its initial value. With 0 the block starts as the identity; what takes two recurrences to be seen then
-            reaches gamma slowly, as its part of the result has the square of it.
+        gamma: initial value of gamma. With 0 the block starts as the identity; terms over two recurrences then train
+            slowly, as their factor is the square of gamma.
 
     Shape:
         (B, channels, H, W) to the same; contiguous or channels-last.
@@ -71,7 +71,7 @@ class CrissCross(Block):
 
     @settling
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, H, W) to the same shape."""
+        """Map (B, channels, H, W) to the same shape."""
         self.check(x)
         for _ in range(self.recurrence):
             x = (x + self.gamma * self.attend(x)).to(x.dtype)
@@ -79,14 +79,16 @@ class CrissCross(Block):
 
     @settling
     def attend(self, x: Tensor) -> Tensor:
-        """One pass, without the residual."""
+        """Compute one application, without the residual."""
         query, key, value = (
             positions_first(layer(x), 2) for layer in (self.query_conv, self.key_conv, self.value_conv)
         )
         if self.normalisation == "scaling":
+            # Without a softmax in between, one plan may reassociate the whole product.
             return channels_first(self._regrouped({"query": query, "key": key, "value": value}), x, 2)
         height, width = x.shape[2:]
         column, row = self._column({"query": query, "key": key}), self._row({"query": query, "key": key})
+        # The position is in its column and in its row; minus infinity in the column makes it count once.
         itself = torch.eye(height, dtype=torch.bool, device=x.device).unsqueeze(1)
         weights = torch.softmax(torch.cat([column.masked_fill(itself, -torch.inf), row], 3), 3)
         column, row = weights.split([height, width], 3)

@@ -18,19 +18,19 @@ class EfficientNL(Block):
     Source: Shen et al., Efficient Attention: Attention with Linear Complexities, 2021, Eq. 3 to 6 and section 3.4 for
     the heads; projections with biases, as in the authors' code.
 
-    Prefer it where softmax is wanted at a cost linear in the positions. With the scaling normalisation and without
-    biases it is a non-local block of low rank (`catalog.e_nl`).
+    Prefer it for a softmax at a cost linear in the positions. With the scaling normalisation and without biases it is a
+    non-local block of low rank (`catalog.e_nl`).
 
     Args:
-        channels: of the input and the output.
-        key_channels, value_channels: of all heads together; channels / reduction where they are not given.
-        heads: each has its own part of the key and value channels.
-        reduction: channels / inner channels, for what is not given.
+        channels: channels of the input and the output.
+        key_channels, value_channels: channels of all heads together; channels / reduction by default.
+        heads: number of heads; each has its own part of the key and value channels.
+        reduction: channels / inner channels, the default of both.
         normalisation: "softmax" of each position's query and, over positions, of each channel of the key; or "scaling",
-            which divides by the number of positions.
+            division by the number of positions.
         dim: the number of spatial axes.
-        bias: of the four projections.
-        zero_init: whether the last projection starts at 0, and so the block as the identity.
+        bias: whether the four projections have biases.
+        zero_init: whether the last projection starts at 0, which makes the block the identity.
 
     Shape:
         (B, channels, *spatial) to the same; contiguous or channels-last.
@@ -83,15 +83,16 @@ class EfficientNL(Block):
 
     @settling
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, *spatial) to the same shape."""
+        """Map (B, channels, *spatial) to the same shape."""
         self.check(x)
         query, key, value = (self._heads(projection(x)) for projection in (self.queries, self.keys, self.values))
         if self.normalisation == "softmax":
+            # The key's softmax runs over positions, so its maximum and sum are reduced over shards.
             query, key = torch.softmax(query, 2), self.positions.softmax(key, 3)
         query, key, value = (t.movedim(3, 1) for t in (query, key, value))
         y = self._attended({"query": query, "key": key, "value": value})
         return x + self.reprojection(channels_first(y.flatten(2), x, 1)).to(x.dtype)
 
     def _heads(self, x: Tensor) -> Tensor:
-        """(B, J*R, *spatial) as (B, J, R, N)."""
+        """Reshape (B, J*R, *spatial) to (B, J, R, N)."""
         return x.flatten(2).unflatten(1, (self.heads, -1))

@@ -18,16 +18,16 @@ class GloRe(Block):
     Source: Chen et al., Graph-Based Global Reasoning Networks, 2019, section 3; biases, ReLU and batch norm as in the
     authors' code, where `gcn.conv1` is -A with a bias and `gcn.conv2` is Wg.
 
-    Prefer it where a few nodes are to exchange features through a learned graph; linear in the positions.
+    Prefer it for a few nodes with a learned graph between them; its cost is linear in the positions.
 
     Args:
-        channels: of the input and the output.
+        channels: channels of the input and the output.
         reduction: channels / channels of a node's state.
-        nodes: half as many as those channels where it is not given.
-        mean: whether nodes are means over the positions instead of sums. Sums are for small maps of one size, and for
-            large ones 16 bits do not hold them.
+        nodes: number of nodes; by default half the channels of a node's state.
+        mean: whether nodes are means over the positions instead of sums. Sums suit small maps of one size; sums over
+            large maps overflow 16 bits.
         dim: the number of spatial axes.
-        zero_init: whether the batch norm's scale starts at 0, and so the block as the identity.
+        zero_init: whether the batch norm's scale starts at 0, which makes the block the identity.
 
     Shape:
         (B, channels, *spatial) to the same; contiguous or channels-last.
@@ -69,6 +69,7 @@ class GloRe(Block):
         return {
             "wtheta": matrix(self.conv_proj),
             "wphi": matrix(self.conv_state),
+            # The authors' convolution adds its output to the nodes; Eq. (I - A) subtracts the adjacency.
             "adj": -matrix(self.gcn["conv1"]).transpose(0, 1),
             **self._reasoning(),
         }
@@ -78,10 +79,11 @@ class GloRe(Block):
 
     @settling
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, *spatial) to the same shape."""
+        """Map (B, channels, *spatial) to the same shape."""
         self.check(x)
         projection, reduced = (positions_first(layer(x), 1) for layer in (self.conv_proj, self.conv_state))
         nodes = self._nodes({"projection": projection, "reduced": reduced})
+        # A convolution over nodes as channels: it mixes nodes, with its bias, for every state at once.
         diffused = torch.relu(nodes + self.gcn["conv1"](nodes))
         y = self._back({"projection": projection, "diffused": diffused, **self._reasoning()})
         return x + self.blocker(channels_first(y, x, 1)).to(x.dtype)

@@ -24,17 +24,18 @@ class LatentGNN(Block):
     by its norm; Φ and Ψ are 1x1 convolutions of it with batch norm and ReLU, divided by their norms; the affinity A is
     the softmax of the nodes' cosines.
 
-    Prefer it where a few latent nodes are enough: linear in the positions, and no similarity of them.
+    Prefer it where a few latent nodes suffice: its cost is linear in the positions, without similarities of positions.
 
     Args:
-        channels: of the input and the output.
+        channels: channels of the input and the output.
         latent_dims: the number of nodes of each kernel.
         reduction: channels / inner channels.
-        mode: "asymmetric", with projections of their own from positions to nodes and back, or "symmetric", with one
-            for both ways. Asymmetric Φ is divided by its norm over positions, all others over nodes.
+        mode: "asymmetric", with separate projections from positions to nodes and back, or "symmetric", with one
+            projection for both. Asymmetric Φ is divided by its norm over positions, all others by their norm over
+            nodes.
         dim: the number of spatial axes.
-        graph_conv: a 1x1 convolution with batch norm and ReLU on what each kernel gives.
-        residual: whether to add X. `gamma`, which starts at 0, is then the factor of the rest.
+        graph_conv: whether each kernel's output passes a 1x1 convolution with batch norm and ReLU.
+        residual: whether to add X. `gamma`, initially 0, is then the factor of the rest.
 
     Shape:
         (B, channels, *spatial) to the same; contiguous or channels-last.
@@ -78,7 +79,7 @@ class LatentGNN(Block):
 
     @settling
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, *spatial) to the same shape."""
+        """Map (B, channels, *spatial) to the same shape."""
         self.check(x)
         if self.mode == "asymmetric":
             value, back = WHOLE.unit(self.down_channel_v2l(x), 1), WHOLE.unit(self.down_channel_l2v(x), 1)
@@ -87,6 +88,7 @@ class LatentGNN(Block):
         y = torch.cat([kernel(value, back) for kernel in self.kernels], 1)
         convolution, norm = self.up_channel
         y = convolution(y)
+        # The convolution is linear and has no bias, so the factor N may follow it.
         if self.mode == "symmetric" and self.kernels[0].GraphConvWeight is None:
             y = _summed(y, norm, self.positions)
         y = norm(y)
@@ -109,19 +111,20 @@ class _Kernel(nn.Module):
         self.GraphConvWeight = _projection(dim, channels, channels, nn.ReLU()) if graph_conv else None
         if self.GraphConvWeight is not None:
             nn.init.normal_(matrix(self.GraphConvWeight[0]), std=0.01)
-        # Symmetric nodes are sums over all positions, which 16 bits may not hold: means here, `_summed` later.
+        # Symmetric nodes are sums over all positions and may overflow 16 bits: means here, `_summed` later.
         spec = catalog.latent_gnn(mean=mode == "symmetric")
         self._nodes = SpecFunction(part(spec, "nodes", "phi", "value"), None, objective)
         self._visible = SpecFunction(part(spec, "y", "psi", "adj", "nodes"), None, objective)
 
     def forward(self, value: Tensor, back: Tensor) -> Tensor:
-        """(B, inner, *spatial) twice to the same."""
+        """Map `value` and `back`, both (B, inner, *spatial), to the same shape."""
         if self.mode == "asymmetric":
             phi = self.positions.unit(self.psi_v2l(value).flatten(2), 2)
             psi = WHOLE.unit(self.psi_l2v(back).flatten(2), 1)
         else:
             phi = psi = WHOLE.unit(self.psi(value).flatten(2), 1)
         nodes = self._nodes({"phi": phi.transpose(1, 2), "value": positions_first(value, 1)})
+        # The reduction over positions leaves the nodes whole on every shard, so their affinity is local.
         cosines = WHOLE.unit(nodes, 2)
         affinity = torch.softmax(cosines @ cosines.transpose(1, 2), 2)
         y = self._visible({"psi": psi.transpose(1, 2), "adj": affinity, "nodes": nodes})
@@ -134,14 +137,14 @@ class _Kernel(nn.Module):
 
 
 def _summed(mean: Tensor, norm: nn.Module, positions: Exchange) -> Tensor:
-    """N times the mean, in the precision of the batch norm that follows."""
+    """Return N times the mean, in the precision of the next batch norm."""
     weight = norm.weight
     assert isinstance(weight, Tensor)
     return mean.to(weight.dtype) * positions.count(mean)
 
 
 def _projection(dim: int, inner: int, outer: int, *then: nn.Module) -> nn.Sequential:
-    """A 1x1 convolution without bias, batch norm, and what follows."""
+    """Build a 1x1 convolution without bias, batch norm, and the modules `then`."""
     return nn.Sequential(pointwise(dim, inner, outer), BATCH_NORMS[dim](outer), *then)
 
 

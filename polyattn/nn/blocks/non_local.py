@@ -31,23 +31,22 @@ class NonLocal(Block):
 
     - "embedded_gaussian": softmax over e of `scale * theta_a . phi_e`;
     - "gaussian": softmax over e of `scale * x_a . x_e`, without theta and phi;
-    - "dot_product": `theta_a . phi_e / M`, run on the plan for the shape at hand: the N x M map is only made
-      where it is the cheaper way;
+    - "dot_product": `theta_a . phi_e / M`, run on the plan for the shape at hand, with the N x M map only if it is
+      cheaper;
     - "concatenation": `relu(w . [theta_a, phi_e]) / M`.
 
-    Prefer "dot_product" where N is large: it is linear in N. The others make N x M similarities, the softmax forms
-    by `torch.nn.functional.scaled_dot_product_attention`, which need not keep them (small maps are made in training on
-    the CPU). What the batch norm and the residual are applied to is `spec`.
+    Prefer "dot_product" for large N: it is linear in N. The others compute N x M similarities; the softmax forms use
+    `torch.nn.functional.scaled_dot_product_attention`, without storing them (except small maps in training on the CPU).
+    `spec` is the block without batch norm and residual.
 
     Args:
-        channels: of the input and the output.
-        reduction: channels / inner channels, which theta, phi and g have.
+        channels: channels of the input and the output.
+        reduction: channels / inner channels, those of theta, phi and g.
         inner_channels: the inner channels themselves, instead of `reduction`.
         similarity: one of the four above.
         scale: the factor before the softmax; (inner channels / heads) ** -0.5 by default, for "gaussian" 1.
-        heads: the channels are split into so many heads, each with similarities of its own.
-        sub_sample: keys and values are max-pooled over windows of so many positions along each axis (in 3D, frames
-            are not pooled).
+        heads: number of heads that split the channels, each with its own similarities.
+        sub_sample: side of the windows over which keys and values are max-pooled (in 3D, not over frames).
         pool: "before" phi and g (the paper), or "after" them.
         bias: whether the four 1x1 convolutions have biases.
         norm: batch norm on the output.
@@ -58,7 +57,7 @@ class NonLocal(Block):
         (B, channels, *positions) to the same, of any size; contiguous or channels-last, which is kept.
 
     Raises:
-        SizeError: words that contradict each other; at call time an input of another shape or dtype.
+        SizeError: contradictory arguments; at call time an input of another shape or dtype.
 
     >>> NonLocal(8, reduction=2, similarity="dot_product")(torch.zeros(2, 8, 5, 7)).shape
     torch.Size([2, 8, 5, 7])
@@ -95,6 +94,7 @@ class NonLocal(Block):
         self.theta = pointwise(dim, channels, inner, bias=bias) if embeds else None
         self.phi = pointwise(dim, channels, inner, bias=bias) if embeds else None
         self.g = pointwise(dim, channels, inner, bias=bias)
+        # 2D for every dim, as in mmcv; only its weight is read, as a vector.
         self.concat = pointwise(2, 2 * inner, 1) if similarity == "concatenation" else None
         self.out = pointwise(dim, inner, channels, bias=bias)
         self.norm = BATCH_NORMS[dim](channels) if norm else None
@@ -104,7 +104,7 @@ class NonLocal(Block):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Weights from a normal distribution of variance 1 / inputs, biases 0; the output 0 with `zero_init`."""
+        """Draw normal weights of variance 1 / inputs, with biases 0 and, with `zero_init`, output 0."""
         for layer in (self.theta, self.phi, self.g, self.concat, self.out):
             if layer is not None:
                 nn.init.normal_(layer.weight, 0.0, layer.in_channels**-0.5)
@@ -117,7 +117,7 @@ class NonLocal(Block):
 
     @settling
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, *positions) to the same shape."""
+        """Map (B, channels, *positions) to the same shape."""
         self.check(x)
         if self.similarity not in ("dot_product", "concatenation"):
             return x + laid_out_as(self._out(self._softmax(x), x), x).to(x.dtype)
@@ -125,7 +125,7 @@ class NonLocal(Block):
         return x + (y if self.norm is None else self.norm(y)).to(x.dtype)
 
     def _out(self, rows: Tensor, x: Tensor) -> Tensor:
-        """The last convolution and the norm of rows (B, N, inner), as a map in the layout of x."""
+        """Apply the last convolution and the norm to rows (B, N, inner); return a map in the layout of x."""
         weight, bias, norm = affine(self.out, self.norm, x)
         if is_channels_last(x) or are_few(rows, weight.shape[0]):
             y = laid_out_as(channels_first(F.linear(rows, weight, bias), x, 1), x)
@@ -136,7 +136,7 @@ class NonLocal(Block):
     def spec_parameters(self) -> dict[str, Tensor]:
         layers = {"q": self.theta, "k": self.phi, "v": self.g, "o": self.out}
         found = {f"w{letter}": matrix(layer) for letter, layer in layers.items() if layer is not None}
-        # `|=` would do; compilers before torch 2.7 do not know it.
+        # Not `|=`: compilers before torch 2.7 do not trace it.
         found.update(
             {f"b{k}": layer.bias for k, layer in layers.items() if layer is not None and layer.bias is not None}
         )
@@ -153,7 +153,7 @@ class NonLocal(Block):
         return self._function(tensors)
 
     def _softmax(self, x: Tensor) -> Tensor:
-        """What the softmax's weights make of the values: (B, N, inner channels)."""
+        """Compute softmax attention with all heads: (B, N, inner channels)."""
         rows = positions_first(x, 1)
         theta, phi, g = self.theta, self.phi, self.g
         if self.sub_sample > 1:
@@ -175,7 +175,7 @@ class NonLocal(Block):
         return y.transpose(1, 2).flatten(2)
 
     def _fewer(self, x: Tensor) -> Tensor:
-        """The max-pooled map as rows (B, M, channels)."""
+        """Return the max-pooled map as rows (B, M, channels)."""
         window = (1,) * (self.dim == 3) + (self.sub_sample,) * min(self.dim, 2)
         for axis, length, width in zip(AXES[self.dim], x.shape[2:], window, strict=True):
             if length < width:
@@ -184,7 +184,7 @@ class NonLocal(Block):
         return positions_first(pool(x, window), 1)
 
     def _embedded(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values (B, M, ...), pooled after their convolutions."""
+        """Return keys and values (B, M, ...), pooled after their convolutions."""
         return self._fewer(x if self.phi is None else self.phi(x)), self._fewer(self.g(x))
 
     def extra_repr(self) -> str:
@@ -192,19 +192,22 @@ class NonLocal(Block):
 
 
 def _is_faster_with_its_map(query: Tensor, key: Tensor) -> bool:
-    """Whether to make the N x M map of (B, heads, N, R) and (B, heads, M, R): on the CPU the backward pass of fused
-    attention, which makes it again, takes longer than that of two products as long as the map is small. A map that
-    outgrows the queries and keys would set the peak of memory."""
+    """Return whether to store the N x M map of (B, heads, N, R) and (B, heads, M, R).
+
+    On the CPU the backward pass of fused attention recomputes the map, which takes longer than two products with a
+    small stored one. A map larger than the queries and keys would set the memory peak.
+    """
     grows = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad)
+    # index() fixes symbolic sizes: the choice of a path needs numbers.
     length, keys, width = (index(number) for number in (query.shape[2], *key.shape[2:]))
     return grows and query.device.type == "cpu" and keys <= 2 * width and length * keys <= SMALL_MAP
 
 
 def _map(query: Tensor, key: Tensor, scale: float) -> Tensor:
-    """The softmax of the scaled similarities of (B, heads, N, R) and (B, heads, M, R): (B, heads, N, M)."""
-    if query.dtype == torch.float16:  # whose products may only be representable after scaling
+    """Return the softmax of the scaled similarities of (B, heads, N, R) and (B, heads, M, R): (B, heads, N, M)."""
+    if query.dtype == torch.float16:  # unscaled products may overflow
         query, scale = scale * query, 1.0
-    # The factor of the product itself needs no scaled copy of the queries, which would be kept.
+    # Scaling inside the product keeps no scaled copy of the queries for autograd; beta=0 ignores `unused`.
     unused = query.new_empty(1, 1, 1)
     alike = torch.baddbmm(unused, query.flatten(0, 1), key.flatten(0, 1).transpose(1, 2), beta=0, alpha=scale)
     return torch.softmax(alike, 2).unflatten(0, query.shape[:2])
@@ -212,8 +215,11 @@ def _map(query: Tensor, key: Tensor, scale: float) -> Tensor:
 
 @cache
 def _specification(similarity: str, bias: bool, sub_sampled: bool, pool: str) -> Spec:
-    """What the block computes before its norm and residual; the key's and value's positions have another input
-    where they are sub-sampled, `z` before or `key`, `value` after their convolutions."""
+    """Return the block as equations, without its norm and residual.
+
+    With sub-sampling, keys and values read a second input: `z` if pooled before their convolutions, `key` and `value`
+    if after.
+    """
     b = {w: f" + b{w}[{'b' if w == 'o' else '(j r)'}]" if bias else "" for w in "qkvo"}
     embeds = similarity != "gaussian"
     source, count = ("z", "M") if sub_sampled else ("x", "N")
@@ -241,6 +247,7 @@ def _specification(similarity: str, bias: bool, sub_sampled: bool, pool: str) ->
         return Spec("\n".join(lines))
     if similarity == "concatenation":
         lines[lines.index("where j : J; where r, s : R")] = "where j : J; where r, s, t : R"
+        # The two halves of w are summed separately, so the key needs an index of its own.
         other = key.replace("r)", "t)").replace("r]", "t]")
         lines.append(f"f[a,e,j] = relu(q[a,j,r]*wa[(j r)] + {other}*we[(j t)])")
         lines.append(f"y[a,b] = 1/{count} * f[a,e,j]*{value}*wo[(j s),b]{b['o']}")

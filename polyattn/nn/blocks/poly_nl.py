@@ -16,14 +16,14 @@ class PolyNL(Attention):
     Source: Babiloni et al., Poly-NL: Linear Complexity Non-local Layers with Polynomials. The plan is Eq. 6 as written
     where positions are few, and its Gram form where they outnumber the channels. 3 C² + 2 parameters.
 
-    Prefer it where positions are many: no similarity is ever made, and its cost and its memory are linear in them.
+    Prefer it for many positions: cost and memory are linear in them, without any similarity.
 
     Args:
-        channels: of the input and the output.
-        reduction: channels / inner channels. Above 1, a fourth matrix W0 takes X to the inner channels.
+        channels: channels of the input and the output.
+        reduction: channels / inner channels. Above 1, a fourth matrix W0 maps X to the inner channels.
         dim: the number of spatial axes.
         alpha, beta: initial values of the two learnable scalars. With `beta=0` the block starts as the identity.
-        generator: for the initial values.
+        generator: random generator of the initial values.
 
     Shape:
         (B, channels, *spatial) to the same; contiguous or channels-last.

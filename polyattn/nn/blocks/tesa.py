@@ -17,15 +17,15 @@ class TESA(Attention):
     describes it: Y1 compares positions, Y2 rows and Y3 columns, each with a query, a key and a value of its own.
 
     Prefer it where rows and columns carry meaning as wholes. With `normalisation="scaling"` its cost is linear in the
-    positions, because the plan never makes a similarity of positions; with "softmax" it is quadratic.
+    positions, because the plan never computes a similarity of positions; with "softmax" it is quadratic.
 
     Args:
-        channels: of the input, the values and the output.
+        channels: channels of the input, the values and the output.
         reduction: channels / channels of the queries and keys.
         normalisation: "scaling" divides each term by the number of positions, "softmax" normalises similarities.
         alpha: initial value of the three learnable scalars. With 0 the block starts as the identity.
         dim: 2.
-        generator: for the initial values.
+        generator: random generator of the initial values.
 
     Shape:
         (B, channels, H, W) to the same; contiguous or channels-last.
@@ -53,6 +53,7 @@ class TESA(Attention):
     ):
         inner = inner_width(channels, reduction)
         softmax = one_of("normalisation", normalisation, ("scaling", "softmax")) == "softmax"
+        # Set before super().__init__, which calls `reset_parameters`.
         self._scalars = alpha
         super().__init__(
             catalog.tesa(softmax=softmax, mean=not softmax),
@@ -68,7 +69,7 @@ class TESA(Attention):
         self.dim = axes_of("TESA", dim, (2,))
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw the parameters anew; the three scalars are as given."""
+        """Draw new initial values; the three scalars start at `alpha`."""
         super().reset_parameters(generator)
         for scalar in (self.alpha1, self.alpha2, self.alpha3):
             assert isinstance(scalar, nn.Parameter)
@@ -76,7 +77,7 @@ class TESA(Attention):
 
     @settling
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, H, W) to the same shape."""
+        """Map (B, channels, H, W) to the same shape."""
         return (x + self.attend(x)).to(x.dtype)
 
     def _check(self, x: Tensor) -> None:
