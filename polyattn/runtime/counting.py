@@ -1,4 +1,4 @@
-"""Counting the floating-point operations that torch runs."""
+"""A counter of the floating-point operations run by torch."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_flop_c
 
 
 def flop_counter() -> FlopCounterMode:
-    """Torch's counter of matrix products, convolutions and fused attention, silent; 2 FLOPs are one MAC.
+    """Return torch's silent counter of matrix products, convolutions and fused attention; 2 FLOPs are one MAC.
 
-    Torch 2.6 leaves fused attention on a processor out of its count.
+    Torch 2.6 does not count fused attention on the CPU, so its formula is added there.
     """
     fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     missing = {} if fused in flop_registry else {fused: _attention}
