@@ -1,8 +1,8 @@
-"""Stage 6, parallel: layers whose positions are spread over devices, on `torch.distributed`.
+"""Stage 6, parallel: layers with positions sharded over devices, on `torch.distributed`.
 
-Input: a module of `polyattn.nn` and a device mesh. Output: the same function of a map of which each process has its own
-rows, forward and backward. What holds afterwards: the result is that of one device up to rounding, and what crosses
-between devices does not grow with the number of positions.
+Input: a module of `polyattn.nn` and a device mesh. Output: the same function of a map, each process holding its own
+rows, forward and backward. What holds afterwards: the result is that of one device up to rounding, and communication
+does not grow with the number of positions.
 """
 
 from polyattn.parallel.communication import Communication, Traffic, communication

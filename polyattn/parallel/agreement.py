@@ -1,7 +1,7 @@
-"""`agreed`: processes that are about to run a layer on their pieces find out first whether they do the same.
+"""`agreed`: a check, before a layer runs on shards, that all processes make the same call.
 
-Collectives do not check it: where one process gives other sizes than another, or another number of collectives, it
-waits forever, aborts, or gets a wrong result.
+Collectives do not check this: if the sizes or the numbers of collectives differ between processes, they wait forever,
+abort, or compute a wrong result.
 """
 
 from __future__ import annotations
@@ -25,30 +25,34 @@ def agreed(
     mesh: DeviceMesh,
     fault: PolyattnError | None,
 ) -> tuple[int, ...]:
-    """Return how many rows each process has, or raise an error on every process if they do not do the same.
+    """Check that all processes make the same call, and return the number of rows of each.
 
-    One all-reduce of a few numbers for each process, of the same size whatever they are called with.
+    If they differ, every process raises an error. The check is one all-reduce of a few numbers per process, of the same
+    size for all arguments.
 
     Args:
-        x: this process's piece.
+        x: shard of this process.
         module: the layer.
-        counts: as they were passed to this process.
-        dim: the axis that is spread.
-        fault: the error that this process has found by itself; raised here, after the others know of it.
+        counts: number of rows per process, as passed to this process.
+        dim: the sharded axis.
+        fault: error found by this process; raised here, after the other processes know of it.
 
     Raises:
-        ShardingError: the processes differ in something named, or another one has an error of its own.
+        ShardingError: the processes differ in a named value, or another process has found an error.
     """
     terms = _terms(x, module, counts, dim, mesh.device_type)
     rows = x.shape[dim] if x.dim() > dim else 0
+    # A checksum keeps the all-reduce at a fixed size; values of any length are compared by their codes.
     own = [int(fault is not None), rows, *(crc32(repr(term).encode()) for term in terms.values())]
     faults, lengths, *others = zip(*gathered(own, mesh), strict=True)
+    # A faulty process joins the all-reduce before it raises: otherwise the others would wait for it.
     if fault is not None:
         raise fault
     if any(faults):
         raise ShardingError(f"process {_listed(r for r, f in enumerate(faults) if f)} has refused its piece of the map")
     for (name, term), codes in zip(terms.items(), others, strict=True):
         rank = mesh.get_local_rank()
+        # Each process compares the codes with its own, so its error can print its own value.
         unlike = [r for r, code in enumerate(codes) if code != codes[rank]]
         if unlike:
             raise ShardingError(
@@ -59,9 +63,10 @@ def agreed(
 
 
 def _terms(x: Tensor, module: nn.Module, counts: tuple[int, ...] | None, dim: int, device: str) -> dict[str, object]:
-    """The values on which the exchanges of a call depend, besides the number of rows."""
+    """Return the values, besides the number of rows, on which the communication of a call depends."""
     training = [name for name, part in module.named_modules() if part.training]
     trained = [name for name, p in module.named_parameters() if p.requires_grad]
+    # The dtype of a reduced value follows autocast, and an all-reduce of different dtypes fails or is wrong.
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else "off"
     return {
         f"`x.shape` but for axis {dim}": (*x.shape[:dim], *x.shape[dim + 1 :]),

@@ -1,4 +1,4 @@
-"""`Collectives`: pieces on the devices of a mesh, which meet by functional collectives of `torch.distributed`."""
+"""`Collectives`: shards on the devices of a mesh, with functional collectives of `torch.distributed`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from polyattn.runtime.communicator import Pieces
 
 
 class Collectives(Pieces):
-    """One piece on each device of a mesh with one axis.
+    """One shard per device of a mesh with one axis.
 
     The collectives are functional, so `torch.compile` and `CommDebugMode` see them.
     """
@@ -40,7 +40,7 @@ class Collectives(Pieces):
 
 
 class AllReduce(torch.autograd.Function):
-    """The sum over devices; the gradient of each summand is the sum of the devices' gradients."""
+    """The all-reduced sum over devices; the gradient of each summand is the all-reduced sum of gradients."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, mesh: DeviceMesh) -> Tensor:
@@ -49,13 +49,16 @@ class AllReduce(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        # Every device uses the sum, so a summand's gradient collects those of all devices; `apply` keeps it
+        # differentiable.
         return AllReduce.apply(gradients[0], ctx.mesh), None
 
 
 class Deal(torch.autograd.Function):
-    """From pieces along one axis to pieces along another: each device sends every other its share of what it has.
+    """An all-to-all from shards along one axis to shards along another.
 
-    Of the two axes, each with how much of it the devices have, `cut` is whole before and `joined` is whole after.
+    `cut` is the axis sharded afterwards, `joined` the axis sharded before, each with its lengths per device. Each
+    device sends every other device its share of the shard.
     """
 
     @staticmethod
@@ -66,19 +69,22 @@ class Deal(torch.autograd.Function):
         (axis, parts), (along, lengths) = cut, joined
         shape = [parts[mesh.get_local_rank()] if a == axis else n for a, n in enumerate(x.shape)]
         shapes = [[length if a == along else n for a, n in enumerate(shape)] for length in lengths]
+        # The collective sends flat contiguous buffers, so shares are flattened device by device.
         shares = [share.reshape(-1) for share in x.split(parts, axis)]
         sizes = [prod(s) for s in shapes]
         sent = functional.all_to_all_single(torch.cat(shares), sizes, [len(s) for s in shares], (mesh, 0))
         got = functional.wait_tensor(sent).split(sizes)
+        # Shards come in rank order, which is their order along the joined axis.
         return torch.cat([flat.view(s) for flat, s in zip(got, shapes, strict=True)], along)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        # An all-to-all permutes elements: its VJP is the all-to-all back.
         return Deal.apply(gradients[0], ctx.mesh, ctx.joined, ctx.cut), None, None, None
 
 
 class Replicate(torch.autograd.Function):
-    """Parameters as they are; each device's gradients are added up, all of one dtype in one collective."""
+    """Parameters unchanged; their gradients are all-reduced, in one collective per dtype."""
 
     @staticmethod
     def forward(ctx: Any, mesh: DeviceMesh, *parameters: Tensor) -> tuple[Tensor, ...]:
@@ -91,6 +97,7 @@ class Replicate(torch.autograd.Function):
         wanted = [k for k in range(len(gradients)) if ctx.needs_input_grad[1 + k]]
         for dtype in dict.fromkeys(gradients[k].dtype for k in wanted):
             some = [k for k in wanted if gradients[k].dtype == dtype]
+            # One large all-reduce instead of one per parameter: the latency is paid once.
             flat = torch.cat([gradients[k].reshape(-1) for k in some])
             parts = AllReduce.apply(flat, ctx.mesh).split([gradients[k].numel() for k in some])
             for k, part in zip(some, parts, strict=True):
@@ -99,13 +106,14 @@ class Replicate(torch.autograd.Function):
 
 
 def reduced(value: Tensor, operation: str, mesh: DeviceMesh) -> Tensor:
-    """The sum or maximum over the devices of a mesh."""
+    """Reduce a value to its sum or maximum over the devices of a mesh."""
+    # Collectives read memory in storage order, so a non-contiguous value is copied first.
     made = functional.all_reduce(value.contiguous(), operation, (mesh, 0))
     return functional.wait_tensor(made)
 
 
 def gathered(own: Sequence[int], mesh: DeviceMesh) -> list[list[int]]:
-    """Return every device's numbers, of which each has the same count: one all-reduce, each device adding its own."""
+    """Gather the same count of numbers from every device, by an all-reduce of one row each."""
     every = torch.zeros(mesh.size(), len(own), dtype=torch.int64, device=mesh.device_type)
     every[mesh.get_local_rank()] = torch.tensor(own)
     return reduced(every, "sum", mesh).tolist()

@@ -1,6 +1,7 @@
-"""`communication`: what a layer whose positions are spread over devices exchanges, counted before anything is sent.
+"""`communication`: the traffic of a layer with sharded positions, counted before anything is sent.
 
-The layer's form for pieces runs on meta tensors, and an exchange that sends nothing counts what it is asked to reduce.
+The layer's form for shards runs on meta tensors, with an exchange that counts the values of each collective instead of
+sending them.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from polyattn.runtime.communicator import Pieces
 
 @dataclass(frozen=True)
 class Traffic:
-    """What one layer exchanges in one call.
+    """The communication of one layer in one call.
 
     Attributes:
-        layer: its name in the module; empty for the module itself.
-        forward, backward: bytes of the values that are reduced, those of one device.
-        forward_reductions, backward_reductions: in so many all-reduces.
-        forward_dealt, backward_dealt: bytes of maps that are dealt out anew by all-to-alls, those of all devices.
-        forward_deals, backward_deals: in so many.
+        layer: name of the layer in the module; empty for the module itself.
+        forward, backward: bytes of reduced values, per device.
+        forward_reductions, backward_reductions: number of all-reduces.
+        forward_dealt, backward_dealt: bytes of maps exchanged by all-to-alls, over all devices.
+        forward_deals, backward_deals: number of all-to-alls.
     """
 
     layer: str
@@ -46,7 +47,7 @@ class Traffic:
     backward_deals: int = 0
 
     def plus(self, payload: int, backward: bool) -> Traffic:
-        """One reduction more, and its gradient's."""
+        """Add one all-reduce, and that of its gradient."""
         return replace(
             self,
             forward=self.forward + payload,
@@ -56,7 +57,7 @@ class Traffic:
         )
 
     def dealt(self, payload: int, backward: bool) -> Traffic:
-        """A map dealt out once more, and its gradient."""
+        """Add one all-to-all of a map, and that of its gradient."""
         return replace(
             self,
             forward_dealt=self.forward_dealt + payload,
@@ -68,14 +69,14 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Communication:
-    """What one call exchanges.
+    """The communication of one call.
 
     Attributes:
-        layers: by layer, without the gradients of parameters.
-        parameters: bytes of the gradients of parameters, which are reduced once at the end of the backward pass.
-        devices: so many pieces.
-        kept: bytes that autograd keeps on the device with the longest piece.
-        map_bytes: of the whole map. Gathering it would send the other devices' share of that to each.
+        layers: traffic by layer, without the gradients of parameters.
+        parameters: bytes of the gradients of parameters, all-reduced once at the end of the backward pass.
+        devices: number of shards.
+        kept: bytes kept by autograd on the device with the longest shard.
+        map_bytes: bytes of the whole map. Gathering it would send the other devices' share of it to each device.
     """
 
     layers: tuple[Traffic, ...]
@@ -86,33 +87,37 @@ class Communication:
 
     @property
     def forward(self) -> int:
-        """Bytes that are reduced over the devices in the forward pass."""
+        """Sum the bytes reduced over the devices in the forward pass."""
         return sum(t.forward for t in self.layers)
 
     @property
     def backward(self) -> int:
-        """Bytes that are reduced over the devices in the backward pass, gradients of parameters included."""
+        """Sum the bytes reduced over the devices in the backward pass, with the gradients of parameters."""
         return sum(t.backward for t in self.layers) + self.parameters
 
     @property
     def dealt(self) -> tuple[int, int]:
-        """Bytes of maps that are dealt out anew in the forward and the backward pass, those of all devices."""
+        """Sum the bytes of maps in all-to-alls, forward and backward, over all devices."""
         return sum(t.forward_dealt for t in self.layers), sum(t.backward_dealt for t in self.layers)
 
     @property
     def sent(self) -> float:
-        """Bytes that each device sends in both passes, on the average: by all-reduces on a ring 2 (P - 1) / P of what
-        is reduced, and of a map that is dealt out anew all but its own share of its own piece."""
+        """Return the average number of bytes sent by a device in both passes.
+
+        A ring all-reduce sends 2 (P - 1) / P of the reduced bytes; an all-to-all sends the shard without the device's
+        own share.
+        """
         others = (self.devices - 1) / self.devices
         return others * (2 * (self.forward + self.backward) + sum(self.dealt) / self.devices)
 
     @property
     def gathering(self) -> float:
-        """Bytes that each device would send if the map were gathered instead, forward only."""
+        """Return the bytes sent by each device if the map were gathered instead, forward only."""
         return (self.devices - 1) / self.devices * self.map_bytes
 
     def seconds(self, link: Link) -> float:
-        """The time of everything, one after the other; reductions on a ring."""
+        """Return the time of all collectives in sequence, in seconds, with all-reduces on a ring."""
+        # Gradients of parameters travel together: one more message.
         messages = sum(t.forward_reductions + t.backward_reductions for t in self.layers) + bool(self.parameters)
         deals = sum(t.forward_deals + t.backward_deals for t in self.layers)
         reducing = link.seconds(self.forward + self.backward, self.devices, messages)
@@ -147,21 +152,21 @@ def communication(
     input_gradient: bool = True,
     reduce_gradients: bool = True,
 ) -> Communication:
-    """What a layer exchanges in one call on maps of a shape that are spread over devices; nothing is sent or computed.
+    """Count the communication of a layer in one call on sharded maps of a shape, without sending or computing.
 
     Args:
-        module: as for `shard_positions`.
-        shape: of the whole map, (B, C, *spatial).
-        devices: so many pieces, as even as can be.
-        dim: the axis that is spread.
-        link: what connects the devices, for the choice of the order of contraction.
-        device: the type of the devices, for the same.
+        module: a layer, as for `shard_positions`.
+        shape: shape of the whole map, (B, C, *spatial).
+        devices: number of shards, as even as possible.
+        dim: the sharded axis.
+        link: the link between devices, for the choice of the order of contraction.
+        device: type of the devices, for the same choice.
         training: whether a backward pass follows.
-        input_gradient: whether the input's gradient is wanted.
-        reduce_gradients: whether the gradients of parameters are added up.
+        input_gradient: whether the input requires a gradient.
+        reduce_gradients: whether the gradients of parameters are all-reduced.
 
     Raises:
-        ShardingError: the layer cannot be cut.
+        ShardingError: the layer cannot be sharded.
     """
     if len(shape) <= dim or dim < 1 or not all(shape[1:]):
         raise SizeError(f"the shape of the whole map must be (B, C, *spatial) with an axis {dim}, not {tuple(shape)}")
@@ -174,7 +179,9 @@ def communication(
     state = {name: _meta(p, training and p.requires_grad) for name, p in named.items()}
     state |= {name: _meta(b, False) for name, b in module.named_buffers()}
     dtype = next((p.dtype for p in named.values() if p.is_floating_point()), torch.float32)
+    # Shard 0 is the longest, so its memory bounds that of every device.
     piece = [*shape[:dim], counts[0], *shape[dim + 1 :]]
+    # Meta tensors have shapes and autograd graphs but no memory: nothing is computed or sent.
     x = torch.empty(piece, dtype=dtype, device="meta", requires_grad=training and input_gradient)
     kept = Kept(state.values())
     with torch.set_grad_enabled(training), kept:
@@ -186,9 +193,10 @@ def communication(
 
 
 def _whole_groups(module: nn.Module, channels: int, devices: int) -> tuple[int, ...]:
-    """Channels of each device where groups of channels stay together."""
+    """Return the channels of each device, in whole groups of channels."""
     width = 1
     if isinstance(module, Attention):
+        # A grouped channel size is groups times width; shards are whole groups.
         groups, *_ = module.spec.sizes.atoms(module.channel_size)
         if groups != module.channel_size:
             width = channels // module.spec.sizes.solve(module.sizes)[groups]
@@ -196,7 +204,7 @@ def _whole_groups(module: nn.Module, channels: int, devices: int) -> tuple[int, 
 
 
 def even_counts(length: int, pieces: int) -> tuple[int, ...]:
-    """How many rows each piece has, as `torch.chunk` and DTensor cut them: the last ones may be shorter, or empty.
+    """Split a length like `torch.chunk` and DTensor: the last shards may be shorter, or empty.
 
     >>> even_counts(7, 4)
     (2, 2, 2, 1)
@@ -206,7 +214,7 @@ def even_counts(length: int, pieces: int) -> tuple[int, ...]:
 
 
 class _Counter(Pieces):
-    """Counts the values that a call exchanges, by layer."""
+    """An exchange that counts the values of each collective, by layer."""
 
     deals = True
 
@@ -220,6 +228,7 @@ class _Counter(Pieces):
         return value
 
     def maximum(self, value: Tensor) -> Tensor:
+        # A maximum has no gradient, hence no collective in the backward pass.
         self._count(value, False)
         return value.detach()
 
@@ -231,13 +240,16 @@ class _Counter(Pieces):
 
     def _deal(self, x: Tensor, cut: tuple[int, tuple[int, ...]], joined: tuple[int, tuple[int, ...]]) -> Tensor:
         (axis, parts), (along, lengths) = cut, joined
+        # Shards differ in length; the whole map's bytes follow from this shard's length and the total.
         whole = x.numel() // lengths[self.rank] * sum(lengths) * x.element_size()
         self.layers[self._name] = self._of(self._name).dealt(whole, torch.is_grad_enabled() and x.requires_grad)
         share = x.narrow(axis, 0, parts[self.rank])
+        # Only the shape matters on meta tensors: repeated shares, cropped to the whole length, keep the autograd graph.
         return torch.cat([share] * -(-sum(lengths) // share.shape[along]), along).narrow(along, 0, sum(lengths))
 
     @property
     def _name(self) -> str:
+        # Nested layers count for the outermost one.
         return self.where[0] if self.where else ""
 
     def _of(self, name: str) -> Traffic:
@@ -249,7 +261,7 @@ class _Counter(Pieces):
 
 
 def _named_layers(twin: nn.Module, exchange: _Counter) -> None:
-    """Tell the counter which layer runs."""
+    """Register hooks that tell the counter the running layer."""
 
     def enter(name: str) -> Any:
         return lambda *_: exchange.where.append(name)
@@ -258,6 +270,7 @@ def _named_layers(twin: nn.Module, exchange: _Counter) -> None:
         exchange.where.pop()
 
     for name, module in twin.named_modules():
+        # Norms and dropout outside blocks communicate through an exchange of their own.
         if isinstance(module, Attention | Block) or "exchange" in module.__dict__:
             module.register_forward_pre_hook(enter(name))
             module.register_forward_hook(leave)

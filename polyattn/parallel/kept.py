@@ -1,4 +1,4 @@
-"""`Kept`: the bytes that autograd keeps for the backward pass."""
+"""`Kept`: the bytes kept by autograd for the backward pass."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from torch.autograd.graph import saved_tensors_hooks
 
 
 class Kept(saved_tensors_hooks):
-    """Counts the memory of saved tensors while it is entered, each storage once.
+    """A context that counts the memory of saved tensors, each storage once.
 
     Attributes:
-        bytes: so far.
+        bytes: bytes counted so far.
 
     Args:
-        held: tensors that are there anyway, such as parameters.
+        held: tensors not to count, such as parameters, which are in memory anyway.
     """
 
     def __init__(self, held: Iterable[Tensor] = ()):
         self.bytes = 0
         self._seen = {_storage(t) for t in held}
-        self._alive: list[Tensor] = []  # so that no storage takes the place of another that has ended
+        self._alive: list[Tensor] = []  # a freed storage's address could be reused and then not counted
         super().__init__(self._pack, lambda saved: saved)
 
     def _pack(self, tensor: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""`scale`: what training a network takes of each device, before anyone rents the devices.
+"""`scale`: memory, communication and time of training a network, per device, before renting devices.
 
-The network runs on fake tensors, which have shapes and no memory, so that what autograd keeps and what is multiplied is
-counted, not estimated. Seconds are a roofline's: arithmetic at the device's rate, then traffic to and from its memory,
-then what crosses between devices, none of it overlapped. They are bounds to compare by, not promises.
+The network runs on fake tensors, with shapes but no memory, so the bytes kept by autograd and the multiply-accumulates
+are counted, not estimated. Seconds are those of a roofline: arithmetic at the device's rate, then traffic to and from
+its memory, then communication, without overlap. They are bounds for comparison, not promises.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from polyattn.planning import Device, Link
 from polyattn.runtime.counting import flop_counter
 
 TRAFFIC = 4
-"""How often a kept activation crosses to or from memory in a step: written, read forward, and both for its gradient."""
+"""Memory transfers of a kept activation per step: written, read forward, and both for its gradient."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """An attention of the network, cut by positions over the devices.
+    """An attention of the network, sharded by positions.
 
     Attributes:
-        name: in the network.
-        kind: its class.
-        shape: of the map that comes to it, (B, C, *spatial), for the batch of all devices.
-        communication: what it exchanges; None where it cannot be cut.
-        refusal: why not.
-        seconds: of its reductions in one step.
+        name: name in the network.
+        kind: name of its class.
+        shape: shape of its input map, (B, C, *spatial), for the batch of all devices.
+        communication: its communication; None if it cannot be sharded.
+        refusal: the reason if it cannot be sharded, else "".
+        seconds: time of its collectives in one step, in seconds.
     """
 
     name: str
@@ -52,17 +52,17 @@ class Layer:
 
 @dataclass(frozen=True)
 class Scale:
-    """What a training step takes of each device, with the batch spread over the devices (data parallel).
+    """The cost of a training step per device, with the batch sharded over the devices (data parallel).
 
     Attributes:
-        devices: how many.
-        batch: samples on each device.
-        macs: multiply-accumulates of one forward pass on a device, as `torch.utils.flop_counter` counts them.
+        devices: number of devices.
+        batch: samples per device.
+        macs: multiply-accumulates of one forward pass on a device, as counted by `torch.utils.flop_counter`.
         parameters, gradients, optimizer: bytes on a device; with DDP each device has all of them.
-        activations: bytes that autograd keeps on a device.
-        exchanged: bytes of gradients that are reduced over the devices in one step.
+        activations: bytes kept by autograd on a device.
+        exchanged: bytes of gradients all-reduced in one step.
         computing, exchanging: seconds of one step.
-        layers: the attentions, cut by positions instead, on maps of the same batch on all devices together.
+        layers: the attentions sharded by positions instead, on maps of the same batch on all devices together.
     """
 
     devices: int
@@ -79,22 +79,23 @@ class Scale:
 
     @property
     def memory(self) -> int:
-        """Bytes on each device."""
+        """Sum the bytes on each device."""
         return self.parameters + self.gradients + self.optimizer + self.activations
 
     @property
     def sharded_memory(self) -> int:
-        """Bytes on each device where parameters, gradients and the optimizer's state are spread too (FSDP2)."""
+        """Sum the bytes on each device if parameters, gradients and optimizer state are sharded too (FSDP2)."""
         states = self.parameters + self.gradients + self.optimizer
+        # Activations stay: FSDP2 shards states, and each device still runs its own samples.
         return -(-states // self.devices) + self.activations
 
     @property
     def seconds(self) -> float:
-        """Of one step."""
+        """Return the seconds of one step."""
         return self.computing + self.exchanging
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything as plain values."""
+        """Return all values as plain numbers, strings and lists."""
         whole = {"memory": self.memory, "sharded_memory": self.sharded_memory, "seconds": self.seconds}
         return asdict(self) | whole
 
@@ -108,18 +109,18 @@ def scale(
     device: str | Device = "cuda",
     states: int = 1,
 ) -> Scale:
-    """What training a network on several devices takes of each.
+    """Estimate the cost per device of training a network on several devices.
 
     Args:
         model: the network, in training mode or not; it is counted in training mode.
-        shape: of the input on one device, with its batch.
-        devices: how many.
-        link: what connects them.
-        device: their kind, "cpu" or "cuda" as calibrated here or shipped, or a `Device`.
-        states: numbers that the optimizer keeps for each parameter: 1 for SGD with momentum, 2 for Adam.
+        shape: shape of the input on one device, with its batch.
+        devices: number of devices.
+        link: the link between devices.
+        device: device type, "cpu" or "cuda", with the rates calibrated here or shipped; or a `Device`.
+        states: optimizer's numbers per parameter: 1 for SGD with momentum, 2 for Adam.
 
     Raises:
-        SizeError: a number is not positive, or the shape is no input's.
+        SizeError: `devices` or a length is not positive, or `shape` has fewer than three axes.
     """
     if devices < 1 or len(shape) < 3 or min(shape) < 1:
         raise SizeError(f"a number of devices and the shape of an input are needed, not {devices} and {tuple(shape)}")
@@ -138,6 +139,7 @@ def scale(
         optimizer=states * gradients,
         activations=kept,
         exchanged=gradients if devices > 1 else 0,
+        # The backward pass costs two forward passes: one product for the input's gradient, one for the weight's.
         computing=3 * macs / rates.macs_per_second + TRAFFIC * kept / rates.bytes_per_second,
         exchanging=link.seconds(gradients, devices) if devices > 1 else 0.0,
         layers=tuple(_layer(n, m, (s[0] * devices, *s[1:]), devices, link, kind) for n, (m, s) in maps.items()),
@@ -145,7 +147,7 @@ def scale(
 
 
 def _counted(model: nn.Module, shape: Sequence[int]) -> tuple[int, int, dict[str, tuple[nn.Module, tuple[int, ...]]]]:
-    """Bytes kept for the backward pass, multiply-accumulates, and the attentions with the shapes that come to them."""
+    """Count kept bytes and multiply-accumulates of a training step, and find the attentions with their input shapes."""
     maps: dict[str, tuple[nn.Module, tuple[int, ...]]] = {}
 
     def seen(name: str) -> Any:
@@ -157,11 +159,13 @@ def _counted(model: nn.Module, shape: Sequence[int]) -> tuple[int, int, dict[str
     handles = [m.register_forward_pre_hook(seen(n)) for n, m in _attentions(model).items()]
     training = {m: m.training for m in model.modules()}
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    # Fake tensors, not meta tensors: they keep the device type, on which branches of a layer depend.
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     state = {n: mode.from_tensor(t).requires_grad_(t.requires_grad) for n, t in model.named_parameters()}
     state |= {n: mode.from_tensor(t) for n, t in model.named_buffers()}
     counter = flop_counter()
     try:
+        # Training mode: batch norms and dropout keep other tensors than in evaluation.
         model.train()
         kept = Kept(state.values())
         with mode, counter, kept, torch.enable_grad():
@@ -175,7 +179,7 @@ def _counted(model: nn.Module, shape: Sequence[int]) -> tuple[int, int, dict[str
 
 
 def _attentions(model: nn.Module) -> dict[str, nn.Module]:
-    """Attention by name, without attention inside attention."""
+    """Find the outermost attentions, by name."""
     found = {n: m for n, m in model.named_modules() if isinstance(m, Attention | Block)}
     return {n: m for n, m in found.items() if not any(n.startswith(f"{other}.") for other in found)}
 

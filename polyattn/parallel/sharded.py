@@ -1,4 +1,4 @@
-"""`shard_positions`: a layer whose feature map is spread over devices by its positions."""
+"""`shard_positions`: a layer on feature maps sharded over devices by positions."""
 
 from __future__ import annotations
 
@@ -28,45 +28,44 @@ def shard_positions(
     link: Link | None = None,
     reduce_gradients: bool = True,
 ) -> ShardedPositions:
-    """A layer that computes on maps whose positions are spread over a device mesh.
+    """Build a layer for maps with positions sharded over a device mesh.
 
-    Each process passes its own rows along `dim` and gets their rows of the result; pieces may differ in length, and be
-    empty. The layer's plan says which steps sum over positions, and exactly there the devices' sums are added up, so
-    what crosses does not grow with the map: C numbers a sample for Poly-NL, R x S for E-NL. The order of contraction is
-    chosen with what it exchanges. The bilinear transform of a `BATransform` or `BATBlock` mixes rows with rows: with
-    `downsample` the averages of its blocks cross, otherwise the map is dealt out anew, by channels, and back.
+    Each process passes its own rows along `dim` and gets the same rows of the result; shards may differ in length, and
+    be empty. The plan's sums over positions become all-reduces, so communication does not grow with the map: C numbers
+    per sample for Poly-NL, R x S for E-NL. The cost of an order of contraction includes its communication. The bilinear
+    transform of a `BATransform` or `BATBlock` mixes rows with rows: with `downsample` it all-reduces the averages of
+    its blocks, otherwise it reshards the map by channels and back, by two all-to-alls.
 
     Args:
         module: an `Attention`, a block of `polyattn.nn` without similarities of positions, or an `nn.Sequential` of
             such, of 1x1 convolutions, norms, activations and dropout of channels. Its parameters are shared, not
             copied, and are the same on all devices.
         mesh: with one axis (of a larger mesh, `mesh["name"]`).
-        dim: the axis of (B, C, *spatial) that is spread. With 1 it is the channels, in whole groups where there are
-            groups; only for an `Attention` whose products stay within channels, such as `catalog.ba_transform`, is less
-            exchanged than a map.
-        counts: how many rows each process has, if that is known; a compiled layer needs them. Settable later as the
-            attribute `counts`. Not needed for a `DTensor`.
-        link: what connects the devices, for the choice of the order of contraction.
-        reduce_gradients: whether gradients of parameters are added up over the mesh. Without it each device has a
-            summand of them, to be added up by a data-parallel wrapper over a larger mesh (DDP, FSDP2), which then has
-            to sum, not to average, over this axis.
+        dim: the sharded axis of (B, C, *spatial). 1 shards the channels, in whole groups of channels; this communicates
+            less than a map only for an `Attention` with products within channels, such as `catalog.ba_transform`.
+        counts: number of rows of each process, if known; required by a compiled layer. Settable later as the attribute
+            `counts`. Not needed for a `DTensor`.
+        link: the link between devices, for the choice of the order of contraction.
+        reduce_gradients: whether gradients of parameters are all-reduced over the mesh. Otherwise each device has one
+            summand, left to a data-parallel wrapper over a larger mesh (DDP, FSDP2); it must sum, not average, over
+            this axis.
 
     Returns:
         A module that takes and returns local tensors, or `DTensor`s with `Shard(dim)`.
 
     Raises:
-        ShardingError: the layer needs positions of several devices at once; says which layer and why. For an
+        ShardingError: a layer needs positions of several devices at once; names the layer and the reason. For an
             `Attention`, whose plan depends on the sizes, at the first call.
     """
     return ShardedPositions(module, mesh, dim, counts, link or Link(), reduce_gradients)
 
 
 class ShardedPositions(nn.Module):
-    """What `shard_positions` returns.
+    """A layer with sharded positions, built by `shard_positions`.
 
     Attributes:
-        module: the layer as it was.
-        counts: how many rows each process has, or None where that is agreed on at each call.
+        module: the unsharded layer.
+        counts: number of rows of each process, or None to agree on it at each call.
     """
 
     def __init__(
@@ -87,44 +86,52 @@ class ShardedPositions(nn.Module):
         self.reduce_gradients = reduce_gradients
         self.counts = None if counts is None else tuple(counts)
         self._last: tuple[int, ...] | None = None
+        # Building a twin once rejects unsupported layers here instead of at the first call.
         piecewise(module, Collectives(mesh, dim), link)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer to this process's rows (B, C, *spatial), or to a map as a `DTensor`.
 
         Raises:
-            ShardingError: the processes' pieces, modes or `counts` do not fit together; on all of them, before
-                anything else is sent.
-            SizeError: the piece is not a floating-point map, or not of the rows that `counts` says.
+            ShardingError: the processes' shards, modes or `counts` contradict each other; raised on all of them, before
+                the layer communicates.
+            SizeError: the shard is not a floating-point map, or its rows differ from `counts`.
         """
         piece = x.to_local() if isinstance(x, DTensor) else x
         counts = self._agreed(x, piece)
         rest = self._rest(piece)
+        # A single shard may be empty, so only the whole map is checked for positions.
         if not sum(counts) or not rest:
             raise SizeError(f"the map has no positions: a piece has the shape {tuple(piece.shape)}")
         self._last = (*piece.shape[: self.dim], sum(counts), *piece.shape[self.dim + 1 :])
+        # A twin per call: concurrent calls then share neither exchange nor mode.
         twin = piecewise(self.module, Collectives(self.mesh, self.dim, counts, rest), self.link)
         y = functional_call(twin, {**self._parameters_here(), **dict(self.module.named_buffers())}, (piece,))
         if isinstance(x, DTensor):
+            # run_check=True would communicate again; `agreed` has checked the shards.
             return DTensor.from_local(y, x.device_mesh, x.placements, run_check=False, shape=x.shape, stride=x.stride())
         return y
 
     def _agreed(self, x: Tensor, piece: Tensor) -> tuple[int, ...]:
-        """The rows of each process. A compiler, which cannot branch on what others send, takes the counts as given."""
+        """Return the number of rows of each process.
+
+        A compiler cannot branch on received values, so a compiled layer takes `counts` as given.
+        """
         if self.counts is not None and torch.compiler.is_compiling():
             return self._checked(x, piece) or self.counts
         counts, fault = self.counts, None
         try:
             counts = self._checked(x, piece)
         except PolyattnError as error:
+            # Raised by `agreed` after the all-reduce, so that the other processes do not wait for this one.
             fault = error
         return agreed(piece, self.module, counts, self.dim, self.mesh, fault)
 
     def communication(self, shape: Sequence[int] | None = None) -> Communication:
-        """What one call exchanges on maps of a shape, layer by layer, forward and backward, counted without sending.
+        """Count the communication of one call by layer, forward and backward, without sending.
 
         Args:
-            shape: of the whole map, (B, C, *spatial); by default that of the last call.
+            shape: shape of the whole map, (B, C, *spatial); by default that of the last call.
         """
         if shape is None:
             if self._last is None:
@@ -144,14 +151,15 @@ class ShardedPositions(nn.Module):
         named = dict(self.module.named_parameters())
         if not (self.reduce_gradients and named and torch.is_grad_enabled()):
             return dict(named)
+        # One autograd node for all parameters, so that their gradients are all-reduced together.
         return dict(zip(named, Replicate.apply(self.mesh, *named.values()), strict=True))
 
     def _rest(self, x: Tensor) -> int:
-        """Positions of one row."""
+        """Return the number of positions per row."""
         return prod([n for axis, n in enumerate(x.shape[2:], 2) if axis != self.dim])
 
     def _checked(self, x: Tensor, piece: Tensor) -> tuple[int, ...] | None:
-        """The rows of each process where they are known here, after a check of this process's own piece."""
+        """Check this process's shard, and return the rows of each process if they are known without communication."""
         if piece.dim() <= self.dim:
             raise SizeError(f"`x` is spread along axis {self.dim}, but its piece has the shape {tuple(piece.shape)}")
         if not piece.is_floating_point():
@@ -162,6 +170,7 @@ class ShardedPositions(nn.Module):
                 raise ShardingError(
                     f"the DTensor must lie on the layer's mesh with placement Shard({self.dim}), not {x.placements}"
                 )
+            # A DTensor knows its global shape, and DTensor shards it like `torch.chunk`.
             counts = even_counts(x.shape[self.dim], self.mesh.size())
         if counts is not None and len(counts) != self.mesh.size():
             raise SizeError(f"`counts` has {len(counts)} numbers for {self.mesh.size()} processes")

@@ -1,4 +1,4 @@
-"""`polyattn scale`: a network by name, and what training it takes, as tables."""
+"""`polyattn scale`: the cost of training a network, chosen by name, as tables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FIGURES = (
     *("sent by a device", "sent if it gathered the map", "time of sending"),
 )
 COLUMNS = 3
-"""Of figures, in one table: as many as 80 characters have room for."""
+"""Columns of figures per table: the number that fits into 80 characters."""
 
 
 def print_scale(
@@ -38,13 +38,14 @@ def print_scale(
     states: int,
     as_json: bool,
 ) -> None:
-    """Build the network, count, and print.
+    """Build the network, count its costs, and print them.
 
     Raises:
-        SizeError: an unknown network, or a number that is none.
-        InsertError: an unknown attention, or one that does not fit.
+        SizeError: `network` is unknown, or a number or `image` is malformed.
+        InsertError: `attention` is unknown or does not fit the network.
     """
     sides = _sides(network, image)
+    # `not a > 0` also rejects nan.
     if not gigabytes_per_second > 0 or not microseconds >= 0:
         raise SizeError("the link needs a positive speed and a latency that is not negative")
     options: dict[str, Any] = {} if len(sides) == 3 else {"image_size": sides}
@@ -58,6 +59,7 @@ def print_scale(
     console.print(whole_table(found, title))
     for table in layers_tables(found.layers, devices):
         console.print(table)
+    # Layers with one reason share a line.
     refused: dict[str, list[str]] = {}
     for layer in found.layers:
         if layer.communication is None:
@@ -75,15 +77,17 @@ def _sides(network: str, image: str) -> tuple[int, ...]:
         example = "8x224 (frames and side)" if axes == 3 else "224 or 224x320"
         raise SizeError(f"--image for {network} is written as {example}; {image!r} is not")
     sides = [int(p) for p in parts]
+    # One side means a square; of a clip, the frames come first.
     return (*sides, *[sides[-1]] * (axes - len(sides)))
 
 
 def whole_table(found: Scale, title: str) -> Table:
-    """One device's memory, communication and time in a step."""
+    """Format one device's memory, communication and time per step."""
     table = Table(title=title, title_justify="left")
     table.add_column("of each device, in one step")
     table.add_column("data parallel", justify="right")
     table.add_column("fully sharded", justify="right")
+    # Rounded up: the device with the largest shard counts.
     spread = [-(-n // found.devices) for n in (found.parameters, found.gradients, found.optimizer)]
     rows = [
         ("parameters and buffers", size(found.parameters), size(spread[0])),
@@ -94,7 +98,7 @@ def whole_table(found: Scale, title: str) -> Table:
         ("gradients reduced", size(found.exchanged), size(found.exchanged)),
         ("GMACs forward", f"{found.macs / 1e9:,.2f}", f"{found.macs / 1e9:,.2f}"),
         ("arithmetic and memory traffic", time(found.computing), time(found.computing)),
-        # Weights are gathered twice and gradients scattered once: half as much again as an all-reduce.
+        # FSDP2 all-gathers weights twice and reduce-scatters gradients once: 1.5 times an all-reduce.
         ("communication", time(found.exchanging), time(1.5 * found.exchanging)),
         ("step, nothing overlapped", time(found.seconds), time(found.computing + 1.5 * found.exchanging)),
     ]
@@ -104,9 +108,10 @@ def whole_table(found: Scale, title: str) -> Table:
 
 
 def layers_tables(layers: tuple[Layer, ...], devices: int) -> Iterator[Table]:
-    """The attentions with their maps cut by positions, those alike in one column, a few columns to a table."""
+    """Format the attentions sharded by positions, equal ones in one column, a few columns per table."""
     alike: dict[tuple[str, ...], list[str]] = {}
     for layer in layers:
+        # Blocks of one stage have equal figures: the printed figures are the key of a column.
         alike.setdefault(_figures(layer), []).append(layer.name)
     columns = list(alike.items())
     for first in range(0, len(columns), COLUMNS):
@@ -129,7 +134,7 @@ def _figures(layer: Layer) -> tuple[str, ...]:
 
 
 def size(count: float) -> str:
-    """Bytes in words.
+    """Format a number of bytes with its unit.
 
     >>> size(1536), size(2.5e9)
     ('1.54 kB', '2.50 GB')
@@ -141,7 +146,7 @@ def size(count: float) -> str:
 
 
 def time(seconds: float) -> str:
-    """Seconds in words.
+    """Format seconds with their unit.
 
     >>> time(0.0123), time(2.0)
     ('12.30 ms', '2.00 s')
