@@ -1,8 +1,9 @@
-"""Fused kernels: what torch has no operation for, in Triton, beside its definition in torch.
+"""Fused kernels in Triton for operations missing in torch, beside their definitions in torch.
 
 Each folder is one kernel: `naive.py` defines it in a few lines, `triton.py` computes it on a GPU (or in Triton's
-interpreter), `cost.py` counts it, `op.py` registers it with torch, with gradients, so that `torch.compile` and
-`torch.export` keep it as one operation. On other devices, other dtypes or without Triton the definition runs.
+interpreter), `cost.py` counts its MACs and bytes, `op.py` registers it with torch, with gradients, so that
+`torch.compile` and `torch.export` keep it as one operation. On other devices, other dtypes or without Triton the
+definition runs.
 """
 
 from polyattn.kernels.bilinear import MOST_BLOCKS, bilinear

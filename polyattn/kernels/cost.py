@@ -1,4 +1,4 @@
-"""`Cost`: what a kernel must do at the least, and the roofline's time for it."""
+"""`Cost`: the least work of a kernel, and its roofline time."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ class Cost:
         return Cost(self.macs + other.macs, self.bytes + other.bytes)
 
     def seconds(self, macs_per_second: float, bytes_per_second: float) -> float:
-        """The roofline's time: the longer of the arithmetic's and the traffic's."""
+        """Return the roofline time: the longer of the times for arithmetic and for memory traffic."""
         return max(self.macs / macs_per_second, self.bytes / bytes_per_second)

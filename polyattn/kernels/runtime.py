@@ -1,4 +1,4 @@
-"""What all kernels share at run time: where Triton runs, dtypes, precision, memory, and the shape of operators."""
+"""Run-time support of all kernels: dispatch to Triton, dtypes, precision, memory, and strides."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from torch.autograd import forward_ad
 from polyattn.errors import SizeError
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-"""What the Triton kernels take; other dtypes take the torch path."""
+"""The dtypes of the Triton kernels; other dtypes run the definition in torch."""
 
 FLOAT32 = torch.float32
 
 PRECISIONS = ("", "ieee", "tf32")
-"""How float32 products are computed: exactly rounded, or in the matrix units with 10-bit mantissas. The empty text
-follows `torch.set_float32_matmul_precision`: "highest" is ieee."""
+"""Precisions of float32 products: "ieee" rounds exactly, "tf32" uses the matrix units with 10-bit mantissas. "" follows
+`torch.set_float32_matmul_precision`, where "highest" means ieee."""
 
 _transforms = torch._C._functorch.peek_interpreter_stack  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -33,35 +33,36 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @cache
 def has_triton() -> bool:
-    """Whether Triton is installed; nothing is imported."""
+    """Return whether Triton is installed, without importing it."""
     return find_spec("triton") is not None
 
 
 def interpreting() -> bool:
-    """Whether kernels run in Triton's interpreter, on tensors of the CPU.
+    """Return whether kernels run in Triton's interpreter, on CPU tensors.
 
-    The variable has to be set before Triton is first imported.
+    TRITON_INTERPRET must be set before the first import of Triton.
     """
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def runs_triton(*tensors: Tensor) -> bool:
-    """Whether the tensors take a Triton kernel here; otherwise they take the definition in torch."""
+    """Return whether these tensors run a Triton kernel; otherwise they run the definition in torch."""
     first = tensors[0]
+    # Grids are computed from lengths of at least 1; empty tensors run the definition.
     if first.dtype not in DTYPES or not all(t.numel() for t in tensors) or not has_triton():
         return False
     return first.is_cuda or (first.device.type == "cpu" and interpreting())
 
 
 def input_precision(dtype: torch.dtype, precision: str) -> str:
-    """Triton's name for how products are computed."""
+    """Return Triton's name of the precision of products."""
     if dtype != torch.float32:
         return "ieee"  # the products of 16-bit numbers are exact in float32
     return precision or ("ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32")
 
 
 def as_torch(dtype: torch.dtype, precision: str) -> bool:
-    """Whether torch's own products compute as a kernel is asked to."""
+    """Return whether torch's own products have the requested precision."""
     return dtype != torch.float32 or precision == ""
 
 
@@ -111,43 +112,45 @@ def sums_in_float32() -> Iterator[None]:
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:
-    """The dtype in which sums over positions are taken."""
+    """Return the dtype of sums over positions."""
     return dtype if dtype == torch.float64 else torch.float32
 
 
 def allocate(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Uninitialised contiguous memory: a kernel writes every element of what it allocates."""
+    """Create uninitialised contiguous memory: a kernel writes every element of its outputs."""
     return torch.empty(tuple(shape), dtype=dtype, device=device)
 
 
 def allocate_like(x: Tensor) -> Tensor:
-    """Uninitialised memory of the shape and, where it has no gaps, the layout of a tensor."""
+    """Create uninitialised memory with a tensor's shape and, if it has no gaps, its layout."""
     return torch.empty_like(x)
 
 
 def processors(device: torch.device) -> int:
-    """Multiprocessors of a device, which a launch should fill; the interpreter is one."""
+    """Count the multiprocessors of a device, which a launch should fill; the interpreter counts as one."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 
 
 def splits_for(programs: int, rows: int, block: int, device: torch.device) -> int:
-    """Into how many parts to cut a sum over rows so that the device is full: at least eight tiles for each."""
+    """Choose the number of parts of a sum over rows that fills the device, with at least eight tiles per part."""
     wanted = -(-4 * processors(device) // max(1, programs))
+    # More splits fill the device but write more partial sums, to be read and added again.
     return max(1, min(wanted, rows // (8 * block)))
 
 
 def parts_to_fill(programs: int, most: int, device: torch.device) -> int:
-    """Into how many parts to cut the work of each program so that every multiprocessor gets eight."""
+    """Choose the number of parts of each program's work that gives every multiprocessor eight programs."""
     return max(1, min(most, -(-8 * processors(device) // max(1, programs))))
 
 
 def one_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors in autocast's dtype where that is on.
+    """Cast the tensors to autocast's dtype if autocast is on.
 
     Raises:
-        SizeError: they are of several dtypes.
+        SizeError: the tensors have several dtypes.
     """
     kind = tensors[0].device.type
+    # Autocast leaves float64 alone, as for torch's own products.
     if torch.is_autocast_enabled(kind) and tensors[0].dtype != torch.float64:
         dtype = torch.get_autocast_dtype(kind)
         return tuple(t.to(dtype) for t in tensors)
@@ -157,10 +160,10 @@ def one_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 def expect(condition: bool, kernel: str, tensors: dict[str, Tensor], wanted: str) -> None:
-    """Refuse shapes that a kernel is not for, naming them.
+    """Check the shapes of a kernel's arguments.
 
     Raises:
-        SizeError: the condition does not hold.
+        SizeError: the condition does not hold; gives the shapes and the expected ones.
     """
     if not condition:
         shapes = ", ".join(f"{name} {tuple(t.shape)}" for name, t in tensors.items())
@@ -168,7 +171,7 @@ def expect(condition: bool, kernel: str, tensors: dict[str, Tensor], wanted: str
 
 
 def without_autocast(function: F) -> F:
-    """Operators get the dtypes that they were given: what they call is not cast again."""
+    """Wrap an operator so that it computes in its arguments' dtypes, without further casts."""
 
     @wraps(function)
     def wrapped(x: Tensor, *rest: Any) -> Any:
@@ -179,10 +182,10 @@ def without_autocast(function: F) -> F:
 
 
 def transformed() -> bool:
-    """Whether a transform of `torch.func` or forward-mode differentiation is under way.
+    """Return whether a transform of `torch.func` or forward-mode differentiation is active.
 
-    torch gives its own operators rules for those, and none to others: the definition, made of them, runs instead.
-    A compiler sees the operators only.
+    torch has rules for these for its own operators only, so the definition in torch runs instead. Under a compiler the
+    operators are kept.
     """
     if torch.compiler.is_compiling():
         return False
@@ -190,7 +193,7 @@ def transformed() -> bool:
 
 
 def rows_like(x: Tensor, columns: int) -> Tensor:
-    """Uninitialised memory of shape (..., N, columns) for rows of x (..., N, C), channels first or last as in x."""
+    """Create uninitialised memory (..., N, columns) for rows of x (..., N, C), channels first or last as in x."""
     *batch, rows, _ = x.shape
     if x.stride(-2) == 1 and x.stride(-1) != 1:
         return allocate((*batch, columns, rows), x.dtype, x.device).transpose(-2, -1)
@@ -198,13 +201,13 @@ def rows_like(x: Tensor, columns: int) -> Tensor:
 
 
 WIDEST = 8
-"""The most places that a unit has: 16 bytes of 16-bit numbers."""
+"""Largest unit, in elements: 16 bytes of 16-bit numbers."""
 
 
 def unit(*maps: Tensor) -> int:
-    """How many positions of maps (..., N, C) may be read at once: a power of two that divides all their columns.
+    """Return the number of positions of maps (..., N, C) per vector load: a power of two dividing all column strides.
 
-    Triton itself sees multiples of 16 alone. It is 1 where a map does not lie with its channels first.
+    Triton itself detects multiples of 16 only. The unit is 1 if a map is not channels-first.
     """
     if any(x.stride(-2) != 1 for x in maps):
         return 1
@@ -212,10 +215,11 @@ def unit(*maps: Tensor) -> int:
 
 
 def in_units(x: Tensor, unit: int) -> tuple[int, ...]:
-    """The strides of a map (..., N, C), from channel to channel in units."""
+    """Return the strides of a map (..., N, C), with the channel stride in units."""
     return *x.stride()[:-1], x.stride(-1) // unit
 
 
 def row_strides(m: Tensor) -> tuple[int, int, int]:
-    """The strides of (B, K, O) or of one (K, O) that the whole batch shares."""
+    """Return the strides of (B, K, O), or of one (K, O) shared by the batch."""
+    # A batch stride of 0 makes every program read the one matrix, without expanding it.
     return (m.stride(0), m.stride(1), m.stride(2)) if m.dim() == 3 else (0, m.stride(0), m.stride(1))

@@ -1,9 +1,9 @@
-"""Which tile a kernel runs with: the fastest of a few, measured once for each kind of problem, and remembered.
+"""The choice of a kernel's tile: the fastest of a few candidates, measured once per kind of problem and cached.
 
-Choices are kept in the process and in `tuning.json` in the folder that POLYATTN_CACHE names (by default the user's
-cache folder), by device, Triton's version, kernel and problem. Lengths count by their next power of two. With
-POLYATTN_TUNING=off nothing is timed, and each kernel runs with its first tile; with a number, with the tile of that
-number, counted around.
+Choices are cached in the process and in `tuning.json` in the folder POLYATTN_CACHE (by default the user's cache
+folder); the cache key is the device, Triton's version, the kernel and the problem. Lengths are rounded up to powers of
+two. With POLYATTN_TUNING=off each kernel runs with its first tile, without timing; with a number, with the tile of that
+index, modulo the number of tiles.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from torch import Tensor
 
 
 class Tile(NamedTuple):
-    """Sides of a kernel's blocks, and how Triton compiles it.
+    """Sides of a kernel's blocks, and the compiler options of Triton.
 
     Attributes:
-        rows, columns: of the block of results that one program makes.
-        inner: how much of the summed axis it takes at a time.
-        warps: of one program.
-        stages: of the loads that run ahead of the arithmetic.
+        rows, columns: sides of the block of results of one program.
+        inner: length of the summed axis per step.
+        warps: warps of one program.
+        stages: pipeline stages of loads ahead of the arithmetic.
     """
 
     rows: int
@@ -43,10 +43,10 @@ class Tile(NamedTuple):
 
 
 SMALL = Tile(16, 16, 16)
-"""The least that a matrix product takes: for the interpreter, so that small tests have several tiles."""
+"""Smallest tile of a matrix product: for the interpreter, so that small tests have several tiles."""
 
 TORCH = Tile(0, 0, 0, 0, 0)
-"""No tile: torch's own products, against which a kernel is measured where they make the same."""
+"""Stands for torch's own products, a candidate wherever they compute the same result."""
 
 FILE = "tuning.json"
 
@@ -56,13 +56,13 @@ _chosen: dict[tuple[object, ...], Tile] = {}
 def best(
     kernel: str, problem: Sequence[object], x: Tensor, tiles: Sequence[Tile], run: Callable[[Tile], object]
 ) -> Tile:
-    """The fastest tile for a problem.
+    """Choose the fastest tile for a problem.
 
     Args:
-        kernel: its name.
-        problem: what the choice depends on: lengths (grouped by powers of two), dtypes, layouts.
+        kernel: name of the kernel.
+        problem: cache key of the choice: lengths (rounded up to powers of two), dtypes, layouts.
         x: a tensor on the device.
-        tiles: the candidates; the first where nothing can be measured, as in the capture of a CUDA graph.
+        tiles: the candidates; the first if measuring is impossible, as in the capture of a CUDA graph.
         run: launches the kernel with a tile.
     """
     if x.device.type != "cuda":
@@ -72,10 +72,12 @@ def best(
     asked = os.environ.get("POLYATTN_TUNING", "")
     if asked == "off" or asked.isdecimal():
         return tiles[0 if asked == "off" else int(asked) % len(tiles)]
+    # type() instead of isinstance: booleans in the key stay booleans.
     parts = tuple(1 << max(0, p - 1).bit_length() if type(p) is int else p for p in problem)
     key = (x.device, kernel, x.dtype, parts)
     if key not in _chosen:
         name = " ".join(map(str, (_device(x.device), kernel, x.dtype, *parts)))
+        # A stored tile may come from another version's candidates, and is then measured again.
         known = remembered().get(name)
         if known is not None and Tile(*known) in tiles:
             _chosen[key] = Tile(*known)
@@ -85,13 +87,13 @@ def best(
             times = {tile: _milliseconds(tile, run) for tile in tiles}
             _chosen[key] = min(times, key=lambda tile: times[tile])
             if times[_chosen[key]] == inf:
-                run(_chosen[key])  # which raises what is wrong with all of them
+                run(_chosen[key])  # raises the error common to all tiles
             _remember(name, _chosen[key])
     return _chosen[key]
 
 
 def without_matrix_units(tiles: Sequence[Tile]) -> Sequence[Tile]:
-    """Smaller tiles: exact float32 products are unrolled into single instructions, and large ones take minutes."""
+    """Return smaller tiles: exact float32 products are unrolled, and large tiles compile for minutes."""
     small = [
         t if t == TORCH else Tile(min(t.rows, 64), min(t.columns, 64), min(t.inner, 16), 4, min(t.stages, 2))
         for t in tiles
@@ -107,7 +109,7 @@ def _device(device: torch.device) -> str:
 
 
 def _milliseconds(tile: Tile, run: Callable[[Tile], object]) -> float:
-    """A launch's median time; infinite for tiles that ask for more than the device has or do not compile."""
+    """Measure a launch's median time; infinite for tiles that exceed the device's resources or do not compile."""
     from triton.runtime.errors import TritonError
     from triton.testing import do_bench
 
@@ -120,7 +122,7 @@ def _milliseconds(tile: Tile, run: Callable[[Tile], object]) -> float:
 
 
 def cache_file() -> Path:
-    """Where choices are kept between processes."""
+    """Return the path of the file with choices of earlier processes."""
     import platformdirs
 
     folder = os.environ.get("POLYATTN_CACHE")
@@ -128,7 +130,7 @@ def cache_file() -> Path:
 
 
 def remembered() -> dict[str, list[int]]:
-    """The choices in the file, by device, Triton's version, kernel and problem, as far as it can be read."""
+    """Read the choices in the file by cache key; unreadable files and entries are ignored."""
     try:
         found = json.loads(cache_file().read_text())
     except (OSError, ValueError, RecursionError):
@@ -142,10 +144,11 @@ def remembered() -> dict[str, list[int]]:
 
 
 def _remember(key: str, tile: Tile) -> None:
-    """Keep a choice; where the folder cannot be written, it is measured again in the next process."""
+    """Store a choice; if the folder is not writable, the next process measures again."""
     with contextlib.suppress(OSError):
         path = cache_file()
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Write and rename: a concurrent reader never sees half a file.
         draft = path.with_suffix(f".{os.getpid()}")
         draft.write_text(json.dumps(remembered() | {key: list(tile)}, indent=1))
         draft.replace(path)

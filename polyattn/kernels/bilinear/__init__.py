@@ -1,4 +1,4 @@
-"""`bilinear`: block matrices from the left and from the right of every group's maps, in one pass over X."""
+"""`bilinear`: block matrices applied to every group's maps from left and right, in one pass over X."""
 
 from polyattn.kernels.bilinear.op import MOST_BLOCKS, bilinear, block_cross, block_mix
 

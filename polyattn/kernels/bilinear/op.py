@@ -1,4 +1,4 @@
-"""`bilinear` as operators of torch: two linear operations, each of which is the other's gradient."""
+"""`bilinear` as operators of torch: two linear operations, each the gradient of the other."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from polyattn.kernels import runtime
 from polyattn.kernels.bilinear import naive
 
 MOST_BLOCKS = 256
-"""With more blocks in a map than this, two matrix products take less than their Kronecker product."""
+"""Number of blocks above which two matrix products cost less than their Kronecker product."""
 
 
 def bilinear(x: Tensor, p: Tensor, q: Tensor, precision: str = "") -> Tensor:
-    """The bilinear attentional transform with block matrices, Y = (P ⊗ I) X (Q ⊗ I) (BA-Transform, Eq. 1, Figure 3).
+    """Compute the bilinear attentional transform by blocks, Y = (P ⊗ I) X (Q ⊗ I) (BA-Transform, Eq. 1, Figure 3).
 
     y[b,(i u),(j v),(g n)] = Σ_kl p[b,g,i,k] x[b,(k u),(l v),(g n)] q[b,g,l,j], where a map of H x W positions is cut
-    into S x T blocks of ceil(H / S) x ceil(W / T) positions. Where a side is no multiple, the map counts as continued
-    by zeros; nothing is copied. P ⊗ I and Q ⊗ I are never expanded, and X is read once.
+    into S x T blocks of ceil(H / S) x ceil(W / T) positions. If a side is not a multiple, the map counts as padded with
+    zeros, without a copy. P ⊗ I and Q ⊗ I are never expanded, and X is read once.
 
     Args:
         x: (B, H, W, C) in any strides: channels-last memory, or (B, C, H, W) with its channels moved.
-        p: (B, G, S, S), a matrix for the rows of each group of C / G channels.
-        q: (B, G, T, T), for the columns.
-        precision: of float32 products: "ieee", "tf32", or "" for torch's setting.
+        p: (B, G, S, S), one matrix over rows for each group of C / G channels.
+        q: (B, G, T, T), one over columns.
+        precision: precision of float32 products: "ieee", "tf32", or "" for torch's setting.
 
     Returns:
         (B, H, W, C) in the memory order of x.
@@ -40,6 +40,7 @@ def bilinear(x: Tensor, p: Tensor, q: Tensor, precision: str = "") -> Tensor:
     s, t = p.shape[2], q.shape[2]
     if s * t > MOST_BLOCKS:
         return _two_products(x, p, q)
+    # The Kronecker product is stored per sample and group: at most MOST_BLOCKS² weights.
     weights = torch.einsum("bgik,bglj->bgijkl", p, q).flatten(4).flatten(2, 3)
     return block_mix(x, weights, s, t, precision)
 
@@ -50,12 +51,12 @@ def _two_products(x: Tensor, p: Tensor, q: Tensor) -> Tensor:
 
 
 def block_mix(x: Tensor, k: Tensor, s: int, t: int, precision: str = "") -> Tensor:
-    """Every block a sum of all blocks, y[b,(i u),(j v),(g m)] = Σ_kl k[b,g,(i j),(k l)] x[b,(k u),(l v),(g m)].
+    """Compute every block as a sum of blocks, y[b,(i u),(j v),(g m)] = Σ_kl k[b,g,(i j),(k l)] x[b,(k u),(l v),(g m)].
 
     Args:
         x: (B, H, W, C) in any strides, cut into S x T blocks as in `bilinear`.
         k: (B, G, S T, S T).
-        s, t: how many blocks there are along the height and along the width.
+        s, t: number of blocks along the height and along the width.
         precision: as in `bilinear`.
     """
     if runtime.transformed():
@@ -64,7 +65,7 @@ def block_mix(x: Tensor, k: Tensor, s: int, t: int, precision: str = "") -> Tens
 
 
 def block_cross(y: Tensor, x: Tensor, groups: int, s: int, t: int, precision: str = "") -> Tensor:
-    """Inner products of blocks, c[b,g,(i j),(k l)] = Σ_uvm y[b,(i u),(j v),(g m)] x[b,(k u),(l v),(g m)].
+    """Compute inner products of blocks, c[b,g,(i j),(k l)] = Σ_uvm y[b,(i u),(j v),(g m)] x[b,(k u),(l v),(g m)].
 
     Returns:
         (B, G, S T, S T): the gradient of `block_mix` with respect to its weights.
@@ -81,6 +82,7 @@ def _block_mix(x: Tensor, k: Tensor, s: int, t: int, precision: str) -> Tensor:
         from polyattn.kernels.bilinear import triton
 
         return triton.block_mix(x, k, s, t, precision)
+    # The operator promises x's strides, as its fake version does: a compiler plans memory by them.
     return torch.empty_like(x).copy_(naive.block_mix(x, k, s, t))
 
 
@@ -97,6 +99,7 @@ def _setup_mix(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward_mix(ctx: Any, seed: Tensor) -> tuple[Tensor | None, ...]:
     x, k = ctx.saved_tensors
     s, t, how = ctx.s, ctx.t, ctx.precision
+    # The public functions are differentiable again, so second derivatives need no further rule.
     return block_mix(seed, k.mT, s, t, how), block_cross(seed, x, k.shape[1], s, t, how), None, None, None
 
 

@@ -1,7 +1,7 @@
-"""`block_mix` and `block_cross` in Triton: matrix products whose one axis is the S T blocks of a map.
+"""`block_mix` and `block_cross` in Triton: matrix products with the S T blocks of a map as one axis.
 
-The other axis is everything inside a block: its U x V positions and its group's channels, the axis that is contiguous
-in memory running fastest.
+The other axis runs over the elements of a block: its U x V positions and its group's channels, with the axis contiguous
+in memory fastest.
 """
 
 # pyright: reportGeneralTypeIssues=false, reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false
@@ -33,14 +33,15 @@ CROSS_TILES = (
 )
 
 NARROW = 2**30
-"""Offsets below this are computed in 32 bits. Places beyond the last block may lie beyond 2^31; they are never read."""
+"""Offsets below this are computed in 32 bits. Masked elements beyond the last block may overflow; they are never
+read."""
 
 
 @triton.jit
 def offset(
     row, column, channel, x_row, x_column, x_channel, LAST: tl.constexpr, UNIT: tl.constexpr, WIDE: tl.constexpr
 ):  # fmt: skip
-    """Where elements lie, in 64 bits if they are WIDE. The strides of axes that are not contiguous count UNITs."""
+    """Compute the offsets of elements, in 64 bits if WIDE. Strides of non-contiguous axes count UNITs."""
     if WIDE:
         row = row.to(tl.int64)
         column = column.to(tl.int64)
@@ -57,13 +58,14 @@ def elements(
     x, block, inside, count, last, H, W, T, U, V, M, x_row, x_column, x_channel,
     LAST: tl.constexpr, UNIT: tl.constexpr, WIDE: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
-    """Pointers to the elements of blocks at places inside them, and which of them there are.
+    """Compute pointers to the elements of blocks, and the mask of existing elements.
 
-    UNIT places lie one behind the other in memory, from a multiple of UNIT on: the compiler sees it, since the strides
-    of the other axes count UNITs.
+    UNIT elements are contiguous and aligned to UNIT: the compiler can prove it, because the strides of the other axes
+    count UNITs.
     """
     unit, within = inside // UNIT, inside % UNIT
     if LAST:
+        # Written as a multiple of UNIT plus a remainder: Triton then proves alignment and vectorises the loads.
         runs = M // UNIT
         m = unit % runs * UNIT + within
         v = unit // runs % V
@@ -77,6 +79,7 @@ def elements(
         columns = block % T * (runs * UNIT)
     rows = block // T * U
     exists = (block < count)[:, None] & (inside < last)[None, :]
+    # Padding is a mask, not a copy: elements beyond the map read as 0 and are not written.
     if not WHOLE:
         exists = exists & (rows[:, None] + u[None, :] < H) & (columns[:, None] + v[None, :] < W)
     outer = offset(rows, columns, 0, x_row, x_column, x_channel, LAST, UNIT, WIDE)
@@ -86,7 +89,7 @@ def elements(
 
 @triton.jit
 def group_start(x, batch, group, M, x_batch, x_channel, LAST: tl.constexpr, UNIT: tl.constexpr):
-    """Where a group of a sample begins."""
+    """Compute the pointer to the first element of a sample's group."""
     if LAST:
         start = x + batch * x_batch * UNIT + group * (M // UNIT * UNIT) * x_channel
     else:
@@ -101,7 +104,7 @@ def mix(
     LAST: tl.constexpr, UNIT: tl.constexpr, WIDE: tl.constexpr, WHOLE: tl.constexpr, ONCE: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """ROWS blocks of y at a share of the places inside them, COLUMNS at a time; weights of one tile are read once."""
+    """Compute ROWS blocks of y for a share of their elements, COLUMNS at a time; weights of one tile are read once."""
     program = tl.program_id(0)
     block = program % down * ROWS + tl.arange(0, ROWS)
     first = (program // down) % parts * share
@@ -114,6 +117,7 @@ def mix(
     weights = k + batch * k_batch + group * k_group + block[:, None] * k_row
     other = tl.arange(0, INNER)
     if ONCE:
+        # All weights fit into one tile, so they are loaded once, before the loop.
         known = (block < count)[:, None] & (other < count)[None, :]
         a = tl.load(weights + other[None, :] * k_column, mask=known, other=0.0)
     for tile in range(first, last):
@@ -149,7 +153,7 @@ def cross(
     LAST: tl.constexpr, UNIT: tl.constexpr, WIDE: tl.constexpr, WHOLE: tl.constexpr,
     SIDE: tl.constexpr, INNER: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Inner products of SIDE blocks of y with SIDE blocks of x over one part of the places inside a block."""
+    """Sum inner products of SIDE blocks of y with SIDE blocks of x over one part of the elements of a block."""
     program = tl.program_id(0)
     left = program % down * SIDE + tl.arange(0, SIDE)
     right = (program // down) % down * SIDE + tl.arange(0, SIDE)
@@ -158,6 +162,7 @@ def cross(
     batch = (program // down // down // splits // G).to(tl.int64)
     count = S * T
     first = split * share
+    # Parts of a block's elements are summed by separate programs: few blocks would leave the device idle.
     last = tl.minimum(first + share, U * V * M)
     here = group_start(y, batch, group, M, y_batch, y_channel, LAST, UNIT)
     there = group_start(x, batch, group, M, x_batch, x_channel, LAST, UNIT)
@@ -179,13 +184,13 @@ def cross(
 
 
 class Blocks(NamedTuple):
-    """How maps of (B, H, W, C) are cut into S x T blocks, and how the places inside a block lie in memory.
+    """Maps (B, H, W, C) cut into S x T blocks, and the memory order of a block's elements.
 
     Attributes:
-        last: whether the channels are contiguous; else the positions of a row come first.
-        unit: how many places, of a power of two, always lie one behind the other from a multiple of it on.
+        last: whether channels are contiguous; otherwise the positions of a row are.
+        unit: length of contiguous, aligned runs of elements, a power of two.
         wide: whether a sample's offsets need 64 bits.
-        whole: whether the blocks make up the map, nothing beyond it.
+        whole: whether the blocks tile the map exactly, without padding.
     """
 
     height: int
@@ -206,16 +211,18 @@ class Blocks(NamedTuple):
         u, v, m = -(-height // s), -(-width // t), channels // groups
         last = maps[0].stride(3) == 1
         axis = 3 if last else 2
+        # A common divisor of all other strides keeps every run aligned, for every map.
         others = [n for x in maps for k, n in enumerate(x.stride()) if k != axis]
         contiguous = all(x.stride(axis) == 1 for x in maps)
         unit = gcd(runtime.WIDEST, m if last else v, *others) if contiguous else 1
+        # The farthest element decides between 32 and 64 bits; 32-bit arithmetic is cheaper.
         farthest = max(sum((n - 1) * k for n, k in zip(x.shape[1:], x.stride()[1:], strict=True)) for x in maps)
         whole = height == s * u and width == t * v
         return cls(height, width, s, t, u, v, m, last, unit, farthest >= NARROW, whole)
 
     @property
     def length(self) -> int:
-        """Places inside a block, the channels of a group counted."""
+        """Return the number of elements of a block, with the channels of a group."""
         return self.u * self.v * self.channels
 
     @property
@@ -224,11 +231,11 @@ class Blocks(NamedTuple):
 
     @property
     def options(self) -> dict[str, bool | int]:
-        """What the kernels are compiled for."""
+        """Return the compile-time options of the kernels."""
         return {"LAST": self.last, "UNIT": self.unit, "WIDE": self.wide, "WHOLE": self.whole}
 
     def strides(self, x: Tensor) -> tuple[int, ...]:
-        """A map's, in units but for the contiguous axis."""
+        """Return a map's strides, in units except along the contiguous axis."""
         axis = 3 if self.last else 2
         return tuple(n if k == axis else n // self.unit for k, n in enumerate(x.stride()))
 
@@ -236,7 +243,7 @@ class Blocks(NamedTuple):
 def block_mix(
     x: Tensor, k: Tensor, s: int, t: int, precision: str, tile: Tile | None = None, parts: int | None = None
 ) -> Tensor:
-    """Blocks of x (B, H, W, C), any strides, mixed by k (B, G, S T, S T): like x."""
+    """Mix the blocks of x (B, H, W, C), any strides, by k (B, G, S T, S T): the result is like x."""
     batch, groups, count, _ = k.shape
     y = runtime.allocate_like(x)
     cut = Blocks.of(groups, s, t, x, y)
@@ -261,7 +268,7 @@ def block_cross(
     y: Tensor, x: Tensor, groups: int, s: int, t: int, precision: str, tile: Tile | None = None,
     splits: int | None = None,
 ) -> Tensor:  # fmt: skip
-    """Inner products of the blocks of y and x, both (B, H, W, C): (B, G, S T, S T)."""
+    """Compute inner products of the blocks of y and x, both (B, H, W, C): (B, G, S T, S T)."""
     batch, count = x.shape[0], s * t
     cut = Blocks.of(groups, s, t, x, y)
     how = runtime.input_precision(x.dtype, precision)
@@ -279,4 +286,5 @@ def block_cross(
         return part
 
     problem = (batch * groups, cut.length, s, t, how, cut.last, cut.unit)
+    # The parts are float32 and rounded once, after their sum.
     return launch(tile or best("block_cross", problem, x, CROSS_TILES, launch)).sum(2).to(x.dtype)

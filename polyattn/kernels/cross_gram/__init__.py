@@ -1,4 +1,4 @@
-"""`cross_gram`: XᵀY of two tall matrices, every position read once."""
+"""`cross_gram`: XᵀY of two tall matrices, with every position read once."""
 
 from polyattn.kernels.cross_gram.op import cross_gram
 

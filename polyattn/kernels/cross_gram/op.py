@@ -12,16 +12,15 @@ from polyattn.kernels.cross_gram import naive
 
 
 def cross_gram(x: Tensor, y: Tensor, scale: float = 1.0, precision: str = "") -> Tensor:
-    """The products of the channels of two tall matrices, g[b,c,d] = scale * Σ_n x[b,n,c] y[b,n,d].
+    """Compute the products of the channels of two tall matrices, g[b,c,d] = scale * Σ_n x[b,n,c] y[b,n,d].
 
-    The positions are cut into parts that run at the same time, so that few channels fill a device too; sums are
-    float32, and the scale is applied before the result is rounded. With y = dY it is the gradient of a matrix that
-    every row of x was multiplied by.
+    The positions are cut into parts that run in parallel, so few channels fill a device too; sums are float32, and the
+    scale is applied before the result is rounded. With y = dY it is the gradient of a matrix applied to every row of x.
 
     Args:
         x, y: (B, N, C) and (B, N, D) in any strides: channels-last memory, or (B, C, N) transposed.
-        scale: such as 1/N.
-        precision: of float32 products: "ieee", "tf32", or "" for torch's setting.
+        scale: factor of the sum, such as 1/N.
+        precision: precision of float32 products: "ieee", "tf32", or "" for torch's setting.
 
     Returns:
         (B, C, D) in the inputs' dtype.
@@ -64,6 +63,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, seed: Tensor) -> tuple[Tensor | None, ...]:
     x, y = ctx.saved_tensors
     left, right, *_ = ctx.needs_input_grad
+    # The scale goes to the small (C, D) seed, not to the two maps of N positions.
     seed = seed * ctx.scale
     return torch.matmul(y, seed.mT) if left else None, torch.matmul(x, seed) if right else None, None, None
 

@@ -1,4 +1,4 @@
-"""`gram`: XᵀX of a tall X, every position read for its upper tiles only."""
+"""`gram`: XᵀX of a tall X, with upper tiles only."""
 
 from polyattn.kernels.gram.op import gram
 

@@ -12,21 +12,21 @@ from polyattn.kernels.gram import naive
 
 
 def gram(x: Tensor, scale: float = 1.0, precision: str = "") -> Tensor:
-    """The Gram matrix of the channels of a tall matrix, g[b,c,d] = scale * Σ_n x[b,n,c] x[b,n,d].
+    """Compute the Gram matrix of the channels of a tall matrix, g[b,c,d] = scale * Σ_n x[b,n,c] x[b,n,d].
 
-    Only tiles on and above the diagonal are computed, in float32, with the positions cut into parts that run at the
-    same time. The scale is applied before the result is rounded to the input's dtype.
+    Only tiles on and above the diagonal are computed, in float32, with the positions cut into parallel parts. The scale
+    is applied before the result is rounded to the input's dtype.
 
     Args:
         x: (B, N, C) in any strides: channels-last memory, or (B, C, N) transposed.
-        scale: such as 1/N.
-        precision: of float32 products: "ieee", "tf32", or "" for torch's setting.
+        scale: factor of the sum, such as 1/N.
+        precision: precision of float32 products: "ieee", "tf32", or "" for torch's setting.
 
     Returns:
         (B, C, C), symmetric, in the input's dtype.
 
     Raises:
-        SizeError: x has not three axes.
+        SizeError: x does not have three axes.
 
     >>> gram(torch.tensor([[[1.0, 2.0], [0.0, 1.0]]]))
     tensor([[[1., 2.],
@@ -61,6 +61,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, seed: Tensor) -> tuple[Tensor, None, None]:
     (x,) = ctx.saved_tensors
+    # x occurs twice in the symmetric product: the seed and its transpose, added before one product with x.
     return torch.matmul(x, (seed + seed.mT) * ctx.scale), None, None
 
 

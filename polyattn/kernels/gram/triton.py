@@ -1,6 +1,6 @@
-"""`gram` and `cross_gram` in Triton: a program for each tile and part of the positions, then the parts added.
+"""`gram` and `cross_gram` in Triton: a program per tile and part of the positions, then the sum of the parts.
 
-A Gram matrix needs its upper tiles only, each of which is written with its mirror image.
+A Gram matrix is symmetric: upper tiles are computed, and each is written with its mirror image.
 """
 
 # pyright: reportGeneralTypeIssues=false, reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false
@@ -15,7 +15,7 @@ from polyattn.kernels.blocks import product, tile_of
 from polyattn.kernels.tuning import TORCH, Tile, best
 
 SINGLE = ["across", "tiles"]
-"""Counts of tiles that stay variables where they are 1: Triton 3.6 compiles no `while` whose start is constant."""
+"""Counts of tiles that stay variables even if 1: Triton 3.6 cannot compile a `while` with a constant start."""
 TILES = (
     Tile(64, 64, 64, 4, 3),
     Tile(128, 128, 32, 8, 3),
@@ -23,12 +23,12 @@ TILES = (
     Tile(64, 64, 128, 4, 3),
     Tile(32, 32, 128, 4, 4),
 )
-"""Rows and columns of the result; inner is positions. Tiles of Gram matrices are square."""
+"""Rows and columns of the result; inner counts positions. Tiles of Gram matrices are square."""
 
 
 @triton.jit
 def upper_tile(number, across):
-    """The row and column, not below the diagonal, of a tile counted along the rows."""
+    """Find the row and column of a tile on or above the diagonal, counted along the rows."""
     row = 0
     while number >= across - row:
         number -= across - row
@@ -38,7 +38,7 @@ def upper_tile(number, across):
 
 @triton.jit
 def place(number, across, UPPER: tl.constexpr):
-    """The row and column of a tile, of all or of those not below the diagonal."""
+    """Find the row and column of a tile, among all tiles or among the upper ones."""
     if UPPER:
         row, column = upper_tile(number, across)
     else:
@@ -51,13 +51,14 @@ def place(number, across, UPPER: tl.constexpr):
 def store(
     out, total, row, column, C, D, scale, UPPER: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):  # fmt: skip
-    """A tile of results, scaled and rounded, and its mirror image."""
+    """Store a tile of results, scaled and rounded, and its mirror image."""
     value = (total * scale).to(out.dtype.element_ty)
     here = row * ROWS + tl.arange(0, ROWS)
     there = column * COLUMNS + tl.arange(0, COLUMNS)
     inside = (here < C)[:, None] & (there < D)[None, :]
     tl.store(out + here[:, None] * D + there[None, :], value, mask=inside)
     if UPPER:  # noqa: SIM102, known when the kernel is compiled
+        # A tile on the diagonal is its own mirror image: a second store would write the same elements.
         if row != column:
             tl.store(out + there[:, None] * D + here[None, :], tl.trans(value), mask=tl.trans(inside))
 
@@ -68,10 +69,11 @@ def partial_products(
     UNIT: tl.constexpr, UPPER: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr,
     DIRECT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Σ over one part of the positions of one tile of XᵀY; with one part, the result itself.
+    """Sum one part of the positions of one tile of XᵀY; a single part is the result itself.
 
-    The positions and the steps from channel to channel are counted in UNITs.
+    Positions and channel strides are counted in UNITs.
     """
+    # N arrives in UNITs: Triton then knows that UNIT divides it, and vectorises masked loads.
     N = N * UNIT
     program = tl.program_id(0)
     row, column = place(program % tiles, across, UPPER)
@@ -84,6 +86,7 @@ def partial_products(
     n = first + tl.arange(0, INNER)
     left = tile_of(x + batch * x_batch, n, here, x_row, x_column, UNIT)
     right = tile_of(y + batch * y_batch, n, there, y_row, y_column, UNIT)
+    # INNER times a large stride may overflow 32 bits.
     left_step = tl.full([], INNER, tl.int64) * x_row
     right_step = tl.full([], INNER, tl.int64) * y_row
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
@@ -106,7 +109,7 @@ def partial_products(
 def add_parts(
     part, out, C, D, across, tiles, splits, scale, UPPER: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):  # fmt: skip
-    """The parts of one tile added, in their order."""
+    """Sum the parts of one tile, in order."""
     program = tl.program_id(0)
     tile = program % tiles
     batch = (program // tiles).to(tl.int64)
@@ -115,13 +118,17 @@ def add_parts(
     source += tl.arange(0, ROWS)[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
     for _ in range(splits):
+        # A fixed order instead of atomic additions: results are the same in every run.
         total += tl.load(source)
         source += tiles * ROWS * COLUMNS
     store(out + batch * C * D, total, row, column, C, D, scale, UPPER, ROWS, COLUMNS)
 
 
 def products(x: Tensor, y: Tensor, scale: float, precision: str, tile: Tile | None, splits: int | None) -> Tensor:
-    """XᵀY of x (B, N, C) and y (B, N, D), any strides, times a scale: (B, C, D). Of one tensor, the Gram matrix."""
+    """Compute XᵀY of x (B, N, C) and y (B, N, D), any strides, times a scale: (B, C, D).
+
+    If x and y are one tensor, the result is its Gram matrix.
+    """
     batch, positions, rows = x.shape
     columns, upper, unit = y.shape[2], x is y, runtime.unit(x, y)
     how = runtime.input_precision(x.dtype, precision)
@@ -132,6 +139,7 @@ def products(x: Tensor, y: Tensor, scale: float, precision: str, tile: Tile | No
             with runtime.sums_in_float32():
                 out.baddbmm_(x.mT, y, beta=0, alpha=scale)
             return
+        # Mirroring a tile needs it square.
         width = tile.rows if upper else tile.columns
         across, down = triton.cdiv(columns, width), triton.cdiv(rows, tile.rows)
         tiles = across * (across + 1) // 2 if upper else across * down
@@ -161,5 +169,5 @@ def products(x: Tensor, y: Tensor, scale: float, precision: str, tile: Tile | No
 
 
 def gram(x: Tensor, scale: float, precision: str, tile: Tile | None = None, splits: int | None = None) -> Tensor:
-    """XᵀX of x (B, N, C), any strides, times a scale: (B, C, C)."""
+    """Compute XᵀX of x (B, N, C), any strides, times a scale: (B, C, C)."""
     return products(x, x, scale, precision, tile, splits)

@@ -14,7 +14,7 @@ from polyattn.kernels.project import project, project_pair
 
 
 def hadamard_mean(x: Tensor, w1: Tensor, w2: Tensor, scale: float | None = None, precision: str = "") -> Tensor:
-    """The mean over positions of two projections' product, m[b,d] = 1/N Σ_n (x w1)[b,n,d] (x w2)[b,n,d].
+    """Compute the mean over positions of two projections' product, m[b,d] = 1/N Σ_n (x w1)[b,n,d] (x w2)[b,n,d].
 
     It is the global context of Poly-NL (Eq. 7) as written, without its two N x D products in memory. The sum and its
     scale are float32; only the result is rounded to the input's dtype.
@@ -22,8 +22,8 @@ def hadamard_mean(x: Tensor, w1: Tensor, w2: Tensor, scale: float | None = None,
     Args:
         x: (B, N, C) in any strides.
         w1, w2: (C, D).
-        scale: of the sum, by default 1/N.
-        precision: of float32 products: "ieee", "tf32", or "" for torch's setting.
+        scale: factor of the sum, by default 1/N.
+        precision: precision of float32 products: "ieee", "tf32", or "" for torch's setting.
 
     Returns:
         (B, D).
@@ -67,9 +67,11 @@ def _backward(ctx: Any, seed: Tensor) -> tuple[Tensor | None, ...]:
     x, w1, w2 = ctx.saved_tensors
     rows = seed[:, None]
     if x.shape[1] >= x.shape[2]:
+        # With G = XᵀX / N, m = diag(W1ᵀ G W2): gradients need N only in G and in the last product with x.
         matrix = gram(x, ctx.scale, ctx.precision)
         dw1 = (torch.matmul(matrix, w2) * rows).sum(0)
         dw2 = (torch.matmul(matrix, w1) * rows).sum(0)
+        # G is symmetric, so x occurs twice: the gradient is x times this matrix plus its transpose.
         half = torch.matmul(w2 * rows, w1.mT) * ctx.scale
         return project(x, half + half.mT, None, ctx.precision), dw1, dw2, None, None
     done, dtwo = torch.matmul(x, w2) * rows, torch.matmul(x, w1) * rows

@@ -1,4 +1,4 @@
-"""`hadamard_mean` in Triton: both products of a tile in registers, multiplied and summed there."""
+"""`hadamard_mean` in Triton: both products of a tile stay in registers, where they are multiplied and summed."""
 
 # pyright: reportGeneralTypeIssues=false, reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false
 from __future__ import annotations
@@ -25,9 +25,9 @@ def products_of_projections(
     x_batch, x_row, x_column, w1_row, w1_column, w2_row, w2_column,
     UNIT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Σ over one part of the positions of (x w1)[n,d] (x w2)[n,d], for one tile of columns d.
+    """Sum (x w1)[n,d] (x w2)[n,d] over one part of the positions, for one tile of columns d.
 
-    The positions and the steps of x from channel to channel are counted in UNITs.
+    Positions and the channel stride of x are counted in UNITs.
     """
     N = N * UNIT
     program = tl.program_id(0)
@@ -51,12 +51,14 @@ def products_of_projections(
         for _ in range(0, C, INNER):
             inside = (k < C)[:, None] & (d < D)[None, :]
             a = tl.load(rows, mask=(n < last)[:, None] & (k < C)[None, :], other=0.0)
+            # One load of x serves both projections.
             one = product(a, tl.load(left, mask=inside, other=0.0), one, PRECISION)
             two = product(a, tl.load(right, mask=inside, other=0.0), two, PRECISION)
             rows += x_step
             left += w1_step
             right += w2_step
             k += INNER
+        # Positions beyond the part load as 0, so their products add 0: no mask is needed here.
         sums += tl.sum(one * two, axis=0)
     tl.store(part + (batch * splits + split) * D + d, sums * scale, mask=d < D)
 
@@ -64,7 +66,7 @@ def products_of_projections(
 def hadamard_mean(
     x: Tensor, w1: Tensor, w2: Tensor, scale: float, precision: str, tile: Tile | None = None, splits: int | None = None
 ) -> Tensor:
-    """scale * Σ_n (x w1) ⊙ (x w2) of x (B, N, C), any strides, and w1, w2 (C, D): (B, D)."""
+    """Compute scale * Σ_n (x w1) ⊙ (x w2) of x (B, N, C), any strides, and w1, w2 (C, D): (B, D)."""
     batch, positions, channels = x.shape
     columns = w1.shape[1]
     how, unit = runtime.input_precision(x.dtype, precision), runtime.unit(x)
@@ -84,4 +86,5 @@ def hadamard_mean(
 
     problem = (batch, positions, channels, columns, how, x.stride(2) == 1, unit)
     part = launch(tile or best("hadamard_mean", problem, x, TILES, launch))
+    # Parts are scaled in float32 and rounded once, after their sum.
     return part.sum(1).to(x.dtype)

@@ -1,6 +1,6 @@
 """`linear_attention` as operators of torch: two halves, each with its gradient.
 
-The gradients are operators too; where they are differentiated themselves, torch's own operations compute them.
+The gradients are operators too; for second derivatives, torch's own operations compute them.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from polyattn.kernels import runtime
 from polyattn.kernels.linear_attention import naive
 
 MOST_KEYS = 256
-"""A row of q is one tile: with more key channels than this the definition runs."""
+"""Most key channels of the kernel: a row of q is one tile. With more, the definition runs."""
 
 
 def linear_attention(q: Tensor, k: Tensor, v: Tensor, precision: str = "") -> Tensor:
-    """Efficient attention, softmax_channels(q) · (softmax_positions(k)ᵀ v), the published softmax form of E-NL.
+    """Compute efficient attention, softmax_channels(q) · (softmax_positions(k)ᵀ v), the published softmax form of E-NL.
 
     The softmaxes and the products are float32; neither softmax is written to memory.
 
     Args:
         q, k: (B, heads, N, R) in any strides, R up to 256 in the kernel.
         v: (B, heads, N, S).
-        precision: of float32 products: "ieee", "tf32", or "" for torch's setting.
+        precision: precision of float32 products: "ieee", "tf32", or "" for torch's setting.
 
     Returns:
         (B, heads, N, S).
@@ -45,7 +45,7 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor, precision: str = "") -> Te
 
 
 def linear_context(k: Tensor, v: Tensor, precision: str = "") -> Tensor:
-    """The first half, c[b,h,r,s] = Σ_n softmax_n(k)[b,h,n,r] v[b,h,n,s], with a running maximum over the positions.
+    """Compute the first half, c[b,h,r,s] = Σ_n softmax_n(k)[b,h,n,r] v[b,h,n,s], with a running maximum.
 
     Args:
         k, v: (B, heads, N, R) and (B, heads, N, S), in any strides.
@@ -63,14 +63,14 @@ def linear_context(k: Tensor, v: Tensor, precision: str = "") -> Tensor:
 
 
 def linear_query(q: Tensor, c: Tensor, precision: str = "") -> Tensor:
-    """The second half, y[b,h,n,s] = Σ_r softmax_r(q)[b,h,n,r] c[b,h,r,s].
+    """Compute the second half, y[b,h,n,s] = Σ_r softmax_r(q)[b,h,n,r] c[b,h,r,s].
 
     Args:
         q, c: (B, heads, N, R) in any strides, and (B, heads, R, S).
         precision: as in `linear_attention`.
 
     Returns:
-        (B, heads, N, S), in memory as q.
+        (B, heads, N, S), in the memory order of q.
     """
     fits = q.dim() == c.dim() == 4 and q.shape[:2] == c.shape[:2] and q.shape[3] == c.shape[2]
     runtime.expect(fits, "linear_query", {"q": q, "c": c}, "q (B, heads, N, R) and c (B, heads, R, S)")
@@ -121,12 +121,14 @@ def _(k: Tensor, v: Tensor, c: Tensor, divisor: Tensor, dc: Tensor, precision: s
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     k, v, ctx.precision = inputs
     ctx.save_for_backward(k, v, *output)
+    # The divisor is saved for the backward pass only; it is not a result of the layer.
     ctx.mark_non_differentiable(output[1])
 
 
 def _backward_context(ctx: Any, dc: Tensor, _: Any) -> tuple[Tensor | None, ...]:
     k, v, c, divisor = ctx.saved_tensors
     if torch.is_grad_enabled():
+        # Recomputed with a graph: the saved divisor has no gradient, but a second derivative needs it.
         c, divisor = naive.context(k, v)
         return *naive.context_backward(k, v, c, divisor, dc), None
     return *torch.ops.polyattn.linear_context_backward(k, v, c, divisor, dc, ctx.precision), None

@@ -1,9 +1,7 @@
-"""The programs of `linear_attention` and `projected_attention`: softmaxes taken on the way, over positions with a
-running maximum.
+"""The programs of `linear_attention` and `projected_attention`: fused softmaxes, over positions with a running maximum.
 
-Keys and queries are read, or made of a map and a matrix tile by tile where they are used (PROJECTED). A batch index
-counts batch elements and heads together. The positions and the steps of maps from channel to channel are counted in
-UNITs.
+Keys and queries are read, or projected tile by tile where they are used (PROJECTED). A batch index counts batch
+elements and heads together. Positions and channel strides of maps are counted in UNITs.
 """
 
 # pyright: reportGeneralTypeIssues=false, reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false
@@ -22,7 +20,7 @@ def keys_at(
     PROJECTED: tl.constexpr, UNIT: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr, INNER: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """A tile of k[n,r], or of (k w)[n,r], in float32; 0 outside."""
+    """Load a tile of k[n,r], or compute one of (k w)[n,r], in float32; 0 outside."""
     if PROJECTED:
         total = tl.zeros((ROWS, KEYS), tl.float32)
         total = accumulate(
@@ -36,7 +34,8 @@ def keys_at(
 
 @triton.jit
 def softmax_of_rows(a, inside):
-    """The softmax of each row over the columns that are inside; 0 in the others."""
+    """Compute the softmax of each row over the columns inside; 0 in the others."""
+    # Padded columns must not count: exp(-inf) is 0.
     a = tl.where(inside[None, :], a, float("-inf"))
     a = tl.exp(a - tl.max(a, axis=1)[:, None])
     return a / tl.sum(a, axis=1)[:, None]
@@ -68,10 +67,13 @@ def sums_over_positions(
         a = keys_at(
             k, w, n, r, last, C, R, k_row, k_column, w_row, w_column, PROJECTED, UNIT, ROWS, KEYS, INNER, PRECISION
         )
+        # Positions beyond the part load as 0, which may exceed the true maximum: they must be -inf.
         a = tl.where((n < last)[:, None], a, float("-inf"))
         inside = (n < last)[:, None] & (s < S)[None, :]
         b = tl.load(tile_of(v, n, s, v_row, v_column, UNIT), mask=inside, other=0.0)
         now = tl.maximum(largest, tl.max(a, axis=0))
+        # Running maximum: earlier sums are rescaled whenever a larger key appears. exp(-inf) = 0 handles the first
+        # tile.
         shrink = tl.exp(largest - now)
         share_of = tl.exp(a - now[None, :])
         divisor = divisor * shrink + tl.sum(share_of, axis=0)
@@ -79,6 +81,7 @@ def sums_over_positions(
         largest = now
     part = both * splits + split
     tl.store(sums + part * R * S + r[:, None] * S + s[None, :], total, mask=(r < R)[:, None] & (s < S)[None, :])
+    # Maximum and divisor are the same for all tiles of values: one program stores them.
     if program % across == 0:
         tl.store(top + part * R + r, largest, mask=r < R)
         tl.store(weight + part * R + r, divisor, mask=r < R)
@@ -88,7 +91,10 @@ def sums_over_positions(
 def add_parts(
     sums, top, weight, c, divisor, R, S, across, down, splits, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):  # fmt: skip
-    """The parts of one tile of the context brought to their largest key, added and divided; the divisor's logarithm."""
+    """Sum the parts of one tile of the context, rescaled to their largest key, and divide.
+
+    The divisor's logarithm is stored for the backward pass.
+    """
     program = tl.program_id(0)
     s = program % across * COLUMNS + tl.arange(0, COLUMNS)
     r = (program // across) % down * ROWS + tl.arange(0, ROWS)
@@ -102,12 +108,14 @@ def add_parts(
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
     for part in range(splits):
         place = (first + part) * R + r
+        # Each part has its own maximum; factors bring all parts to the common one and cannot overflow.
         factor = tl.exp(tl.load(top + place, mask=r < R, other=0.0) - largest)
         below += factor * tl.load(weight + place, mask=r < R, other=1.0)
         total += factor[:, None] * tl.load(sums + place[:, None] * S + s[None, :], mask=inside, other=0.0)
     there = c + both * R * S + r[:, None] * S + s[None, :]
     tl.store(there, (total / below[:, None]).to(c.dtype.element_ty), mask=inside)
     if program % across == 0:
+        # In logarithms, the backward pass gets the softmax as exp(k - divisor), without overflow.
         tl.store(divisor + both * R + r, tl.log(below) + largest, mask=r < R)
 
 
@@ -119,7 +127,7 @@ def rows_times_context(
     PROJECTED: tl.constexpr, UNIT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, KEYS: tl.constexpr,
     INNER: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """y[n,s] = Σ_r softmax_r(q)[n,r] c[r,s] for one tile of positions, the values one tile after the other."""
+    """Compute y[n,s] = Σ_r softmax_r(q)[n,r] c[r,s] for one tile of positions, one tile of values after the other."""
     N = N * UNIT
     program = tl.program_id(0)
     n = program % down * ROWS + tl.arange(0, ROWS)
@@ -148,7 +156,7 @@ def gradient_of_rows(
     PROJECTED: tl.constexpr, UNIT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, KEYS: tl.constexpr,
     INNER: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dq = share * (dshare - Σ_r share dshare), where dshare = dy cᵀ."""
+    """Compute dq = share * (dshare - Σ_r share dshare), where dshare = dy cᵀ."""
     N = N * UNIT
     program = tl.program_id(0)
     n = program % down * ROWS + tl.arange(0, ROWS)
@@ -180,7 +188,7 @@ def sums_over_rows(
     PROJECTED: tl.constexpr, UNIT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, KEYS: tl.constexpr,
     INNER: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Over one part of the positions: Σ_n softmax_r(q)[n,r] dy[n,s]."""
+    """Sum softmax_r(q)[n,r] dy[n,s] over one part of the positions."""
     N = N * UNIT
     program = tl.program_id(0)
     s = program % across * COLUMNS + tl.arange(0, COLUMNS)
@@ -212,7 +220,7 @@ def gradients_of_context(
     PROJECTED: tl.constexpr, UNIT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, KEYS: tl.constexpr,
     INNER: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dk = share * (v dcᵀ - inner) and dv = share dc for one tile of positions, where share = exp(k - divisor)."""
+    """Compute dk = share * (v dcᵀ - inner) and dv = share dc for a tile of positions; share = exp(k - divisor)."""
     N = N * UNIT
     program = tl.program_id(0)
     n = program % down * ROWS + tl.arange(0, ROWS)
@@ -225,6 +233,7 @@ def gradients_of_context(
         PROJECTED, UNIT, ROWS, KEYS, INNER, PRECISION,
     )  # fmt: skip
     log = tl.load(divisor + both * R + r, mask=r < R, other=0.0)
+    # A masked entry loads as 0, and exp(0 - log) is not 0.
     share = tl.where(keys, tl.exp(a - log[None, :]), 0.0)
     slope = tl.zeros((ROWS, KEYS), tl.float32)
     for start in range(0, S, COLUMNS):
@@ -236,6 +245,7 @@ def gradients_of_context(
         part = product(share.to(g.dtype), g, tl.zeros((ROWS, COLUMNS), tl.float32), PRECISION)
         there = tile_of(dv + batch * b_batch + head * b_head, n, s, b_row, b_column, UNIT)
         tl.store(there, part.to(dv.dtype.element_ty), mask=values)
+    # inner = Σ_s c dc is the softmax's correction term, summed once per key outside.
     less = tl.load(inner + both * R + r, mask=r < R, other=0.0)
     slope = share * (slope - less[None, :])
     there = tile_of(dk + batch * a_batch + head * a_head, n, r, a_row, a_column, UNIT)

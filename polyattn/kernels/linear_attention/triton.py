@@ -1,4 +1,4 @@
-"""`linear_attention` and `projected_attention` in Triton: what is allocated and launched."""
+"""`linear_attention` and `projected_attention` in Triton: allocation and launches."""
 
 # pyright: reportGeneralTypeIssues=false, reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false
 from __future__ import annotations
@@ -24,20 +24,20 @@ TILES = (
     Tile(128, 128, 64, 8, 3),
     Tile(64, 256, 64, 8, 3),
 )
-"""Of `sums_over_positions` and `sums_over_rows`: rows are positions at a time, columns values, inner the channels that
-keys are made of at a time."""
+"""Tiles of `sums_over_positions` and `sums_over_rows`: rows count positions, columns values, inner the channels of
+projected keys, per step."""
 ROW_TILES = (Tile(64, 64, 64, 4, 3), Tile(128, 64, 64, 8, 3), Tile(64, 32, 64, 4, 3), Tile(32, 64, 64, 4, 3))
-"""Of what makes rows of results: rows are positions, columns values at a time."""
+"""Tiles of the programs with one row of results per position: rows count positions, columns values per step."""
 ADDED = 32
-"""Keys and values whose parts one program adds."""
+"""Side of the tile of keys and values whose parts one program adds."""
 
 
 def context(
     k: Tensor, v: Tensor, precision: str, tile: Tile | None = None, splits: int | None = None, w: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """softmax over the positions of k (B, h, N, R), transposed, times v (B, h, N, S); with the divisor's logarithm.
+    """Compute (softmax over the positions of k)ᵀ v and the divisor's logarithm, for k (B, h, N, R) and v (B, h, N, S).
 
-    With w (C, R), of k (B, h, N, C) times it.
+    With w (C, R), k is (B, h, N, C) times w.
     """
     made = Made(k, w, precision, k, v)
     batch, heads, positions, _ = k.shape
@@ -69,12 +69,14 @@ def context_backward(
     k: Tensor, v: Tensor, c: Tensor, divisor: Tensor, dc: Tensor, precision: str, tile: Tile | None = None,
     w: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """The gradients of k, or of k w, and of v."""
+    """Compute the gradients of k, or of k w, and of v."""
     dk = runtime.allocate_like(k) if w is None else runtime.rows_like(k, w.shape[1])
     dv = runtime.allocate_like(v)
     made = Made(k, w, precision, k, v, dk, dv)
     batch, heads, positions, _ = k.shape
+    # In float32: the kernel subtracts it from a sum of similar size.
     inner = (c.float() * dc.float()).sum(3)
+    # The kernel reads dc with fixed strides; it is small, one matrix per head.
     dc = dc.contiguous()
 
     def launch(tile: Tile) -> None:
@@ -91,9 +93,9 @@ def context_backward(
 
 
 def query(q: Tensor, c: Tensor, precision: str, tile: Tile | None = None, w: Tensor | None = None) -> Tensor:
-    """softmax over the channels of q (B, h, N, R) times c (B, h, R, S): (B, h, N, S), in memory as q.
+    """Compute softmax over the channels of q (B, h, N, R) times c (B, h, R, S): (B, h, N, S), in the memory order of q.
 
-    With w (C, R), of q (B, h, N, C) times it.
+    With w (C, R), q is (B, h, N, C) times w.
     """
     y = runtime.rows_like(q, c.shape[3])
     made = Made(q, w, precision, q, y)
@@ -115,7 +117,7 @@ def query_backward(
     q: Tensor, c: Tensor, dy: Tensor, precision: str, tile: Tile | None = None, splits: int | None = None,
     w: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """The gradients of q, or of q w, and of c."""
+    """Compute the gradients of q, or of q w, and of c."""
     dq = runtime.allocate_like(q) if w is None else runtime.rows_like(q, w.shape[1])
     made = Made(q, w, precision, q, dy, dq)
     batch, heads, positions, _ = q.shape
@@ -146,13 +148,13 @@ def query_backward(
 
 
 class Made:
-    """What keys or queries are made of, as all kernels take it.
+    """Keys or queries, read or projected, as arguments of all kernels.
 
     Attributes:
-        matrix: of the projection; any tensor with two strides where there is none.
-        keys: how many keys there are.
-        lengths: positions in units, channels that the keys are made of, and keys.
-        problem: what the choice of a tile depends on, but for the values.
+        matrix: matrix of the projection; without one, any tensor with two strides.
+        keys: number of keys.
+        lengths: positions in units, input channels of the projection, and keys.
+        problem: cache key of the choice of a tile, without the values.
     """
 
     def __init__(self, k: Tensor, w: Tensor | None, precision: str, *maps: Tensor):
@@ -179,12 +181,13 @@ class Made:
 
 
 def _parts(splits: int | None, programs: int, rows: int, block: int, x: Tensor) -> tuple[int, int]:
-    """How many parts the positions are cut into, none of them empty, and how long a part is."""
+    """Return the number of non-empty parts of the positions, and the length of a part."""
     parts = splits or runtime.splits_for(programs, rows, block, x.device)
     share = triton.cdiv(triton.cdiv(rows, parts), block) * block
     return triton.cdiv(rows, share), share
 
 
 def _padded(keys: int) -> int:
-    """The length of a tile that holds all keys."""
+    """Return the length of a tile that holds all keys."""
+    # Triton's tiles have powers of two, and tl.dot at least 16.
     return max(16, triton.next_power_of_2(keys))

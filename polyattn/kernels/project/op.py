@@ -13,9 +13,9 @@ from polyattn.kernels.project import naive
 
 
 def project(x: Tensor, w: Tensor, scale: Tensor | None = None, precision: str = "") -> Tensor:
-    """Rows times a matrix whose rows are scaled, y[b,n,o] = Σ_c x[b,n,c] scale[b,c] w[c,o], in one pass.
+    """Multiply rows by a matrix with scaled rows, y[b,n,o] = Σ_c x[b,n,c] scale[b,c] w[c,o], in one pass.
 
-    The scaled matrix, one for every batch element, is never written to memory.
+    The scaled matrices, one per batch element, are never written to memory.
 
     Args:
         x: (B, N, C) in any strides.
@@ -24,7 +24,7 @@ def project(x: Tensor, w: Tensor, scale: Tensor | None = None, precision: str = 
         precision: of float32 products: "ieee", "tf32", or "" for torch's setting.
 
     Returns:
-        (B, N, O) in the order of axes that x has in memory.
+        (B, N, O) in the memory order of x.
 
     Raises:
         SizeError: the shapes or dtypes do not fit.
@@ -44,9 +44,9 @@ def project(x: Tensor, w: Tensor, scale: Tensor | None = None, precision: str = 
 
 
 def project_pair(a: Tensor, m: Tensor, x: Tensor, s: Tensor, precision: str = "") -> Tensor:
-    """Two products added in one accumulator, y[b,n,o] = Σ_c a[b,n,c] m[b,c,o] + Σ_c x[b,n,c] s[b,c,o].
+    """Compute two products in one accumulator, y[b,n,o] = Σ_c a[b,n,c] m[b,c,o] + Σ_c x[b,n,c] s[b,c,o].
 
-    With a = dY, m = Mᵀ (a transposed view is as good) it is the input's gradient of a layer in Gram form.
+    With a = dY and m = Mᵀ (a transposed view costs the same) it is the input's gradient of a layer in Gram form.
 
     Args:
         a, x: (B, N, C) and (B, N, L), in any strides.
@@ -54,7 +54,7 @@ def project_pair(a: Tensor, m: Tensor, x: Tensor, s: Tensor, precision: str = ""
         precision: of float32 products: "ieee", "tf32", or "" for torch's setting.
 
     Returns:
-        (B, N, O) in the order of axes that a has in memory.
+        (B, N, O) in the memory order of a.
 
     Raises:
         SizeError: the shapes or dtypes do not fit.
@@ -100,13 +100,14 @@ def _backward_project(ctx: Any, seed: Tensor) -> tuple[Tensor | None, ...]:
     if not ctx.scaled:
         return dx, _matrix_gradient(x, seed, w, ctx.precision), None, None
     (scale,) = rest
+    # One product serves both gradients: that of w scales its rows, that of the scale sums it against w.
     cross = cross_gram(x, seed, 1.0, ctx.precision)
     dw = cross * scale[:, :, None]
     return dx * scale[:, None], dw if w.dim() == 3 else dw.sum(0), (cross * w).sum(-1), None
 
 
 def _matrix_gradient(x: Tensor, seed: Tensor, w: Tensor, precision: str) -> Tensor:
-    """Σ_n x[b,n,c] seed[b,n,o], summed over the batch too where one matrix serves it."""
+    """Compute Σ_n x[b,n,c] seed[b,n,o], summed over the batch too if one matrix serves it."""
     return cross_gram(x, seed, 1.0, precision) if w.dim() == 3 else torch.einsum("bnc,bno->co", x, seed)
 
 

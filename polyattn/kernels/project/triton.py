@@ -26,17 +26,18 @@ def accumulate(
     total, x, w, scale, n, o, N, K, O, x_row, x_column, w_row, w_column,
     SCALED: tl.constexpr, UNIT: tl.constexpr, INNER: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """total + (x · diag(scale)) w for one tile of rows n and columns o."""
+    """Add (x · diag(scale)) w to total, for one tile of rows n and columns o."""
     k = tl.arange(0, INNER)
     left = tile_of(x, n, k, x_row, x_column, UNIT)
     right = tile_of(w, k, o, w_row, w_column)
+    # INNER times a large stride may overflow 32 bits.
     left_step = tl.full([], INNER, tl.int64) * x_column * UNIT
     right_step = tl.full([], INNER, tl.int64) * w_row
     for _ in range(0, K, INNER):
         a = tl.load(left, mask=(n < N)[:, None] & (k < K)[None, :], other=0.0)
         b = tl.load(right, mask=(k < K)[:, None] & (o < O)[None, :], other=0.0)
         if SCALED:
-            # The rows, not the matrix: this operand of the product may stay in registers.
+            # Scale the rows, not the matrix: this operand of the product may stay in registers.
             factor = tl.load(scale + k, mask=k < K, other=0.0).to(tl.float32)
             a = (a.to(tl.float32) * factor[None, :]).to(a.dtype)
         total = product(a, b, total, PRECISION)
@@ -54,9 +55,9 @@ def rows_times_columns(
     SCALED: tl.constexpr, PAIR: tl.constexpr, UNIT: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, INNER: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """One tile of y; tiles beside each other run next to each other, so that their rows come from the cache.
+    """Compute one tile of y; neighbouring tiles run together, so their rows come from the cache.
 
-    The positions and the steps of maps from channel to channel are counted in UNITs.
+    Positions and channel strides of maps are counted in UNITs.
     """
     N = N * UNIT
     program = tl.program_id(0)
@@ -85,6 +86,7 @@ def _run(
     columns = m.shape[-1]
     y = runtime.rows_like(a, columns)
     how = runtime.input_precision(a.dtype, precision)
+    # Unused arguments of the kernel still need pointers and strides: any tensor serves.
     other, matrix = (a, m) if x is None or s is None else (x, s)
     factor = a if scale is None else scale.contiguous()
     unit = runtime.unit(a, other, y)
@@ -104,7 +106,7 @@ def _run(
             ROWS=tile.rows, COLUMNS=tile.columns, INNER=tile.inner, PRECISION=how, **tile.launch,
         )  # fmt: skip
 
-    # Of a pair torch would round one product before the other is added.
+    # For a pair, torch would round one product before adding the other.
     free = x is None and runtime.as_torch(a.dtype, precision)
     problem = (batch, rows, inner, other.shape[2], columns, how, a.stride(2) == 1, unit, scale is None, free)
     candidates = (*TILES, TORCH) if free else TILES
@@ -113,10 +115,10 @@ def _run(
 
 
 def project(x: Tensor, w: Tensor, scale: Tensor | None, precision: str, tile: Tile | None = None) -> Tensor:
-    """x (B, N, C) · diag(scale (B, C)) · w (C, O) or (B, C, O): (B, N, O)."""
+    """Compute x (B, N, C) · diag(scale (B, C)) · w (C, O) or (B, C, O): (B, N, O)."""
     return _run("project", x, w, scale, None, None, precision, tile)
 
 
 def project_pair(a: Tensor, m: Tensor, x: Tensor, s: Tensor, precision: str, tile: Tile | None = None) -> Tensor:
-    """a (B, N, C) · m + x (B, N, L) · s, where m and s are (C, O) or (B, C, O): (B, N, O)."""
+    """Compute a (B, N, C) · m + x (B, N, L) · s, where m and s are (C, O) or (B, C, O): (B, N, O)."""
     return _run("project_pair", a, m, None, x, s, precision, tile)

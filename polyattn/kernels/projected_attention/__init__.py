@@ -1,6 +1,6 @@
-"""`projected_attention`: efficient attention whose keys and queries are projections made on the way.
+"""`projected_attention`: efficient attention with keys and queries projected inside the kernel.
 
-Its programs are those of `linear_attention`, which make a tile of keys or queries where they would read one.
+It shares the programs of `linear_attention`, with tiles of keys or queries computed instead of read.
 """
 
 from polyattn.kernels.projected_attention.op import projected_context, projected_query

@@ -1,15 +1,15 @@
-"""What `projected_context` and `projected_query` take."""
+"""Costs of `projected_context` and `projected_query`."""
 
 from polyattn.kernels.cost import Cost
 
 VALUES = 256
-"""The most values of one program; the keys are made again for every so many."""
+"""Most values of one program; the keys are recomputed for each such share of the values."""
 
 
 def context(
     batch: int, positions: int, channels: int, keys: int, values: int, itemsize: int, *, same: bool = False
 ) -> Cost:
-    """softmax(X W)ᵀV: X, W and V are read; V is no more to read where it is X."""
+    """Count softmax(X W)ᵀV, with X, W and V read; V is not read again if it is X."""
     again = -(-values // VALUES)
     macs = batch * positions * keys * (channels * again + values)
     read = batch * positions * (channels + (0 if same else values)) + channels * keys
@@ -17,7 +17,7 @@ def context(
 
 
 def query(batch: int, positions: int, channels: int, keys: int, values: int, itemsize: int) -> Cost:
-    """softmax(X W) times the context: X, W and the context are read, Y is written."""
+    """Count softmax(X W) times the context, with X, W and the context read and Y written."""
     macs = batch * positions * keys * (channels + values)
     moved = batch * positions * (channels + values) + channels * keys + batch * keys * values
     return Cost(macs, itemsize * moved)

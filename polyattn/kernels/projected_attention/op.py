@@ -1,6 +1,6 @@
 """`projected_context` and `projected_query` as operators of torch: dispatch, shapes, gradients.
 
-The backward passes make the keys or queries again, and give the gradients of those; what is left are matrix products.
+The backward passes recompute the keys or queries and return their gradients; the rest are matrix products.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from polyattn.kernels.projected_attention import naive
 
 
 def projected_context(x: Tensor, w: Tensor, v: Tensor, precision: str = "") -> Tensor:
-    """E-NL's context, c[b,r,s] = Σ_n softmax_n(x w)[b,n,r] v[b,n,s], without its keys x w in memory.
+    """Compute E-NL's context, c[b,r,s] = Σ_n softmax_n(x w)[b,n,r] v[b,n,s], without its keys x w in memory.
 
     The keys, their softmax and the sums are float32; only the result is rounded to the dtype of v.
 
     Args:
         x, v: (B, N, C) and (B, N, S), in any strides; v may be x.
         w: (C, R), R up to 256 in the kernel.
-        precision: of float32 products: "ieee", "tf32", or "" for torch's setting.
+        precision: precision of float32 products: "ieee", "tf32", or "" for torch's setting.
 
     Returns:
         (B, R, S).
@@ -47,7 +47,7 @@ def projected_context(x: Tensor, w: Tensor, v: Tensor, precision: str = "") -> T
 
 
 def projected_query(x: Tensor, w: Tensor, c: Tensor, precision: str = "") -> Tensor:
-    """E-NL's result, y[b,n,s] = Σ_r softmax_r(x w)[b,n,r] c[b,r,s], without its queries x w in memory.
+    """Compute E-NL's result, y[b,n,s] = Σ_r softmax_r(x w)[b,n,r] c[b,r,s], without its queries x w in memory.
 
     Args:
         x: (B, N, C) in any strides.
@@ -56,7 +56,7 @@ def projected_query(x: Tensor, w: Tensor, c: Tensor, precision: str = "") -> Ten
         precision: as in `projected_context`.
 
     Returns:
-        (B, N, S), in memory as x.
+        (B, N, S), in the memory order of x.
 
     Raises:
         SizeError: the shapes or dtypes do not fit.
@@ -183,5 +183,6 @@ _query.register_autograd(_backward_query, setup_context=_setup_query)
 
 
 def _of_projection(x: Tensor, w: Tensor, seed: Tensor, precision: str) -> tuple[Tensor, Tensor]:
-    """The gradients of x (B, N, C) and w (C, R) in x w."""
+    """Return the gradients of x (B, N, C) and w (C, R) in x w."""
+    # One w serves the batch, so its gradient is summed over the batch.
     return project(seed, w.mT, None, precision), cross_gram(x, seed, 1.0, precision).sum(0)
