@@ -118,7 +118,7 @@ class Analysis:
         return Rounded(-a.value, a.magnitude, a.error)
 
     def double(self, a: Rounded) -> Rounded:
-        """Return the argument: doubling the precision is exact, and the bound for later roundings stays valid."""
+        """Return the argument: widening a value is exact, and the bound for later roundings stays valid."""
         return a
 
     def refined_mean(self, mean: Rounded, deviations: Rounded, axes: Any) -> Rounded:
