@@ -9,6 +9,7 @@ import torch
 from polyattn import Spec, catalog, lower, plan
 from polyattn.errors import SizeError
 from polyattn.lowering import training_function
+from polyattn.planning.accuracy import Accuracy
 from polyattn.planning.centring import STEPS, centred
 from polyattn.planning.search import with_backward
 
@@ -117,3 +118,17 @@ def test_a_centred_plan_takes_a_few_products_of_vectors_more():
 def test_an_unknown_accuracy_is_refused():
     with pytest.raises(SizeError, match="unknown accuracy 'best'; there are written, any"):
         plan(catalog.nl(), {"N": 4, "C": 4}, accuracy="best")
+
+
+@pytest.mark.parametrize(
+    ("own", "kept"),
+    [
+        ((1, 0, 0), True),
+        ((0, 0, 0), True),
+        ((2, 0, 0), False),  # another power of the mean, with one precision
+        ((1, 1, 0), False),  # or with 16-bit maps
+        ((1, 0, 1), False),  # or a sum with the mean
+    ],
+)
+def test_a_plan_is_kept_that_loses_no_power_more_than_the_author(own, kept):
+    assert Accuracy(*own, written=(1, 0, 0), centred=True).kept == kept
