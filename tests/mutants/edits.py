@@ -73,6 +73,8 @@ def stale(edit: Edit, root: Path = ROOT) -> str:
         return "no test is named"
     for test in edit.tests:
         path, _, name = test.partition("::")
-        if not re.search(rf"def {re.escape(name.partition('[')[0])}\b" if name else ".", _text(root / path)):
+        if not re.search(
+            rf"def {re.escape(name.rpartition('::')[2].partition('[')[0])}\b" if name else ".", _text(root / path)
+        ):
             return f"there is no test {test}"
     return ""
