@@ -207,8 +207,7 @@ def _largest(sums: list[Counter[tuple[str, ...]]]) -> tuple[Terms, ...]:
 
 
 def _kept_by_autograd(graph: _Nodes) -> tuple[int, ...]:
-    """Return the values that autograd keeps, without leaves: operands of products, and arguments or results of
-    functions.
+    """Return the values that autograd keeps, without leaves: operands of products, tensors of functions' derivatives.
 
     relu, sigmoid and softmax keep their results, normalize and max their arguments as well.
     """

@@ -39,10 +39,9 @@ def tensor_network(spec: Spec | str) -> Figure:
     """Draw a specification as a diagram: tensors are nodes, indices are edges, products of its sum are panels.
 
     The input is a filled circle: several circles of one name are one tensor. Parameters are boxes, results of functions
-        are
-    rounded boxes, and the argument of such a function has panels of its own. An edge is an index, its line's style and
-    colour the size of its range; between two tensors it is summed over. An index with more than two ends, or joined to
-    another by an identity, is a dot with an edge to each. A loose end is an index of the output. The batch is not
+    are rounded boxes, and the argument of such a function has panels of its own. An edge is an index, its line's style
+    and colour the size of its range; between two tensors it is summed over. An index with more than two ends, or joined
+    to another by an identity, is a dot with an edge to each. A loose end is an index of the output. The batch is not
     drawn.
 
     Raises:

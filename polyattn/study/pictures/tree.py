@@ -33,8 +33,7 @@ def contraction_tree(plan: Plan, which: str = "forward") -> Figure:
     """Draw a plan's steps from the tensors at the top to the output below, each with its equation and its cost.
 
     Tensors are drawn at each step that reads them: inputs, and other values of the batch, as filled circles, parameters
-        as
-    boxes.
+    as boxes.
 
     The darker a step, the larger its share of all multiply-accumulates. A shared step is drawn once, with a thick
     frame; a symmetric product of a value with itself, such as a Gram matrix, has a dashed one: one triangle suffices.

@@ -144,7 +144,7 @@ class Video:
                     raise TrainingError(f"{self.path} is no video that can be read: it has no stream of frames")
                 yield container, container.streams.video[0]
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            # `TrainingError` may be a ValueError itself; its message already names the file.
+            # A `TrainingError` is a ValueError too, and already names the file.
             if isinstance(error, TrainingError):
                 raise
             raise TrainingError(

@@ -23,8 +23,8 @@ from polyattn.training.data.places import all_there, existing, text_of
 from polyattn.training.files import reason
 
 SCALES = (0.3, 0.45, 0.6, 0.8, 1.0)
-"""Sides of training patches as fractions of the image's short side. Poly-NL says only "random scale"; these are the
-values of RetinaFace (Deng et al. 2020), adopted by later face detectors."""
+"""Sides of training patches as fractions of the image's short side. Poly-NL says only that the scale is random; these
+are the values of RetinaFace (Deng et al. 2020), adopted by later face detectors."""
 
 LEVELS = ("easy", "medium", "hard")
 """Difficulties of the official evaluation."""

@@ -19,8 +19,7 @@ def clips(root: Path, classes: int = 2, train: int = 3, val: int = 1, frames: in
             for number in range(count):
                 moving = [_frame(rng, side, label, k / frames) for k in range(frames)]
                 name = f"{split}_{label}_{number}"
-                # One folder of frames for each class, with the number of frames in the list, so readers meet every
-                # form.
+                # Readers meet every form: mp4 files, and one folder of frames for each class.
                 if split == "train" and number == count - 1:
                     for k, frame in enumerate(moving, 1):
                         save(frame, root / "frames" / name / f"img_{k:05d}.jpg")
