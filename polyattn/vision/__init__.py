@@ -1,11 +1,11 @@
-"""Stage 6, vision: attention in networks that exist, and the papers' networks.
+"""Stage 6, vision: attention in existing networks, and the papers' networks.
 
 Input: any `torch.nn.Module`, the names of submodules whose output is one tensor (B, C, *spatial), and specifications
-or modules. Output: the same network, in place. What holds afterwards: the network's own parameters keep their names,
-so that its checkpoints load before or after; a refused call changes nothing; the network compiles, exports, copies and
-pickles as before; and what comes from `remove` is what went into `insert`.
+or modules. Output: the same network, in place. What holds afterwards: the network's own parameters keep their names, so
+its checkpoints load before or after; a refused call leaves the network unchanged; the network compiles, exports, copies
+and pickles as before; and `remove` undoes `insert`.
 
-The builders (`resnet50` and the rest) give torchvision's and timm's networks with the papers' blocks in the papers'
+The builders (`resnet50` and the rest) return torchvision's and timm's networks with the papers' blocks in the papers'
 places. `import polyattn.vision.registry` registers them in timm and in torchvision.
 """
 

@@ -1,4 +1,4 @@
-"""Weights of a plain backbone, or of a whole published network, for a network that has attention in it."""
+"""Loading weights of a plain backbone, or of a whole published network, into a network with attention."""
 
 from __future__ import annotations
 
@@ -24,13 +24,12 @@ def load_backbone(
     inflation: Inflation = "mean",
     scale: float | None = None,
 ) -> Model:
-    """Load the weights of a network without attention, or of a published one with it, in place.
+    """Load the weights of a network without attention, or of a published network with attention, in place.
 
-    All of the network's own entries have to be in the dictionary and the other way round; only counts of batches may
-    be missing. Without `source` the inserted attention keeps its weights. 2D kernels are inflated where the network
-    has 3D ones, and a 1x1 convolution may stand for a linear layer. A detector takes the weights of its backbone alone
-    (`backbone.body`), if the dictionary is one. Entries around the weights (`{"state_dict": ...}`) and first names that
-    all of them share (`module.`) are dropped.
+    The dictionary must have exactly the network's own entries; only counts of batches may be missing. Without `source`
+    the inserted attention keeps its weights. 2D kernels are inflated to the network's 3D kernels, and a 1x1 convolution
+    may stand for a linear layer. A detector also accepts the weights of its backbone alone (`backbone.body`). Wrappers
+    around the weights (`{"state_dict": ...}`) and a first name common to all (`module.`) are dropped.
 
     | source | checkpoints of | attention there |
     | --- | --- | --- |
@@ -40,19 +39,20 @@ def load_backbone(
     | `"mmcv"` | MMAction2's ResNets of images and videos | `backbone.layer2.1.non_local_block` |
 
     Args:
-        model: a network of `polyattn.vision`, or any with attention that `polyattn.vision.insert` put in.
-        state_dict: of the same network, with the attention if a source is given; of it or of its 2D form.
-        source: whose names the weights have; the blocks take its rules too, as in `polyattn.nn.load_weights`.
-        skip: submodules that are not loaded, such as "fc" for a classifier of other classes.
+        model: a network of `polyattn.vision`, or any network with attention inserted by `polyattn.vision.insert`.
+        state_dict: weights of the same network or of its 2D form; with the attention if `source` is given.
+        source: publisher of the weights, whose names they have; the blocks follow its rules too, as in
+            `polyattn.nn.load_weights`.
+        skip: submodules not to load, such as "fc" for a classifier of other classes.
         inflation: see `polyattn.vision.inflate`.
-        scale: the factor before the softmax of non-local blocks, see `polyattn.nn.load_weights`.
+        scale: factor before the softmax of non-local blocks, see `polyattn.nn.load_weights`.
 
     Returns:
         The network.
 
     Raises:
-        InsertError: `source` is unknown or its blocks differ from the network's; keys are missing or too many, or
-            shapes differ, all of them named. The network is then as it was.
+        InsertError: `source` is unknown or its blocks differ from the network's; keys are missing or unexpected, or
+            shapes differ, all of them named. The network is then unchanged.
 
     >>> from polyattn.vision import resnet18
     >>> model = resnet18({"layer3.0": "x[N,C]; y[a,b] = 1/N * x[a,d]*w[d,f]*x[e,f] * x[e,b]"}, image_size=32)
@@ -65,6 +65,7 @@ def load_backbone(
     for name in skipped:
         if not any(_under(key, (name,)) for key in (*tensors, *body.state_dict())):
             raise InsertError(f"nothing is called {name!r} in the network or in the dictionary, and cannot be skipped")
+    # Without a source the dictionary has no attention, so its entries must not count as missing.
     kept = skipped if source is not None else (*skipped, *(f"{name}.{CHILD}" for name in inserted(body)))
     if source is None:
         given = Translated(tensors, {key: key for key in tensors})
@@ -73,6 +74,7 @@ def load_backbone(
     if scale is not None and not any(form.scale for _, form in given.forms):
         raise InsertError(f"no block of the network has a scale before a softmax that scale={scale!r} would set")
     _load(body, given, kept, skipped, inflation)
+    # Rules change only after all weights have fitted: a refused call leaves the blocks unchanged.
     given.adopt(scale)
     return model
 
@@ -88,7 +90,7 @@ def _load(
         if _under(key, skipped) or _under(there, skipped):
             continue
         if key not in own:
-            if not key.endswith("num_batches_tracked"):  # frozen batch norms count none
+            if not key.endswith("num_batches_tracked"):  # frozen batch norms have no such count
                 wrong["too many"].append(f"'{there}'")
             continue
         loaded[key] = _fitted(tensor, own[key], inflation)
@@ -102,20 +104,22 @@ def _load(
         listed = "; ".join(f"{what}: {', '.join(names)}" for what, names in wrong.items() if names)
         hint = "; skip=(...) leaves submodules out" if "'fc." in listed else ""
         raise InsertError(f"the weights do not fit the network: {listed}{hint}")
+    # All keys are checked above; strict loading would insist on counts of batches, too.
     body.load_state_dict(loaded, strict=False)
 
 
 def _fitted(tensor: Tensor, own: Tensor, inflation: Inflation) -> Tensor:
-    """A 2D kernel as the 3D one that the network has; a 1x1 kernel as a matrix, or a matrix as one."""
+    """Convert a kernel to the network's form: 2D is inflated to 3D, 1x1 becomes a matrix, and a matrix 1x1."""
     if (tensor.dim(), own.dim()) == (4, 5):
         return inflate_weight(tensor, own.shape[2], inflation)
+    # A 1x1 kernel and a matrix differ in trailing axes of length 1 only.
     least = min(tensor.dim(), own.dim())
     ones = {*tensor.shape[least:], *own.shape[least:]} <= {1}
     return tensor.reshape(own.shape) if ones and tensor.shape[:least] == own.shape[:least] else tensor
 
 
 def _body(model: nn.Module, state_dict: Mapping[str, Tensor]) -> nn.Module:
-    """The backbone inside a detector, if the weights are not those of the whole detector."""
+    """Return the backbone inside a detector, unless the weights are those of the whole detector."""
     prefix = "backbone.body."
     if any(key.startswith(prefix) for key in model.state_dict()) and not any(k.startswith(prefix) for k in state_dict):
         return model.get_submodule(prefix.rstrip("."))

@@ -1,4 +1,4 @@
-"""`cost`: what a network with inserted attention has in parameters and does in multiply-accumulates."""
+"""`cost`: parameters and multiply-accumulates of a network with inserted attention."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Cost:
     """Parameters and multiply-accumulates (1 MAC is 2 FLOPs) of a network, and the inserted attention's share.
 
     Attributes:
-        parameters: of the whole network.
-        parameters_added: of the inserted attention.
-        macs: of one run of the whole network.
-        macs_added: of the inserted attention in that run.
+        parameters: parameters of the whole network.
+        parameters_added: parameters of the inserted attention.
+        macs: multiply-accumulates of one run of the whole network.
+        macs_added: multiply-accumulates of the inserted attention in that run.
     """
 
     parameters: int
@@ -38,15 +38,17 @@ class Cost:
 def cost(model: nn.Module, example_input: Example | None = None) -> Cost:
     """Count a network's parameters and the multiply-accumulates of one run in eval mode.
 
-    MACs are half of what `torch.utils.flop_counter.FlopCounterMode` counts: matrix products, convolutions and fused
-    softmax attention. It counts no elementwise operation and no sum, hence neither biases, norms and activations nor
-    the Hadamard products of a specification, which a plan's `macs` do count; and no kernel that is not torch's.
+    MACs are half of the FLOPs of `torch.utils.flop_counter.FlopCounterMode`: those of matrix products, convolutions and
+    fused softmax attention. It skips elementwise operations and sums, hence biases, norms, activations and the Hadamard
+    products of a specification, unlike a plan's `macs`; and it skips kernels outside torch.
 
     Args:
-        model: the network, with attention that `insert` put in or without.
-        example_input: as in `insert`; the MACs are for its batch.
+        model: the network, with or without inserted attention.
+        example_input: example as in `insert`; the MACs are those of its batch.
     """
+    # A set: one module may be inserted in several places, but needs one hook.
     attentions = {target.get_submodule(CHILD) for target in inserted(model).values()}
+    # A stack: inserted attention may contain inserted attention.
     running: list[int] = []
     added = 0
     counter = flop_counter()
@@ -57,7 +59,7 @@ def cost(model: nn.Module, example_input: Example | None = None) -> Cost:
     def leave(_: nn.Module, *arguments: Any) -> None:
         nonlocal added
         before = running.pop()
-        if not running:  # attention inside inserted attention is counted with it
+        if not running:  # attention nested in inserted attention counts once, with it
             added += counter.get_total_flops() - before
 
     handles = [attention.register_forward_pre_hook(enter) for attention in attentions]
@@ -69,6 +71,7 @@ def cost(model: nn.Module, example_input: Example | None = None) -> Cost:
             handle.remove()
     return Cost(
         parameters=sum(p.numel() for p in model.parameters()),
+        # A dictionary by parameter: weights shared between attentions count once.
         parameters_added=sum({p: p.numel() for a in attentions for p in a.parameters()}.values()),
         macs=counter.get_total_flops() // 2,
         macs_added=added // 2,

@@ -1,4 +1,4 @@
-"""Detectors of the Poly-NL paper, torchvision's: Mask R-CNN (section 5.1), a RetinaNet for faces (section 5.2)."""
+"""Detectors of the Poly-NL paper, on torchvision: Mask R-CNN (section 5.1), a RetinaNet for faces (section 5.2)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from polyattn.vision.make import Value
 from polyattn.vision.resnets import attend_to
 
 FACE_STRIDES = (4, 8, 16, 32, 64, 128)
-"""Of the levels P2 to P7."""
+"""Strides of the levels P2 to P7."""
 
 FACE_SCALES = tuple(2 ** (k / 3) for k in (4, 5, 6))
-"""An anchor's side over its level's stride. The paper says that each level has three scales; these are TinaFace's (Zhu
-et al. 2020), whose training on the same data its settings follow."""
+"""An anchor's side over its level's stride. The paper states three scales per level without values; these are
+TinaFace's (Zhu et al. 2020), whose training settings on the same data it follows."""
 
 FACE_RATIO = 1.3
 """Height over width of the anchors (Poly-NL, section 5.2)."""
@@ -35,15 +35,16 @@ def mask_rcnn_resnet50_fpn(
     network: Mapping[str, Any] | None = None,
     **words: Any,
 ) -> nn.Module:
-    """Mask R-CNN on a ResNet-50-FPN with attention in its backbone, built by torchvision (Poly-NL, Tables 1 and 2).
+    """Build torchvision's Mask R-CNN on a ResNet-50-FPN with attention in its backbone (Poly-NL, Tables 1 and 2).
 
     Args:
-        attention: as in `polyattn.vision.resnet50`; places are names inside `backbone.body`, such as "layer3.4".
+        attention: attention as in `polyattn.vision.resnet50`; places are names inside `backbone.body`, such as
+            "layer3.4".
         weights, weights_backbone, progress, num_classes: passed on to torchvision.
-        network: further words for torchvision's `maskrcnn_resnet50_fpn`, such as `{"min_size": 640}`.
-        words: `places`, "res3", "res4", "res5" or "res345" for one block right before the last residual block of that
-            stage or of each, by default "res4" but for "bat" and "nl"; `image_size`, of the images that the blocks are
-            made for (detectors run on images of any size); `sizes`, and the block's own words: all as in
+        network: further keyword arguments of torchvision's `maskrcnn_resnet50_fpn`, such as `{"min_size": 640}`.
+        words: `places`: "res3", "res4", "res5" or "res345" for one block right before the last residual block of that
+            stage or of each, by default "res4" except for "bat" and "nl"; `image_size`: images for which the blocks are
+            built (detectors run on images of any size); `sizes`, and the block's own keyword arguments: all as in
             `polyattn.vision.resnet50`.
 
     Raises:
@@ -69,7 +70,7 @@ def face_retinanet_resnet50_fpn(
     network: Mapping[str, Any] | None = None,
     **words: Any,
 ) -> nn.Module:
-    """A RetinaNet for faces on a ResNet-50-FPN with attention in its backbone (Poly-NL, section 5.2).
+    """Build a RetinaNet for faces on a ResNet-50-FPN with attention in its backbone (Poly-NL, section 5.2).
 
     Six levels, P2 to P7; on each, anchors of three scales and the aspect ratio 1.3; positive samples from an overlap of
     0.35 on; focal loss and DIoU loss; images resized so that their short side is 1100 and their long side at most 1650.
@@ -79,7 +80,7 @@ def face_retinanet_resnet50_fpn(
         attention, words: as in `mask_rcnn_resnet50_fpn`.
         weights_backbone: passed on to torchvision's `resnet_fpn_backbone`.
         num_classes: with the background, as torchvision counts: label 1 is a face.
-        network: further words for torchvision's `RetinaNet`, such as `{"min_size": 640, "max_size": 640}`.
+        network: further keyword arguments of torchvision's `RetinaNet`, such as `{"min_size": 640, "max_size": 640}`.
 
     Raises:
         InsertError, MissingPackageError: as in `polyattn.vision.resnet50`.
@@ -92,7 +93,9 @@ def face_retinanet_resnet50_fpn(
     backbone = utils.resnet_fpn_backbone(
         backbone_name="resnet50",
         weights=weights_backbone,
+        # torchvision's default freezes batch norms, which suits pretrained weights only.
         norm_layer=nn.BatchNorm2d,
+        # Trained from scratch: all stages learn.
         trainable_layers=5,
         returned_layers=[1, 2, 3, 4],
         extra_blocks=pyramid.LastLevelP6P7(256, 256),
@@ -102,8 +105,9 @@ def face_retinanet_resnet50_fpn(
         ((FACE_RATIO,),) * len(FACE_STRIDES),
     )
     head = retinanet.RetinaNetHead(backbone.out_channels, anchors.num_anchors_per_location()[0], num_classes)
-    # torchvision's own way to another box loss, as in its retinanet_resnet50_fpn_v2: there is no word for it.
+    # torchvision's own way to another box loss (retinanet_resnet50_fpn_v2): the head has no argument for it.
     head.regression_head._loss_type = "diou"
+    # One threshold for both: no anchor is ignored between negative and positive.
     own: dict[str, Any] = {"min_size": 1100, "max_size": 1650, "fg_iou_thresh": FACE_IOU, "bg_iou_thresh": FACE_IOU}
     model = detection.RetinaNet(
         backbone, num_classes, anchor_generator=anchors, head=head, **(own | dict(network or {}))
@@ -120,7 +124,7 @@ def _attend(
     sizes: Mapping[str, int] | None = None,
     **options: Any,
 ) -> None:
-    """Attention in the body; tried on the backbone alone, which needs no proposals of regions."""
+    """Insert attention into the body, traced on the backbone alone, without region proposals."""
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     example = backbone.get_submodule("body.conv1").get_parameter("weight").new_zeros(1, 3, height, width)
     attend_to(

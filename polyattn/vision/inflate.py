@@ -20,23 +20,22 @@ Inflation = Literal["mean", "centre"]
 def inflate(model: Model, temporal: Mapping[str, int] | None = None, inflation: Inflation = "mean") -> Model:
     """Turn a network of images (B, C, H, W) into one of videos (B, C, T, H, W), in place.
 
-    2D convolutions, batch norms and poolings become 3D ones of length 1 along time, so that each frame is computed by
-    itself; convolutions named in `temporal` get a longer kernel, of stride 1, padded with half its length.
+    2D convolutions, batch norms and poolings become 3D ones of length 1 along time, so frames stay independent;
+    convolutions named in `temporal` get a longer kernel, of stride 1, padded with half its length.
 
     Args:
-        model: the network; every submodule of it that is no container must be one that can be inflated or works on
-            any number of axes.
-        temporal: the odd lengths along time of convolutions, by name.
-        inflation: how a 2D kernel fills the length n of a 3D one. "mean" repeats it divided by n, "centre" puts it in
-            the middle between zeros. Either gives the 2D network's features for a video of identical frames, "mean"
-            only where no padding along time is in reach.
+        model: the network; each of its leaf modules must have a 3D form or work on any number of axes.
+        temporal: odd kernel lengths along time, by name of the convolution.
+        inflation: how a 2D kernel fills the length n of a 3D one. "mean" repeats it divided by n, "centre" places it in
+            the middle between zeros. Both reproduce the 2D network's features on a video of identical frames, "mean"
+            only out of reach of the padding along time.
 
     Returns:
-        The network; its state-dict keys are what they were, and weights of convolutions have one more axis.
+        The network; its state-dict keys are unchanged, and weights of convolutions have one more axis.
 
     Raises:
-        InsertError: a name that is no 2D convolution, an even length, a module that cannot be inflated, or inserted
-            attention.
+        InsertError: a name is not a 2D convolution, a length is even, a module cannot be inflated, or the network has
+            inserted attention.
 
     >>> inflate(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1)), {"0": 3})[0]
     Conv3d(3, 8, kernel_size=(3, 3, 3), stride=(1, 1, 1), padding=(1, 1, 1))
@@ -51,6 +50,7 @@ def inflate(model: Model, temporal: Mapping[str, int] | None = None, inflation: 
         if length < 1 or length % 2 == 0:
             raise InsertError(f"the length along time of {name!r} has to be odd, not {length}")
     made: dict[nn.Module, nn.Module] = {}
+    # Every name of a shared module is visited, and all get one 3D module, so that sharing survives.
     for path, parent in list(model.named_modules(remove_duplicate=False)):
         for child, module in list(parent.named_children()):
             name = f"{path}.{child}" if path else child
@@ -62,13 +62,14 @@ def inflate(model: Model, temporal: Mapping[str, int] | None = None, inflation: 
 
 
 def inflate_weight(weight: Tensor, length: int, inflation: Inflation = "mean") -> Tensor:
-    """A 2D kernel (out, in, H, W) as a 3D one (out, in, length, H, W); see `inflate`.
+    """Expand a 2D kernel (out, in, H, W) to a 3D one (out, in, length, H, W); see `inflate`.
 
     >>> import torch
     >>> inflate_weight(torch.ones(1, 1, 1, 1), 3, "centre").flatten()
     tensor([0., 1., 0.])
     """
     if inflation == "mean":
+        # Division keeps the sum over time, and thus the response to identical frames.
         return weight.unsqueeze(2).repeat(1, 1, length, 1, 1) / length
     if inflation == "centre":
         inflated = weight.new_zeros(*weight.shape[:2], length, *weight.shape[2:])
@@ -78,7 +79,7 @@ def inflate_weight(weight: Tensor, length: int, inflation: Inflation = "mean") -
 
 
 def _inflated(module: nn.Module, length: int, inflation: Inflation) -> nn.Module:
-    """The 3D module for a 2D one; a module that is none of the known 2D ones is given back."""
+    """Return the 3D module of a 2D one; other modules are returned unchanged."""
     match module:
         case nn.Conv2d():
             return _convolution(module, length, inflation)
@@ -101,6 +102,7 @@ def _inflated(module: nn.Module, length: int, inflation: Inflation) -> nn.Module
             return nn.AdaptiveAvgPool3d(1)  # over time as well: the last frame features are averaged
         case nn.Dropout2d():
             return nn.Dropout3d(module.p, module.inplace)
+    # An unknown 2D leaf would fail or mix axes on videos: refuse it by its name.
     if not list(module.children()) and type(module).__name__.endswith("2d"):
         raise InsertError(f"there is no inflation of a {type(module).__name__}")
     return module
@@ -122,6 +124,7 @@ def _convolution(module: nn.Conv2d, length: int, inflation: Inflation) -> nn.Con
         device="meta",  # the weights are assigned below
     )
     made.weight = nn.Parameter(inflate_weight(module.weight.detach(), length, inflation), module.weight.requires_grad)
+    # The same parameter objects where shapes allow it, so that optimisers and shared weights keep them.
     made.bias = module.bias
     return made.train(module.training)
 
@@ -130,6 +133,7 @@ def _norm(module: nn.BatchNorm2d) -> nn.BatchNorm3d:
     made = nn.BatchNorm3d(
         module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats, device="meta"
     )
+    # A 3D batch norm has the 2D norm's parameters and buffers: they are shared, not copied.
     made._parameters.update(module._parameters)
     made._buffers.update(module._buffers)
     return made.train(module.training)

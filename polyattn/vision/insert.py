@@ -1,8 +1,8 @@
-"""`insert` and `remove`: attention behind named submodules of a network, and out again.
+"""`insert` and `remove`: attention after named submodules of a network, and its removal.
 
-The attention is a child of the submodule that it comes after, so that nothing moves and no name changes. It runs in a
-forward hook, one function for all, which copies and pickles with the network; an `nn.Sequential` runs its new last
-child by itself.
+The attention is a child of the submodule before it, so no module moves and no name changes. It runs in a forward hook,
+one function for all networks, which copies and pickles with the network; an `nn.Sequential` runs its new last child by
+itself.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CHILD = "attention"
 """The attention's name as a child."""
 
 MARK = "attention_inserted"
-"""The attribute that says that the child of that name was put there by `insert`."""
+"""Attribute that marks a child of that name as inserted by `insert`."""
 
 
 def insert(
@@ -34,36 +34,37 @@ def insert(
     example_input: Example | None = None,
     sizes: Mapping[str, int] | None = None,
 ) -> Model:
-    """Put attention after named submodules of any network, in place.
+    """Insert attention after named submodules of any network, in place.
 
     Each named submodule gets the attention as its child `attention`, applied to its output. The network's own
-    state-dict keys stay as they are; the new ones are `<name>.attention.*`. Outputs are read as (B, C, *spatial):
-    other layouts, such as a transformer's (B, N, C), are not recognised.
+    state-dict keys are unchanged; the new ones are `<name>.attention.*`. Outputs are read as (B, C, *spatial): other
+    layouts, such as a transformer's (B, N, C), are not recognised.
 
     Args:
         model: the network.
         attentions: by the submodule's name in `model.named_modules()`, one of: a specification or its text, which
-            becomes a `polyattn.nn.Attention` (the identity at the start); a module, used as it is; a class, or another
-            callable, that makes a module from the number of channels, such as `polyattn.nn.PolyNL` or
+            becomes a `polyattn.nn.Attention` (the identity at the start); a module, used as it is; a class or another
+            callable from the number of channels to a module, such as `polyattn.nn.PolyNL` or
             `functools.partial(polyattn.nn.Attention, spec, beta=1.0)`.
-        example_input: a tensor, or the tuple of all arguments, to run the network on: channels and spatial shapes
-            are found there. Default: an image of 224 x 224 zeros, if the first convolution takes images.
-        sizes: numbers for the specifications' sizes that nothing else fixes; each specification takes those that it
-            has. Spatial sizes that parameters need (H and W of `ba_transform`) are those of the run.
+        example_input: a tensor, or the tuple of all arguments, on which the network runs once to find channels and
+            spatial shapes. Default: an image of 224 x 224 zeros, if the first convolution takes images.
+        sizes: values of the specifications' remaining sizes; each specification takes its own. Spatial sizes of
+            parameters (H and W of `ba_transform`) are those of the run.
 
     Returns:
-        The network. New modules have the device, the dtype and the training flag of the submodule that they are put
-        after. The run leaves training flags, buffers and random states as they were.
+        The network. New modules have the device, the dtype and the training flag of the submodule before them. The run
+        restores training flags, buffers and random states.
 
     Raises:
-        InsertError: a name that cannot be used, a module that cannot be made or does not keep the shape, or a
-            network that does not run. The network is then as it was.
+        InsertError: a name cannot be used, a module cannot be built or changes the shape, or the network does not run.
+            The network is then unchanged.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
     >>> model = insert(model, {"0": "x[N,C]; y[a,b] = 1/N * x[a,d]*w[d,f]*x[e,f] * x[e,b]"})
     >>> list(model.state_dict())
     ['0.weight', '0.bias', '0.attention.w', '0.attention.alpha', '0.attention.beta']
     """
+    # All names and specifications are checked before the first run, so cheap mistakes fail early.
     targets = {name: _target(model, name) for name in attentions}
     _refuse_aliases(targets)
     values = {name: _parsed(name, value) for name, value in attentions.items()}
@@ -77,6 +78,7 @@ def insert(
         for name, target in targets.items():
             _attach(target, made[name])
         _check_calls(model, targets, made, arguments)
+    # BaseException: an interrupt must not leave the network half changed either.
     except BaseException:
         for target in targets.values():
             _detach(target)
@@ -85,17 +87,17 @@ def insert(
 
 
 def remove(model: Model, names: str | Iterable[str] | None = None) -> Model:
-    """Take inserted attention out again, in place.
+    """Remove inserted attention again, in place.
 
     Args:
         model: the network.
-        names: the submodules that it was put after; default all.
+        names: submodules before the attention; default all.
 
     Returns:
         The network.
 
     Raises:
-        InsertError: nothing was inserted after a name. The network is then as it was.
+        InsertError: no attention was inserted after a name. The network is then unchanged.
     """
     have = inserted(model)
     wanted = list(have) if names is None else [names] if isinstance(names, str) else list(names)
@@ -109,12 +111,12 @@ def remove(model: Model, names: str | Iterable[str] | None = None) -> Model:
 
 
 def inserted(model: nn.Module) -> dict[str, nn.Module]:
-    """The submodules that attention was inserted after, by name."""
+    """Find the submodules with inserted attention, by name."""
     return {name: module for name, module in model.named_modules(remove_duplicate=False) if MARK in vars(module)}
 
 
 def attend(module: nn.Module, _: Any, output: Tensor) -> Tensor:
-    """The forward hook of a module with an inserted attention."""
+    """Apply the inserted attention to a module's output, as its forward hook."""
     return cast(nn.Module, module.attention)(output)
 
 
@@ -140,6 +142,7 @@ def _target(model: nn.Module, name: str) -> nn.Module:
 
 
 def _refuse_aliases(targets: Mapping[str, nn.Module]) -> None:
+    # Two names of one module would attach two attentions to it.
     first: dict[nn.Module, str] = {}
     for name, target in targets.items():
         if first.setdefault(target, name) != name:
@@ -161,12 +164,15 @@ def _refuse_unknown(sizes: Mapping[str, int], values: Iterable[Value]) -> None:
 
 
 def _runs_its_children(module: nn.Module) -> bool:
+    # A subclass or an instance with its own forward may not run an appended child.
     return type(module).forward is nn.Sequential.forward and "forward" not in vars(module)
 
 
 def _attach(target: nn.Module, attention: nn.Module) -> None:
+    # A mark in the instance, not the class: it copies and pickles with the network.
     setattr(target, MARK, True)
     target.add_module(CHILD, attention)
+    # A hook on an nn.Sequential would apply the attention twice.
     if not _runs_its_children(target):
         target.register_forward_hook(attend)
 
@@ -175,6 +181,7 @@ def _detach(target: nn.Module) -> None:
     """Undo `_attach`, as far as it went."""
     if vars(target).pop(MARK, False):
         target._modules.pop(CHILD, None)
+        # By function, not by handle: a copied or unpickled network has hooks, but no handles.
         for number in [number for number, hook in target._forward_hooks.items() if hook is attend]:
             del target._forward_hooks[number]
 
@@ -182,9 +189,9 @@ def _detach(target: nn.Module) -> None:
 def _check_calls(
     model: nn.Module, targets: Mapping[str, nn.Module], made: Mapping[str, nn.Module], arguments: tuple[Any, ...]
 ) -> None:
-    """Run the network with its attention: each is to be called as often as what it was put after.
+    """Run the network with its attention, and check that each attention runs as often as its submodule.
 
-    A module whose `forward` goes through all its children calls a new one more often.
+    A module with a `forward` over all its children would call the new child more often.
     """
     calls: dict[nn.Module, int] = {}
 
@@ -196,6 +203,7 @@ def _check_calls(
     except Exception as error:
         raise InsertError(f"the model does not run with the attention in it: {error}") from error
     for name, attention in made.items():
+        # One attention may follow several submodules: its calls are the sum of theirs.
         if calls[attention] != sum(calls[targets[other]] for other in made if made[other] is attention):
             raise InsertError(
                 f"{name!r} runs each of its children, and the attention with them; name a module around it"

@@ -1,4 +1,4 @@
-"""The papers' blocks by name, as values that `insert` takes."""
+"""The papers' blocks by name, as values for `insert`."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ NAMES: Mapping[str, str] = {
 
 
 def attention_value(attention: Value, dim: int = 2, **options: Any) -> Value:
-    """What `insert` can put into a network, from a block's name, a specification, a module or a callable.
+    """Return an insertable value from a block's name, a specification, a module or a callable.
 
     Args:
         attention: a name of `NAMES`; a catalogue name or equation text; a specification; a module, used as it is; or
-            a callable that makes a module from the number of channels and the options.
-        dim: the number of spatial axes, passed to blocks that have such a word.
-        options: further words for the block's constructor, such as `groups=4`.
+            a callable from the number of channels and the options to a module.
+        dim: number of spatial axes, passed to blocks with this argument.
+        options: further keyword arguments of the block's constructor, such as `groups=4`.
 
     Raises:
-        InsertError: a name that nothing has, or options that the block's constructor does not have.
+        InsertError: the name is unknown, or the block's constructor does not accept an option.
 
     >>> attention_value("polynl")
     Traceback (most recent call last):
@@ -61,7 +61,7 @@ def attention_value(attention: Value, dim: int = 2, **options: Any) -> Value:
 
 
 def block_words(attention: str) -> tuple[str, ...]:
-    """The words of the constructor of the block of that name, without the channels."""
+    """Return the keyword arguments of a block's constructor, by the block's name, without the channels."""
     return tuple(_words(_by_name(attention)))[1:]
 
 
@@ -70,6 +70,7 @@ def _by_name(name: str) -> Spec | Callable[..., nn.Module]:
         return getattr(blocks, NAMES[name])
     if name in catalog.names():
         return catalog.get(name)
+    # Names have no brackets, and every equation has some.
     if "[" in name:
         return Spec(name)
     known = [*NAMES, *(n for n in catalog.names() if n not in NAMES)]
@@ -87,6 +88,7 @@ def _words(make: Any) -> Mapping[str, inspect.Parameter]:
 
 def _refuse_unknown(make: Any, options: Mapping[str, Any]) -> None:
     words = _words(make)
+    # A callable with **kwargs, or without a signature, checks its options itself.
     if not words or any(p.kind is p.VAR_KEYWORD for p in words.values()):
         return
     unknown = [option for option in options if option not in words]

@@ -1,4 +1,4 @@
-"""Where the papers put their blocks, as names of submodules that attention comes after."""
+"""The papers' places of their blocks, as names of the submodules before the attention."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ DEPTHS: Mapping[str, tuple[int, int, int, int]] = {
 """Residual blocks in Res2 to Res5, which torchvision and timm call layer1 to layer4."""
 
 EVERY: Mapping[str, tuple[int, int]] = {"resnet101": (2, 7), "resnet152": (4, 12)}
-"""After every how many residual blocks of Res3 and of Res4 the BAT paper's deep networks have one of its blocks (as in
-its authors' code, BA-Transform/BAT-Image-Classification); after every second one in all others."""
+"""Spacing of the BAT paper's blocks in Res3 and Res4 of its deep networks, in residual blocks (as in its authors' code,
+BA-Transform/BAT-Image-Classification); 2 in all others."""
 
 LAYOUTS = ("bat", "poly_nl", *STAGES, "res345")
 
 
 def places_of(network: str, places: str | Iterable[str]) -> tuple[str, ...]:
-    """Names of the submodules that attention is to come after.
+    """Return the names of the submodules before the attention.
 
     Args:
         network: a name of `DEPTHS`.
-        places: names of submodules, which are given back; or the name of a layout:
+        places: names of submodules, returned unchanged; or the name of a layout:
 
             - "bat": evenly on Res3 and Res4, five blocks in all in ResNet-50, -101 and -152 (BAT, section 4 and
               Table 3, "+2, +3");
@@ -40,7 +40,7 @@ def places_of(network: str, places: str | Iterable[str]) -> tuple[str, ...]:
               (Poly-NL, Table 2).
 
     Raises:
-        InsertError: a layout of that name does not exist.
+        InsertError: the layout is unknown.
 
     >>> places_of("resnet50", "bat")
     ('layer2.1', 'layer2.3', 'layer3.1', 'layer3.3', 'layer3.5')
@@ -51,11 +51,13 @@ def places_of(network: str, places: str | Iterable[str]) -> tuple[str, ...]:
         return tuple(places)
     if places == "bat":
         stages = zip((2, 3), EVERY.get(network, (2, 2)), strict=True)
+        # The first block comes after `step` residual blocks, not before them.
         return tuple(
             f"layer{stage}.{block}" for stage, step in stages for block in range(step - 1, _depth(network, stage), step)
         )
     stages = {"poly_nl": (3,), "res3": (2,), "res4": (3,), "res5": (4,), "res345": (2, 3, 4)}
     if places in stages:
+        # Counted from 0, the last residual block is depth - 1; the attention follows the one before it.
         return tuple(f"layer{stage}.{_depth(network, stage) - 2}" for stage in stages[places])
     if "." in places or places.startswith("layer"):
         return (places,)

@@ -1,6 +1,6 @@
-"""Whole published checkpoints under the names that a network with inserted attention has here.
+"""Whole published checkpoints, translated to the names of a network with inserted attention.
 
-Places differ: the BAT authors' blocks are entries `nl1` of a stage behind its residual block `1`, timm's lie inside the
+Places differ: the BAT authors' blocks are entries `nl1` of a stage behind its residual block `1`, timm's are inside the
 residual branch, before its sum, and MMAction2's are the last step of a residual block.
 """
 
@@ -19,7 +19,7 @@ from polyattn.nn.weights import Published, published_form
 from polyattn.vision.insert import CHILD, inserted
 
 SOURCES = ("bat", "timm", "mmcv")
-"""Whose checkpoints of whole networks are known."""
+"""Publishers of known checkpoints of whole networks."""
 
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net")
 """Entries of a file that hold the weights beside an epoch or an optimiser."""
@@ -47,11 +47,11 @@ BESIDE: Mapping[str, Mapping[str, str]] = {
 
 @dataclass
 class Translated:
-    """A published dictionary in a network's names.
+    """A published dictionary under a network's names.
 
     Attributes:
-        tensors: by the network's names.
-        names: the published name of each of the network's names that has one.
+        tensors: tensors by the network's names.
+        names: published names by the network's names.
         forms: the blocks with their published forms.
     """
 
@@ -60,7 +60,7 @@ class Translated:
     forms: list[tuple[nn.Module, Published]] = field(default_factory=list)
 
     def adopt(self, scale: float | None) -> None:
-        """Give each block the rules of its published form."""
+        """Set the rules of its published form on each block."""
         for block, form in self.forms:
             form.adopt(block, scale)
 
@@ -69,7 +69,7 @@ def unwrapped(state_dict: Any) -> dict[str, Tensor]:
     """Return the weights in a file's content, such as `{"epoch": 3, "state_dict": {...}}`.
 
     Raises:
-        InsertError: it is not a dictionary of tensors by name; names the entries that are not.
+        InsertError: the content is not a dictionary of tensors by name; names the other entries.
     """
     if not isinstance(state_dict, Mapping):
         raise InsertError(f"`state_dict` must be a dictionary of tensors by name, not a {type(state_dict).__name__}")
@@ -86,10 +86,12 @@ def unwrapped(state_dict: Any) -> dict[str, Tensor]:
 
 
 def stripped(tensors: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Drop first components that all names share and that the network does not have: `module.`, `backbone.`."""
+    """Drop first components common to all names and unknown to the network: `module.`, `backbone.`."""
     own, found = {key.partition(".")[0] for key in model.state_dict()}, dict(tensors)
+    # A loop, as wrappers nest: `module.backbone.`.
     while len(first := {key.partition(".")[0] for key in found}) == 1 and not first & own:
         inner = {key.partition(".")[2]: tensor for key, tensor in found.items()}
+        # A name without a second component would become empty.
         if "" in inner:
             break
         found = inner
@@ -100,10 +102,10 @@ def translated(model: nn.Module, tensors: Mapping[str, Tensor], source: str, ski
     """Find the network's weights in a published dictionary.
 
     Args:
-        model: with attention that `insert` put in.
-        tensors: of the published network, by its names.
+        model: a network with inserted attention.
+        tensors: tensors of the published network, by its names.
         source: one of `SOURCES`.
-        skipped: submodules, such as `layer2.1.attention`, that need not be blocks of the source.
+        skipped: submodules, such as `layer2.1.attention`, exempt from being blocks of the source.
 
     Raises:
         InsertError: `source` is unknown, or a block is not one of its blocks.
@@ -127,6 +129,7 @@ def translated(model: nn.Module, tensors: Mapping[str, Tensor], source: str, ski
             there = prefix + form.name(name)
             result.names[f"{here}.{name}"] = there
             if there in left:
+                # Matched keys are removed, so the rest is the network outside its attention.
                 result.names[f"{here}.{name}"] = key = left.pop(there)
                 result.tensors[f"{here}.{name}"] = tensors[key]
             elif name in form.zeros:
@@ -137,18 +140,18 @@ def translated(model: nn.Module, tensors: Mapping[str, Tensor], source: str, ski
 
 
 def _renamed(tensors: Mapping[str, Tensor], source: str) -> dict[str, str]:
-    """The published names by torchvision's or timm's, outside the attention."""
+    """Map torchvision's or timm's names outside the attention to the published ones."""
     found: dict[str, str] = {}
     for key in tensors:
         name = key
         for pattern, there in RENAMED[source]:
             name = re.sub(pattern, there, name)
-        found[key if name in found else name] = key  # of two for one name, the second will be too many
+        found[key if name in found else name] = key  # a second key for one name is reported as unexpected
     return found
 
 
 def _prefix(model: nn.Module, place: str, source: str, names: list[str], found: Mapping[str, str]) -> str:
-    """The part of the published names before those of the block at a place."""
+    """Return the prefix of the published names of the block at a place."""
     parent, _, last = place.rpartition(".")
     before = f"{parent}." if parent else ""
     if source == "bat":
@@ -156,7 +159,8 @@ def _prefix(model: nn.Module, place: str, source: str, names: list[str], found: 
     choices = [f"{place}.non_local_block."] if source == "mmcv" else []
     beside = BESIDE[source].get(last)
     modules = dict(model.named_modules())
+    # In a bottleneck, timm's attention follows bn3; bn2 is the last norm of basic blocks only.
     if beside and not (last == "bn2" and f"{before}bn3" in modules):
         choices.append(f"{before}{beside}.")
-    choices.append(f"{place}.")  # a published block that `nn.Identity` stands for
+    choices.append(f"{place}.")  # a published block in the place of an `nn.Identity`
     return next((prefix for prefix in choices if any(prefix + name in found for name in names)), choices[0])

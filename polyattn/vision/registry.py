@@ -1,13 +1,14 @@
-"""Importing this module registers the networks in timm and in torchvision, by names such as `polyattn_resnet50_bat`.
+"""Registration of the networks in timm and torchvision on import, by names such as `polyattn_resnet50_bat`.
 
-`timm.create_model("polyattn_resnet50_bat", num_classes=10, groups=8)` gives timm's own network, with timm's words
-(`in_chans`, `features_only`, `drop_rate`, ...), and the blocks of that name in the places of their paper; `places=`,
-`image_size=`, `sizes=` and words of the block's constructor are taken too. `torchvision.models.get_model` gives what
-the builders of `polyattn.vision` give. Names are `polyattn_<network>_<attention>`, with the networks of
-`polyattn.vision.places.DEPTHS` and the attentions of `polyattn.vision.NAMES`; torchvision's list has the video networks
-and the detectors too. `pretrained=True` (timm) and `weights=` (torchvision) are the backbone's weights.
+`timm.create_model("polyattn_resnet50_bat", num_classes=10, groups=8)` builds timm's own network, with timm's keyword
+arguments (`in_chans`, `features_only`, `drop_rate`, ...), and the blocks of that name in the places of their paper;
+`places=`, `image_size=`, `sizes=` and keyword arguments of the block's constructor are accepted too.
+`torchvision.models.get_model` builds the networks of `polyattn.vision`'s builders. Names are
+`polyattn_<network>_<attention>`, with the networks of `polyattn.vision.places.DEPTHS` and the attentions of
+`polyattn.vision.NAMES`; torchvision's list has the video networks and the detectors too. `pretrained=True` (timm) and
+`weights=` (torchvision) load the backbone's weights.
 
-timm and torchvision keep one table for the process: this is the one module of polyattn whose import changes anything.
+timm and torchvision keep one table per process: this is the only module of polyattn whose import has side effects.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from polyattn.vision.named import NAMES, block_words
 from polyattn.vision.places import DEPTHS
 from polyattn.vision.resnets import attend_to, blank_image
 
-__all__: list[str] = []  # timm's decorator puts every registered name here
+__all__: list[str] = []  # timm's decorator appends every registered name
 
 TORCHVISION = (
     *(getattr(resnets, name) for name in DEPTHS),
@@ -35,16 +36,17 @@ TORCHVISION = (
     detection.mask_rcnn_resnet50_fpn,
     detection.face_retinanet_resnet50_fpn,
 )
-"""The builders that torchvision gets, each with every attention."""
+"""The builders registered in torchvision, each with every attention."""
 
 OWN = frozenset({"places", "image_size", "sizes"})
-"""Words of ours, beside the block's own, among those that timm passes on."""
+"""Keyword arguments of this library, beside the block's own, among those passed on by timm."""
 
 
 def _timm_model(name: str, attention: str, pretrained: bool = False, **words: Any) -> nn.Module:
-    """timm's network of that name with the blocks of that name."""
+    """Build timm's network of that name with the blocks of that name."""
     timm = need("timm", "vision")
     ours = {word: words.pop(word) for word in OWN if word in words}
+    # Popped before timm sees them: timm's networks reject unknown arguments.
     options = {word: words.pop(word) for word in list(words) if word in block_words(attention)}
     size = ours.pop("image_size", 224)
     model = timm.create_model(name, pretrained=pretrained, **words)
@@ -55,6 +57,7 @@ def _named(make: Callable[..., nn.Module], name: str, documentation: str) -> Cal
     def entry(*arguments: Any, **words: Any) -> nn.Module:
         return make(*arguments, **words)
 
+    # timm registers a network under its function's name.
     entry.__name__ = entry.__qualname__ = name
     entry.__doc__ = documentation
     return entry
@@ -67,6 +70,7 @@ def _register() -> None:
         for name in DEPTHS:
             full = f"polyattn_{name}_{attention}"
             entry = _named(partial(_timm_model, name, attention), full, f"timm's {name} with {attention}.")
+            # Reloading the module must not register a name twice.
             if not timm_models.is_model(full):
                 globals()[full] = timm_models.register_model(entry)
         for builder in TORCHVISION:

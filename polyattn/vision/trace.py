@@ -1,4 +1,4 @@
-"""Running a network once to look at it, without a trace of that left in it."""
+"""Running a network once for inspection, without lasting changes."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from torch.nn.parameter import is_lazy
 from polyattn.errors import InsertError
 
 Example = Tensor | tuple[Any, ...]
-"""What a network is run on: its input, or the tuple of all its arguments."""
+"""An example: the network's input, or the tuple of all its arguments."""
 
 Hook = Callable[[nn.Module, Any, Any], None]
 
 
 @dataclass(frozen=True)
 class Traced:
-    """What a submodule gave, (B, C, *spatial), and what a module that is put after it has to be like.
+    """A submodule's output (B, C, *spatial), and the properties that a module after it must have.
 
     Attributes:
-        output: what it gave when it was first called.
-        device, dtype: of the submodule's parameters; where it has none, of its output.
-        training: its training flag.
+        output: output of its first call.
+        device, dtype: device and dtype of the submodule's parameters; without parameters, those of its output.
+        training: training flag of the submodule.
     """
 
     output: Tensor
@@ -46,11 +46,12 @@ class Traced:
 
 
 def run(module: nn.Module, *arguments: Any, hooks: Mapping[nn.Module, Hook] | None = None) -> Any:
-    """The module's output in eval mode, without gradients.
+    """Run the module in eval mode, without gradients, and return its output.
 
-    Training flags, buffers and the states of torch's random generators are afterwards what they were; hooks, by
-    submodule, are there for this run only.
+    Training flags, buffers and the states of torch's random generators are restored; hooks, by submodule, exist for
+    this run only.
     """
+    # Copies of the buffers take all updates of the run.
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers() if not buffer.is_meta}
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
@@ -63,11 +64,13 @@ def run(module: nn.Module, *arguments: Any, hooks: Mapping[nn.Module, Hook] | No
 
 
 def arguments_of(model: nn.Module, example: Example | None) -> tuple[Any, ...]:
-    """The arguments to run a model on; without an example, an image of 224 x 224 zeros.
+    """Return the arguments for a run of the model; without an example, an image of 224 x 224 zeros.
 
     Raises:
-        InsertError: no example, and the model's first convolution does not take images.
+        InsertError: `example` is None and the model's first convolution does not take images; or parameters are
+            uninitialised (lazy).
     """
+    # A run would give lazy parameters their shapes, a lasting change.
     lazy = [name for name, p in chain(model.named_parameters(), model.named_buffers()) if is_lazy(p)]
     if lazy:
         raise InsertError(f"{lazy[0]!r} of the model has no shape yet: run the model once first")
@@ -87,11 +90,11 @@ def arguments_of(model: nn.Module, example: Example | None) -> tuple[Any, ...]:
 
 
 def trace(model: nn.Module, targets: Mapping[str, nn.Module], arguments: tuple[Any, ...]) -> dict[str, Traced]:
-    """What each target gives as the model runs.
+    """Record each target's output during a run of the model.
 
     Raises:
-        InsertError: the model does not run; or a target is not called, gives something else than one tensor
-            (B, C, *spatial), or gives several shapes.
+        InsertError: the model does not run; or a target is not called, does not return one tensor (B, C, *spatial), or
+            returns several shapes.
     """
     outputs: dict[nn.Module, list[Any]] = {target: [] for target in targets.values()}
 
@@ -118,13 +121,17 @@ def _traced(name: str, target: nn.Module, outputs: list[Any]) -> Traced:
         raise InsertError(f"{name!r} is called {len(outputs)} times, and gives different shapes: {several}")
     if outputs[0].dim() < 3:
         raise InsertError(f"the output of {name!r} has the shape {tuple(outputs[0].shape)}, not (B, C, *spatial)")
+    # The parameters decide: an output may be on another device or, under autocast, in another dtype.
     like = next((p for p in target.parameters() if p.is_floating_point()), outputs[0])
     return Traced(outputs[0], like.device, like.dtype, target.training)
 
 
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Every training flag off, without `eval()`, which a model may have made to do more."""
+    """Set every training flag to False, and restore the flags afterwards.
+
+    `eval()` is avoided, because a model may override it.
+    """
     flags = {m: m.training for m in module.modules()}
     try:
         for m in flags:
@@ -136,6 +143,6 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def _accelerators(module: nn.Module) -> dict[str, list[int]]:
-    """The devices that hold the module, by kind; the CPU has its random state in any case."""
+    """Find the accelerators of the module, by kind; the CPU's random state is saved in any case."""
     devices = {t.device for t in chain(module.parameters(), module.buffers())}
     return {kind: sorted(d.index or 0 for d in devices if d.type == kind) for kind in ("cuda", "xpu")}

@@ -48,7 +48,10 @@ def sums_over_positions(
     PROJECTED: tl.constexpr, UNIT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, KEYS: tl.constexpr,
     INNER: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Over one part of the positions: the largest k[n,r], Σ exp(k - largest), and Σ exp(k - largest)[n,r] v[n,s]."""
+    """Compute one part's largest k[n,r], Σ exp(k - largest) and Σ exp(k - largest)[n,r] v[n,s].
+
+    A part is a range of positions.
+    """
     N = N * UNIT
     program = tl.program_id(0)
     s = program % across * COLUMNS + tl.arange(0, COLUMNS)

@@ -1,4 +1,4 @@
-"""Seeing attention: maps of it over the image, as arrays and as figures."""
+"""Visualising attention: its maps over the image, as arrays and figures."""
 
 from polyattn.vision.seeing.figures import overlay
 from polyattn.vision.seeing.maps import bat_map, bat_maps

@@ -1,4 +1,4 @@
-"""Maps over the images that they are of, as figures."""
+"""Figures of maps over their images."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def overlay(
     opacity: float = 0.6,
     colours: str = "viridis",
 ) -> Figure:
-    """A figure with one row for each image: the image, then each map over it, from its lowest to its highest value.
+    """Plot one row per image: the image, then each map over it, scaled from its lowest to its highest value.
 
     Args:
         images: (B, 3, H, W) or (B, H, W, 3), of any range; each is shown from its lowest to its highest value.
-        maps: by the title of their column: (B, h, w), of any resolution.
-        title: above all.
-        opacity: of the maps, from 0 to 1.
-        colours: a colour map of matplotlib.
+        maps: maps (B, h, w) of any resolution, by the title of their column.
+        title: title of the figure.
+        opacity: opacity of the maps, from 0 to 1.
+        colours: name of a colour map of matplotlib.
 
     Returns:
-        The figure, which nothing has shown or saved.
+        The figure, neither shown nor saved.
 
     Raises:
         InsertError: a map is not (B, h, w) for the images at hand.
@@ -54,6 +54,7 @@ def overlay(
     height, width = pictures.shape[1:3]
     columns = 1 + len(maps)
     size = (1.9 * columns, 1.9 * len(pictures) * height / width + 0.5)
+    # Not pyplot: it would register the figure globally and may open a window.
     figure = figures.Figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(pictures), columns, squeeze=False)
     for row, picture in enumerate(pictures):
@@ -64,6 +65,7 @@ def overlay(
             if row == 0:
                 place.set_title(name, fontsize=8)
             if column:
+                # imshow draws a coarse map in the image's pixel coordinates, whose pixels are centred on integers.
                 extent = (-0.5, width - 0.5, height - 0.5, -0.5)
                 place.imshow(maps[name][row], cmap=colours, alpha=opacity, extent=extent, interpolation="bilinear")
     figure.suptitle(title, fontsize=9)
@@ -71,11 +73,13 @@ def overlay(
 
 
 def _pictures(images: Any) -> Array:
-    """Images as (B, H, W, 3) from 0 to 1."""
+    """Scale images to (B, H, W, 3) from 0 to 1."""
     values = images.detach().float().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images, np.float32)
+    # Three columns and three channels are ambiguous; channels last wins.
     if values.ndim == 4 and values.shape[1] == 3 and values.shape[-1] != 3:
         values = values.transpose(0, 2, 3, 1)
     if values.ndim != 4 or values.shape[-1] != 3:
         raise InsertError(f"images have the shape (B, 3, H, W) or (B, H, W, 3), not {values.shape}")
     low, high = (f(values, axis=(1, 2, 3), keepdims=True) for f in (np.min, np.max))
+    # A constant image would divide by 0.
     return (values - low) / np.maximum(high - low, np.finfo(np.float32).tiny)

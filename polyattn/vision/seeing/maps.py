@@ -1,4 +1,4 @@
-"""Where BAT blocks look: the attention weights of P and Q projected back to the feature map (BAT, Eq. 8)."""
+"""Attention maps of BAT blocks: the weights of P and Q projected back to the feature map (BAT, Eq. 8)."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from polyattn.vision.trace import Hook, run
 
 
 def bat_maps(model: nn.Module, *arguments: Any) -> dict[str, NDArray[np.float32]]:
-    """The map of Eq. 8, `W = Pᵀ A Qᵀ` with A all ones, of every BA-Transform in a network, for each group.
+    """Compute the map of Eq. 8, `W = Pᵀ A Qᵀ` with A all ones, of every BA-Transform in a network, per group.
 
-    W[k, l] is the weight with which position (k, l) goes into the result, summed over the result's positions. P and Q
-    have the full resolution of the feature map, where they are block-based too. The mean of a map is 1.
+    W[k, l] is the weight of position (k, l) in the result, summed over the result's positions. P and Q have the full
+    resolution of the feature map, even if block-based. The mean of a map is 1.
 
     Args:
-        model: a network with `polyattn.nn.BATBlock`s or `BATransform`s; it is run in eval mode and left as it was.
+        model: a network with `polyattn.nn.BATBlock`s or `BATransform`s; it runs in eval mode and is restored.
         arguments: its input, (B, C, *spatial).
 
     Returns:
-        By the name of the block's `BATransform`: (B, groups, H, W), or (B, groups, T, H, W) for videos.
+        Maps (B, groups, H, W), or (B, groups, T, H, W) for videos, by the name of the block's `BATransform`.
 
     Raises:
-        InsertError: the network has no BA-Transform that predicts P and Q.
+        InsertError: the network contains no BA-Transform with P and Q.
     """
     transforms = {m: name for name, m in model.named_modules() if isinstance(m, BATransform) and m.groups}
     if not transforms:
@@ -47,10 +47,10 @@ def bat_maps(model: nn.Module, *arguments: Any) -> dict[str, NDArray[np.float32]
 
 
 def bat_map(transform: BATransform, x: Tensor) -> Tensor:
-    """The map of Eq. 8 of one transform for its input (B, C, [T,] H, W): (B, groups, [T,] H, W).
+    """Compute the map of Eq. 8 of one transform for its input (B, C, [T,] H, W): (B, groups, [T,] H, W).
 
-    A being all ones, it is the product of the sums of P's columns and of Q's rows. Of a transform that downsamples it
-    is the map at the blocks' resolution, brought up bilinearly as its result is.
+    As A is all ones, the map is the product of the column sums of P and the row sums of Q. With `downsample` it is the
+    map at the blocks' resolution, upsampled bilinearly like the result.
 
     >>> from polyattn.nn import BATransform
     >>> bat_map(BATransform(8, groups=2, block_size=3).eval(), torch.randn(2, 8, 7, 9)).shape
@@ -63,6 +63,7 @@ def bat_map(transform: BATransform, x: Tensor) -> Tensor:
             return F.interpolate(small, x.shape[2:], mode="bilinear", align_corners=False)
         return F.interpolate(small.transpose(1, 2), x.shape[2:], mode="trilinear", align_corners=False)
     rows = _column_sums(p, int(x.shape[-2]))
+    # Columns of Q sum to 1, so its transpose has the form of P.
     columns = _column_sums(q.transpose(-1, -2), int(x.shape[-1]))
     weights = _outer(rows, columns)
     return weights if transform.dim == 2 else weights.transpose(1, 2)
@@ -73,12 +74,12 @@ def _outer(rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def _column_sums(matrix: Tensor, length: int) -> Tensor:
-    """The sums of columns (..., length) of the resized form of matrices (..., S, S) whose rows sum to 1."""
+    """Return the column sums (..., length) of the resized form of matrices (..., S, S) whose rows sum to 1."""
     positions = cut(length, matrix.shape[-1])
     sums = []
     for part in positions.parts:
         some = of_blocks(matrix, part)
-        if part.blocks is not None:  # a matrix of some of the blocks is normalised again over those
+        if part.blocks is not None:  # part of the blocks: their rows sum to 1 again
             some = some / some.sum(-1, keepdim=True)
         sums.append(some.sum(-2).repeat_interleave(part.length // some.shape[-1], -1))
     together = torch.cat(sums, -1)

@@ -1,4 +1,4 @@
-"""What attention adds at each place of an image: the norms of its input, its contribution and its output."""
+"""Norms of an attention's input, contribution and output at each position of an image."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Norms:
     """Norms over the channels, each (B, *spatial), float32 (Poly-NL, Fig. 4).
 
     Attributes:
-        x: of the block's input X.
-        y: of its contribution Y, which is Z without its part of X: Z - αX in blocks with a learnable α, else Z - X.
-        z: of its output Z.
+        x: norm of the block's input X.
+        y: norm of its contribution Y: Z - αX in blocks with a learnable α, else Z - X.
+        z: norm of its output Z.
     """
 
     x: NDArray[np.float32]
@@ -30,16 +30,16 @@ class Norms:
 
 
 def norms(model: nn.Module, *arguments: Any, place: str | None = None) -> Norms:
-    """The norms ‖X‖, ‖Y‖ and ‖Z‖ of a block in a network, at each position of its feature map.
+    """Compute the norms ‖X‖, ‖Y‖ and ‖Z‖ of a block in a network, at each position of its feature map.
 
     Args:
-        model: the network; it is run in eval mode and left as it was.
+        model: the network; it runs in eval mode and is restored.
         arguments: its input, (B, C, *spatial).
-        place: the submodule that attention was inserted after, or the name of any module that gives the shape it
-            gets. Default: the last place with inserted attention.
+        place: a submodule with inserted attention, or the name of any module with outputs of its inputs' shape; by
+            default the last submodule with inserted attention.
 
     Raises:
-        InsertError: there is no such place.
+        InsertError: `place` is unknown, never called, or changes the shape.
     """
     places = list(inserted(model))
     if place is None and not places:
@@ -63,4 +63,5 @@ def norms(model: nn.Module, *arguments: Any, place: str | None = None) -> Norms:
     run(model, *arguments, hooks={block: look})
     if not found:
         raise InsertError(f"{name!r} is never called as the model runs")
+    # A block that runs several times in one pass is shown at its last run.
     return found[-1]

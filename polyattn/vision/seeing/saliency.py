@@ -1,4 +1,4 @@
-"""Grad-CAM: which regions of an image a class depends on (Selvaraju et al. 2017; Poly-NL, Fig. 3), by `grad-cam`."""
+"""Grad-CAM: regions of an image on which a class depends (Selvaraju et al. 2017; Poly-NL, Fig. 3), by `grad-cam`."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ from polyattn.optional import need
 def grad_cam(
     model: nn.Module, images: Tensor, layer: str = "layer4", classes: int | Sequence[int] | None = None
 ) -> NDArray[np.float32]:
-    """Maps (B, H, W) over the images, from 0 to 1, of what speaks for a class.
+    """Compute Grad-CAM maps (B, H, W) of a class over the images, from 0 to 1.
 
     The package `grad-cam` computes them (`pip install 'polyattn[see]'`).
 
     Args:
-        model: a classifier of images, (B, C, H, W) to (B, classes); its training flags and gradients are afterwards
-            what they were.
+        model: a classifier of images, (B, C, H, W) to (B, classes); its training flags and gradients are restored.
         images: (B, C, H, W).
-        layer: the name of the submodule whose feature map is weighted, (B, C, h, w).
-        classes: for all images, or one for each; default the class that the model gives each image.
+        layer: name of the submodule with the weighted feature map, (B, C, h, w).
+        classes: class of all images, or one per image; default the predicted class of each image.
 
     Raises:
-        InsertError: there is no such submodule, or the number of classes is not that of the images.
+        InsertError: `layer` is unknown, or the number of classes differs from that of the images.
         MissingPackageError: grad-cam is not installed.
     """
     modules = dict(model.named_modules())
@@ -40,6 +39,7 @@ def grad_cam(
     outputs = need("pytorch_grad_cam.utils.model_targets", "see")
     targets = None if chosen is None else [outputs.ClassifierOutputTarget(number) for number in chosen]
     flags = {module: module.training for module in model.modules()}
+    # The package runs a backward pass, which adds to gradients of a training in progress.
     gradients = {parameter: parameter.grad for parameter in model.parameters()}
     try:
         with package.GradCAM(model=model.eval(), target_layers=[modules[layer]]) as cam:

@@ -1,4 +1,4 @@
-"""The papers' tables of networks, beside what is counted here: `polyattn tables`."""
+"""The papers' tables of networks, beside the counts of this library: `polyattn tables`."""
 
 from polyattn.vision.tables.compare import Compared, compare
 from polyattn.vision.tables.count import Count, count

@@ -1,4 +1,4 @@
-"""The papers' tables beside what is counted here."""
+"""Comparison of the papers' tables with the counts of this library."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Compared:
     """A row of a paper's table and the same network counted here.
 
     Attributes:
-        row: of the paper.
-        counted: of the network here; differences where the row has differences.
+        row: row of the paper's table.
+        counted: counts of the network here; differences if the row has differences.
     """
 
     row: Row
@@ -27,14 +27,14 @@ class Compared:
 
     @property
     def params(self) -> Decimal:
-        """Counted millions of parameters, to the printed digit (or to two)."""
+        """Return the counted millions of parameters, rounded to the printed digits (or to two)."""
         return _rounded(self.counted.parameters, MILLION, self.row.params)
 
     @property
     def params_agree(self) -> bool | None:
-        """Whether the parameters are the printed ones to their last digit; None where none are printed.
+        """Return whether the parameters agree with the printed ones to the last digit; None without printed ones.
 
-        Differences may be off by one digit, as the paper took them from rounded figures.
+        Differences may be off by one in the last digit, because the paper subtracts rounded figures.
         """
         if self.row.params is None:
             return None
@@ -43,23 +43,23 @@ class Compared:
 
     @property
     def macs_agree(self) -> bool | None:
-        """Whether the multiply-accumulates counted by the paper's rules, rounded, are the printed ones."""
+        """Return whether the multiply-accumulates by the paper's rules, rounded, are the printed ones."""
         counted, printed = self.counted.by_the_papers_rules, self.row.macs
         return None if counted is None or printed is None else _rounded(counted, BILLION, printed) == printed
 
     @property
     def macs_off(self) -> float | None:
-        """By how much the multiply-accumulates counted by the paper's rules are off, relative to the printed ones."""
+        """Return the relative deviation of the multiply-accumulates by the paper's rules from the printed ones."""
         return _relative(self.counted.by_the_papers_rules, self.row.macs)
 
     @property
     def macs_here_off(self) -> float | None:
-        """By how much the multiply-accumulates that run here are off, relative to the printed ones."""
+        """Return the relative deviation of the multiply-accumulates as run here from the printed ones."""
         return _relative(self.counted.macs, self.row.macs)
 
 
 def compare(tables: Iterable[Table] | None = None) -> Iterator[tuple[Table, list[Compared]]]:
-    """Each table with its rows compared, one after the other as they are counted."""
+    """Yield each table with its rows compared, as soon as they are counted."""
     for table in paper_tables() if tables is None else tables:
         yield table, [_compared(table, row) for row in table.rows]
 
@@ -73,12 +73,13 @@ def _compared(table: Table, row: Row) -> Compared:
 
 
 def _count(row: Row, input: tuple[int, ...] | None) -> Count:
+    # Dictionaries are unhashable; their text is the cache key, and literal_eval restores it.
     return _counted(row.build, repr(dict(row.words)), input)
 
 
 @cache
 def _counted(build: str, words: str, input: tuple[int, ...] | None) -> Count:
-    """Counted once for all tables that have the network."""
+    """Count a network once for all tables with it."""
     from ast import literal_eval
 
     return count(build, literal_eval(words), input)
@@ -89,7 +90,7 @@ def _rounded(number: int, unit: int, printed: Decimal | None) -> Decimal:
 
 
 def _step(printed: Decimal) -> Decimal:
-    """One in the last printed digit."""
+    """Return one unit in the last printed digit."""
     return Decimal(1).scaleb(int(printed.as_tuple().exponent))
 
 

@@ -1,4 +1,4 @@
-"""The BAT paper's Table 1: the blocks' complexity as formulas, beside the blocks here at the papers' feature maps."""
+"""The BAT paper's Table 1: complexity formulas of the blocks, beside the blocks here on the paper's feature maps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from polyattn.runtime.counting import flop_counter
 C, H, W, CP, K, S = sympy.symbols("C H W C' k s", positive=True, integer=True)
 
 MAPS = ((512, 28), (1024, 14))
-"""Channels and sides of Res3 and Res4 of a ResNet-50 at 224 pixels."""
+"""Channels and sides of Res3 and Res4 in a ResNet-50 at 224 pixels."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class Complexity:
     """A block of Table 1, at one feature map.
 
     Attributes:
-        block: its name.
-        channels, side: of the feature map.
-        params_formula, macs_formula: as printed.
-        params, macs: what they give here.
-        weights: counted weights of convolutions.
+        block: name of the block.
+        channels, side: channels and side of the feature map.
+        params_formula, macs_formula: formulas as printed.
+        params, macs: values of the formulas for this map.
+        weights: counted weights of the block's convolutions.
         parameters: counted parameters, with biases and batch norms.
         macs_here: multiply-accumulates of matrix products and convolutions as they run here.
     """
@@ -55,7 +55,7 @@ FORMULAS = {
 
 
 def complexity() -> Iterator[Complexity]:
-    """Both blocks of Table 1 at both feature maps, with C' = k = 4 and s = 7 as in the paper's networks.
+    """Yield both blocks of Table 1 at both feature maps, with C' = k = 4 and s = 7 as in the paper's networks.
 
     >>> first = next(complexity())
     >>> first.block, first.params_formula, first.weights == first.params
@@ -65,6 +65,7 @@ def complexity() -> Iterator[Complexity]:
         for name, make in (("NL", NonLocal), ("BAT", BATBlock)):
             params, macs = FORMULAS[name]
             sizes = {C: channels, H: side, W: side, CP: 4, K: 4, S: 7}
+            # Shapes suffice for counting, so no memory is allocated.
             with torch.device("meta"):
                 block = make(channels).eval()
                 example = torch.zeros(1, channels, side, side)
@@ -85,4 +86,5 @@ def complexity() -> Iterator[Complexity]:
 
 
 def _weights(block: nn.Module) -> int:
+    # More than one axis: weights of convolutions, without biases and batch norms, as in the formulas.
     return sum(p.numel() for name, p in block.named_parameters() if name.endswith("weight") and p.dim() > 1)

@@ -1,4 +1,4 @@
-"""Counting a network: its parameters, its multiply-accumulates, and these as the BAT paper counts them."""
+"""Counting a network: parameters, multiply-accumulates as run, and multiply-accumulates by the BAT paper's rules."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from polyattn.vision.trace import Hook, run
 
 @dataclass(frozen=True)
 class Count:
-    """What was counted of one network.
+    """The counts of one network.
 
     Attributes:
-        parameters: their number.
-        macs: multiply-accumulates of matrix products and convolutions, as they run here; None where they depend on
-            what is in the image.
-        by_the_papers_rules: as the BAT paper counts, in its own order of contraction; None for networks with blocks
-            that the paper does not have.
+        parameters: number of parameters.
+        macs: multiply-accumulates of matrix products and convolutions as run here; None if they depend on the image's
+            content.
+        by_the_papers_rules: multiply-accumulates by the BAT paper's rules, in its order of contraction; None for
+            networks with blocks of other papers.
     """
 
     parameters: int
@@ -37,7 +37,7 @@ class Count:
     by_the_papers_rules: int | None = None
 
     def minus(self, other: Count) -> Count:
-        """Both counted figures as differences to another network's."""
+        """Return the counts as differences to another network's."""
         return Count(
             self.parameters - other.parameters,
             _difference(self.macs, other.macs),
@@ -50,8 +50,8 @@ def count(build: str, words: Mapping[str, Any], input: tuple[int, ...] | None = 
 
     Args:
         build: the name of a builder in `polyattn.vision`.
-        words: for the builder.
-        input: the shape of one image or clip, without the batch; None to count parameters alone.
+        words: keyword arguments of the builder.
+        input: shape of one image or clip, without the batch; None to count parameters alone.
 
     >>> count("resnet18", {}, (3, 224, 224))
     Count(parameters=11689512, macs=1814073344, by_the_papers_rules=1824519192)
@@ -67,7 +67,7 @@ def count(build: str, words: Mapping[str, Any], input: tuple[int, ...] | None = 
 
 
 def resnet50_bat_full_resolution() -> nn.Module:
-    """ResNet-50 with BAT blocks whose P and Q have the sides of their feature maps, at 224 pixels (BAT, Table 2)."""
+    """Build a ResNet-50 whose BAT blocks have P and Q of their maps' sides, at 224 pixels (BAT, Table 2)."""
     sides = {"layer2": 28, "layer3": 14}
     blocks = {
         place: partial(BATBlock, block_size=sides[place.split(".")[0]]) for place in vision.places_of("resnet50", "bat")
@@ -76,10 +76,12 @@ def resnet50_bat_full_resolution() -> nn.Module:
 
 
 def _run(model: nn.Module, example: Tensor, shapes: _ShapesOnly) -> tuple[int, int | None]:
-    """Multiply-accumulates as they run, and by the paper's rules; of one run."""
+    """Count multiply-accumulates of one run: as run, and by the paper's rules."""
     blocks = [target.get_submodule(CHILD) for target in inserted(model).values()]
     inside = {module for block in blocks for module in block.modules()}
+    # Blocks are counted as a whole by their own rules, so their inner layers are left out.
     leaves = [m for m in model.modules() if m not in inside and not list(m.children())]
+    # None marks a block without a rule: the total is then unknown, not smaller.
     numbers: list[int | None] = []
     hooks: dict[nn.Module, Hook] = dict.fromkeys(leaves, lambda m, _, y: numbers.append(operations(m, y)))
     hooks |= dict.fromkeys(blocks, lambda m, _, y: numbers.append(block_operations(m, y.shape)))
@@ -90,13 +92,14 @@ def _run(model: nn.Module, example: Tensor, shapes: _ShapesOnly) -> tuple[int, i
 
 
 class _WithoutValues(DeviceContext):
-    """`torch.device("meta")` where initial values are not even asked for, which would take most of the time."""
+    """`torch.device("meta")` without calls of initialisers, which would take most of the time."""
 
     def __init__(self) -> None:
         super().__init__("meta")
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         if func in _FILLING:
+            # Initialisers return their tensor; on the meta device it has no values to set.
             tensor = args[0] if args else kwargs["tensor"]
             if tensor.is_meta:
                 return tensor
@@ -109,7 +112,7 @@ _FILLING = frozenset((*_INITS, Tensor.fill_, Tensor.zero_, Tensor.uniform_, Tens
 
 @dataclass(frozen=True)
 class _Result:
-    """What an operation on the meta device gives: one tensor or several, and its FLOPs."""
+    """The cached result of an operation on the meta device: shapes of one or several tensors, and its FLOPs."""
 
     several: bool
     tensors: tuple[tuple[torch.Size, tuple[int, ...], torch.dtype], ...]
@@ -124,9 +127,9 @@ _RESULTS: dict[Any, _Result] = {}
 
 
 class _ShapesOnly(TorchDispatchMode):
-    """Without memory there is nothing to compute but shapes, and each operation's are computed once; adds up its FLOPs.
+    """A mode for meta tensors that computes the shapes of each distinct operation once, and sums its FLOPs.
 
-    torch works most shapes out in Python, again for each call, which takes several times the time of all the rest. The
+    torch works most shapes out in Python at each call, which would take several times the time of all the rest. The
     FLOPs are those of torch's own counter.
     """
 
@@ -137,6 +140,7 @@ class _ShapesOnly(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         kind = _kind(func) if args and isinstance(args[0], Tensor) and args[0].is_meta else "other"
+        # Without values an in-place operation leaves its argument as it is.
         if kind == "in place":
             return args[0]
         if kind == "other":
@@ -145,6 +149,7 @@ class _ShapesOnly(TorchDispatchMode):
         if key not in _RESULTS:
             result = func(*args, **kwargs)
             results = result if isinstance(result, tuple) else (result,)
+            # A result with values, such as a number, cannot be replayed from shapes.
             if not all(isinstance(r, Tensor) and r.is_meta for r in results):
                 return result
             count = flop_registry.get(func.overloadpacket)
@@ -157,19 +162,23 @@ class _ShapesOnly(TorchDispatchMode):
 
 @cache
 def _kind(func: Any) -> str:
-    """ "new", where the results are tensors of their own; "in place", where the first argument is changed and given
-    back; "other", such as views."""
+    """Classify an operation by its schema.
+
+    "new": its results are new tensors. "in place": it changes its first argument and returns it. "other": all else,
+    such as views.
+    """
     schema = func._schema
     aliases = [r.alias_info for r in schema.returns]
     if not schema.is_mutable and not any(aliases) and aliases:
         return "new"
     changed = [a.alias_info is not None and a.alias_info.is_write for a in schema.arguments]
+    # Resizing changes the first argument's shape, so it cannot be replayed by returning it.
     resizes = "resize" in schema.name or "set_" in schema.name
     return "in place" if changed[:1] == [True] and sum(changed) == len(aliases) == 1 and not resizes else "other"
 
 
 def _described(value: Any) -> Any:
-    """An argument as a key: of a tensor what its shape-only computation depends on."""
+    """Convert an argument to a cache key: a tensor counts by shape, strides and dtype."""
     if isinstance(value, Tensor):
         return ("tensor", value.shape, value.stride(), value.dtype)
     return tuple(map(_described, value)) if isinstance(value, tuple | list) else (type(value), value)

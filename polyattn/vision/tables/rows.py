@@ -16,14 +16,14 @@ class Row:
     """One network in a paper's table.
 
     Attributes:
-        label: as printed here.
+        label: label as printed here.
         build: the name of a builder in `polyattn.vision`.
-        words: for the builder.
+        words: keyword arguments of the builder.
         params: printed millions of parameters; None if the paper prints none.
         macs: printed billions of multiply-accumulates (the papers call them GFLOPs).
-        delta: the label of the row that the printed figures are differences to.
+        delta: label of the reference row, if the printed figures are differences.
         accuracy: printed accuracies, in the order of the table's columns: the paper's, quoted.
-        why: what a difference to the printed figures comes from.
+        why: cause of a difference to the printed figures.
     """
 
     label: str
@@ -43,11 +43,11 @@ class Table:
     Attributes:
         paper: "bat" or "poly_nl"; source: its title.
         number: the table's number there.
-        title: what it compares.
-        input: the shape that multiply-accumulates are counted for, without the batch; None if they are not counted.
+        title: subject of the comparison.
+        input: input shape for counting multiply-accumulates, without the batch; None if they are not counted.
         accuracy: the names of the quoted accuracies.
         rows: the networks.
-        note: what holds for the whole table.
+        note: note on the whole table.
     """
 
     paper: str
@@ -62,7 +62,7 @@ class Table:
 
 @cache
 def paper_tables() -> tuple[Table, ...]:
-    """All tables of both papers that name sizes, costs or accuracies of networks.
+    """Return all tables of both papers with sizes, costs or accuracies of networks.
 
     >>> [table.number for table in paper_tables() if table.paper == "poly_nl"]
     ['1', '2', '3a', '3b']
@@ -87,5 +87,6 @@ def _row(facts: dict[str, Any]) -> Row:
     words: dict[str, Any] = dict(facts, accuracy=tuple(facts["accuracy"]))
     for name in ("params", "macs"):
         if name in facts:
+            # Decimals keep the printed number of digits, which decides on rounding.
             words[name] = Decimal(facts[name])
     return Row(**words)

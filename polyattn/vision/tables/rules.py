@@ -1,16 +1,16 @@
-"""The multiply-accumulates of a network as the BAT paper counts them.
+"""The BAT paper's rules for counting the multiply-accumulates of a network.
 
 Its figures are those of the first versions of thop (Lyken17/pytorch-OpCounter), whose list of networks has the same
 4.14 for ResNet-50, and 7.87 and 11.61 for ResNet-101 and -152:
 
-- a convolution counts its multiply-accumulates, and one operation for each output that a bias is added to;
-- a batch norm counts four operations for each of its elements;
+- a convolution counts its multiply-accumulates, and one operation per output with a bias;
+- a batch norm counts four operations per element;
 - a linear layer counts multiplications and additions one by one, 2n - 1 for n inputs;
-- activations, poolings and what is no module of torch count nothing.
+- activations, poolings and operations outside torch's modules count 0.
 
-The products of P and Q with the feature map, which are no modules, count nothing where they are block-based. At full
-resolution, and in the non-local block, the printed figures are those of two operations for each multiply-accumulate.
-None of this is said in the paper: it was found by trying what gives its figures, and gives all of them to 0.3 %.
+Products of P and Q with the feature map are outside modules, and count 0 if block-based. At full resolution, and in the
+non-local block, the printed figures are those of two operations per multiply-accumulate. The paper does not state these
+rules: they were found by trial, and give all of its figures to 0.3 %.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
 
 def operations(module: nn.Module, output: Tensor) -> int:
-    """What the rules count for one call of a module that is no container; 0 for what they leave out."""
+    """Count one call of a leaf module by the rules; 0 for modules that they leave out."""
     if isinstance(module, Conv):
         return _convolution(module, output.numel() // module.out_channels)
     if isinstance(module, Norm):
@@ -38,7 +38,7 @@ def operations(module: nn.Module, output: Tensor) -> int:
 
 
 def block_operations(block: nn.Module, shape: torch.Size) -> int | None:
-    """What the rules count for a block on a feature map (B, C, *positions); None for blocks of other papers."""
+    """Count a block on a feature map (B, C, *positions) by the rules; None for blocks of other papers."""
     if isinstance(block, NonLocal):
         return _non_local(block, shape)
     if isinstance(block, BATBlock):
@@ -47,6 +47,7 @@ def block_operations(block: nn.Module, shape: torch.Size) -> int | None:
 
 
 def _non_local(block: NonLocal, shape: torch.Size) -> int:
+    # Only phi and g run on pooled positions; the paper pools height and width, not frames.
     positions, window = shape[0] * prod(shape[2:]), block.sub_sample
     fewer = shape[0] * prod(shape[2:-2]) * prod(length // window for length in shape[-2:])
     total = 0
@@ -55,6 +56,7 @@ def _non_local(block: NonLocal, shape: torch.Size) -> int:
             total += _convolution(module, fewer if name in ("phi", "g") else positions)
         elif isinstance(module, Norm):
             total += 4 * module.num_features * positions
+    # Two products, of similarities and of values, with two operations per multiply-accumulate.
     return total + 2 * 2 * block.inner_channels * positions * fewer // shape[0]
 
 
@@ -70,11 +72,12 @@ def _bat(block: BATBlock, shape: torch.Size) -> int:
             total += _convolution(module, after if name == "transform.conv2.conv" else where.get(name, positions))
         elif isinstance(module, Norm):
             total += 4 * module.num_features * (after if name == "transform.conv2.norm" else positions)
+    # The printed figures include P X Q at full resolution only.
     full = transform.blocks == sides and transform.groups
     return total + (2 * block.inner_channels * positions * sum(sides) if full else 0)
 
 
 def _convolution(module: Conv, positions: int) -> int:
-    """Of a convolution that gives an output at so many positions."""
+    """Count a convolution with outputs at `positions` positions."""
     terms = module.in_channels // module.groups * prod(module.kernel_size)
     return module.out_channels * positions * (terms + (module.bias is not None))

@@ -1,4 +1,4 @@
-"""The compared tables as text for a screen, and as JSON."""
+"""Printing the compared tables, as text for a screen or as JSON."""
 
 from __future__ import annotations
 
@@ -32,27 +32,29 @@ COMPLEXITY_WHY = (
 def print_tables(
     console: Console, *, as_json: bool = False, paper: str | None = None, number: str | None = None
 ) -> None:
-    """Print the tables, one after the other as their networks are counted, or all of them as JSON.
+    """Print the tables one by one as their networks are counted, or all of them as JSON.
 
     Args:
-        console: where to.
-        as_json: one JSON list of `record`s.
+        console: target of the output.
+        as_json: whether to print one JSON list of `record`s.
         paper: "bat" or "poly_nl", to print its tables only.
-        number: of a table, to print tables of that number only.
+        number: number of a table, to print tables of that number only.
 
     Raises:
-        PolyattnError: an unknown paper or table.
+        PolyattnError: `paper` or `number` is unknown.
     """
     every = paper_tables()
     if paper not in (None, *PAPERS):
         raise PolyattnError(f"unknown `paper` {paper!r}; expected {' or '.join(PAPERS)}")
     chosen = [t for t in every if paper in (None, t.paper) and number in (None, t.number)]
+    # The BAT paper's Table 1 has formulas instead of networks, and a printout of its own.
     formulas = paper in (None, "bat") and number in (None, "1")
     if not chosen and not formulas:
         known = ", ".join(["bat 1", *(f"{t.paper} {t.number}" for t in every)])
         raise PolyattnError(f"unknown `table` {number!r} of {paper or 'both papers'}; expected one of {known}")
     if as_json:
         blocks = [record_complexity()] if formulas else []
+        # JSON is one list, so it has to wait for all counts; text tables appear one by one.
         console.print_json(data=[*blocks, *(record(table, rows) for table, rows in compare(chosen))])
         return
     console.print(EXPLANATION, highlight=False)
@@ -64,7 +66,7 @@ def print_tables(
 
 
 def show(table: Table, rows: list[Compared], console: Console) -> None:
-    """Print one table, and under it why figures differ."""
+    """Print one table, and under it the causes of differences."""
     printed = any(row.row.params is not None or row.row.macs is not None for row in rows)
     columns = ["network", *(["params"] if printed else []), "counted"]
     if table.input is not None:
@@ -107,12 +109,15 @@ def show_complexity(console: Console) -> None:
 
 
 def _print_whole(console: Console, view: Printed, words: int) -> None:
-    """Print a table whose first columns are words, which may be broken between them, and the others numbers, which
-    may not: where the screen is too narrow for that, the lines are longer than it."""
+    """Print a table whose first `words` columns may break between words, and whose numbers may not.
+
+    On a screen too narrow for that, lines are longer than the screen.
+    """
     needed = 1
     for number, column in enumerate(view.columns):
         cells = [str(cell) for cell in column.cells]
         whole = [part for cell in cells for part in cell.split()] if number < words else cells
+        # The longest unbreakable part is the least width at which no number is cut.
         column.min_width = max(len(part) for part in (*whole, *str(column.header).split()))
         column.justify = "left" if number < words else "right"
         needed += column.min_width + 3
@@ -120,14 +125,14 @@ def _print_whole(console: Console, view: Printed, words: int) -> None:
 
 
 def record_complexity() -> dict[str, Any]:
-    """The BAT paper's Table 1 as JSON-able values."""
+    """Return the BAT paper's Table 1 as JSON-able values."""
     rows = [{name: str(v) if name.endswith("formula") else v for name, v in vars(one).items()} for one in complexity()]
     paper = next(table.source for table in paper_tables() if table.paper == "bat")
     return {"paper": paper, "table": "1", "title": COMPLEXITY, "note": COMPLEXITY_WHY, "rows": rows}
 
 
 def record(table: Table, rows: list[Compared]) -> dict[str, Any]:
-    """One table as JSON-able values; counted figures are whole numbers."""
+    """Return one table as JSON-able values; counted figures are whole numbers."""
     return {
         "paper": table.source,
         "table": table.number,
