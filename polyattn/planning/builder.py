@@ -335,6 +335,7 @@ def _split_sign(coefficient: Coefficient) -> tuple[Coefficient, Coefficient]:
 
 
 def _rational(coefficient: Coefficient) -> Coefficient:
+    # The powers of sizes are common to both terms and stay outside the sum.
     return Coefficient(coefficient.number)
 
 

@@ -49,5 +49,6 @@ def _is_embedding(current: Sequence[tuple[Index, ...]], left: int, keep: frozens
     # One side has the batch and the other does not: an activation beside a parameter.
     if any(i.size == BATCH for i in a) == any(i.size == BATCH for i in b):
         return False
+    # A diagonal is one use of its index.
     uses = Counter(i for labels in current for i in set(labels))
     return any(uses[i] == 2 and i not in keep for i in set(a) & set(b))

@@ -28,6 +28,7 @@ class Coefficient:
     powers: tuple[tuple[str, int], ...] = ()
 
     def value(self, sizes: Sizes) -> Fraction:
+        # Exact, so that it is rounded once, where it meets a tensor.
         return self.number * prod((Fraction(sizes[s]) ** e for s, e in self.powers), start=Fraction(1))
 
     @property

@@ -153,6 +153,7 @@ class _Evaluation:
 
     def scalar(self, factor: Factor) -> int:
         if isinstance(factor, Number):
+            # Modulo a prime, division is multiplication by an inverse.
             fraction = Fraction(factor.value)
             return fraction.numerator * pow(fraction.denominator, -1, self.prime) % self.prime
         assert isinstance(factor, SizeRef)
@@ -217,6 +218,7 @@ def _indices(factor: Factor) -> tuple[str, ...]:
 
 def _power(array: Array, exponent: int, prime: int) -> Array:
     result = np.ones_like(array)
+    # Reduced in each round: a higher power of a residue overflows 64 bits.
     for _ in range(exponent):
         result = result * array % prime
     return result
