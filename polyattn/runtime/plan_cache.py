@@ -57,7 +57,7 @@ def planned(
     model = calibrated(kind(device), dtype)
     numbers = tuple(map(int, lengths))
     spec, batch = _spec(text), max(1, int(batch))
-    return _planned(spec, sizes, position_sizes, numbers, batch, objective, model, channels_first)
+    return _planned(spec, sizes, position_sizes, numbers, batch, objective, model, channels_first, dtype)
 
 
 @cache
@@ -75,11 +75,12 @@ def _planned(
     objective: str,
     model: Device,
     channels_first: bool,
+    dtype: str,
 ) -> str:
     known = dict(sizes)
     for name, length in zip(position_sizes, lengths, strict=True):
         number = int(name) if name.isdigit() else known.setdefault(name, length)
         if number != length:
             raise SizeError(f"size {name} is {number} for this layer, but {length} in the input")
-    made = plan(spec, known, objective, batch=batch, device=model)
-    return keep(differentiable(made, channels_first=channels_first, device=model))
+    made = plan(spec, known, objective, batch=batch, device=model, accuracy="written")
+    return keep(differentiable(made, channels_first=channels_first, device=model, dtype=dtype))
