@@ -60,9 +60,10 @@ def plan(
         kernels: the fused kernels that the plan will be lowered with, as in `lower`: "auto" counts them where they pay
             on "cuda" with Triton; "off"; or names. An order of contraction in which they pay
             may then be the cheapest; the table shows them. Multiply-accumulates (`cost="macs"`) leave them aside.
-        accuracy: "any": the cheapest plan, whatever it loses on maps with a mean that weights remove; "written": no
-            plan that loses a higher power of the mean than the author's order, if need be one of deviations from the
-            mean, whose few products more are not counted against the author's. `Plan.accuracy` says what a plan loses.
+        accuracy: "any": the cheapest plan, whatever it loses on maps with a mean that weights remove; "written", which
+            layers of `polyattn.nn` take: no plan that loses a higher power of the mean than the author's order, if
+            need be one of deviations from the mean, whose few products more are not counted against the author's.
+            `Plan.accuracy` says what a plan loses.
 
     Raises:
         SizeError: a size is missing, unknown or contradictory, or an option is unknown or out of range.

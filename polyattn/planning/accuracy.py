@@ -35,7 +35,8 @@ class Accuracy:
     Attributes:
         wide: the power of μ in the relative error, in units of the precision, where all values have the same.
         narrow: the same where maps have 16 bits and what is as small as weights has 32.
-        sums: steps that sum positions of a map with its mean, as a Gram matrix does.
+        sums: steps that sum positions of a map with its mean, as a Gram matrix does; where plans are made for 16 bits,
+            of products alone, since what sums one map is held in 32.
         written: the three for the author's order.
         centred: whether the plan works on deviations from the mean.
     """
@@ -127,8 +128,11 @@ def maps(graph: Graph, spec: Spec, renamed: dict[str, str] | None = None) -> tup
 
 
 @lru_cache(maxsize=4096)
-def powers(graph: Graph, spec: Spec) -> tuple[tuple[int, int, int, int], ...]:
+def powers(graph: Graph, spec: Spec, narrow: bool = False) -> tuple[tuple[int, int, int, int], ...]:
     """The powers of μ in the output's entries, and in its error with one precision and with 16-bit maps; and `sums`.
+
+    Args:
+        narrow: whether maps have 16 bits.
 
     Returns:
         the four for each of `WEIGHTS`.
@@ -139,27 +143,34 @@ def powers(graph: Graph, spec: Spec) -> tuple[tuple[int, int, int, int], ...]:
         for node, is_map in zip(graph.nodes, are_maps, strict=True):
             states.append(_follow(node, states, is_map, graph, spec, axes))
         output = states[graph.outputs[0].value]
-        wide, narrow = (max((p for p, _ in errors), default=0) for errors in (output.wide, output.narrow))
-        found.append((output.power, wide, narrow, _sums(graph, states)))
+        own, maps_alone = (max((p for p, _ in errors), default=0) for errors in (output.wide, output.narrow))
+        found.append((output.power, own, maps_alone, _sums(graph, states, narrow)))
     return tuple(found)
 
 
-def accuracy(graph: Graph, written: Graph, spec: Spec) -> Accuracy:
-    """What a graph loses beside the author's, both relative to the author's result."""
+def accuracy(graph: Graph, written: Graph, spec: Spec, narrow: bool = False) -> Accuracy:
+    """What a graph loses beside the author's, both relative to the author's result.
+
+    Args:
+        narrow: whether maps have 16 bits, so that sums over their positions, in 32, lose nothing beside them.
+    """
     is_centred = any(is_deviation(n, graph.nodes) for n in graph.nodes)
-    found = []
-    for (_, *own, sums), (size, *author, others) in zip(powers(graph, spec), powers(written, spec), strict=True):
+    found, both = [], (powers(graph, spec, narrow), powers(written, spec, narrow))
+    for (_, *own, sums), (size, *author, others) in zip(*both, strict=True):
         wide, narrow, *theirs = (max(0, p - size) for p in (*own, *author))
         found.append(Accuracy(wide, narrow, sums, (theirs[0], theirs[1], others), is_centred))
     return max(found, key=lambda a: (not a.kept, a.wide - a.written[0], a.narrow - a.written[1], a.wide, a.narrow))
 
 
-def _sums(graph: Graph, states: Sequence[_State]) -> int:
-    """Steps that sum positions of a value with its mean; the mean itself is not one of them."""
+def _sums(graph: Graph, states: Sequence[_State], narrow: bool) -> int:
+    """Steps that sum positions of a value with its mean; the mean itself is not one of them.
+
+    With 16-bit maps, products alone count: what sums one value is held in 32 bits.
+    """
     centres = {n.operands[1].value for n in graph.nodes if is_deviation(n, graph.nodes)}
     count = 0
     for number, node in enumerate(graph.nodes):
-        if isinstance(node, Contract) and number not in centres:
+        if isinstance(node, Contract) and number not in centres and len(node.operands) > narrow:
             sides = [(o, states[o.value]) for o in node.operands]
             count += any(s.means and {o.indices[k] for k in s.positions} & set(node.summed) for o, s in sides)
     return count

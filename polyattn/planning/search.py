@@ -47,6 +47,11 @@ class Question:
     device: Device
     accuracy: str = "any"
 
+    @property
+    def narrow(self) -> bool:
+        """Whether the device's figures are of 16-bit maps."""
+        return self.device.itemsize <= 2
+
     def price(self, plan: Plan) -> float:
         """What the objective takes, in the cost model: seconds, or multiply-accumulates."""
         cost = cost_function(self.cost, self.device)
@@ -115,7 +120,7 @@ def ranked_plans(asked: Question, most: int, price: Callable[[Plan], float] | No
     spec, limit = asked.spec, asked.memory_limit
     sizes = dict(asked.sizes)
     graph = _written(spec, sizes)
-    written = Plan(spec, asked.objective, "as written", graph, accuracy=accuracy(graph, graph, spec))
+    written = Plan(spec, asked.objective, "as written", graph, accuracy=accuracy(graph, graph, spec, asked.narrow))
     if asked.objective == "as_written":
         if limit is not None and written.peak_bytes > limit:
             raise BudgetError(
@@ -125,7 +130,7 @@ def ranked_plans(asked: Question, most: int, price: Callable[[Plan], float] | No
         return (written,)
     plans = [Plan(spec, asked.objective, strategy, graph) for strategy, graph in _candidates(spec, sizes)]
     plans = [p for p in plans if p.macs <= written.macs]
-    plans = plans if asked.accuracy == "any" else _accurate(plans, written)
+    plans = plans if asked.accuracy == "any" else _accurate(plans, written, asked.narrow)
     early = price or replace(asked, objective="forward").price
     price = price or asked.price
     plans.sort(key=lambda p: (early(p), p.peak_bytes))
@@ -145,10 +150,10 @@ def ranked_plans(asked: Question, most: int, price: Callable[[Plan], float] | No
             f"no order of contraction keeps its intermediates within {limit:,} bytes: "
             f"the smallest limit that one keeps to is memory_limit={least}"
         )
-    return tuple(p if p.accuracy else replace(p, accuracy=accuracy(p.graph, graph, spec)) for p in found)
+    return tuple(p if p.accuracy else replace(p, accuracy=accuracy(p.graph, graph, spec, asked.narrow)) for p in found)
 
 
-def _accurate(plans: list[Plan], written: Plan) -> list[Plan]:
+def _accurate(plans: list[Plan], written: Plan, narrow: bool) -> list[Plan]:
     """The plans with what they lose; where that is more than the author's order loses, on deviations from the mean.
 
     The few products of vectors that this takes more are not held against a plan.
@@ -156,7 +161,7 @@ def _accurate(plans: list[Plan], written: Plan) -> list[Plan]:
     found: dict[Graph, Plan] = {}
     for plan in plans:
         for candidate in _ways(plan):
-            loss = accuracy(candidate.graph, written.graph, plan.spec)
+            loss = accuracy(candidate.graph, written.graph, plan.spec, narrow)
             if loss.kept:
                 found.setdefault(candidate.graph, replace(candidate, accuracy=loss))
                 break

@@ -187,7 +187,8 @@ class Copies(torch.utils._python_dispatch.TorchDispatchMode):
 @pytest.mark.parametrize("name", ["poly_nl", "nl", "cgnl", "latent_gnn"])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_layers_that_need_no_projection_of_it_first_read_their_input_where_it_is(name, memory_format):
-    module, x = layer(name), torch.randn(2, CHANNELS, 5, 7).contiguous(memory_format=memory_format)
+    # So large that the plan multiplies the map, or its deviations from the mean, by itself before a weight.
+    module, x = layer(name), torch.randn(2, CHANNELS, 64, 64).contiguous(memory_format=memory_format)
     with Copies(x.numel()) as count, torch.no_grad():
         module(x)
     assert count.copies == 0

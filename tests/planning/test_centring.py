@@ -11,6 +11,7 @@ from polyattn.errors import SizeError
 from polyattn.lowering import training_function
 from polyattn.planning.accuracy import Accuracy
 from polyattn.planning.centring import STEPS, centred
+from polyattn.planning.costs import CPU
 from polyattn.planning.search import with_backward
 
 SIZES = {"N": 6, "H": 4, "W": 6, "C": 4, "R": 2, "V": 3, "K": 2, "G": 2, "M": 2, "D": 6, "S": 2, "U": 2}
@@ -113,6 +114,20 @@ def test_a_centred_plan_takes_a_few_products_of_vectors_more():
     sizes = {"N": 4096, "C": 64}
     cheapest, safe = (plan(catalog.poly_nl(), sizes, accuracy=a) for a in ("any", "written"))
     assert 0 < safe.macs - cheapest.macs < 1e-3 * cheapest.macs
+
+
+def test_sums_of_one_map_in_32_bits_are_allowed_where_maps_have_16():
+    sizes = {"H": 32, "W": 32, "C": 32, "G": 4, "S": 8, "K": 16}
+    narrow = replace(CPU, itemsize=2)
+    wide, half, written = (
+        plan(catalog.ba_transform_block(), sizes, o, batch=2, accuracy="written", device=d)
+        for o, d in (("forward", CPU), ("forward", narrow), ("as_written", CPU))
+    )
+    assert wide.accuracy is not None
+    assert wide.accuracy.sums <= wide.accuracy.written[2] == 1
+    assert half.accuracy is not None
+    assert half.accuracy.kept
+    assert half.macs < 0.6 * written.macs
 
 
 def test_an_unknown_accuracy_is_refused():
