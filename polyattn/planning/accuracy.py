@@ -157,8 +157,8 @@ def accuracy(graph: Graph, written: Graph, spec: Spec, narrow: bool = False) -> 
     is_centred = any(is_deviation(n, graph.nodes) for n in graph.nodes)
     found, both = [], (powers(graph, spec, narrow), powers(written, spec, narrow))
     for (_, *own, sums), (size, *author, others) in zip(*both, strict=True):
-        wide, narrow, *theirs = (max(0, p - size) for p in (*own, *author))
-        found.append(Accuracy(wide, narrow, sums, (theirs[0], theirs[1], others), is_centred))
+        wide, maps_alone, *theirs = (max(0, p - size) for p in (*own, *author))
+        found.append(Accuracy(wide, maps_alone, sums, (theirs[0], theirs[1], others), is_centred))
     return max(found, key=lambda a: (not a.kept, a.wide - a.written[0], a.narrow - a.written[1], a.wide, a.narrow))
 
 
