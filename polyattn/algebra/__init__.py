@@ -1,7 +1,7 @@
 """Stage 2, algebra: `Spec` to `Polynomial` in canonical form, and the explicit interaction tensor.
 
 Input: a checked specification. Output: a sum of monomials in its inputs, parameters and functions, each up to
-renaming of summed indices, equal ones collected; and from it derivatives, substitutions, and W. Holds afterwards:
+renaming of summed indices, equal ones collected; and from it derivatives, substitutions, and W. Guarantees:
 two polynomials compare equal exactly if they are equal at every size, functions being opaque. Exact arithmetic
 throughout; imports numpy and sympy, not torch.
 """

@@ -1,6 +1,6 @@
 """Stage 3, catalogue: attention systems from the literature, each a function that returns its `Spec`.
 
-One file per system, with the function of that name: its equation, its source, when to prefer it. Holds afterwards: the
+One file per system, with the function of that name: its equation, its source, when to prefer it. Guarantees: the
 output has the input's shape, and without options the specification is a polynomial of degree 3 in `x` (the Π-nets also
 have lower orders); softmax, where published and where the language says it exactly, is an option. Adding an attention
 is adding a file: the folder's files are the list.

@@ -63,7 +63,7 @@ def plan(
         accuracy: "any": the cheapest plan, whatever it loses on maps with a mean that weights remove; "written", which
             layers of `polyattn.nn` take: no plan that loses a higher power of the mean than the author's order, if
             need be one of deviations from the mean, whose few products more are not counted against the author's.
-            `Plan.accuracy` says what a plan loses.
+            `Plan.accuracy` bounds the error of a plan.
 
     Raises:
         SizeError: a size is missing, unknown or contradictory, or an option is unknown or out of range.

@@ -1,4 +1,4 @@
-"""What a lowered graph refuses, other sizes than it was made for and coefficients that no float holds; dtypes."""
+"""Checks of lowered graphs: sizes that they were made for, coefficients that a float holds; dtypes."""
 
 from __future__ import annotations
 

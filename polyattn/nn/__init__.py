@@ -1,7 +1,7 @@
 """Stage 5, nn: specifications as trainable modules.
 
-Input: a specification and the sizes of its parameters. Output: `torch.nn.Module`s on (B, C, *spatial). What holds
-afterwards: the module computes the specification on the plan for the input's shape, works under
+Input: a specification and the sizes of its parameters. Output: `torch.nn.Module`s on (B, C, *spatial).
+Guarantees: the module computes the specification on the plan for the input's shape, works under
 `torch.compile(fullgraph=True)`, `torch.export`, autocast, `torch.func`, `deepcopy` and pickling.
 """
 

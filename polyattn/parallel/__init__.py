@@ -1,7 +1,7 @@
 """Stage 6, parallel: layers with positions sharded over devices, on `torch.distributed`.
 
 Input: a module of `polyattn.nn` and a device mesh. Output: the same function of a map, each process holding its own
-rows, forward and backward. What holds afterwards: the result is that of one device up to rounding, and communication
+rows, forward and backward. Guarantees: the result is that of one device up to rounding, and communication
 does not grow with the number of positions.
 """
 

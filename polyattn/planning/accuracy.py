@@ -1,4 +1,4 @@
-"""What an order of contraction may lose on maps with a mean: bounds on the condition of its reductions.
+"""Digits that an order of contraction may lose on maps with a mean: bounds on the condition of its reductions.
 
 A map X = μ 1 1ᵀ + X' with deviations of order 1 has entries of order μ. Where a channel axis meets a weight whose
 columns sum to 0, the mean goes, and the digits that it took stay lost. Each value of a graph is followed with the power
@@ -28,9 +28,9 @@ WEIGHTS: tuple[slice, ...] = (slice(None), slice(0, 1), slice(-1, None))
 
 @dataclass(frozen=True)
 class Accuracy:
-    """What a plan and the author's order lose on maps of mean μ and deviation 1, whose mean the weights remove.
+    """Error bounds of a plan and of the author's order on maps of mean μ and deviation 1.
 
-    The powers are those of the weights for which the plan compares worst.
+    The weights are those that remove the mean, and of these the ones for which the plan compares worst.
 
     Attributes:
         wide: the power of μ in the relative error, in units of the precision, where all values have the same.
@@ -149,7 +149,7 @@ def powers(graph: Graph, spec: Spec, narrow: bool = False) -> tuple[tuple[int, i
 
 
 def accuracy(graph: Graph, written: Graph, spec: Spec, narrow: bool = False) -> Accuracy:
-    """What a graph loses beside the author's, both relative to the author's result.
+    """Return the error bounds of a graph and of the author's, both relative to the author's result.
 
     Args:
         narrow: whether maps have 16 bits, so that sums over their positions, in 32, lose nothing beside them.
@@ -272,7 +272,7 @@ def _zero(node: Contract, sides: Sequence[tuple[Operand, frozenset[int]]]) -> fr
 
 
 def _carried(node: Contract, sides: Sides, number: int, errors: Errors) -> Errors:
-    """What an operand's errors are in a product."""
+    """Return an operand's errors in a product."""
     operand = sides[number][0]
     found: Errors = ()
     for power, zero in errors:

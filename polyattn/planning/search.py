@@ -53,7 +53,7 @@ class Question:
         return self.device.itemsize <= 2
 
     def price(self, plan: Plan) -> float:
-        """What the objective takes, in the cost model: seconds, or multiply-accumulates."""
+        """Return the objective's cost in the cost model: seconds, or multiply-accumulates."""
         cost = cost_function(self.cost, self.device)
         if self.objective != "training":
             return cost(plan.graph)
@@ -154,7 +154,7 @@ def ranked_plans(asked: Question, most: int, price: Callable[[Plan], float] | No
 
 
 def _accurate(plans: list[Plan], written: Plan, narrow: bool) -> list[Plan]:
-    """The plans with what they lose; where that is more than the author's order loses, on deviations from the mean.
+    """Return the plans with error bounds, on deviations from the mean where they lose more than the author's order.
 
     The few products of vectors that this takes more are not held against a plan.
     """

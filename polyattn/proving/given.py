@@ -1,6 +1,6 @@
 """Given equations: text to definitions, symmetries, rules and sizes, each resolved against the tensors of a question.
 
-Holds afterwards: every index has a size, every definition defines a tensor once and not by itself, and every rule has
+Guarantees: every index has a size, every definition defines a tensor once and not by itself, and every rule has
 fewer tensors on its right than on its left, so that its application terminates.
 """
 

@@ -15,7 +15,7 @@ from polyattn.runtime.plan_cache import NOMINAL_BATCH, is_static, planned
 
 
 class SpecFunction:
-    """What a specification says, as a function of its inputs and parameters by name; blocks call it in `forward`.
+    """A specification as a function of its inputs and parameters by name; blocks call it in `forward`.
 
     Args:
         spec: with any number of inputs.

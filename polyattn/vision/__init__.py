@@ -1,7 +1,7 @@
 """Stage 6, vision: attention in existing networks, and the papers' networks.
 
 Input: any `torch.nn.Module`, the names of submodules whose output is one tensor (B, C, *spatial), and specifications
-or modules. Output: the same network, in place. What holds afterwards: the network's own parameters keep their names, so
+or modules. Output: the same network, in place. Guarantees: the network's own parameters keep their names, so
 its checkpoints load before or after; a refused call leaves the network unchanged; the network compiles, exports, copies
 and pickles as before; and `remove` undoes `insert`.
 
