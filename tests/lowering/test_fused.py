@@ -137,13 +137,13 @@ def test_measured_candidates_are_run_with_the_kernels_that_are_asked_for(monkeyp
     called = []
     from polyattn.lowering import timing
 
-    original = timing.lower if objective == "forward" else timing.differentiable
+    original = timing.shared if objective == "forward" else timing.differentiable
 
-    def spy(plan, **options):
+    def spy(plan, *part, **options):
         called.append(options["kernels"])
-        return original(plan, **options)
+        return original(plan, *part, **options)
 
-    monkeypatch.setattr(timing, "lower" if objective == "forward" else "differentiable", spy)
+    monkeypatch.setattr(timing, "shared" if objective == "forward" else "differentiable", spy)
     monkeypatch.setattr(timing, "SECONDS", 0.0)
     plan = pa.plan(
         pa.catalog.poly_nl(), {"N": 5, "C": 2}, objective, cost="measured", kernels=["hadamard_mean", "gram"]
@@ -223,7 +223,7 @@ def test_candidates_in_sixteen_bits_are_timed_with_the_kernels_of_sixteen_bits(m
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(timing, "_tensors", lambda plan: [])
     monkeypatch.setattr(planner, "calibrated", lambda device, dtype: CUDA_NARROW)
-    monkeypatch.setattr(timing, "lower", lambda plan, **options: asked.append(options["device"]))
+    monkeypatch.setattr(timing, "shared", lambda plan, part, **options: asked.append(options["device"]))
     monkeypatch.setattr(timing, "_medians", lambda calls, device: [float(k) for k in range(len(calls))])
     pa.plan(pa.catalog.nl(), {"B": 8, "N": 197, "C": 32}, device="cuda", dtype="bfloat16", cost="measured")
     assert len(asked) > 1

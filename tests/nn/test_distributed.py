@@ -7,8 +7,8 @@ from torch.nn.parallel import DistributedDataParallel
 from polyattn import catalog
 from polyattn.nn import Attention
 
-SHAPE = (4, 6, 5, 6)
-"""Of the joined batch: so many positions that the planned form is the Gram form, of less arithmetic than autograd's."""
+SHAPE = (4, 6, 40, 40)
+"""Of the joined batch: so many positions that the planned backward pass takes less arithmetic than autograd's."""
 
 
 class Recorded(nn.Module):

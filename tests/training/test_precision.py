@@ -61,8 +61,17 @@ def test_boxes_without_area_are_no_instances(tmp_path):
     path.parent.mkdir()
     (tmp_path / "val2017").mkdir()
     sizes = [(3, 4), (0, 4), (3, 0)]
+    triangle = [0, 0, 1, 0, 1, 1]
     found = [
-        {"id": k, "image_id": 1, "category_id": 1, "bbox": [0, 0, *size], "iscrowd": 0, "area": 1, "segmentation": []}
+        {
+            "id": k,
+            "image_id": 1,
+            "category_id": 1,
+            "bbox": [0, 0, *size],
+            "iscrowd": 0,
+            "area": 1,
+            "segmentation": [triangle],
+        }
         for k, size in enumerate(sizes, 1)
     ]
     image = {"id": 1, "file_name": "a.jpg", "height": 8, "width": 8}
