@@ -60,6 +60,7 @@ def test_boxes_without_area_are_no_instances(tmp_path):
     path = tmp_path / "annotations" / "instances_val2017.json"
     path.parent.mkdir()
     (tmp_path / "val2017").mkdir()
+    (tmp_path / "val2017" / "a.jpg").touch()
     sizes = [(3, 4), (0, 4), (3, 0)]
     triangle = [0, 0, 1, 0, 1, 1]
     found = [
