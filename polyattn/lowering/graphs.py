@@ -41,7 +41,7 @@ def lower(
     device: str | Device = "cpu",
     dtype: str | torch.dtype = "float32",
 ) -> fx.GraphModule:
-    """The plan's forward pass as a graph of torch operations.
+    """Return the plan's forward pass as a graph of torch operations.
 
     The module's arguments are the inputs, of shape (B, *axes), then the parameters, by position or by name:
     `graph(x, w1=w1, w2=w2, w3=w3)`, or `graph(x, **{"lambda": w})` for a name that Python or torch reserves, which
@@ -67,13 +67,13 @@ def lower(
         one. `print(module.code)` is readable torch.
 
     Raises:
-        SizeError: the plan is none, or there is no kernel of such a name.
+        SizeError: `plan` is not a `Plan`, or `kernels` names an unknown kernel.
     """
     return copied(shared(plan, "forward", channels_first=channels_first, kernels=kernels, device=device, dtype=dtype))
 
 
 def is_narrow(dtype: str | torch.dtype) -> bool:
-    """Whether a dtype, or one of this name, has 16 bits."""
+    """Return whether a dtype, given itself or by name, has 16 bits."""
     return str(dtype).removeprefix("torch.") in ("float16", "bfloat16")
 
 
@@ -97,7 +97,7 @@ def lower_backward(
     device: str | Device = "cpu",
     dtype: str | torch.dtype = "float32",
 ) -> fx.GraphModule:
-    """The planned backward pass as a graph of torch operations.
+    """Return the planned backward pass as a graph of torch operations.
 
     Its arguments are the output's gradient (called as `plan.seed`), the inputs, the parameters, and the kept values
     in the order of `plan.backward.kept`, all of the shapes that the forward pass has checked. It returns the
