@@ -131,7 +131,7 @@ def main() -> int:
     parser.add_argument("--within", type=float, default=60.0, help="seconds after which a request counts as hanging")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "hostile.json")
     options = parser.parse_args()
-    command = [sys.executable, "-m", "polyattn.cli", "serve", "--port", "0", "--seconds", str(options.seconds)]
+    command = [sys.executable, "-m", "polyattn", "serve", "--port", "0", "--seconds", str(options.seconds)]
     with (
         tempfile.TemporaryFile("w+") as log,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as server,

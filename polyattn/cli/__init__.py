@@ -1,0 +1,8 @@
+"""The `polyattn` command: prints the library's values.
+
+`arguments` reads what the user types, `commands` has one function for each command.
+"""
+
+from polyattn.cli.commands import app, main
+
+__all__ = ["app", "main"]
