@@ -34,7 +34,7 @@ from polyattn.planning import (
     Operand,
     Pullback,
 )
-from polyattn.planning.accuracy import is_deviation
+from polyattn.planning.centring import is_deviation
 from polyattn.planning.steps import ONE, Node, is_matrix_product, numel
 
 

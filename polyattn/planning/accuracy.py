@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from polyattn.algebra import Index, Spec
-from polyattn.planning.centring import MINUS, position_axes
+from polyattn.planning.centring import is_deviation, position_axes
 from polyattn.planning.graph import Graph
-from polyattn.planning.steps import ONE, Add, Apply, Contract, Leaf, Node, Operand
+from polyattn.planning.steps import Add, Apply, Contract, Leaf, Node, Operand
 
 WEIGHTS: tuple[slice, ...] = (slice(None), slice(0, 1), slice(-1, None))
 """The axes of weights that sum to 0, in each of the cases that are compared."""
@@ -176,21 +176,11 @@ def _sums(graph: Graph, states: Sequence[_State], narrow: bool) -> int:
     return count
 
 
-def is_deviation(node: Node, nodes: Sequence[Node]) -> bool:
-    """Whether a node is an input less its mean over positions."""
-    if not isinstance(node, Add) or node.coefficients != (ONE, MINUS):
-        return False
-    whole, mean = node.operands
-    inner = nodes[mean.value]
-    reads = isinstance(inner, Contract) and [o.value for o in inner.operands] == [whole.value]
-    return reads and isinstance(nodes[whole.value], Leaf)
-
-
 def _follow(node: Node, states: Sequence[_State], is_map: bool, graph: Graph, spec: Spec, weights: slice) -> _State:
     if isinstance(node, Leaf):
         if node.tensor not in spec.inputs:
             return _State(zero=frozenset(range(len(node.output))[weights]), parameter=True)
-        axes = position_axes(spec, node)
+        axes = position_axes(spec, node.tensor)
         if not axes:
             return _State()
         channels = frozenset(range(len(axes) + 1, len(node.output)))

@@ -3,12 +3,13 @@
 A Gram matrix of a map with a mean is nearly of rank 1: its condition is the square of the map's, and when weights
 remove the mean, digits go with it. So XᵀX becomes the pair (X'ᵀX', N m mᵀ), in which the cross terms vanish, since X'
 sums to 0 over the positions. The mean's part stays a product of vectors until each of them has met its weight, and only
-then joins the other part: wᵀX'ᵀX'w + N (wᵀm)(mᵀw). It takes a few products of vectors more.
+then joins the other part: wᵀX'ᵀX'w + N (wᵀm)(mᵀw). It takes a few products of vectors more. The backward pass of such
+a graph is rewritten in the same way: XᵀdY = X'ᵀdY + m (1ᵀdY)ᵀ.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import count, product
@@ -29,6 +30,7 @@ from polyattn.planning.steps import (
     Leaf,
     Node,
     Operand,
+    Pullback,
     loop_indices,
 )
 
@@ -37,9 +39,9 @@ MOST_TERMS = 12
 """A value of more terms is added up, whatever its means have met."""
 
 
-def position_axes(spec: Spec, leaf: Leaf) -> range:
+def position_axes(spec: Spec, tensor: str) -> range:
     """The axes of an input that are positions: all but the batch and the last slot; none of a parameter."""
-    slots = spec.shape(leaf.tensor) if leaf.tensor in spec.inputs else ()
+    slots = spec.shape(tensor) if tensor in spec.inputs else ()
     return range(1, 1 + sum(map(len, slots[:-1])))
 
 
@@ -47,15 +49,26 @@ STEPS = ("pools", "sums", "all")
 """Which steps read an input as mean and deviation: sums over its positions, products that sum them too, or all."""
 
 
-def centred(graph: Graph, spec: Spec, steps: str) -> Graph:
+def centred(graph: Graph, spec: Spec, steps: str, parts: Mapping[str, tuple[str, str]] | None = None) -> Graph:
     """The same function by way of deviations from the mean over positions.
 
     Args:
         graph: with the inputs of the specification as leaves.
         spec: the specification.
         steps: one of `STEPS`.
+        parts: for inputs, the leaves that are their mean and the deviations from it, which a backward pass may read.
     """
-    return _Centring(graph, spec, steps).run()
+    return _Centring(graph, spec, steps, parts or {}).run()
+
+
+def is_deviation(node: Node, nodes: Sequence[Node], means: Collection[str] = ()) -> bool:
+    """Whether a node is an input less its mean over positions, which may be a leaf of the names `means`."""
+    if not isinstance(node, Add) or node.coefficients != (ONE, MINUS):
+        return False
+    whole, mean = node.operands
+    inner = nodes[mean.value]
+    reads = isinstance(inner, Contract) and [o.value for o in inner.operands] == [whole.value]
+    return (reads or (isinstance(inner, Leaf) and inner.tensor in means)) and isinstance(nodes[whole.value], Leaf)
 
 
 @dataclass(frozen=True)
@@ -80,6 +93,7 @@ class _Centring:
     """The rewriting of one graph.
 
     Attributes:
+        given: for inputs, the leaves that are their mean and the deviations from it.
         values: the terms whose sum each node is, over the node's own indices; a term may lack some.
         parts: those of an input, as mean and deviation.
         means: the values that are means of inputs.
@@ -89,6 +103,7 @@ class _Centring:
     graph: Graph
     spec: Spec
     steps: str
+    given: Mapping[str, tuple[str, str]]
     builder: Builder = field(init=False)
     values: list[list[_Term]] = field(default_factory=list)
     parts: dict[int, list[_Term]] = field(default_factory=dict)
@@ -100,7 +115,7 @@ class _Centring:
         self.builder = Builder(self.graph.known, fresh=count(min([-1, *used]) - 1, -1))
         for number, node in enumerate(self.graph.nodes):
             self.values.append(self.node(number, node))
-        outputs = [self.whole(o, o.indices) for o in self.graph.outputs]
+        outputs = [self.builder.permuted(self.whole(o, o.indices), o.indices) for o in self.graph.outputs]
         return Graph.of(self.builder.nodes, outputs, self.graph.known)
 
     def node(self, number: int, node: Node) -> list[_Term]:
@@ -108,6 +123,8 @@ class _Centring:
             return self.leaf(number, node)
         if isinstance(node, Contract):
             return self.contract(node)
+        if is_deviation(node, self.graph.nodes, {mean for mean, _ in self.given.values()}):
+            return self.terms(node.operands[0], apart=True)[:1]
         if isinstance(node, Add):
             given = zip(node.operands, node.coefficients, strict=True)
             terms = [_Term(t.factors, t.scale.times(c)) for o, c in given for t in self.terms(o)]
@@ -116,23 +133,40 @@ class _Centring:
             (operand,) = node.operands
             argument = self.whole(operand, operand.indices)
             return [_Term((self.builder.apply(node.function, node.over, argument, node.output),))]
+        if isinstance(node, Pullback):
+            whole = tuple(self.whole(o, o.indices) for o in node.operands)
+            made = Pullback(node.function, node.over, whole, node.output)
+            return [_Term((Operand(self.builder.add(made), node.output),))]
         assert isinstance(node, Identity | Constant)
         return [_Term((Operand(self.builder.add(node), node.output),))]
 
     def leaf(self, number: int, node: Leaf) -> list[_Term]:
         x = self.builder.leaf(node.tensor, node.output)
-        axes = position_axes(self.spec, node)
+        for tensor, (mean, deviation) in self.given.items():
+            if node.tensor == mean:
+                self.means.add(x.value)
+            elif node.tensor == deviation:
+                self.zero[x.value] = frozenset(position_axes(self.spec, tensor))
+        axes = position_axes(self.spec, node.tensor)
         itself = [_Term((x,))]
         if not axes:
             return itself
-        positions = [node.output[k] for k in axes]
-        rest = tuple(i for i in node.output if i not in positions)
-        mean = self.builder.contract((x,), rest, Coefficient(*size_product((i.size for i in positions), -1)))
-        deviation = Operand(self.builder.add(Add((x, mean), (ONE, MINUS), node.output)), node.output)
+        mean, deviation = self.mean_and_deviation(node, x, [node.output[k] for k in axes])
         self.means.add(mean.value)
         self.zero[deviation.value] = frozenset(axes)
         self.parts[number] = [_Term((deviation,)), _Term((mean,))]
         return self.parts[number] if self.steps == "all" else itself
+
+    def mean_and_deviation(self, node: Leaf, x: Operand, positions: Sequence[Index]) -> tuple[Operand, Operand]:
+        rest = tuple(i for i in node.output if i not in positions)
+        names = self.given.get(node.tensor)
+        if names:
+            mean = self.builder.leaf(names[0], rest)
+        else:
+            mean = self.builder.contract((x,), rest, Coefficient(*size_product((i.size for i in positions), -1)))
+        if names and any(isinstance(n, Leaf) and n.tensor == names[1] for n in self.graph.nodes):
+            return mean, self.builder.leaf(names[1], node.output)
+        return mean, Operand(self.builder.add(Add((x, mean), (ONE, MINUS), node.output)), node.output)
 
     def terms(self, operand: Operand, *, apart: bool = False) -> list[_Term]:
         """The terms of an operand, over the indices that its axes have in the node that reads it."""
@@ -151,9 +185,6 @@ class _Centring:
             term = self.product([f for t in chosen for f in t.factors], node.output, loop, scale)
             if term is not None:
                 made.append(term)
-        if not made:  # a sum of deviations alone, which is 0
-            zero = self.builder.sum([(self.builder.constant(), Coefficient(Fraction(0)))])
-            return [_Term((zero,))]
         return self.merged(made)
 
     def _summed_apart(self, operand: Operand, node: Contract) -> bool:
@@ -162,7 +193,7 @@ class _Centring:
             return False
         leaf = self.graph.nodes[operand.value]
         assert isinstance(leaf, Leaf)
-        return any(operand.indices[k] in node.summed for k in position_axes(self.spec, leaf))
+        return any(operand.indices[k] in node.summed for k in position_axes(self.spec, leaf.tensor))
 
     def product(
         self, factors: list[Operand], output: Sequence[Index], loop: Sequence[Index], scale: Coefficient
@@ -213,13 +244,22 @@ class _Centring:
         groups: dict[frozenset[Index], list[_Term]] = {}
         open_: list[_Term] = []
         for term in terms:
-            if any(f.value in self.means for f in term.factors):
+            if self.is_open(term):
                 open_.append(term)
             else:
                 groups.setdefault(frozenset(term.indices), []).append(term)
         closed = [group[0] if len(group) == 1 else self.added(group) for group in groups.values()]
         closed = [_Term((self.joined(t),), t.scale) if len(t.factors) > 1 else t for t in closed]
         return [*closed, *open_] if len(open_) + len(closed) <= MOST_TERMS else [self.added([*closed, *open_])]
+
+    def is_open(self, term: _Term) -> bool:
+        """Whether a weight may still remove a mean in a product: no other factor has the mean's channels."""
+        for number, factor in enumerate(term.factors):
+            if factor.value in self.means:
+                others = {i for k, f in enumerate(term.factors) if k != number for i in f.indices if i.size != BATCH}
+                if not others & set(factor.indices):
+                    return True
+        return False
 
     def added(self, terms: Sequence[_Term]) -> _Term:
         total = self.builder.sum([(self.joined(t), t.scale) for t in terms])
@@ -242,6 +282,7 @@ class _Centring:
 
     def whole(self, operand: Operand, output: tuple[Index, ...]) -> Operand:
         """An operand added up, with these axes."""
-        terms = self.terms(operand)
+        # No term is left of a sum of deviations alone, which is 0.
+        terms = self.terms(operand) or [_Term((self.builder.constant(),), Coefficient(Fraction(0)))]
         total = self.builder.sum([(self.joined(t), t.scale) for t in terms], (*output,))
         return self.builder.permuted(total, tuple(sorted(dict.fromkeys(output), key=lambda i: i.size != BATCH)))

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from polyattn import display
 from polyattn.algebra import Spec
-from polyattn.planning.accuracy import Accuracy, is_deviation
+from polyattn.planning.accuracy import Accuracy
 from polyattn.planning.backward import Backward
+from polyattn.planning.centring import is_deviation
 from polyattn.planning.graph import Graph, Step, symbol, table
 from polyattn.planning.steps import BATCH, Leaf, Node, Operand
 
@@ -77,7 +78,7 @@ class Plan:
         names, nodes = {self.names[k] for k in self.means}, self.backward.graph.nodes
         # A kept mean is a leaf under its forward name; a recomputed one is recognised by its use.
         kept = {k for k, n in enumerate(nodes) if isinstance(n, Leaf) and n.tensor in names}
-        return frozenset(kept | {n.operands[1].value for n in nodes if is_deviation(n, nodes)})
+        return frozenset(kept | {n.operands[1].value for n in nodes if is_deviation(n, nodes, names)})
 
     @property
     def output(self) -> Operand:

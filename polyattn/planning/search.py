@@ -11,14 +11,14 @@ from polyattn.errors import BudgetError, SizeError
 from polyattn.planning.accuracy import accuracy
 from polyattn.planning.backward import Backward, differentiate
 from polyattn.planning.builder import Builder
-from polyattn.planning.centring import STEPS, centred
+from polyattn.planning.centring import STEPS, centred, is_deviation
 from polyattn.planning.costs import COSTS, DEVICES, Device, cost_function
 from polyattn.planning.from_definitions import follow_definitions
 from polyattn.planning.from_polynomial import contract_monomials
 from polyattn.planning.graph import Graph
 from polyattn.planning.orders import written_order
 from polyattn.planning.plan import Plan
-from polyattn.planning.steps import BATCH
+from polyattn.planning.steps import BATCH, Leaf
 from polyattn.planning.trees import ranked_orders
 
 OBJECTIVES = ("forward", "training", "as_written")
@@ -225,7 +225,24 @@ def with_backward(plan: Plan) -> Plan:
 
 def _reverse(plan: Plan, recomputed: Collection[int]) -> Backward:
     wanted = (*plan.spec.inputs, *plan.spec.parameters)
-    return differentiate(plan.graph, plan.names, wanted, plan.seed, recomputed)
+    made = differentiate(plan.graph, plan.names, wanted, plan.seed, recomputed)
+    return _centred_backward(plan, made, recomputed) if plan.means else made
+
+
+def _centred_backward(plan: Plan, backward: Backward, recomputed: Collection[int]) -> Backward:
+    """The backward pass of a centred plan, with the mean's part of each value a product of vectors there too."""
+    parts = {}
+    for k, node in enumerate(plan.nodes):
+        if is_deviation(node, plan.nodes) and node.operands[1].value not in recomputed:
+            whole, mean = (plan.names[o.value] for o in node.operands)
+            parts[whole] = (mean, plan.names[k])
+    graph = centred(backward.graph, plan.spec, "sums", parts)
+    leaves = {n.tensor for n in graph.nodes if isinstance(n, Leaf)}
+    return replace(
+        backward,
+        graph=graph,
+        kept=tuple(k for k, name in enumerate(plan.names) if name in leaves and plan.nodes[k].operands),
+    )
 
 
 def keeping_little(plan: Plan, allowed: int, asked: Question, price: Callable[[Plan], float] | None = None) -> Plan:

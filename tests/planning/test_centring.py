@@ -12,7 +12,7 @@ from polyattn.lowering import training_function
 from polyattn.planning.accuracy import Accuracy
 from polyattn.planning.centring import STEPS, centred
 from polyattn.planning.costs import CPU
-from polyattn.planning.search import with_backward
+from polyattn.planning.search import keeping_little, question, with_backward
 
 SIZES = {"N": 6, "H": 4, "W": 6, "C": 4, "R": 2, "V": 3, "K": 2, "G": 2, "M": 2, "D": 6, "S": 2, "U": 2}
 
@@ -56,6 +56,52 @@ def test_gradients_of_a_centred_plan_are_right(name: str):
     assert made.means
     tensors = [t.requires_grad_() for t in tensors_of(made, torch.Generator().manual_seed(1), 1.0)]
     assert torch.autograd.gradcheck(training_function(made), tensors, atol=1e-5)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["kept", "computed again"])
+@pytest.mark.parametrize("name", catalog.names())
+def test_the_backward_pass_of_a_centred_plan_is_the_gradient(name: str, again: bool):
+    spec = catalog.get(name)
+    forward = plan(spec, sizes_of(spec), batch=2)
+    centred_plan = replace(forward, objective="training", graph=centred(forward.graph, spec, "all"))
+    made = with_backward(centred_plan)
+    if again:
+        assert made.backward is not None
+        made = keeping_little(made, 10**9, question(spec, sizes_of(spec), "training", batch=2, memory_limit=0))
+        assert not made.kept_bytes
+    tensors = [t.requires_grad_() for t in tensors_of(made, torch.Generator().manual_seed(1), 1.0)]
+    written = plan(spec, sizes_of(spec), "as_written", batch=2)
+    ours, theirs = training_function(made)(*tensors), lower(written)(*tensors)
+    seed = torch.randn(ours.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    found = zip(
+        torch.autograd.grad(ours, tensors, seed, allow_unused=True),
+        torch.autograd.grad(theirs, tensors, seed, allow_unused=True),
+        strict=True,
+    )
+    for own, right in found:
+        if right is not None:
+            torch.testing.assert_close(own, right, rtol=1e-9, atol=1e-9)
+
+
+def test_the_backward_pass_of_a_centred_plan_sums_deviations_alone():
+    made = plan(catalog.nl(), {"N": 1024, "C": 64}, "training", accuracy="written")
+    assert made.backward is not None
+    nodes, names = made.backward.graph.nodes, made.backward_names
+    mean = next(names[k] for k in made.backward_means)
+    products = [
+        {names[o.value] for o in n.operands}
+        for n in nodes
+        if len(n.operands) == 2 and "N" in {i.size for i in getattr(n, "summed", ())}
+    ]
+    assert products
+    assert not any("x" in p for p in products)
+    added = [{names[o.value] for o in n.operands} for k, n in enumerate(nodes) if k not in made.backward_means]
+    assert any(mean in p and p & {"wf", "wg"} for p in added)
+
+
+def test_the_backward_pass_of_poly_nl_takes_a_few_products_of_vectors_more():
+    cheapest, safe = (plan(catalog.poly_nl(), {"N": 4096, "C": 64}, "training", accuracy=a) for a in ("any", "written"))
+    assert 0 < safe.backward_macs - cheapest.backward_macs < 2e-3 * cheapest.backward_macs
 
 
 def pairs(*shape: int, generator: torch.Generator) -> torch.Tensor:
