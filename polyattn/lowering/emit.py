@@ -8,10 +8,11 @@ product fits. A product that is added to another value and used nowhere else is 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import fx
@@ -19,7 +20,7 @@ from torch import fx
 from polyattn.algebra import Index
 from polyattn.lowering.fusion import Fusion
 from polyattn.lowering.products import Indices, Product, choose, plain, turned
-from polyattn.lowering.pullbacks import ELEMENTWISE, L1_EPSILON, PULLBACKS
+from polyattn.lowering.pullbacks import ELEMENTWISE, L1_EPSILON, PULLBACKS, masked_softmax
 from polyattn.lowering.shapes import as_float, identity, refined_mean, widened
 from polyattn.lowering.writer import Writer, has_batch
 from polyattn.planning import (
@@ -348,7 +349,8 @@ class Emitter(Writer):
         value = self.values[operand.value]
         axes = tuple(operand.indices.index(i) for i in node.over)
         if node.function == "softmax":
-            return self.softmax(value, axes, len(operand.indices))
+            function = masked_softmax if self.adds_leaf(operand.value) else torch.softmax
+            return self.softmax(function, value, axes, len(operand.indices))
         if node.function == "normalize":
             wide = self.widened(value, operand)
             norm = self.method("sum", self.call(torch.abs, wide), axes, keepdim=True)
@@ -365,10 +367,23 @@ class Emitter(Writer):
             return self.call(PULLBACKS[node.function], gradient, read)
         return self.call(PULLBACKS[node.function], gradient, read, tuple(map(node.output.index, node.over)))
 
-    def softmax(self, value: fx.Node, axes: tuple[int, ...], rank: int) -> fx.Node:
+    def adds_leaf(self, number: int) -> bool:
+        """Test if a tensor given by the caller is a term of a sum, which may then be minus infinity, as by a mask."""
+        nodes, stack = self.source.nodes, [number]
+        if not isinstance(nodes[number], Add):
+            return False
+        while stack:
+            node = nodes[stack.pop()]
+            if isinstance(node, Leaf):
+                return True
+            if isinstance(node, Add) or (isinstance(node, Contract) and len(node.operands) == 1):
+                stack += [o.value for o in node.operands]
+        return False
+
+    def softmax(self, function: Callable[..., Any], value: fx.Node, axes: tuple[int, ...], rank: int) -> fx.Node:
         if len(axes) == 1:
-            return self.call(torch.softmax, value, axes[0])
+            return self.call(function, value, axes[0])
         order = [k for k in range(rank) if k not in axes] + list(axes)
         moved = self.method("permute", value, *order)
-        flat = self.call(torch.softmax, self.method("flatten", moved, rank - len(axes), rank - 1), -1)
+        flat = self.call(function, self.method("flatten", moved, rank - len(axes), rank - 1), -1)
         return self.method("permute", self.method("view_as", flat, moved), *(order.index(k) for k in range(rank)))

@@ -1,4 +1,4 @@
-"""Vector-Jacobian products of the language's functions, as differentiable torch operations.
+"""Softmax with masks, and vector-Jacobian products of the language's functions, as differentiable torch operations.
 
 Each takes the gradient of the function's result, of length 1 along axes in which it is constant or that the function
 reduced, and the value named by `planning.steps.NEEDS`; the result has the shape of the function's argument.
@@ -14,6 +14,13 @@ from torch import Tensor
 
 L1_EPSILON = 1e-12
 """`normalize` divides by the larger of the L1 norm and this, in the tensor's own precision."""
+
+
+def masked_softmax(argument: Tensor, axis: int) -> Tensor:
+    """Compute a softmax in which a row of minus infinities, with all places masked out, is 0 and not nan."""
+    # Not torch's `_safe_softmax`: the legacy ONNX exporter does not know it.
+    out = (argument == -torch.inf).all(axis, keepdim=True)
+    return torch.softmax(argument.masked_fill(out, 0.0), axis).masked_fill(out, 0.0)
 
 
 def softmax_backward(gradient: Tensor, result: Tensor, axes: tuple[int, ...]) -> Tensor:

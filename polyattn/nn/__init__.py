@@ -1,8 +1,8 @@
 """Stage 5, nn: specifications as trainable modules.
 
-Input: a specification and the sizes of its parameters. Output: `torch.nn.Module`s on (B, C, *spatial).
-Guarantees: the module computes the specification on the plan for the input's shape, works under
-`torch.compile(fullgraph=True)`, `torch.export`, autocast, `torch.func`, `deepcopy` and pickling.
+Input: a specification and the sizes of its parameters. Output: `torch.nn.Module`s, `Layer` on (B, *axes) of any
+inputs and the others on (B, C, *spatial). Guarantees: the module computes the specification on the plan for the input's
+shape, works under `torch.compile(fullgraph=True)`, `torch.export`, autocast, `torch.func`, `deepcopy` and pickling.
 """
 
 from polyattn.nn.attention import Attention
@@ -19,6 +19,7 @@ from polyattn.nn.blocks.non_local import NonLocal
 from polyattn.nn.blocks.poly_nl import PolyNL
 from polyattn.nn.blocks.tesa import TESA
 from polyattn.nn.chunked import Chunked, chunked
+from polyattn.nn.layer import Layer
 from polyattn.nn.weights import load_weights
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "EfficientNL",
     "GloRe",
     "LatentGNN",
+    "Layer",
     "NonLocal",
     "PolyNL",
     "chunked",

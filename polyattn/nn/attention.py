@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from operator import itemgetter
 from typing import Any
 
 import torch
@@ -11,16 +10,14 @@ from torch import Tensor, nn
 
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
-from polyattn.language import value_of
 from polyattn.nn.block import settling
-from polyattn.nn.initialise import fan_in
-from polyattn.nn.sizes import given_sizes, layout, parameter_sizes
+from polyattn.nn.layer import Layer
+from polyattn.nn.sizes import given_sizes, layout
 from polyattn.runtime.communicator import NARROW
-from polyattn.runtime.function import SpecFunction
 from polyattn.runtime.layouts import channels_first, positions_first
 
 
-class Attention(nn.Module):
+class Attention(Layer):
     """A polynomial layer `alpha * x + beta * y` with y given by the specification (Poly-NL, section 4.1).
 
     The last slot of the input is the channels; the slots before it are the positions: one slot for all of them
@@ -72,42 +69,31 @@ class Attention(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
-        super().__init__()
-        self.spec = Spec(spec) if isinstance(spec, str) else spec
-        self.channels, self.objective = channels, objective
-        self.channel_size, self.position_sizes = layout(self.spec)
-        self.sizes = given_sizes(self.spec, channels, sizes)
-        known = parameter_sizes(self.spec, self.sizes)
-        self._attributes = (*map(_attribute, self.spec.parameters), "alpha", "beta")
-        # itemgetter fetches all parameters in one C call: `forward` runs it on every call.
-        self._fetch = itemgetter(*self._attributes)
-        for name, attribute in zip(self.spec.parameters, self._attributes[:-2], strict=True):
-            shape = [value_of(atoms, known) for atoms in self.spec.shape(name)]
-            # Scalars are held as one entry: FSDP2 shards nothing else.
-            self.register_parameter(attribute, nn.Parameter(torch.empty(shape or 1, device=device, dtype=dtype)))
+        spec = Spec(spec) if isinstance(spec, str) else spec
+        # Set before super().__init__, which registers the parameters and draws their values.
+        self.channels, self._residual, self._initial = channels, residual, (alpha, beta)
+        self.channel_size, self.position_sizes = layout(spec)
+        super().__init__(
+            spec,
+            given_sizes(spec, channels, sizes),
+            objective=objective,
+            generator=generator,
+            device=device,
+            dtype=dtype,
+        )
+
+    def _register(self, factory: Mapping[str, Any]) -> None:
+        super()._register(factory)
         for scalar in ("alpha", "beta"):
-            self.register_parameter(
-                scalar, nn.Parameter(torch.empty(1, device=device, dtype=dtype)) if residual else None
-            )
-        self._initial = (alpha, beta)
-        # Scalars are stored with shape (1,) and squeezed back to the specification's shape at each call.
-        self._scalar = frozenset(i for i, name in enumerate(self.spec.parameters) if not self.spec.shape(name))
-        self._function = SpecFunction(self.spec, self.sizes, objective)
-        self.reset_parameters(generator)
+            self.register_parameter(scalar, nn.Parameter(torch.empty(1, **factory)) if self._residual else None)
+        self._attributes += ("alpha", "beta")
+
+    RESERVED = Layer.RESERVED | {"alpha", "beta", "channels", "channel_size", "position_sizes"}
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw new initial values, as described above."""
-        known = parameter_sizes(self.spec, self.sizes)
+        super().reset_parameters(generator)
         with torch.no_grad():
-            for name, parameter in self._parameters_of_spec():
-                fan = fan_in(self.spec, name, known)
-                if not self.spec.shape(name):
-                    parameter.fill_(1.0)
-                elif fan is None:
-                    # A parameter alone in its term is a bias.
-                    parameter.zero_()
-                else:
-                    parameter.normal_(0.0, fan**-0.5, generator=generator)
             if self.alpha is not None and self.beta is not None:
                 self.alpha.fill_(self._initial[0])
                 self.beta.fill_(self._initial[1])
@@ -130,10 +116,6 @@ class Attention(nn.Module):
         """Compute the specification's output for x, without the residual."""
         return self._attended(x, self._held()[:-2])
 
-    def spec_parameters(self) -> dict[str, Tensor]:
-        """Return the parameters of `spec` by name, in the shapes of `spec`."""
-        return dict(zip(self.spec.parameters, self._in_shape(self._held()[:-2]), strict=True))
-
     def _attended(self, x: Tensor, values: Sequence[Tensor]) -> Tensor:
         self._check(x)
         axes = len(self.position_sizes)
@@ -141,34 +123,9 @@ class Attention(nn.Module):
             values = self._in_shape(values)
         return channels_first(self._function.apply(positions_first(x, axes), *values), x, axes)
 
-    def _in_shape(self, values: Sequence[Tensor]) -> list[Tensor]:
-        return [p.squeeze(0) if i in self._scalar else p for i, p in enumerate(values)]
-
-    def _held(self) -> Sequence[Any]:
-        """Return the parameters of `spec`, then alpha and beta.
-
-        Reads `_parameters` directly: `nn.Module.__getattr__` takes several times as long.
-        """
-        if not torch.compiler.is_compiling():
-            try:
-                return self._fetch(self._parameters)
-            except KeyError:  # a parametrization has replaced the parameter
-                pass
-        return [getattr(self, attribute) for attribute in self._attributes]
-
     def extra_repr(self) -> str:
         definitions = "; ".join(map(str, self.spec.statements.definitions))
         return f"{definitions}; channels={self.channels}, sizes={self.sizes}"
-
-    def _parameters_of_spec(self) -> list[tuple[str, nn.Parameter]]:
-        return [(n, getattr(self, a)) for n, a in zip(self.spec.parameters, self._attributes[:-2], strict=True)]
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        for name, parameter in self._parameters.items():
-            given = state_dict.get(prefix + name)
-            if parameter is not None and parameter.shape == (1,) and isinstance(given, Tensor) and given.dim() == 0:
-                state_dict[prefix + name] = given.reshape(1)  # as in old checkpoints
-        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _check(self, x: Tensor) -> None:
         # One axis N takes any number of spatial axes; several axes must match the specification one by one.
@@ -184,16 +141,3 @@ class Attention(nn.Module):
             raise SizeError(f"the input must be of a floating dtype, not {x.dtype}")
         if not all(shape[2:]):
             raise SizeError(f"the input has no positions: its shape is {tuple(shape)}")
-
-
-def _attribute(name: str) -> str:
-    """Return the parameter's attribute name, with an underscore if the module already uses the name."""
-    stem = name.rstrip("_")
-    return f"{name}_" if hasattr(Attention, stem) or stem in ATTRIBUTES else name
-
-
-ATTRIBUTES = {
-    *("alpha", "beta", "spec", "channels", "sizes", "objective", "channel_size", "position_sizes", "training"),
-    *("_attributes", "_fetch", "_scalar", "_function", "_initial"),
-}
-"""Instance attributes of `Attention`, unknown to `hasattr` on the class."""

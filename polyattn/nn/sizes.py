@@ -46,6 +46,25 @@ def given_sizes(spec: Spec, channels: int, sizes: Mapping[str, int] | None) -> d
     return given
 
 
+def checked_sizes(spec: Spec, sizes: Mapping[str, int] | None) -> dict[str, int]:
+    """Return the given sizes of a layer whose inputs fix the others.
+
+    Raises:
+        SizeError: a size is unknown, contradicts another one, or is fixed neither by `sizes` nor by the inputs.
+    """
+    given = dict(sizes or {})
+    spec.sizes.solve(given)
+    known = spec.sizes.fixed_by({*given, *(size for shape in spec.inputs.values() for size in shape)})
+    open_sizes = [size for size in spec.sizes.atomic if size not in known]
+    if open_sizes:
+        example = ", ".join(f'"{size}": ...' for size in open_sizes)
+        raise SizeError(
+            f"missing size{'s' * (len(open_sizes) > 1)} {', '.join(open_sizes)}, which no input fixes: "
+            f"give sizes={{{example}}}"
+        )
+    return given
+
+
 def missing_sizes(spec: Spec, sizes: Mapping[str, int]) -> dict[str, str]:
     """Return the sizes needed by parameters but not fixed by `sizes`, each with its first parameter."""
     missing: dict[str, str] = {}

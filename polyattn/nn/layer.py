@@ -1,0 +1,166 @@
+"""`Layer`: any specification as a trainable module, in the layout of the specification."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from polyattn.algebra import Spec
+from polyattn.language import value_of
+from polyattn.nn.initialise import fan_in
+from polyattn.nn.inputs import Inputs
+from polyattn.nn.sizes import checked_sizes, parameter_sizes
+from polyattn.runtime.function import SpecFunction
+
+
+class Layer(nn.Module):
+    """A specification as a module: inputs (B, *axes) to the output (B, *axes), on the plan for their shapes.
+
+    Inputs come by position or by name and have the axes of the specification behind a batch axis. An input without the
+    batch axis is shared by all samples; if no input has one, the output has none. A boolean input is a mask and keeps
+    entries where it is True: the layer adds minus infinity elsewhere to the argument of a softmax, and multiplies by 0
+    elsewhere outside of functions. A row of a softmax whose entries are all masked out is 0.
+
+    Parameters have the names and shapes of the specification. They are drawn from a normal distribution of variance
+    1 / fan-in. The fan-in is the product of the sizes of the indices shared with one neighbouring factor of the term
+    (see `polyattn.nn.initialise.fan_in`). Scalar parameters have one entry and start at 1, and a parameter alone in its
+    term (a bias) starts at 0. A parameter whose name the module uses itself, such as `half`, is stored with an
+    underscore at its end.
+
+    Prefer `Attention` for a layer on (B, channels, *spatial) with a residual.
+
+    Args:
+        spec: a specification or its text.
+        sizes: the sizes of parameters, and those that no input's shape fixes; further sizes may be given, and are then
+            required of the inputs.
+        objective: objective of the plan, see `polyattn.plan`. "training" also plans the backward pass if gradients are
+            required, and equals "forward" otherwise.
+        generator: random generator of the initial values.
+        device, dtype: of the parameters, as in torch's modules.
+
+    Shape:
+        each input (B, *axes) or (*axes), in the order of the specification; the output alike.
+
+    Raises:
+        SpecError: the text is wrong.
+        SizeError: a missing or contradictory size, named; at call time a wrong number of inputs, unknown names, inputs
+            that disagree on a size or on the batch, other dtypes than floating ones and masks.
+
+    >>> pooling = Layer("x[N,C]; q[Q,C]; p[i,n] = softmax[n](q[i,c]*k[c,d]*x[n,d]); y[i,c] = p[i,n]*x[n,c]", {"C": 4})
+    >>> pooling(torch.zeros(2, 9, 4), q=torch.zeros(3, 4)).shape  # the queries are shared by both samples
+    torch.Size([2, 3, 4])
+    """
+
+    def __init__(
+        self,
+        spec: Spec | str,
+        sizes: Mapping[str, int] | None = None,
+        *,
+        objective: str = "training",
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        self.spec = Spec(spec) if isinstance(spec, str) else spec
+        self.objective = objective
+        self.sizes = checked_sizes(self.spec, sizes)
+        self._register({"device": device, "dtype": dtype})
+        # itemgetter fetches all parameters in one C call: `forward` runs it on every call.
+        one, *_ = self._attributes or ("",)
+        self._fetch = itemgetter(*self._attributes) if len(self._attributes) > 1 else _only(one)
+        # Scalars are stored with shape (1,) and squeezed back to the specification's shape at each call.
+        self._scalar = frozenset(i for i, name in enumerate(self.spec.parameters) if not self.spec.shape(name))
+        self._function = SpecFunction(self.spec, self.sizes, objective)
+        self._inputs = Inputs.of(self.spec, self.sizes, objective)
+        self.reset_parameters(generator)
+
+    def _register(self, factory: Mapping[str, Any]) -> None:
+        """Register the parameters, without values; their attributes' names are `_attributes`."""
+        known = parameter_sizes(self.spec, self.sizes)
+        self._attributes: tuple[str, ...] = tuple(map(self._attribute, self.spec.parameters))
+        for name, attribute in zip(self.spec.parameters, self._attributes, strict=True):
+            shape = [value_of(atoms, known) for atoms in self.spec.shape(name)]
+            # Scalars are held as one entry: FSDP2 shards nothing else.
+            self.register_parameter(attribute, nn.Parameter(torch.empty(shape or 1, **factory)))
+
+    def _attribute(self, name: str) -> str:
+        """Return the parameter's attribute name, with an underscore if the module already uses the name."""
+        stem = name.rstrip("_")
+        return f"{name}_" if hasattr(type(self), stem) or stem in self.RESERVED else name
+
+    RESERVED = frozenset({"spec", "sizes", "objective", "training"})
+    """Instance attributes that a parameter's name could be, unknown to `hasattr` on the class."""
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw new initial values, as described above."""
+        known = parameter_sizes(self.spec, self.sizes)
+        with torch.no_grad():
+            for name, parameter in self._parameters_of_spec():
+                if parameter.is_meta:  # nothing to draw, and slow the first time
+                    continue
+                fan = fan_in(self.spec, name, known)
+                if not self.spec.shape(name):
+                    parameter.fill_(1.0)
+                elif fan is None:
+                    # A parameter alone in its term is a bias.
+                    parameter.zero_()
+                else:
+                    parameter.normal_(0.0, fan**-0.5, generator=generator)
+
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Tensor:
+        """Return the specification's output for its inputs, by position or by name."""
+        values = self._held()
+        if self._scalar:
+            values = self._in_shape(values)
+        tensors, batched = self._inputs.read(inputs, named, values)
+        return self._inputs.apply(self._function, tensors, batched, values)
+
+    def spec_parameters(self) -> dict[str, Tensor]:
+        """Return the parameters of `spec` by name, in the shapes of `spec`."""
+        held = self._held()[: len(self.spec.parameters)]
+        return dict(zip(self.spec.parameters, self._in_shape(held), strict=True))
+
+    def _in_shape(self, values: Sequence[Tensor]) -> list[Tensor]:
+        return [p.squeeze(0) if i in self._scalar else p for i, p in enumerate(values)]
+
+    def _held(self) -> Sequence[Any]:
+        """Return the parameters, those of `spec` first.
+
+        Reads `_parameters` directly: `nn.Module.__getattr__` takes several times as long.
+        """
+        if not torch.compiler.is_compiling():
+            try:
+                return self._fetch(self._parameters)
+            except KeyError:  # a parametrization has replaced the parameter
+                pass
+        return [getattr(self, attribute) for attribute in self._attributes]
+
+    def extra_repr(self) -> str:
+        definitions = "; ".join(map(str, self.spec.statements.definitions))
+        inputs = ", ".join(map(str, self.spec.statements.inputs))
+        return f"{inputs}; {definitions}; sizes={self.sizes}"
+
+    def _parameters_of_spec(self) -> list[tuple[str, nn.Parameter]]:
+        return [(n, getattr(self, a)) for n, a in zip(self.spec.parameters, self._attributes, strict=False)]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        for name, parameter in self._parameters.items():
+            given = state_dict.get(prefix + name)
+            if parameter is not None and parameter.shape == (1,) and isinstance(given, Tensor) and given.dim() == 0:
+                state_dict[prefix + name] = given.reshape(1)  # as in old checkpoints
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+class _only:
+    """`itemgetter` of at most one name, which returns a tuple too; a class, so that layers can be pickled."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __call__(self, held: Mapping[str, Any]) -> tuple[Any, ...]:
+        return (held[self.name],) if self.name else ()
