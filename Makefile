@@ -44,7 +44,7 @@ imports: $(READY)
 
 unit: $(READY)
 	$(call step,pytest: tests and proofs)
-	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 doctest: $(READY)
 	$(call step,pytest: examples in docstrings)

@@ -24,7 +24,7 @@ if not torch.cuda.is_available():
 
 # A worker that shares its core with another one is slow now and then, which says nothing about the strategy.
 _shared = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
-settings.register_profile("ci", derandomize=True, max_examples=50, **_shared)
+settings.register_profile("ci", derandomize=True, max_examples=20, **_shared)
 settings.register_profile("nightly", max_examples=200, print_blob=True, **_shared)
 settings.register_profile("thorough", max_examples=2000, **_shared)
 settings.load_profile(os.environ.get("POLYATTN_HYPOTHESIS_PROFILE", "ci"))

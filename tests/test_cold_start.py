@@ -37,6 +37,16 @@ def test_libraries_that_a_first_call_does_not_need_are_not_imported(call, unused
     assert unused.isdisjoint(json.loads(run(code)))
 
 
+def test_stages_on_torch_import_no_compiler_and_no_package_of_another_stage():
+    """Kernels run where torch is all that is installed, as in images for GPUs."""
+    stages = ["kernels", "nn", "fitting"]
+    code = "\n".join(f"import polyattn.{s}\nprint(json.dumps(list(sys.modules)))" for s in stages)
+    kernels, nn, fitting = map(json.loads, run(f"import json, sys\n{code}").splitlines())
+    assert {"lark", "igraph", "tensorly", "typer", "rich", "triton"}.isdisjoint(kernels)
+    assert "torch._dynamo" not in nn
+    assert {"torch._dynamo", "tensorly", "pandas"}.isdisjoint(fitting)
+
+
 def test_specifications_proofs_plans_and_studies_run_without_torch():
     code = f"""
 import polyattn as pa

@@ -3,13 +3,14 @@
 from itertools import product
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import polyattn as pa
 from polyattn.errors import ProofError
 from polyattn.language.syntax import Split
 from polyattn.testing import edited, equivalent_pairs
+from tests.drawing import share
 
 SMALL = {"max_degree": 2, "max_indices": 5, "max_monomials": 3, "max_intermediates": 1}
 PARTS = [("Za", "Zb"), ("Zb", "Za"), ("2", "Zc"), ("Zd", "Zd"), ("Ze", "3", "Zf")]
@@ -47,7 +48,7 @@ def relatives(draw) -> list[pa.Polynomial]:
     return found
 
 
-@settings(max_examples=8)
+@share(0.2)
 @given(relatives())
 def test_equality_is_an_equivalence_relation_and_what_prove_says(polynomials):
     assert_equivalence(polynomials)
@@ -56,7 +57,7 @@ def test_equality_is_an_equivalence_relation_and_what_prove_says(polynomials):
         assert (first == other) is proved(first, other)
 
 
-@settings(max_examples=12)
+@share(0.25)
 @given(relatives())
 def test_the_coarsest_form_is_the_polynomial_itself_and_its_own_coarsest_form(polynomials):
     for p in polynomials:

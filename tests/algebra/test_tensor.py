@@ -6,7 +6,7 @@ from math import factorial
 import numpy as np
 import pytest
 import sympy
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from polyattn import (
@@ -21,6 +21,7 @@ from polyattn import (
 )
 from polyattn.algebra import tensor
 from polyattn.testing import size_assignments, specifications
+from tests.drawing import share
 
 from .arrays import agree, tensors_of
 
@@ -104,7 +105,7 @@ def _written_degrees(spec: Spec) -> set[int]:
 
 
 @given(st.data())
-@settings(max_examples=20)
+@share(0.4)
 def test_symbolic_entries_are_the_numeric_ones(data):
     spec = data.draw(specifications(functions=False, homogeneous=True, max_inputs=1, max_indices=4, max_degree=2))
     sizes = data.draw(size_assignments(spec, max_size=2))

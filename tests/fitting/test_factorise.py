@@ -1,14 +1,12 @@
 """Factorisations: exact where the rank suffices, within the budget, and honest about their errors."""
 
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorly
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import polyattn as pa
@@ -16,6 +14,7 @@ from polyattn.errors import FittingError
 from polyattn.fitting import factorise
 from polyattn.fitting.factorise import _within_error
 from polyattn.fitting.family import symmetrised
+from tests.drawing import share
 
 C = 5
 MADE = {
@@ -41,8 +40,7 @@ def by_loops(core, x, mean):
     return np.array([[row @ np.tensordot(t, gram, 2) for t in core] for row in x])
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("symmetry", ["pair", "none"])
+@pytest.mark.parametrize(("symmetry", "seed"), [("pair", 0), ("none", 1)])
 @pytest.mark.parametrize("family", MADE)
 def test_a_core_of_known_rank_is_recovered_exactly_at_that_rank_and_not_below(family, symmetry, seed):
     core = random_core(family, seed)
@@ -80,7 +78,7 @@ def test_every_factorisation_passes_verify(family):
     assert found.macs == found.plan.macs
 
 
-@settings(max_examples=15)
+@share(0.3)
 @given(st.sampled_from(sorted(MADE)), st.integers(0, 1000), st.booleans(), st.sampled_from(["pair", "none"]))
 def test_the_bound_holds_on_fresh_data(family, seed, mean, symmetry):
     generator = np.random.default_rng(seed)
@@ -197,12 +195,6 @@ def test_the_users_backend_of_tensorly_stays_and_a_seed_decides_the_result():
     for name, array in first.parameters.items():
         np.testing.assert_array_equal(array, again.parameters[name])
     assert first.errors[1] != other.errors[1]
-
-
-def test_importing_the_stage_loads_no_tensorly():
-    code = "import sys, polyattn; polyattn.fitting; print('tensorly' in sys.modules, 'pandas' in sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.split() == ["False", "False"]
 
 
 @pytest.mark.parametrize("length", range(1, 10))

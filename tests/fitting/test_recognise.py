@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from polyattn import FittingError, catalog, symmetrise
 from polyattn.algebra import ChannelCore
 from polyattn.algebra.core import growth, standard
 from polyattn.fitting import recognise
+from tests.drawing import share
 
 FLAT = ((0, 0, 1, 1),)
 ONE = (0, 0, 0, 0)
@@ -68,7 +69,7 @@ def test_weights_for_single_rows_and_columns_are_recognised_by_what_is_pooled():
     assert found.constant == (("x1", 1), ("x3", 0))
 
 
-@settings(max_examples=25)
+@share(0.5)
 @given(st.data())
 def test_any_sum_of_deltas_times_cores_is_taken_apart(data):
     """Four positions, so that all fifteen ways to tie four modes are independent."""

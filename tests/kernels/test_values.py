@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from polyattn.kernels.tuning import TORCH, Tile
+from tests.drawing import share
 
 from .cases import CASES, LAYOUTS, TOLERANCE, Sizes, distance, tensors
 from .conftest import check
@@ -33,7 +34,7 @@ TILES = st.sampled_from([Tile(16, 16, 16), Tile(32, 16, 16), Tile(16, 32, 32)])
 
 
 @pytest.mark.parametrize("name", CASES)
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(share(0.2), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     sizes=SIZES,
     dtype=st.sampled_from(list(TOLERANCE)),

@@ -5,13 +5,14 @@ import re
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from polyattn import SizeError, Spec, catalog, lower, plan
 from polyattn.language import value_of
 from polyattn.lowering import lower_backward, training_function
 from polyattn.testing import size_assignments, specification_texts
+from tests.drawing import share
 
 OPERATIONS = {
     "matmul", "baddbmm", "mul", "add", "sub", "neg", "abs", "div", "softmax", "relu", "sigmoid", "diagonal", "eye",
@@ -34,7 +35,7 @@ def reference(spec: Spec, sizes: dict[str, int], tensors: list[torch.Tensor], ba
     return np.stack([spec.evaluate(row, sizes) for row in rows])
 
 
-@settings(max_examples=60)
+@share(1.2)
 @given(st.data())
 def test_generated_specifications_compute_what_numpy_says(data: st.DataObject):
     spec = Spec(data.draw(specification_texts()))
@@ -87,7 +88,7 @@ def test_a_norm_of_zero_leaves_zeros():
     assert torch.equal(lower(made)(-torch.ones(1, 3, 2)), torch.zeros(1, 3, 2))
 
 
-@settings(max_examples=60)
+@share(1.2)
 @given(st.data())
 def test_the_planned_backward_pass_is_the_derivative(data: st.DataObject):
     spec = Spec(data.draw(specification_texts(functions=False)))

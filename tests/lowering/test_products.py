@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from polyattn import Spec, catalog, lower, plan
@@ -13,6 +13,7 @@ from polyattn.lowering.graphs import _lower, _lower_backward
 from polyattn.lowering.products import ways
 from polyattn.study.counted import run
 from polyattn.testing import size_assignments, specification_texts
+from tests.drawing import share
 from tests.lowering.test_lowering import arguments, reference
 
 
@@ -51,7 +52,7 @@ def check(spec: Spec, sizes: dict[str, int], turn: int, channels_first: bool, us
                 torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
 
 
-@settings(max_examples=60)
+@share(1.2)
 @given(st.data(), st.integers(0, 50), st.booleans())
 def test_every_way_computes_generated_specifications(data: st.DataObject, turn: int, channels_first: bool):
     spec = Spec(data.draw(specification_texts(functions=False)))

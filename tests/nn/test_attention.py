@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import parametrize
@@ -12,6 +12,7 @@ import polyattn as pa
 from polyattn import catalog
 from polyattn.nn import Attention
 from polyattn.testing import size_assignments, specifications
+from tests.drawing import share
 
 from .layers import CHANNELS, image, layer, named, reference
 
@@ -37,7 +38,7 @@ def test_the_published_softmax_is_computed_as_written(name):
     torch.testing.assert_close(module.attend(x), reference(module, x))
 
 
-@settings(max_examples=40)
+@share(0.8)
 @given(data=st.data())
 def test_whatever_a_specification_of_the_language_says_is_what_its_layer_computes(data):
     spec = data.draw(specifications(output_like_input=True, max_inputs=1))

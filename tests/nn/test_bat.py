@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import polyattn as pa
 from polyattn.nn.parts import part
+from tests.drawing import share
 
 from .blocks import awake
 
@@ -74,7 +75,7 @@ def written_out(block, x):
         return torch.from_numpy(result)
 
 
-@settings(max_examples=40)
+@share(0.8)
 @given(data=st.data())
 def test_it_computes_its_definition_at_every_size(data):
     dim = data.draw(st.sampled_from([2, 2, 3]))

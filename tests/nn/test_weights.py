@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from timm.layers.non_local_attn import BatNonLocalAttn, BilinearAttnTransform, NonLocalAttn
 from torch import nn
@@ -12,6 +12,7 @@ from torch import nn
 import polyattn as pa
 from polyattn.nn.blocks.non_local import SIMILARITIES
 from polyattn.nn.weights import SOURCES
+from tests.drawing import share
 
 from . import published
 from .blocks import awake
@@ -60,7 +61,7 @@ def same(block, reference, source, x, lacking=(), **options):
 BATCHES = st.integers(2, 3)
 
 
-@settings(max_examples=25)
+@share(0.5)
 @given(groups=st.sampled_from([1, 2, 4]), s=st.integers(1, 4), u=st.integers(1, 3), v=st.integers(1, 3), data=st.data())
 def test_of_timms_bilinear_transform(groups, s, u, v, data):
     channels = groups * data.draw(st.integers(1, 4))
@@ -69,7 +70,7 @@ def test_of_timms_bilinear_transform(groups, s, u, v, data):
     same(block, BilinearAttnTransform(channels, s, groups), "timm", x)
 
 
-@settings(max_examples=25)
+@share(0.5)
 @given(groups=st.sampled_from([1, 2, 4]), s=st.integers(1, 4), u=st.integers(1, 3), data=st.data())
 def test_of_timms_bat_block(groups, s, u, data):
     inner, channels = groups * data.draw(st.integers(1, 4)), data.draw(st.integers(2, 20))
@@ -79,7 +80,7 @@ def test_of_timms_bat_block(groups, s, u, data):
     same(block, BatNonLocalAttn(channels, s, groups, rd_channels=inner, drop_rate=drop), "timm", x)
 
 
-@settings(max_examples=25)
+@share(0.5)
 @given(channels=st.integers(2, 20), inner=st.integers(1, 9), sides=st.tuples(*[st.integers(1, 7)] * 2), data=st.data())
 def test_of_timms_non_local_block(channels, inner, sides, data):
     use_scale = data.draw(st.booleans())

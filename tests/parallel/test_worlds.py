@@ -13,8 +13,6 @@ import pytest
 
 from tests.parallel.cases import FEW, LAYERS
 
-pytestmark = pytest.mark.xdist_group("worlds")  # what its tests share is made once
-
 TOLERANCE = {"torch.float32": 1e-6, "torch.float64": 1e-12}
 
 

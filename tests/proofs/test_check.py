@@ -9,13 +9,14 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import polyattn as pa
 from polyattn.testing import renamed, specification_texts
 from proofs import check
 from proofs.theorem import CERTIFICATES
+from tests.drawing import share
 from tests.proofs.mutants import mutant, places
 
 SECONDS = 10
@@ -88,7 +89,7 @@ def test_the_checker_runs_alone(tmp_path):
     assert done.stderr.startswith("refused")
 
 
-@settings(max_examples=25)
+@share(0.5)
 @given(st.data())
 def test_generated_proofs_are_accepted_and_their_mutants_refused(data):
     text = data.draw(specification_texts())

@@ -6,7 +6,7 @@ from math import prod
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import polyattn as pa
@@ -18,6 +18,7 @@ from polyattn.verifying.exact import FUNCTIONS, METHODS, run_exactly
 from polyattn.verifying.modular import Height, graph_heights
 from polyattn.verifying.rounding import RULES, SHAPES, Analysis, Rounded
 from polyattn.verifying.symbols import Ring
+from tests.drawing import share
 
 GRAM = "x[N,C]; y[a,b] = 1/3*x[a,d]*wf[d,f]*x[e,f]*x[e,h]*wg[h,b] - 2*x[a,d]*wf[d,b]"
 
@@ -112,7 +113,7 @@ def test_the_interpreter_checks_shapes_as_the_graph_does():
 # The arithmetic of the bounds.
 
 
-@settings(max_examples=40)
+@share(0.8)
 @given(st.data())
 def test_degree_and_height_bound_what_a_graph_computes(data):
     """What Schwartz-Zippel and the random prime rest on: checked on the polynomials themselves."""

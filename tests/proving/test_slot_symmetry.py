@@ -4,11 +4,12 @@ import json
 from random import Random
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import polyattn as pa
 from proofs import check
+from tests.drawing import share
 from tests.proofs.mutants import mutant
 
 PAIRWISE = {
@@ -62,7 +63,7 @@ def test_a_softmax_over_one_of_two_slots_is_not_symmetric():
     assert pa.prove(text, text.replace("= s[a,e]", "= s[e,a]")).status == "different"
 
 
-@settings(max_examples=20)
+@share(0.4)
 @given(st.permutations("aef"), st.permutations("aef"), st.integers(0, 2**32))
 def test_three_slots_are_read_in_any_order_and_mutants_are_refused(one, other, seed):
     assume(one != other)  # or the claim holds for any tensor s

@@ -3,7 +3,7 @@
 import pytest
 import sympy
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import polyattn as pa
@@ -12,6 +12,7 @@ from polyattn.lowering import lower
 from polyattn.planning.steps import Leaf
 from polyattn.study import complexity
 from polyattn.testing import specifications
+from tests.drawing import share
 
 B, C, N = sympy.symbols("B C N", positive=True, integer=True)
 
@@ -33,7 +34,7 @@ def test_a_planner_changes_its_plan_where_positions_outnumber_channels():
     assert gram.leading["N"].coeff(N, 1).coeff(C, 2) == 2 * B
 
 
-@settings(max_examples=15)
+@share(0.3)
 @given(st.data())
 def test_numbers_formulas_and_plans_agree(data: st.DataObject):
     spec = data.draw(specifications())

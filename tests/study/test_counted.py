@@ -6,7 +6,7 @@ from unittest import mock
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from polyattn import Spec, catalog
@@ -14,6 +14,7 @@ from polyattn.lowering import graphs, lower, products
 from polyattn.study import complexity
 from polyattn.study.counted import Counted, counted, run
 from polyattn.testing import specifications
+from tests.drawing import share
 
 
 @contextmanager
@@ -27,7 +28,7 @@ def nothing_filled() -> Iterator[None]:
         cache.cache_clear()
 
 
-@settings(max_examples=40)
+@share(0.8)
 @given(st.data())
 def test_formulas_are_the_multiply_accumulates_that_torch_counts(data: st.DataObject):
     spec = data.draw(specifications())

@@ -2,13 +2,14 @@
 
 import pytest
 import sympy
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from polyattn import SizeError, Spec, catalog, plan
 from polyattn.planning import question, ranked_plans
 from polyattn.study import crossover
 from polyattn.study.crossover import _signs
+from tests.drawing import share
 
 
 def symbols(names: str) -> list[sympy.Symbol]:
@@ -38,7 +39,7 @@ def test_gram_form_overtakes_hadamard_form_where_positions_outnumber_channels(ob
     assert 16 < point < 400
 
 
-@settings(max_examples=25)
+@share(0.5)
 @given(st.data())
 def test_the_cheaper_plan_is_the_one_with_fewer_multiply_accumulates(data: st.DataObject):
     name = data.draw(st.sampled_from(["poly_nl", "nl", "e_nl", "latent_gnn", "cgnl"]))

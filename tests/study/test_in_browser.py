@@ -11,8 +11,6 @@ from polyattn.study.report import report
 from polyattn.study.report.candidates import candidates
 from polyattn.study.report.sizes import freedom, start
 
-pytestmark = pytest.mark.xdist_group("browser")  # what its tests share is made once
-
 TEXT = "x[N,C]; g[h,f] = 1/N*x[e,h]*x[e,f]; s[d] = g[h,f]*w1[h,d]*w2[f,d]; y[a,b] = x[a,d]*(s[d]*w3[d,b])"
 SPECS = {"poly_nl": catalog.poly_nl(), "nl": catalog.nl(), "ba_transform": catalog.ba_transform(), "own": pa.Spec(TEXT)}
 

@@ -4,7 +4,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from sympy import isprime
 
@@ -12,6 +12,7 @@ import polyattn as pa
 from polyattn.testing import equivalent_pairs, near_misses, specification_texts
 from polyattn.testing.modular import agree, prime_for, value
 from polyattn.testing.pairs import REWRITINGS, generic_sizes, rewritten
+from tests.drawing import share
 
 SMALL = {"max_indices": 5, "max_monomials": 5}
 
@@ -31,14 +32,14 @@ def test_equivalent_pairs_are_proved_equal_and_agree_modulo_a_prime(pair):
     assert pa.prove(*pair).status == "equal"
 
 
-@settings(max_examples=30)
+@share(0.6)
 @given(near_misses(**SMALL))
 def test_near_misses_are_never_proved_equal(pair):
     assert not same(*pair)
     assert pa.prove(*pair).status != "equal"
 
 
-@settings(max_examples=10)
+@share(0.2)
 @given(specification_texts(**SMALL), st.randoms(use_true_random=False))
 @pytest.mark.parametrize("rewriting", dict.fromkeys(REWRITINGS), ids=lambda r: r.__name__)
 def test_every_rewriting_keeps_the_value(rewriting, text, random):

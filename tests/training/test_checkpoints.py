@@ -10,13 +10,12 @@ from unittest import mock
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from polyattn.errors import CheckpointError
 from polyattn.training import Checkpoints, files, started
-
-pytestmark = pytest.mark.xdist_group("checkpoints")  # what its tests share is made once
+from tests.drawing import share
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +64,7 @@ def test_the_last_ones_stay(alone, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-000000003", "step-000000012"]
 
 
-@settings(max_examples=30)
+@share(0.6)
 @given(data=st.data())
 def test_a_checkpoint_damaged_in_any_file_is_set_aside_and_the_one_before_it_is_used(alone, two, data):
     folder = two.parent / "damaged"
@@ -236,7 +235,7 @@ def test_a_state_with_other_names_is_not_loaded(alone, two):
         checkpoints.load(10, {"model": {"other": torch.zeros(2)}})
 
 
-@settings(max_examples=10)
+@share(0.2)
 @given(st.text(max_size=40))
 def test_a_small_file_is_replaced_as_a_whole(tmp_path_factory, text):
     path = tmp_path_factory.getbasetemp() / "small.txt"

@@ -14,8 +14,6 @@ from polyattn.training.wrapping import _channels_last, wrapped
 from tests.training.launching import Killed, together
 from tests.training.toy import SETTINGS, Toy, curve, train, weights
 
-pytestmark = pytest.mark.xdist_group("fit")  # what its tests share is made once
-
 LAST = 6  # steps: 30 samples, batches of 12, 3 epochs
 
 

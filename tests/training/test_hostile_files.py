@@ -18,8 +18,6 @@ from polyattn.training.data import clips, coco, images, tiny, wider
 from polyattn.training.logs import Log
 from polyattn.training.reading import layout
 
-pytestmark = pytest.mark.xdist_group("hostile files")
-
 
 @pytest.fixture(scope="module")
 def alone():

@@ -15,8 +15,6 @@ from polyattn.training.locking import LOCK, held
 from tests.training.launching import CONTEXT, together
 from tests.training.toy import SETTINGS, curve, train
 
-pytestmark = pytest.mark.xdist_group("fit")  # which has started processes already
-
 
 @pytest.fixture(scope="module")
 def alone():

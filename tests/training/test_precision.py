@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.io import loadmat, savemat
 
@@ -15,6 +15,7 @@ from polyattn.errors import TrainingError
 from polyattn.training.coco_precision import results, scores
 from polyattn.training.data import coco, tiny, wider
 from polyattn.training.wider_precision import _overlaps, average_precision, matches, stretched
+from tests.drawing import share
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +186,7 @@ def official(detections: list, faces: list, counting: list) -> float:
     return under
 
 
-@settings(max_examples=20)
+@share(0.4)
 @given(st.integers(0, 999))
 def test_precision_is_that_of_the_official_evaluation(seed):
     rng = np.random.default_rng(seed)

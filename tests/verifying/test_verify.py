@@ -6,7 +6,7 @@ from math import prod
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import polyattn as pa
@@ -14,6 +14,7 @@ from polyattn import catalog
 from polyattn.lowering import lower
 from polyattn.testing import size_assignments, specifications
 from polyattn.verifying import verify
+from tests.drawing import share
 
 from .wrong_graphs import GRAM, mutated, times
 
@@ -102,7 +103,7 @@ def test_functions_stay_within_their_rounding_bounds(text):
     assert verify(f"x[N,C]; {text}", {"N": 4, "C": 3}, "numeric", seed=0)
 
 
-@settings(max_examples=60)
+@share(1.2)
 @given(st.data())
 def test_generated_specifications_pass_at_every_level(data):
     spec = data.draw(specifications())

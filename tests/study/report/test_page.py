@@ -9,8 +9,6 @@ import polyattn as pa
 from polyattn import catalog
 from polyattn.study.report import Measurements, report, write_report
 
-pytestmark = pytest.mark.xdist_group("report")  # what its tests share is made once
-
 TEXT = "x[N,C]; s[d] = 1/N*x[e,h]*w1[h,d]*x[e,f]*w2[f,d]; y[a,b] = x[a,d]*s[d]*w3[d,b]"
 
 

@@ -6,8 +6,6 @@ import pytest
 
 from polyattn import catalog
 
-pytestmark = pytest.mark.xdist_group("live")  # what its tests share is made once
-
 
 @pytest.fixture
 def live(browser, port):

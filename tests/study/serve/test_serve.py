@@ -10,8 +10,6 @@ from hostile import alive, exchange, fault, run
 
 from polyattn import catalog
 
-pytestmark = pytest.mark.xdist_group("serve")  # what its tests share is made once
-
 NL = str(catalog.nl())
 SLOW = "x[N];y[a]=" + "*".join(["(x[a]+v[a]+u[a])"] * 300)
 
