@@ -50,6 +50,18 @@ def check_folder(path: Path | None, option: str) -> None:
         raise PolyattnError(f"`{option} {path}` is a folder; name a file in it")
 
 
+def find_in_clone(folder: str, subject: str) -> Path:
+    """Return a folder of the repository, which a wheel does not contain.
+
+    Raises:
+        PolyattnError: polyattn does not run from a clone.
+    """
+    path = Path(__file__).parents[2] / folder
+    if not any(path.glob("[!_]*.py")):
+        raise PolyattnError(f"{subject} with the repository, not with the package: run this in a clone of it")
+    return path
+
+
 def name_specs(sources: list[str]) -> dict[str, Spec]:
     """Return the specifications meant by arguments, by title: catalogue names, names of files, "own"."""
     from polyattn import catalog

@@ -6,12 +6,13 @@ import runpy
 import sys
 from collections.abc import Callable
 from functools import wraps
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from polyattn.cli.arguments import check_folder, name_specs, read_sizes, read_spec, read_sweep
+from polyattn.cli.arguments import check_folder, find_in_clone, name_specs, read_sizes, read_spec, read_sweep
 from polyattn.errors import PolyattnError, ProofError
 
 # Commands import their stages inside: the help should not wait for torch.
@@ -259,11 +260,13 @@ def demo(
     quick: Annotated[bool, typer.Option("--quick", help="One seed and one epoch, to see that it works.")] = False,
 ) -> None:
     """Prove, plan, insert and train layers on real input."""
+    folder = find_in_clone("examples", "the demo comes")
     # The demo's packages belong to an extra.
     try:
         from rich.console import Console
 
-        from polyattn.demo import run
+        sys.path.insert(0, str(folder))
+        run = import_module("demo").run
     except ModuleNotFoundError as error:
         typer.echo(f"error: the demo needs {error.name}: pip install 'polyattn[demo]'", err=True)
         raise typer.Exit(2) from None
@@ -280,11 +283,8 @@ def bench(
 
     Such as `polyattn bench figure2 --device cuda`; without a name, list them.
     """
-    # Beside the package in a clone; a wheel does not contain it.
-    folder = Path(__file__).parents[2] / "benchmarks"
+    folder = find_in_clone("benchmarks", "the benchmarks come")
     names = sorted(path.stem for path in folder.glob("[!_]*.py"))
-    if not names:
-        raise PolyattnError("the benchmarks come with the repository, not with the package: run this in a clone of it")
     if name not in names:
         asked = f"there is no benchmark {name!r}; " if name and not name.startswith("-") else ""
         typer.echo(f"{asked}there are {', '.join(names)}", err=bool(asked))

@@ -17,11 +17,12 @@ from rich.console import Console
 
 from polyattn import catalog
 from polyattn.algebra import Spec
-from polyattn.demo.digits import train_all
-from polyattn.demo.facts import check_facts
-from polyattn.demo.photographs import run_photographs
-from polyattn.demo.pictures import draw
 from polyattn.lowering import plan
+
+from .digits import train_all
+from .facts import check_facts
+from .photographs import run_photographs
+from .pictures import draw
 
 SIZES = {"H": 28, "W": 28, "N": 784, "C": 512, "R": 64, "V": 64, "G": 4, "K": 4}
 """The feature map of ResNet-50's Res3 at 224 pixels, and the papers' inner sizes."""
