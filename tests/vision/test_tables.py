@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 import polyattn as pa
+from benchmarks.papers import Compared, Count, Row, compare, count, paper_tables
 from polyattn.cli import app
-from polyattn.vision.tables import Compared, Row, compare, count, paper_tables
 
 COUNTED_MILLIONS = {
     "2 ResNet-50": "25.557",
@@ -98,9 +98,9 @@ def test_counting_without_memory_gives_what_real_weights_give():
 
 def test_differences_are_to_the_named_row_and_may_be_off_by_a_digit():
     row = Row("a", "resnet18", params=Decimal("0.17"), delta="b")
-    assert Compared(row, pa.vision.tables.Count(165_700)).params_agree
-    assert Compared(row, pa.vision.tables.Count(184_900)).params_agree
-    assert not Compared(row, pa.vision.tables.Count(186_000)).params_agree
+    assert Compared(row, Count(165_700)).params_agree
+    assert Compared(row, Count(184_900)).params_agree
+    assert not Compared(row, Count(186_000)).params_agree
 
 
 def test_every_row_names_a_builder_and_every_difference_a_row():

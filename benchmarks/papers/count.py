@@ -16,8 +16,9 @@ from torch.utils.flop_counter import flop_registry
 import polyattn.vision as vision
 from polyattn.nn import BATBlock
 from polyattn.vision.insert import CHILD, inserted
-from polyattn.vision.tables.rules import block_operations, operations
 from polyattn.vision.trace import Hook, run
+
+from .rules import block_operations, operations
 
 
 @dataclass(frozen=True)

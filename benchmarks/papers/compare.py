@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
 
-from polyattn.vision.tables.count import Count, count
-from polyattn.vision.tables.rows import Row, Table, paper_tables
+from .count import Count, count
+from .rows import Row, Table, paper_tables
 
 MILLION, BILLION = 10**6, 10**9
 

@@ -8,9 +8,10 @@ from rich.console import Console
 from rich.table import Table as Printed
 
 from polyattn.errors import PolyattnError
-from polyattn.vision.tables.compare import BILLION, MILLION, Compared, compare
-from polyattn.vision.tables.complexity import complexity
-from polyattn.vision.tables.rows import Table, paper_tables
+
+from .compare import BILLION, MILLION, Compared, compare
+from .complexity import complexity
+from .rows import Table, paper_tables
 
 PAPERS = {"bat": "BAT", "poly_nl": "Poly-NL"}
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 
@@ -67,7 +67,7 @@ def paper_tables() -> tuple[Table, ...]:
     >>> [table.number for table in paper_tables() if table.paper == "poly_nl"]
     ['1', '2', '3a', '3b']
     """
-    facts = tomllib.loads(files("polyattn.vision.tables").joinpath("papers.toml").read_text(encoding="utf-8"))
+    facts = tomllib.loads(Path(__file__).with_name("papers.toml").read_text(encoding="utf-8"))
     return tuple(
         Table(
             paper=table["paper"],
