@@ -1,7 +1,7 @@
 """What every test run shares: hypothesis profiles, one thread per worker, seeded initial weights.
 
-POLYATTN_HYPOTHESIS_PROFILE chooses the profile: "ci" (the default) draws the same examples on every run,
-"nightly" new ones, "thorough" many new ones.
+POLYATTN_HYPOTHESIS_PROFILE chooses the profile: "ci" (the default) draws the same examples on every run and leaves out
+the tests marked `nightly`; "nightly" draws new examples, "thorough" many new ones.
 """
 
 import inspect
@@ -18,6 +18,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import torch  # after the number of threads is set
 
+from tests.drawing import PROFILE
+
 if not torch.cuda.is_available():
     # Kernels are then checked in Triton's interpreter, which has to be chosen before anything imports Triton.
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -27,7 +29,7 @@ _shared = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("ci", derandomize=True, max_examples=20, **_shared)
 settings.register_profile("nightly", max_examples=200, print_blob=True, **_shared)
 settings.register_profile("thorough", max_examples=2000, **_shared)
-settings.load_profile(os.environ.get("POLYATTN_HYPOTHESIS_PROFILE", "ci"))
+settings.load_profile(PROFILE)
 
 
 @cache
@@ -39,6 +41,13 @@ def _interpreter_s_fault() -> str:
     if "int(self.handle.data)" not in inspect.getsource(interpreter):
         return ""
     return "the interpreter of this Triton (torch 2.6 has it) makes numbers of arrays, which NumPy 2.4 refuses"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if PROFILE == "ci":
+        left_out = [item for item in items if item.get_closest_marker("nightly")]
+        items[:] = [item for item in items if not item.get_closest_marker("nightly")]
+        config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -8,12 +8,19 @@ import pytest
 import torch
 
 import polyattn as pa
+from tests.drawing import mostly_nightly
 
 from .blocks import CASES, FLOAT16, awake
 from .forms import assert_state_carries_it, assert_twins_compute_the_same_and_share_nothing, value_and_gradients
 
 every_block = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 HALVES = [(name, dtype) for name, case in CASES.items() if case.large is not None for dtype in case.halves]
+EVERY_KIND = [
+    *(name for name, case in CASES.items() if case.thorough),
+    *("TESA", "A2", "GloRe", "BATransform, without biases", "BATBlock, 3D", "NonLocal, gaussian, heads", "Axial, 1D"),
+    "BATBlock, 3D, slid over a larger map",
+]
+"""A case of every block; with two heads in one, and a video and a row of positions in others."""
 RESIDUAL = [n for n in CASES if not n.startswith("BATransform")]
 
 
@@ -85,9 +92,10 @@ def test_with_a_residual_its_output_under_autocast_has_the_dtype_of_its_input(na
     assert (y - exact).norm() <= 0.03 * exact.norm()
 
 
-@every_block
+@pytest.mark.parametrize("name", mostly_nightly(CASES, EVERY_KIND))
 @pytest.mark.usefixtures("_nothing_compiled_before")
-def test_compiled_in_one_graph_it_has_the_same_values_and_gradients(case):
+def test_compiled_in_one_graph_it_has_the_same_values_and_gradients(name):
+    case = CASES[name]
     module = case.make().double().eval()  # a compiler may choose another plan, whose float32 differs in the last digits
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager" if case.thorough else "eager")
     x = case.image(requires_grad=True, dtype=torch.float64)
@@ -119,17 +127,14 @@ onnx_of_any_batch = pytest.mark.skipif(
 )
 
 
-EVERY_KIND = [
-    *(name for name, case in CASES.items() if case.thorough),
-    *("TESA", "A2", "GloRe", "BATransform, without biases", "BATBlock, 3D", "NonLocal, gaussian, heads", "Axial, 1D"),
-    "BATBlock, 3D, slid over a larger map",
-]
-"""A case of every block; with two heads in one, and a video and a row of positions in others."""
-FORMS = [
-    pytest.param(name, form, id=f"{name}-{form}", marks=[onnx_of_any_batch] if form == "onnx" else [])
-    for name in CASES
-    for form in (("program", "onnx") if name in EVERY_KIND else ("program",))
-]
+def forms(name):
+    """Yield the forms a block is exported to, with the marks of the test."""
+    yield "program", [] if name in EVERY_KIND else [pytest.mark.nightly]
+    if name in EVERY_KIND:
+        yield "onnx", [onnx_of_any_batch, *([] if CASES[name].thorough else [pytest.mark.nightly])]
+
+
+FORMS = [pytest.param(name, form, id=f"{name}-{form}", marks=marks) for name in CASES for form, marks in forms(name)]
 
 
 def test_every_block_is_exported_to_onnx():
@@ -158,7 +163,7 @@ ALIKE = [
 
 
 @onnx_of_any_batch
-@pytest.mark.parametrize("name", ALIKE)
+@pytest.mark.parametrize("name", mostly_nightly(ALIKE, ("NonLocal", "CGNL")))
 def test_in_onnx_two_images_are_not_taken_for_two_heads_or_groups(name):
     """An exporter that knows the batch may join axes of one length."""
     module, x = CASES[name].make().eval(), CASES[name].image(2)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from polyattn import catalog
+from tests.drawing import mostly_nightly
 
 from .forms import assert_state_carries_it, assert_twins_compute_the_same_and_share_nothing, value_and_gradients
 from .layers import WITH_FUNCTIONS, image, layer
@@ -13,7 +14,11 @@ from .layers import WITH_FUNCTIONS, image, layer
 pytestmark = pytest.mark.usefixtures("_nothing_compiled_before")
 
 
-@pytest.mark.parametrize("name", [*catalog.names(), *WITH_FUNCTIONS])
+EACH_MECHANISM = ("poly_nl", "tesa", "ba_transform_block", "pi_net_ncp", "e_nl_softmax", "bat_normalised")
+"""A symmetric product, a sum of terms, split sizes, a polynomial of several degrees, two functions."""
+
+
+@pytest.mark.parametrize("name", mostly_nightly([*catalog.names(), *WITH_FUNCTIONS], EACH_MECHANISM))
 def test_compiled_in_one_graph_a_layer_has_the_same_values_and_gradients(name, planned_backward):
     # In float64: a compiler may choose another plan, whose float32 differs in the last digits.
     module = layer(name, dtype=torch.float64)
@@ -54,7 +59,7 @@ def test_a_compiled_layer_follows_its_input_to_other_maps():
             torch.testing.assert_close(compiled(x), module(x))
 
 
-@pytest.mark.parametrize("name", [*catalog.names(), "bat_normalised"])
+@pytest.mark.parametrize("name", mostly_nightly([*catalog.names(), "bat_normalised"], EACH_MECHANISM))
 def test_exported_a_layer_has_the_same_values_for_every_batch(name):
     module = layer(name).eval()
     batch = ({0: torch.export.Dim("batch")},)
