@@ -143,16 +143,21 @@ def parts_to_fill(programs: int, most: int, device: torch.device) -> int:
     return max(1, min(most, -(-8 * processors(device) // max(1, programs))))
 
 
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """Return autocast's dtype for the device of a tensor; None if autocast is off, or does not know the device."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if kind != "meta" and torch.is_autocast_enabled(kind) else None
+
+
 def one_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Cast the tensors to autocast's dtype if autocast is on.
 
     Raises:
         SizeError: the tensors have several dtypes.
     """
-    kind = tensors[0].device.type
+    dtype = autocast_dtype(tensors[0])
     # Autocast leaves float64 alone, as for torch's own products.
-    if torch.is_autocast_enabled(kind) and tensors[0].dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(kind)
+    if dtype is not None and tensors[0].dtype != torch.float64:
         return tuple(t.to(dtype) for t in tensors)
     if any(t.dtype != tensors[0].dtype for t in tensors):
         raise SizeError(f"a kernel takes tensors of one dtype, not {', '.join(str(t.dtype) for t in tensors)}")

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
+from polyattn.nn.plain import computes_as_torch
+from polyattn.nn.tracing import TracedWhole, recorded
 from polyattn.runtime.communicator import WHOLE, Exchange
 from polyattn.runtime.layouts import settled, with_settled_gradient
 
@@ -18,7 +20,7 @@ CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 AXES = {1: ("L",), 2: ("H", "W"), 3: ("T", "H", "W")}
 
 
-class Block(nn.Module):
+class Block(TracedWhole):
     """A block on (B, channels, *spatial) with `dim` spatial axes, whose polynomial part is `spec`.
 
     A block with a residual returns its input's dtype, under autocast too.
@@ -118,14 +120,23 @@ def one_of(name: str, value: str, choices: tuple[str, ...]) -> str:
 def settling(forward: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor], Tensor]:
     """Wrap a module's method so that it gets, and hands back as gradient, a map with settled strides.
 
-    Modules before it may be batch norms, which misread other strides of the gradient; see `polyattn.runtime.layouts`.
+    A `forward` is recorded as one call by `torch.fx`. Modules before it may be batch norms, which misread other strides
+    of the gradient; see `polyattn.runtime.layouts`.
     """
+    if forward.__name__ != "forward":
+
+        @wraps(forward)
+        def of_settled(self: Any, x: Tensor) -> Tensor:
+            return forward(self, settled(x))
+
+        return of_settled
 
     @wraps(forward)
-    def of_settled(self: Any, x: Tensor) -> Tensor:
-        return forward(self, settled(x))
+    def traced_whole(self: Any, x: Tensor) -> Tensor:
+        call = None if isinstance(x, Tensor) else recorded(self, x)
+        return forward(self, settled(x)) if call is None else call  # pyright: ignore[reportReturnType]
 
-    return of_settled
+    return traced_whole
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1) -> Tensor:
@@ -140,6 +151,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1) ->
     return function(x, weight, bias, groups=groups)
 
 
+@computes_as_torch
 class BatchNorm2d(nn.BatchNorm2d):
     """`nn.BatchNorm2d` with correct gradients for all strides; see `polyattn.runtime.layouts`."""
 
@@ -147,6 +159,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         return with_settled_gradient(super().forward(settled(input)))
 
 
+@computes_as_torch
 class BatchNorm3d(nn.BatchNorm3d):
     """`nn.BatchNorm3d` with correct gradients for all strides; see `polyattn.runtime.layouts`."""
 
@@ -158,6 +171,7 @@ class BatchNorm3d(nn.BatchNorm3d):
 BATCH_NORMS = {1: nn.BatchNorm1d, 2: BatchNorm2d, 3: BatchNorm3d}
 
 
+@computes_as_torch
 class PointConv3d(nn.Conv3d):
     """`nn.Conv3d` with a 1x1x1 kernel; see `convolve`."""
 

@@ -14,10 +14,11 @@ from polyattn.language import value_of
 from polyattn.nn.initialise import fan_in
 from polyattn.nn.inputs import Inputs
 from polyattn.nn.sizes import checked_sizes, parameter_sizes
+from polyattn.nn.tracing import TracedWhole, recorded
 from polyattn.runtime.function import SpecFunction
 
 
-class Layer(nn.Module):
+class Layer(TracedWhole):
     """A specification as a module: inputs (B, *axes) to the output (B, *axes), on the plan for their shapes.
 
     Inputs come by position or by name and have the axes of the specification behind a batch axis. An input without the
@@ -114,6 +115,10 @@ class Layer(nn.Module):
 
     def forward(self, *inputs: Tensor, **named: Tensor) -> Tensor:
         """Return the specification's output for its inputs, by position or by name."""
+        if not all(isinstance(given, Tensor) for given in (*inputs, *named.values())):
+            call = recorded(self, *inputs, **named)
+            if call is not None:
+                return call  # pyright: ignore[reportReturnType]
         values = self._held()
         if self._scalar:
             values = self._in_shape(values)

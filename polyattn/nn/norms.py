@@ -10,10 +10,12 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from polyattn.nn.block import convolve
+from polyattn.nn.plain import computes_as_torch
 from polyattn.runtime.communicator import NARROW, Pieces
 from polyattn.runtime.layouts import settled, with_settled_gradient
 
 
+@computes_as_torch
 class PieceBatchNorm(_BatchNorm):
     """Batch norm of a shard (B, C, *spatial) by mean and variance of the whole map, updated alike on every shard."""
 
@@ -64,6 +66,7 @@ class PieceBatchNorm(_BatchNorm):
             self.running_var.lerp_(variance.to(self.running_var.dtype), share)
 
 
+@computes_as_torch
 class PieceGroupNorm(nn.GroupNorm):
     """Group norm of a shard (B, C, *spatial) with the mean and variance of the whole map."""
 
@@ -103,6 +106,7 @@ def _along_channels(values: Tensor, x: Tensor) -> Tensor:
     return values.view(-1, *(1,) * (x.dim() - 2))
 
 
+@computes_as_torch
 class PieceConvolution(nn.Module):
     """A 1x1 convolution that also accepts maps without positions, unlike torch's."""
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from polyattn.kernels.runtime import autocast_dtype
 from polyattn.nn.block import convolve, matrix
 from polyattn.runtime.layouts import is_channels_last
 
@@ -87,7 +88,7 @@ def _is_worth_turning_again(rows: Tensor) -> bool:
     Excluded are compilers, which decide on recomputation themselves, and autocast, which chooses the dtype of the copy.
     """
     kept = torch.is_grad_enabled() and not rows.is_contiguous()
-    return kept and not torch.compiler.is_compiling() and not torch.is_autocast_enabled(rows.device.type)
+    return kept and not torch.compiler.is_compiling() and autocast_dtype(rows) is None
 
 
 class Turned(torch.autograd.Function):
@@ -114,7 +115,8 @@ class Turned(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         rows, *weights = ctx.saved_tensors
         needed, count = ctx.needs_input_grad, len(weights)
-        flat = [gradient.flatten(0, 1) for gradient in gradients]
+        # `reshape`, because batched gradients (`is_grads_batched`) have no rule for `flatten`.
+        flat = [gradient.reshape(-1, gradient.shape[-1]) for gradient in gradients]
         of_rows = None
         if needed[0]:
             of_rows = flat[0] @ weights[0]
@@ -123,7 +125,7 @@ class Turned(torch.autograd.Function):
                     # In place, without another map, unless the backward pass itself is recorded.
                     of_rows.addmm(gradient, weight) if torch.is_grad_enabled() else of_rows.addmm_(gradient, weight)
                 )
-            of_rows = of_rows.unflatten(0, rows.shape[:2])
+            of_rows = of_rows.reshape(rows.shape)
         of_weights: list[Tensor | None] = [None] * count
         if any(needed[1 : 1 + count]):
             # The copy from the forward pass, recomputed here once for all weights.

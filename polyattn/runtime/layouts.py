@@ -38,7 +38,10 @@ def channels_first(y: Tensor, like: Tensor, axes: int) -> Tensor:
 def is_channels_last(x: Tensor) -> bool:
     """Return whether a map is channels-last in memory and not also contiguous."""
     last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim())
-    return last is not None and x.is_contiguous(memory_format=last) and not x.is_contiguous()
+    # Under `torch.vmap`, torch cannot say; the answer only chooses between two forms of one function.
+    if last is None or torch._C._functorch.is_batchedtensor(x):  # pyright: ignore[reportAttributeAccessIssue]
+        return False
+    return x.is_contiguous(memory_format=last) and not x.is_contiguous()
 
 
 def laid_out_as(y: Tensor, like: Tensor) -> Tensor:

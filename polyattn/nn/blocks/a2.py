@@ -6,10 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from polyattn import catalog
+from polyattn.algebra import Spec
 from polyattn.nn.block import BATCH_NORMS, Block, inner_width, matrix, one_of, pointwise, settling, whole
 from polyattn.nn.parts import part
+from polyattn.nn.plain import is_plain
 from polyattn.runtime.function import SpecFunction
 from polyattn.runtime.layouts import channels_first, positions_first
+
+DISTRIBUTED = "features[N,V]; gather[N,R]; distribute[N,R]; y[a,s] = {}features[e,s]*gather[e,r]*distribute[a,r]"
+"""The attention in front of `extend`, for a module that has to be called."""
 
 
 class A2(Block):
@@ -67,6 +72,7 @@ class A2(Block):
         # Softmax stands between two polynomials; the plan covers the one after it.
         cut = part(self.spec, "y", "features", "gather", "distribute")
         self._attended = SpecFunction(cut, {"C": channels}, objective)
+        self._given_back = SpecFunction(Spec(DISTRIBUTED.format("" if normalisation == "softmax" else "1/N * ")))
 
     def spec_parameters(self) -> dict[str, Tensor]:
         convolutions = {"wphi": self.phi, "wtheta": self.theta, "wrho": self.rho, "wo": self.extend}
@@ -82,5 +88,8 @@ class A2(Block):
             gather, distribute = self.positions.softmax(gather, 2), torch.softmax(distribute, 1)
         tensors = {"features": features, "gather": gather, "distribute": distribute}
         rows = {name: positions_first(tensor, 1) for name, tensor in tensors.items()}
-        y = self._attended({**rows, "wo": matrix(self.extend)})
-        return x + self.bn(channels_first(y, x, 1)).to(x.dtype)
+        if is_plain(self.extend):
+            y = channels_first(self._attended({**rows, "wo": matrix(self.extend)}), x, 1)
+        else:
+            y = self.extend(channels_first(self._given_back(rows), x, 1))
+        return x + self.bn(y).to(x.dtype)

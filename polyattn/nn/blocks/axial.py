@@ -7,11 +7,11 @@ from functools import cache
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from polyattn import catalog
 from polyattn.algebra import Spec
 from polyattn.nn.block import AXES, Block, inner_width, matrix, one_of, pointwise, settling
+from polyattn.nn.fused import attention
 from polyattn.nn.parts import part
 from polyattn.runtime.function import SpecFunction
 
@@ -95,7 +95,7 @@ class Axial(Block):
         query, key, value = (y.flatten(1, -3) if self.dim > 1 else y.unsqueeze(1) for y in maps)
         if self.normalisation == "softmax":
             # Softmax is no polynomial: fused attention instead of a plan.
-            y = F.scaled_dot_product_attention(query, key, value)
+            y = attention(query, key, value)
         else:
             y = self._mixing(axis)({"query": query, "key": key, "value": value})
         others = [length for number, length in enumerate(x.shape[2:], 2) if number != axis]

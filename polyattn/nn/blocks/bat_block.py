@@ -75,6 +75,7 @@ class BATBlock(Block):
             temporal_groups=temporal_groups,
             temporal_size=temporal_size,
         )
+        self.transform.conv2.ends = False
         self.conv2 = ConvNormReLU(dim, inner, channels, bias)
         self.dropout = (nn.Dropout2d if dim == 2 else nn.Dropout3d)(dropout)
         self.spec = self.transform.spec

@@ -108,6 +108,7 @@ class BATransform(Block):
         frames = self.temporal_size
         self.conv_t = conv(width, frames * frames * temporal_groups, (frames, 1, 1)) if frames else None  # pyright: ignore[reportArgumentType]
         self.conv2 = ConvNormReLU(dim, channels, channels, bias)
+        self.conv2.ends = True
 
         self.spec = specification(dim, normalisation) if groups else IDENTITY[dim]
         # One plan per memory order: each contracts a map as it lies, without a transposed copy.

@@ -5,9 +5,16 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from polyattn import catalog
+from polyattn.algebra import Spec
 from polyattn.nn.block import Block, inner_width, matrix, part_of, pointwise, settling
+from polyattn.nn.plain import is_plain, precision
 from polyattn.runtime.function import SpecFunction
 from polyattn.runtime.layouts import channels_first, positions_first
+
+GROUPED = (
+    "theta[N,D]; phi[N,D]; value[N,D]; where D = G*M; y[a,(g m)] = 1/N/M * theta[a,(g m)]*phi[e,(g k)]*value[e,(g k)]"
+)
+"""The attention between the convolutions, for modules that have to be called."""
 
 
 class CGNL(Block):
@@ -63,6 +70,7 @@ class CGNL(Block):
         # The plan computes means, which fit into 16 bits; `forward` scales them to sums in the norm's precision.
         sizes = {"C": channels, "D": inner, "G": groups}
         self._attended = SpecFunction(catalog.cgnl(mean=True, grouped=True), sizes, objective)
+        self._grouped = SpecFunction(Spec(GROUPED), sizes, objective)
 
     def spec_parameters(self) -> dict[str, Tensor]:
         # A grouped convolution stores (outputs, inputs / groups); the specification reads one matrix per group.
@@ -73,7 +81,14 @@ class CGNL(Block):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, channels, *spatial) to the same shape."""
         self.check(x)
-        y = self._attended({"x": positions_first(x, 1), **self.spec_parameters()})
         summands = self.positions.count(x) * self.group_width
-        y = y.to(self.gn.weight.dtype) * (summands**0.5 if self.scale else summands)
-        return (x + self.gn(channels_first(y, x, 1))).to(x.dtype)
+        factor = summands**0.5 if self.scale else summands
+        if is_plain(self.t, self.p, self.g, self.z):
+            y = self._attended({"x": positions_first(x, 1), **self.spec_parameters()})
+            y = channels_first(y.to(precision(self.gn, y)) * factor, x, 1)
+        else:
+            layers = {"theta": self.t, "phi": self.p, "value": self.g}
+            y = self._grouped({name: positions_first(layer(x), 1) for name, layer in layers.items()})
+            # `z` may be any module, so the factor cannot follow it.
+            y = self.z(channels_first(y * factor, x, 1))
+        return (x + self.gn(y)).to(x.dtype)

@@ -6,10 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from polyattn import catalog
+from polyattn.algebra import Spec
 from polyattn.nn.block import BATCH_NORMS, Block, inner_width, matrix, pointwise, settling, whole
 from polyattn.nn.parts import part
+from polyattn.nn.plain import is_plain
 from polyattn.runtime.function import SpecFunction
 from polyattn.runtime.layouts import channels_first, positions_first
+
+PROJECTED = "projection[N,R]; state[R,V]; y[a,t] = projection[a,k]*state[k,t]"
+"""The way back from the nodes, for modules that have to be called."""
 
 
 class GloRe(Block):
@@ -63,6 +68,7 @@ class GloRe(Block):
             nn.init.zeros_(self.blocker.weight)
         self.spec = catalog.glore(mean=mean, relu=True)
         self._nodes = SpecFunction(part(self.spec, "nodes", "projection", "reduced"), None, objective)
+        self._projected = SpecFunction(Spec(PROJECTED), None, objective)
         self._back = SpecFunction(part(self.spec, "y", "projection", "diffused"), {"C": channels}, objective)
 
     def spec_parameters(self) -> dict[str, Tensor]:
@@ -85,5 +91,11 @@ class GloRe(Block):
         nodes = self._nodes({"projection": projection, "reduced": reduced})
         # A convolution over nodes as channels: it mixes nodes, with its bias, for every state at once.
         diffused = torch.relu(nodes + self.gcn["conv1"](nodes))
-        y = self._back({"projection": projection, "diffused": diffused, **self._reasoning()})
-        return x + self.blocker(channels_first(y, x, 1)).to(x.dtype)
+        if is_plain(self.gcn["conv2"], self.conv_extend):
+            y = self._back({"projection": projection, "diffused": diffused, **self._reasoning()})
+            y = channels_first(y, x, 1)
+        else:
+            # The second convolution has the states as its channels.
+            state = self.gcn["conv2"](diffused.transpose(1, 2)).transpose(1, 2)
+            y = self.conv_extend(channels_first(self._projected({"projection": projection, "state": state}), x, 1))
+        return x + self.blocker(y).to(x.dtype)

@@ -11,6 +11,7 @@ from polyattn import catalog
 from polyattn.errors import SizeError
 from polyattn.nn.block import BATCH_NORMS, Block, inner_width, matrix, one_of, pointwise, settling, whole
 from polyattn.nn.parts import part
+from polyattn.nn.plain import is_plain, precision
 from polyattn.runtime.communicator import WHOLE, Exchange
 from polyattn.runtime.function import SpecFunction
 from polyattn.runtime.layouts import channels_first, positions_first
@@ -86,12 +87,8 @@ class LatentGNN(Block):
         else:
             value = back = WHOLE.unit(self.down_channel(x), 1)
         y = torch.cat([kernel(value, back) for kernel in self.kernels], 1)
-        convolution, norm = self.up_channel
-        y = convolution(y)
-        # The convolution is linear and has no bias, so the factor N may follow it.
-        if self.mode == "symmetric" and self.kernels[0].GraphConvWeight is None:
-            y = _summed(y, norm, self.positions)
-        y = norm(y)
+        summed = self.mode == "symmetric" and self.kernels[0].GraphConvWeight is None
+        y = _applied(self.up_channel, y, self.positions if summed else None)
         return (x + y * self.gamma).to(x.dtype) if self.residual else y
 
 
@@ -131,16 +128,23 @@ class _Kernel(nn.Module):
         y = channels_first(y, value, 1)
         if self.GraphConvWeight is None:
             return y
-        convolution, norm, relu = self.GraphConvWeight
-        y = convolution(y)
-        return relu(norm(_summed(y, norm, self.positions) if self.mode == "symmetric" else y))
+        return _applied(self.GraphConvWeight, y, self.positions if self.mode == "symmetric" else None)
 
 
-def _summed(mean: Tensor, norm: nn.Module, positions: Exchange) -> Tensor:
-    """Return N times the mean, in the precision of the next batch norm."""
-    weight = norm.weight
-    assert isinstance(weight, Tensor)
-    return mean.to(weight.dtype) * positions.count(mean)
+def _applied(layers: nn.Sequential, y: Tensor, positions: Exchange | None) -> Tensor:
+    """Apply a projection to y; to N times y if given the positions."""
+    if positions is None:
+        return layers(y)
+    factor = positions.count(y)
+    if len(layers) < 2 or not is_plain(layers, layers[0]) or layers[0].bias is not None:
+        return layers(y * factor)
+    convolution, norm, *then = layers
+    y = convolution(y)
+    # The convolution is linear and has no bias, so the factor may follow it, in the precision of the norm.
+    y = norm(y.to(precision(norm, y)) * factor)
+    for layer in then:
+        y = layer(y)
+    return y
 
 
 def _projection(dim: int, inner: int, outer: int, *then: nn.Module) -> nn.Sequential:

@@ -13,6 +13,8 @@ from polyattn.algebra import Spec
 from polyattn.errors import SizeError
 from polyattn.nn.block import AXES, BATCH_NORMS, Block, inner_width, matrix, one_of, part_of, pointwise, settling, whole
 from polyattn.nn.conv_norm import affine
+from polyattn.nn.fused import attention
+from polyattn.nn.plain import is_plain
 from polyattn.nn.pointwise_conv import are_few, projected, times_columns
 from polyattn.runtime.function import SpecFunction
 from polyattn.runtime.layouts import channels_first, is_channels_last, laid_out_as, positions_first
@@ -20,6 +22,12 @@ from polyattn.runtime.layouts import channels_first, is_channels_last, laid_out_
 SMALL_MAP = 1024**2
 """Similarities of one head, up to which they are made in training where the queries and keys together are no smaller:
 the backward pass then takes 0.6 to 0.9 of the time of fused attention (49 to 784 positions, float32, one core)."""
+
+DOT_PRODUCT = (
+    "query[N,D]; key[M,D]; value[M,D]; where D = J*R; where j : J; "
+    "y[a,(j s)] = 1/M * query[a,(j r)]*key[e,(j r)]*value[e,(j s)]"
+)
+"""The attention between the convolutions, for modules that have to be called."""
 
 SIMILARITIES = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
 
@@ -101,6 +109,8 @@ class NonLocal(Block):
         self.zero_init = zero_init
         self.spec = _specification(similarity, bias, sub_sample > 1, pool)
         self._function = SpecFunction(self.spec, {"J": heads, "D": inner})
+        text = DOT_PRODUCT if sub_sample > 1 else DOT_PRODUCT.replace("M", "N")
+        self._attended = SpecFunction(Spec(text), {"J": heads})
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -121,11 +131,16 @@ class NonLocal(Block):
         self.check(x)
         if self.similarity not in ("dot_product", "concatenation"):
             return x + laid_out_as(self._out(self._softmax(x), x), x).to(x.dtype)
+        if not is_plain(self.theta, self.phi, self.g, self.concat, self.out):
+            return x + laid_out_as(self._out(self._compared(x), x), x).to(x.dtype)
         y = laid_out_as(channels_first(self._planned(x), x, 1), x)
         return x + (y if self.norm is None else self.norm(y)).to(x.dtype)
 
     def _out(self, rows: Tensor, x: Tensor) -> Tensor:
         """Apply the last convolution and the norm to rows (B, N, inner); return a map in the layout of x."""
+        if not is_plain(self.out):
+            y = self.out(laid_out_as(channels_first(rows, x, 1), x))
+            return y if self.norm is None else self.norm(y)
         weight, bias, norm = affine(self.out, self.norm, x)
         if is_channels_last(x) or are_few(rows, weight.shape[0]):
             y = laid_out_as(channels_first(F.linear(rows, weight, bias), x, 1), x)
@@ -154,34 +169,62 @@ class NonLocal(Block):
 
     def _softmax(self, x: Tensor) -> Tensor:
         """Compute softmax attention with all heads: (B, N, inner channels)."""
-        rows = positions_first(x, 1)
-        theta, phi, g = self.theta, self.phi, self.g
-        if self.sub_sample > 1:
-            query = rows if theta is None else projected(rows, theta)[0]
-            if self.pool == "before":
-                fewer = self._fewer(x)
-                key, value = (fewer if phi is None else projected(fewer, phi)[0]), projected(fewer, g)[0]
-            else:
-                key, value = self._embedded(x)
-        elif theta is None or phi is None:
-            query, key, (value,) = rows, rows, projected(rows, g)
-        else:
-            query, key, value = projected(rows, theta, phi, g)
+        query, key, value = self._heads(x) if is_plain(self.theta, self.phi, self.g) else self._called(x)
         query, key, value = (t.unflatten(2, (self.heads, -1)).transpose(1, 2) for t in (query, key, value))
         if _is_faster_with_its_map(query, key):
             y = _map(query, key, self.scale).to(value.dtype) @ value
         else:
-            y = F.scaled_dot_product_attention(query, key, value, scale=self.scale)
+            y = attention(query, key, value, self.scale)
         return y.transpose(1, 2).flatten(2)
+
+    def _heads(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Compute queries, keys and values, as rows (B, N or M, ...) of all heads, by the weights."""
+        rows = positions_first(x, 1)
+        theta, phi, g = self.theta, self.phi, self.g
+        if self.sub_sample > 1:
+            query = rows if theta is None else projected(rows, theta)[0]
+            if self.pool == "after":
+                return query, *self._embedded(x)
+            fewer = self._fewer(x)
+            return query, (fewer if phi is None else projected(fewer, phi)[0]), projected(fewer, g)[0]
+        if theta is None or phi is None:
+            return rows, rows, projected(rows, g)[0]
+        return projected(rows, theta, phi, g)
+
+    def _called(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Compute the same by calls of the modules."""
+        query = positions_first(x if self.theta is None else self.theta(x), 1)
+        if self.sub_sample > 1 and self.pool == "after":
+            return query, *self._embedded(x)
+        fewer = self._pooled(x) if self.sub_sample > 1 else x
+        key, value = fewer if self.phi is None else self.phi(fewer), self.g(fewer)
+        return query, positions_first(key, 1), positions_first(value, 1)
+
+    def _compared(self, x: Tensor) -> Tensor:
+        """Compute "dot_product" or "concatenation" up to `out`, (B, N, inner channels), by calls of the modules."""
+        query, key, value = self._called(x)
+        if self.concat is None:
+            return self._attended({"query": query, "key": key, "value": value})
+        if is_plain(self.concat):
+            own, other = self.concat.weight.flatten().split(self.inner_channels)
+            alike = (query @ own)[:, :, None] + (key @ other)[:, None]
+        else:
+            shape = (*query.shape[:2], key.shape[1], -1)
+            pairs = torch.cat([query[:, :, None].expand(shape), key[:, None].expand(shape)], 3)
+            alike = self.concat(pairs.movedim(3, 1)).squeeze(1)
+        return (torch.relu(alike) @ value) / self.positions.count(value.transpose(1, 2))
 
     def _fewer(self, x: Tensor) -> Tensor:
         """Return the max-pooled map as rows (B, M, channels)."""
+        return positions_first(self._pooled(x), 1)
+
+    def _pooled(self, x: Tensor) -> Tensor:
         window = (1,) * (self.dim == 3) + (self.sub_sample,) * min(self.dim, 2)
         for axis, length, width in zip(AXES[self.dim], x.shape[2:], window, strict=True):
             if length < width:
                 raise SizeError(f"NonLocal pools over sub_sample = {width} positions, but {axis} = {length}")
         pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[self.dim - 1]
-        return positions_first(pool(x, window), 1)
+        return pool(x, window)
 
     def _embedded(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return keys and values (B, M, ...), pooled after their convolutions."""
