@@ -16,8 +16,10 @@ _ORIGINS = {
     "as_function": "module",
     "calibrate": "devices",
     "calibrated": "devices",
+    "candidates": "planner",
     "differentiable": "training",
     "einsum": "einsums",
+    "forward_function": "training",
     "keep": "functions",
     "kind": "devices",
     "lower": "graphs",
@@ -25,6 +27,7 @@ _ORIGINS = {
     "lower_sharded": "sharded",
     "lower_with_kept": "graphs",
     "plan": "planner",
+    "price_of": "planner",
     "products_dtype": "devices",
     "training_function": "training",
     "version": "devices",
@@ -37,8 +40,10 @@ __all__ = [
     "as_function",
     "calibrate",
     "calibrated",
+    "candidates",
     "differentiable",
     "einsum",
+    "forward_function",
     "keep",
     "kind",
     "lower",
@@ -46,6 +51,7 @@ __all__ = [
     "lower_sharded",
     "lower_with_kept",
     "plan",
+    "price_of",
     "products_dtype",
     "training_function",
     "version",
@@ -57,8 +63,8 @@ if TYPE_CHECKING:
     from polyattn.lowering.functions import FUNCTIONS, keep
     from polyattn.lowering.graphs import argument_names, lower, lower_backward, lower_with_kept
     from polyattn.lowering.module import as_function
-    from polyattn.lowering.planner import plan
+    from polyattn.lowering.planner import candidates, plan, price_of
     from polyattn.lowering.sharded import lower_sharded
-    from polyattn.lowering.training import differentiable, training_function
+    from polyattn.lowering.training import differentiable, forward_function, training_function
 
 __getattr__, __dir__ = attach(__name__, _ORIGINS)

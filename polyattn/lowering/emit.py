@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
@@ -21,8 +20,8 @@ from polyattn.algebra import Index
 from polyattn.lowering.fusion import Fusion
 from polyattn.lowering.products import Indices, Product, choose, plain, turned
 from polyattn.lowering.pullbacks import ELEMENTWISE, L1_EPSILON, PULLBACKS, masked_softmax
-from polyattn.lowering.shapes import as_float, identity, refined_mean, widened
-from polyattn.lowering.writer import Writer, has_batch
+from polyattn.lowering.shapes import identity, refined_mean, widened
+from polyattn.lowering.writer import Writer, as_argument, has_batch
 from polyattn.planning import (
     BATCH,
     Add,
@@ -122,7 +121,7 @@ class Emitter(Writer):
         arguments = [self.scaled(self.grouped(a.operand, a.groups), a.coefficient) for a in fusion.arguments]
         if self.narrow:  # kernels take one dtype, and add in 32 bits
             arguments = [self.method("type_as", a, self.reference) for a in arguments]
-        options = {} if fusion.scale is None else {"scale": as_float(fusion.scale.value(self.source.known))}
+        options = {} if fusion.scale is None else {"scale": as_argument(self.factor(fusion.scale))}
         value = self.call(fusion.function, *arguments, **options)
         for axis in range(len(fusion.result) - 1, -1, -1):
             value = self.ungrouped(value, axis, fusion.result[axis])
@@ -191,9 +190,9 @@ class Emitter(Writer):
         way = way if tuple(names[i] for i in way.order) == self.layout(node) else turned(way)
         order = tuple(names[i] for i in way.order)
         a, b = self.faces(number, way)
-        alpha = inner.coefficient.value(self.source.known)
-        value = self.call(torch.baddbmm, self.permuted(total, node.output, order), a, b, beta=1, alpha=as_float(alpha))
-        value.meta["coefficient"] = alpha
+        alpha = self.factor(inner.coefficient)
+        onto = self.permuted(total, node.output, order)
+        value = self.with_factor(self.call(torch.baddbmm, onto, a, b, beta=1, alpha=as_argument(alpha)), alpha)
         self.memory[number] = order
         return self.permuted(value, order, node.output)
 
@@ -210,7 +209,7 @@ class Emitter(Writer):
         if not is_matrix_product(node):
             return self.multiply_and_sum(number, node, left, right)
         wanted = self.layout(node) if number in self.seen_whole else None
-        way = choose(node, self.side(left), self.side(right), self.length, wanted)
+        way = choose(node, self.side(left), self.side(right), self.length, wanted, self.long)
         self.memory[number] = way.order
         return self.matmul(number, way, node.coefficient, node.output)
 
@@ -243,10 +242,9 @@ class Emitter(Writer):
     def matmul(self, number: int, way: Product, coefficient: Coefficient, output: Indices) -> fx.Node:
         """The product, its axes in the order of `output`."""
         a, b = self.faces(number, way)
-        alpha = coefficient.value(self.source.known)
         whole = all(i in way.left.indices and i in way.right.indices for i in way.batches)
-        if alpha != 1 and way.batches and whole:
-            value, coefficient = self.scaled_bmm(a, b, way.batches, alpha), ONE
+        if self.factor(coefficient) != 1 and way.batches and whole:
+            value, coefficient = self.scaled_bmm(a, b, way.batches, coefficient), ONE
         else:
             value = self.call(torch.matmul, a, b)
         axes = len(way.batches)
@@ -270,14 +268,13 @@ class Emitter(Writer):
         names = {way.tied[1]: way.tied[0]} if way.fills and way.tied is not None else {}
         return self.permuted(self.scaled(value, coefficient), [names.get(i, i) for i in result], output)
 
-    def scaled_bmm(self, a: fx.Node, b: fx.Node, shared: Sequence[Index], alpha: Fraction) -> fx.Node:
-        """alpha * (a @ b), scaled in the accumulator, before the result is rounded to the tensors' precision."""
-        last = len(shared) - 1
+    def scaled_bmm(self, a: fx.Node, b: fx.Node, shared: Sequence[Index], coefficient: Coefficient) -> fx.Node:
+        """coefficient * (a @ b), scaled in the accumulator, before the result is rounded to the tensors' precision."""
+        last, alpha = len(shared) - 1, self.factor(coefficient)
         if last:
             a, b = self.method("flatten", a, 0, last), self.method("flatten", b, 0, last)
         zero = self.method("new_zeros", a, ())
-        value = self.call(torch.baddbmm, zero, a, b, beta=0, alpha=as_float(alpha))
-        value.meta["coefficient"] = alpha
+        value = self.with_factor(self.call(torch.baddbmm, zero, a, b, beta=0, alpha=as_argument(alpha)), alpha)
         return self.ungrouped(value, 0, shared)
 
     def multiply_and_sum(self, number: int, node: Contract, left: Operand, right: Operand) -> fx.Node:
@@ -315,7 +312,7 @@ class Emitter(Writer):
         for operand, coefficient in sorted(terms, key=lambda t: numel(t[0].indices, self.source.known)):
             value = self.aligned(operand, node.output)
             value = self.widened(value, operand) if self.is_small(number) else value
-            factor = coefficient.value(self.source.known)
+            factor = self.factor(coefficient)
             if total is None:
                 total = self.scaled(value, coefficient)
             elif factor == 1:
@@ -323,8 +320,7 @@ class Emitter(Writer):
             elif factor == -1:
                 total = self.call(torch.sub, total, value)
             else:
-                total = self.call(torch.add, total, value, alpha=as_float(factor))
-                total.meta["coefficient"] = factor
+                total = self.with_factor(self.call(torch.add, total, value, alpha=as_argument(factor)), factor)
         assert total is not None
         total = self.as_map(number, total, [o for o, _ in terms])
         for operand in node.operands:

@@ -6,21 +6,21 @@ import builtins
 import keyword
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import fx, nn
 
 from polyattn.algebra import Index
 from polyattn.errors import SizeError, SpecError
-from polyattn.language import value_of
 from polyattn.language.names import NAME, NAME_RULE
 from polyattn.lowering.devices import calibrated, kind
 from polyattn.lowering.emit import Emitter
 from polyattn.lowering.matching import Kernels, as_choice, by_step, fusions
 from polyattn.lowering.module import TENSOR, LoweredGraph, copied
-from polyattn.lowering.shapes import expect_shape
+from polyattn.lowering.shapes import expect_shape, readings
 from polyattn.planning import BATCH, Device, Graph, Leaf, Plan
 from polyattn.planning.accuracy import maps
 
@@ -28,6 +28,28 @@ RESERVED = {*keyword.kwlist, *keyword.softkwlist, *dir(builtins), "self", "torch
 NUMBERED = re.compile(r".*_\d+")
 """What fx calls its own values, and counts on from."""
 
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of a graph.
+
+    Attributes:
+        read: atomic sizes that are read from the shapes of the inputs in each call; all others are the plan's numbers.
+        short: those of them of which plans take matrices extended by an identity, as small ones are.
+        checked: whether a call checks the shapes of its tensors.
+    """
+
+    read: tuple[str, ...] = ()
+    short: tuple[str, ...] = ()
+    checked: bool = False
+
+    @property
+    def long(self) -> tuple[str, ...]:
+        """Return the sizes that may be long."""
+        return tuple(s for s in self.read if s not in self.short)
+
+
+CHECKED = Sizes(checked=True)
 
 Orders = dict[str, tuple[int, ...]]
 """Axes of tensors by name, in the order in which they lie in memory, the slowest first."""
@@ -40,6 +62,7 @@ def lower(
     kernels: str | Sequence[str] = "auto",
     device: str | Device = "cpu",
     dtype: str | torch.dtype = "float32",
+    dynamic: Sequence[str] = (),
 ) -> fx.GraphModule:
     """Return the plan's forward pass as a graph of torch operations.
 
@@ -61,15 +84,19 @@ def lower(
         dtype: in which products are computed, which decides where kernels pay: the one that the plan was made for. For
             one of 16 bits, what is as small as weights and what is summed over positions is held in float32, and
             autocast is not to be on in a call.
+        dynamic: names of sizes that the graph reads from the shapes of its inputs in each call, with factors such as
+            1/N; the order of the steps is the plan's at every size.
 
     Returns:
         A module without parameters of its own, which can be copied, pickled and changed: each call returns another
         one. `print(module.code)` is readable torch.
 
     Raises:
-        SizeError: `plan` is not a `Plan`, or `kernels` names an unknown kernel.
+        SizeError: `plan` is not a `Plan`, `kernels` names an unknown kernel, or a dynamic size is unknown or does not
+            follow from the shapes of the inputs.
     """
-    return copied(shared(plan, "forward", channels_first=channels_first, kernels=kernels, device=device, dtype=dtype))
+    options: dict[str, Any] = {"channels_first": channels_first, "kernels": kernels, "device": device, "dtype": dtype}
+    return copied(shared(plan, "forward", **options, sizes=Sizes(_atoms(plan, dynamic), checked=True)))
 
 
 def is_narrow(dtype: str | torch.dtype) -> bool:
@@ -86,7 +113,8 @@ def lower_with_kept(
     dtype: str | torch.dtype = "float32",
 ) -> fx.GraphModule:
     """The forward pass of a training plan, returning the output and then the values kept for the backward pass."""
-    return copied(shared(plan, "kept", channels_first=channels_first, kernels=kernels, device=device, dtype=dtype))
+    options: dict[str, Any] = {"channels_first": channels_first, "kernels": kernels, "device": device, "dtype": dtype}
+    return copied(shared(plan, "kept", **options, sizes=CHECKED))
 
 
 def lower_backward(
@@ -117,10 +145,14 @@ def shared(
     kernels: str | Sequence[str] = "auto",
     device: str | Device = "cpu",
     dtype: str | torch.dtype = "float32",
+    sizes: Sizes = CHECKED,
 ) -> fx.GraphModule:
     """Return the cached graph of `lower`, `lower_with_kept` or `lower_backward`, for callers that only run it.
 
     Layers look functions up by shape and take many of them: a copy costs them a third of the lowering.
+
+    Args:
+        sizes: those that are read from shapes, and whether shapes are checked in each call.
 
     Raises:
         SizeError: `plan` is not a plan, or has no planned backward pass for a part that needs one.
@@ -128,12 +160,12 @@ def shared(
     backward = _checked(plan).backward
     if part == "forward":
         model = device if isinstance(device, Device) else calibrated(kind(device), dtype)
-        return _lower(plan, channels_first, as_choice(kernels, model), narrow=is_narrow(dtype))[0]
+        return _lower(plan, channels_first, as_choice(kernels, model), None, is_narrow(dtype), sizes)[0]
     if backward is None:
         raise SizeError("this plan has no planned backward pass: plan with objective='training'")
     if part == "kept":
-        return _lower(plan, channels_first, as_choice(kernels, device), backward.kept, is_narrow(dtype))[0]
-    return _lower_backward(plan, channels_first, as_choice(kernels, device), is_narrow(dtype))
+        return _lower(plan, channels_first, as_choice(kernels, device), backward.kept, is_narrow(dtype), sizes)[0]
+    return _lower_backward(plan, channels_first, as_choice(kernels, device), is_narrow(dtype), sizes)
 
 
 def _checked(plan: Plan) -> Plan:
@@ -144,7 +176,7 @@ def _checked(plan: Plan) -> Plan:
 
 @lru_cache(maxsize=1024)
 def _lower(
-    plan: Plan, channels_first: bool, kernels: Kernels, kept: tuple[int, ...] | None = None, narrow: bool = False
+    plan: Plan, channels_first: bool, kernels: Kernels, kept: tuple[int, ...] | None, narrow: bool, sizes: Sizes
 ) -> tuple[fx.GraphModule, Orders]:
     """The forward pass, with how the kept values lie in memory, by name; the graph returns them if they are given."""
     arguments = argument_names(plan)
@@ -153,7 +185,7 @@ def _lower(
     emitter = Emitter(plan.graph, plan.names, fx.Graph(), ranks=_ranks(plan, orders), fusions=chosen)
     emitter.maps, emitter.narrow, emitter.means = maps(plan.graph, plan.spec), narrow, plan.means
     placeholders = {tensor: placeholder(emitter.graph, name, tensor) for tensor, name in arguments.items()}
-    emitter.run(_leaves(emitter, plan, placeholders, plan.graph), orders)
+    emitter.run(_leaves(emitter, plan, placeholders, plan.graph, sizes), orders)
     output = emitter.joined(emitter.values[plan.output.value], plan.spec.shape(plan.spec.output), True)
     if narrow:
         output = emitter.method("type_as", output, emitter.reference)
@@ -163,7 +195,7 @@ def _lower(
 
 
 @lru_cache(maxsize=1024)
-def _lower_backward(plan: Plan, channels_first: bool, kernels: Kernels, narrow: bool = False) -> fx.GraphModule:
+def _lower_backward(plan: Plan, channels_first: bool, kernels: Kernels, narrow: bool, sizes: Sizes) -> fx.GraphModule:
     backward = plan.backward
     assert backward is not None
     arguments = argument_names(plan)
@@ -176,10 +208,10 @@ def _lower_backward(plan: Plan, channels_first: bool, kernels: Kernels, narrow: 
     seed = placeholder(emitter.graph, plan.seed)
     placeholders = {tensor: placeholder(emitter.graph, name, tensor) for tensor, name in arguments.items()}
     kept = {plan.names[k]: placeholder(emitter.graph, plan.names[k]) for k in backward.kept}
-    values = kept | _leaves(emitter, plan, placeholders, backward.graph, check=False)
+    values = kept | _leaves(emitter, plan, placeholders, backward.graph, replace(sizes, checked=False))
     values[plan.seed] = emitter.split(seed, plan.spec.shape(plan.spec.output), True, plan.sizes)
     emitter.reference = emitter.reference or seed
-    orders |= _lower(plan, channels_first, kernels, backward.kept, narrow)[1]
+    orders |= _lower(plan, channels_first, kernels, backward.kept, narrow, sizes)[1]
     emitter.run(values, orders)
     gradients = {
         tensor: emitter.joined(emitter.values[o.value], plan.spec.shape(tensor), tensor in plan.spec.inputs)
@@ -188,6 +220,19 @@ def _lower_backward(plan: Plan, channels_first: bool, kernels: Kernels, narrow: 
     emitter.graph.output(tuple(gradients.get(tensor) for tensor in arguments))
     shown = tuple(sorted(by_step(chosen, plan.backward_names)))
     return _module(emitter, plan.with_kernels(shown), "LoweredBackward")
+
+
+def _atoms(plan: Plan, names: Sequence[str]) -> tuple[str, ...]:
+    """The atomic sizes of some sizes of a plan.
+
+    Raises:
+        SizeError: a name is not one of its sizes.
+    """
+    table = _checked(plan).spec.sizes
+    unknown = [name for name in names if name not in table.names]
+    if unknown:
+        raise SizeError(f"`dynamic` names {unknown[0]!r}; the sizes are {', '.join(table.names)}")
+    return tuple(dict.fromkeys(a for name in names for a in table.atoms(name) if not a.isdigit()))
 
 
 def _orders(plan: Plan, channels_first: bool) -> Orders:
@@ -262,16 +307,20 @@ def _check_name(name: str) -> None:
 
 
 def _leaves(
-    emitter: Emitter, plan: Plan, placeholders: dict[str, fx.Node], graph: Graph, *, check: bool = True
+    emitter: Emitter, plan: Plan, placeholders: dict[str, fx.Node], graph: Graph, sizes: Sizes
 ) -> dict[str, fx.Node]:
     """Inputs and parameters with one axis per atomic slot, their shapes checked; unused inputs are checked too."""
     spec, values = plan.spec, {}
+    emitter.long = sizes.long
+    emitter.read(readings(spec, sizes.read), placeholders)
     used = {node.tensor for node in graph.nodes if isinstance(node, Leaf)}
     for tensor, given in placeholders.items():
         if tensor in used or tensor in spec.inputs:
             slots, batched = spec.shape(tensor), tensor in spec.inputs
-            shape = tuple(value_of(atoms, plan.sizes) for atoms in slots)
-            checked = emitter.call(expect_shape, given, tensor, shape, batched) if check else given
+            checked = given
+            if sizes.checked:
+                shape = tuple(map(emitter.slot, slots))
+                checked = emitter.call(expect_shape, given, tensor, shape, batched)
             values[tensor] = emitter.split(checked, slots, batched, plan.sizes)
             if batched:
                 emitter.reference = emitter.reference or checked

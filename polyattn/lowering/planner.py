@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
 from polyattn.lowering.devices import calibrated
-from polyattn.planning import Device, Plan, Question, costs, question, ranked_plans
+from polyattn.planning import Device, Plan, Question, costs, question, ranked_plans, with_backward
 
 if TYPE_CHECKING:
     import torch
@@ -118,6 +119,41 @@ def _plan(
     options: dict[str, Any] = {"memory_limit": memory_limit, "cost": cost, "device": device, "accuracy": accuracy}
     asked = question(spec, known, objective, batch=batch, **options)
     return _ranked(asked, kernels, 1)[0][0]
+
+
+def candidates(
+    spec: Spec,
+    sizes: Mapping[str, int],
+    objective: str,
+    most: int,
+    *,
+    batch: int,
+    device: Device,
+    accuracy: str = "any",
+) -> tuple[Plan, ...]:
+    """Return the cheapest plans, each another order of contraction, cheapest first; the text as written is the last.
+
+    Args:
+        most: the number of plans before the last at most.
+        spec, sizes, objective, batch, device, accuracy: see `plan`.
+    """
+    options: dict[str, Any] = {"batch": batch, "device": device, "accuracy": accuracy}
+    written = ranked_plans(question(spec, sizes, "as_written", **options), 1)[0]
+    if objective == "as_written":
+        return (written,)
+    asked = question(spec, sizes, objective, **options)
+    found = [p for p, _ in _ranked(asked, kernel_choice("auto", device), most)]
+    written = replace(written, objective=objective)
+    return (*found, with_backward(written) if objective == "training" else written)
+
+
+def price_of(asked: Question, kernels: Kernels) -> Callable[[Plan], float]:
+    """Return the price by which plans are ranked: by the roofline, with these kernels."""
+    if kernels == ():
+        return asked.price
+    from polyattn.lowering.fused import Price
+
+    return Price(kernels, asked.device)
 
 
 def kernel_choice(kernels: str | Sequence[str], device: Device) -> Kernels:

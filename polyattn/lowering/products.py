@@ -15,7 +15,7 @@ is chosen:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
@@ -171,18 +171,22 @@ def _last(group: Sequence[Index], real: Sequence[Index]) -> Index | None:
     return present[-1] if present else None
 
 
-def choose(node: Contract, left: Side, right: Side, length: Length, wanted: Indices | None) -> Product:
+def choose(
+    node: Contract, left: Side, right: Side, length: Length, wanted: Indices | None, long: Collection[str] = ()
+) -> Product:
     """Choose the cheapest way to compute a contraction.
 
     Args:
         wanted: preferred memory order of the result; None if it makes no difference.
+        long: sizes of any length, over which no matrix is extended by an identity.
     """
     size = entries(node.output, length)
 
     def price(way: Product) -> float:
         return way.cost(length) + (COPY * size if wanted is not None and _against(way, wanted) else 0)
 
-    return min((*ways(node, left, right, length), *ways(node, right, left, length)), key=price)
+    found = (*ways(node, left, right, length), *ways(node, right, left, length))
+    return min((way for way in found if way.tied is None or way.tied[0].size not in long), key=price)
 
 
 def _against(way: Product, wanted: Indices) -> bool:

@@ -1,13 +1,16 @@
-"""Checks of lowered graphs: sizes that they were made for, coefficients that a float holds; dtypes."""
+"""Shapes of lowered graphs: their checks, sizes read from them, and factors of these; dtypes."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from fractions import Fraction
 from math import log10
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from polyattn.algebra import Spec
 from polyattn.errors import SizeError
 
 
@@ -21,6 +24,46 @@ def expect_shape(tensor: Tensor, name: str, shape: tuple[int, ...], batched: boo
 
 
 NARROW = (torch.float16, torch.bfloat16)
+
+
+class Read(NamedTuple):
+    """Where an atomic size is read: from the length of an input's axis, divided by the other sizes of that slot."""
+
+    size: str
+    tensor: str
+    slot: int
+    others: tuple[str, ...]
+
+
+def readings(spec: Spec, free: Collection[str]) -> tuple[Read, ...]:
+    """Return where each of some atomic sizes is read, in an order in which divisors are known before they are needed.
+
+    Raises:
+        SizeError: a size does not follow from the shapes of the inputs and the other sizes.
+    """
+    found: list[Read] = []
+    left = set(free)
+    while left:
+        before = len(left)
+        for tensor in spec.inputs:
+            for slot, atoms in enumerate(spec.shape(tensor)):
+                unknown = [a for a in atoms if a in left]
+                if len(unknown) == 1:
+                    found.append(Read(unknown[0], tensor, slot, tuple(a for a in atoms if a != unknown[0])))
+                    left.remove(unknown[0])
+        if len(left) == before:
+            raise SizeError(f"size {min(left)} cannot be read from the shapes of {', '.join(spec.inputs)}: fix it")
+    return tuple(found)
+
+
+def divided(value: Any, length: Any) -> Any:
+    """A factor divided by a length; in float64 where `torch.jit.trace` follows lengths as tensors."""
+    return value / (length.double() if isinstance(length, Tensor) else length)
+
+
+def multiplied(value: Any, length: Any) -> Any:
+    """A factor times a length; in float64 where `torch.jit.trace` follows lengths as tensors."""
+    return value * (length.double() if isinstance(length, Tensor) else length)
 
 
 def widened(tensor: Tensor) -> Tensor:

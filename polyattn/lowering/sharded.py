@@ -35,7 +35,7 @@ class ShardedEmitter(Emitter):
     local: str = ""
     piece: tuple[int, int] = (0, 0)
 
-    def size(self, index: Index) -> int:
+    def size(self, index: Index) -> int | fx.Node:
         return self.piece[1] if index.size == self.local else super().size(index)
 
     def ungrouped(self, value: fx.Node, axis: int, group: Sequence[Index]) -> fx.Node:

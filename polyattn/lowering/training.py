@@ -8,14 +8,14 @@ values again, so that nothing is a constant that ought to be a function of the i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from polyattn.lowering.devices import calibrated, kind
-from polyattn.lowering.graphs import is_narrow, shared
+from polyattn.lowering.graphs import CHECKED, Sizes, is_narrow, shared
 from polyattn.lowering.matching import Kernels, as_choice, fusions
 from polyattn.lowering.module import as_function
 from polyattn.planning import Apply, Device, Plan
@@ -29,6 +29,7 @@ LESS_KEPT = 0.9
 """The share of what autograd keeps of a layer with functions from which on keeping it counts as less.
 
 At equal arithmetic and equal memory such a layer is on the whole slower planned than in autograd: functions.json."""
+PARTS: tuple[Literal["kept", "backward"], ...] = ("kept", "backward")
 NEGLIGIBLE = 0.05
 """The share of a layer's time that those calls may take where nothing else is won."""
 
@@ -40,18 +41,39 @@ def differentiable(
     kernels: str | Sequence[str] = "auto",
     device: str | Device = "cpu",
     dtype: str | torch.dtype = "float32",
+    sizes: Sizes = CHECKED,
 ) -> Callable[..., Tensor]:
     """`f(*inputs, *parameters)` as layers run it: with the planned backward pass where it pays, else with autograd's.
 
     Args:
         plan: for any objective.
         channels_first, kernels, device, dtype: see `lower`. Autocast may be on.
+        sizes: those that are read from shapes, and whether shapes are checked in each call.
     """
     options: dict[str, Any] = {"channels_first": channels_first, "kernels": kernels, "device": device, "dtype": dtype}
     model = device if isinstance(device, Device) else calibrated(kind(device))
-    if backward_pays(plan, model) and not kernels_differentiate(plan, as_choice(kernels, device)):
-        return training_function(plan, **options)
-    function = as_function(shared(plan, "forward", **options))
+    if plans_backward(plan, model, as_choice(kernels, device)):
+        return training_function(plan, **options, sizes=sizes)
+    return forward_function(plan, **options, sizes=sizes)
+
+
+def plans_backward(plan: Plan, device: Device, chosen: Kernels) -> bool:
+    """Return whether layers run the plan's own backward pass, and not autograd's or that of kernels."""
+    return backward_pays(plan, device) and not kernels_differentiate(plan, chosen)
+
+
+def forward_function(
+    plan: Plan,
+    *,
+    channels_first: bool = False,
+    kernels: str | Sequence[str] = "auto",
+    device: str | Device = "cpu",
+    dtype: str | torch.dtype = "float32",
+    sizes: Sizes = CHECKED,
+) -> Callable[..., Tensor]:
+    """Return `f(*inputs, *parameters)`, the plan's operations one by one: differentiable by autograd."""
+    options: dict[str, Any] = {"channels_first": channels_first, "kernels": kernels, "device": device, "dtype": dtype}
+    function = as_function(shared(plan, "forward", **options, sizes=sizes))
     return _without_autocast(function, len(plan.spec.inputs)) if is_narrow(dtype) else function
 
 
@@ -112,46 +134,72 @@ def training_function(
     kernels: str | Sequence[str] = "auto",
     device: str | Device = "cpu",
     dtype: str | torch.dtype = "float32",
+    sizes: Sizes = CHECKED,
 ) -> Callable[..., Tensor]:
     """`f(*inputs, *parameters)` that computes a training plan's output and whose gradients its backward pass makes."""
-    forward_graph, backward_graph = (
-        type(shared(plan, part, channels_first=channels_first, kernels=kernels, device=device, dtype=dtype)).forward
-        for part in ("kept", "backward")
-    )
+    options: dict[str, Any] = {"channels_first": channels_first, "kernels": kernels, "device": device, "dtype": dtype}
+    graphs = [shared(plan, part, **options, sizes=sizes) for part in PARTS]
+    forward_graph, backward_graph = (type(graph).forward for graph in graphs)
+
+    # torch.matmul copies an operand that it would not copy otherwise where the other asks for a gradient.
+    apart = any(n.target is torch.matmul for g in graphs for n in g.graph.nodes)
+
+    def run(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return forward_graph(None, *([t.detach() for t in tensors] if apart else tensors))
+
+    def save(ctx: Any, inputs: tuple[Tensor, ...], kept: tuple[Tensor, ...]) -> None:
+        ctx.save_for_backward(*inputs, *kept)
+        ctx.count = len(inputs)
+        device = inputs[0].device.type
+        device = "cpu" if device == "meta" else device  # which autocast does not know
+        enabled = torch.is_autocast_enabled(device)
+        ctx.autocast = (device, enabled, torch.get_autocast_dtype(device) if enabled else None)
+
+    def gradients(seed: Tensor, saved: tuple[Tensor, ...], count: int) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            inputs = saved[:count]
+            return backward_graph(None, seed, *inputs, *forward_graph(None, *inputs)[1:])
+        return backward_graph(None, seed, *([t.detach() for t in saved] if apart else saved))
+
+    def backward(ctx: Any, seed: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        device, enabled, dtype = ctx.autocast
+        if not enabled and not torch.is_autocast_enabled(device):
+            return gradients(seed, ctx.saved_tensors, ctx.count)
+        with torch.autocast(device, enabled=enabled, dtype=dtype):
+            return gradients(seed, ctx.saved_tensors, ctx.count)
 
     class PlannedLayer(torch.autograd.Function):
+        """For eager calls: without `setup_context`, with which each call costs torch more than a small layer."""
+
+        @staticmethod
+        def forward(ctx: Any, *tensors: Tensor) -> Tensor:
+            output, *kept = run(tensors)
+            save(ctx, tensors, tuple(kept))
+            return output
+
+    class TransformedLayer(torch.autograd.Function):
+        """For compilers and the transforms of `torch.func`, which need `setup_context`."""
+
         generate_vmap_rule = True
 
         @staticmethod
         def forward(*tensors: Tensor) -> tuple[Tensor, ...]:
-            # torch.matmul copies an operand that it would not copy otherwise where the other asks for a gradient.
-            return forward_graph(None, *(t.detach() for t in tensors))
+            return run(tensors)
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
-            kept = output[1:]
-            ctx.mark_non_differentiable(*kept)
-            ctx.save_for_backward(*inputs, *kept)
-            ctx.count = len(inputs)
-            device = inputs[0].device.type
-            device = "cpu" if device == "meta" else device  # which autocast does not know
-            ctx.autocast = (device, torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
+            ctx.mark_non_differentiable(*output[1:])
+            save(ctx, inputs, output[1:])
 
-        @staticmethod
-        def backward(ctx: Any, seed: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-            saved = ctx.saved_tensors
-            inputs, kept = saved[: ctx.count], saved[ctx.count :]
-            device, enabled, dtype = ctx.autocast
-            with torch.autocast(device, enabled=enabled, dtype=dtype):
-                if torch.is_grad_enabled():
-                    kept = forward_graph(None, *inputs)[1:]
-                    return backward_graph(None, seed, *inputs, *kept)
-                return backward_graph(None, seed, *(t.detach() for t in (*inputs, *kept)))
+    PlannedLayer.backward = TransformedLayer.backward = staticmethod(backward)
 
     def apply(*tensors: Tensor) -> Tensor:
-        if forward_ad._current_level >= 0:
+        if forward_ad._current_level >= 0 or tensors[0].is_complex():
             # Forward mode goes through the graph's own operations: in a Function, second derivatives would be lost.
+            # A planned backward pass takes no conjugates.
             return forward_graph(None, *tensors)[0]
-        return PlannedLayer.apply(*tensors)[0]
+        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+            return TransformedLayer.apply(*tensors)[0]
+        return PlannedLayer.apply(*tensors)
 
     return _without_autocast(apply, len(plan.spec.inputs)) if is_narrow(dtype) else apply

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import operator
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -13,7 +15,7 @@ from torch import fx
 from polyattn.algebra import Index
 from polyattn.language import Atoms, value_of
 from polyattn.lowering.products import Indices, Side
-from polyattn.lowering.shapes import as_float, identity, summable, widened
+from polyattn.lowering.shapes import Read, as_float, divided, identity, multiplied, summable, widened
 from polyattn.planning import BATCH, Coefficient, Graph, Operand
 from polyattn.planning.steps import numel
 
@@ -32,6 +34,9 @@ class Writer:
         narrow: whether the tensors have 16 bits; what is small is made in 32 then.
         exact: means of inputs in float64, for products of vectors: what their rounding to float32 loses, deviations
             from them do not make good where a weight removes the mean from one side of a product only.
+        lengths: fx nodes of the atomic sizes that are read from shapes when the graph runs. All others, and all
+            choices among equal ways to compute a value, follow `source.known`.
+        long: those of them over which no matrix is extended by an identity, since they may be long.
     """
 
     source: Graph
@@ -43,6 +48,9 @@ class Writer:
     maps: Sequence[bool] | None = None
     narrow: bool = False
     exact: dict[int, fx.Node] = field(default_factory=dict)
+    lengths: dict[str, fx.Node] = field(default_factory=dict)
+    long: Collection[str] = ()
+    _factors: dict[Coefficient, fx.Node] = field(default_factory=dict)
 
     def call(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> fx.Node:
         return self.graph.call_function(target, args, kwargs)
@@ -78,11 +86,29 @@ class Writer:
         mixed = any(self.is_small(o.value) for o in operands)
         return self.method("type_as", value, self.reference) if mixed and not self.is_small(number) else value
 
+    def read(self, reads: Sequence[Read], tensors: Mapping[str, fx.Node]) -> None:
+        """Read sizes from the shapes of inputs (B, *slots), by tensor."""
+        for size, tensor, slot, others in reads:
+            length = self.method("size", tensors[tensor], slot + 1)
+            for other in others:
+                divisor = self.lengths.get(other) or value_of([other], self.source.known)
+                length = self.call(operator.floordiv, length, divisor)
+            length._rename(size)
+            self.lengths[size] = length
+
+    def slot(self, atoms: Atoms) -> int | fx.Node:
+        """The length of a slot."""
+        length: int | fx.Node = value_of([a for a in atoms if a not in self.lengths], self.source.known)
+        for atom in atoms:
+            if atom in self.lengths:
+                length = self.lengths[atom] if length == 1 else self.call(operator.mul, length, self.lengths[atom])
+        return length
+
     def split(self, value: fx.Node, slots: Sequence[Atoms], batched: bool, known: Mapping[str, int]) -> fx.Node:
         """The value with one axis per atomic size, as long as `known` says, instead of one per slot."""
         for k in range(len(slots) - 1, -1, -1):
             if len(slots[k]) > 1:
-                lengths = tuple(value_of([a], known) for a in slots[k])
+                lengths = tuple(self.lengths.get(a) or value_of([a], known) for a in slots[k])
                 value = self.method("unflatten", value, k + int(batched), lengths)
         return value
 
@@ -94,11 +120,28 @@ class Writer:
                 value = self.method("flatten", value, start, start + len(atoms) - 1)
         return value
 
-    def size(self, index: Index) -> int:
+    def size(self, index: Index) -> int | fx.Node:
         """The index's length; -1 for the batch, which is whatever comes."""
+        if index.size in self.lengths:
+            return self.lengths[index.size]
         return -1 if index.size == BATCH else numel([index], self.source.known)
 
+    def factor(self, coefficient: Coefficient) -> Fraction | fx.Node:
+        """A coefficient as a number, or as an fx node where it has sizes that are read from shapes."""
+        read = [(s, e) for s, e in coefficient.powers if s in self.lengths]
+        fixed = Coefficient(coefficient.number, tuple(p for p in coefficient.powers if p[0] not in self.lengths))
+        if not read:
+            return fixed.value(self.source.known)
+        if coefficient not in self._factors:
+            value: Any = as_float(fixed.value(self.source.known))
+            for size, exponent in read:
+                for _ in range(abs(exponent)):
+                    value = self.call(divided if exponent < 0 else multiplied, value, self.lengths[size])
+            self._factors[coefficient] = value
+        return self._factors[coefficient]
+
     def length(self, index: Index) -> int:
+        """The index's length for choices: in graphs for all sizes, one of the lengths that it may have."""
         return numel([index], self.source.known)
 
     def side(self, operand: Operand) -> Side:
@@ -137,14 +180,24 @@ class Writer:
         Indices that do not lie together in memory are summed one piece after the other, the largest first: torch
         takes several times as long for all of them at once.
         """
-        factor = coefficient.value(self.source.known)
-        is_mean = factor == Fraction(1, numel(over, self.source.known)) and factor != 1 and not has_batch(over)
+        is_mean = self.is_mean(over, coefficient)
         left = list(indices)
         for piece in self.pieces(memory, over):
             axes = tuple(sorted(left.index(i) for i in piece))
             value = self.method("mean" if is_mean else "sum", value, axes, **dtype)
             left = [i for i in left if i not in piece]
         return value if is_mean else self.scaled(value, coefficient)
+
+    def is_mean(self, over: Sequence[Index], coefficient: Coefficient) -> bool:
+        """Whether a coefficient is one over the number of entries of these indices, at every size read from shapes."""
+        if has_batch(over):
+            return False
+        read = Counter(i.size for i in over if i.size in self.lengths)
+        if {s: -e for s, e in coefficient.powers if s in self.lengths} != dict(read):
+            return False
+        fixed = Coefficient(coefficient.number, tuple(p for p in coefficient.powers if p[0] not in self.lengths))
+        count = numel([i for i in over if i.size not in self.lengths], self.source.known)
+        return fixed.value(self.source.known) == Fraction(1, count) and (bool(read) or count != 1)
 
     def pieces(self, memory: Sequence[Index], over: Sequence[Index]) -> list[list[Index]]:
         """Indices in groups that lie together in memory, those of length 1 anywhere."""
@@ -157,13 +210,17 @@ class Writer:
         return sorted(filter(None, found), key=lambda piece: -numel(piece, self.source.known))
 
     def scaled(self, value: fx.Node, coefficient: Coefficient) -> fx.Node:
-        factor = coefficient.value(self.source.known)
+        factor = self.factor(coefficient)
         if factor == 1:
             return value
         if factor == -1:
             return self.call(torch.neg, value)
-        node = self.call(torch.mul, value, as_float(factor))
-        node.meta["coefficient"] = factor
+        return self.with_factor(self.call(torch.mul, value, as_argument(factor)), factor)
+
+    def with_factor(self, node: fx.Node, factor: Fraction | fx.Node) -> fx.Node:
+        """The node, with a rational factor noted beside the float that it is rounded to."""
+        if isinstance(factor, Fraction):
+            node.meta["coefficient"] = factor
         return node
 
     def diagonal(self, value: fx.Node, operand: Operand) -> tuple[fx.Node, tuple[Index, ...]]:
@@ -213,6 +270,11 @@ class Writer:
         if not group:
             return self.method("squeeze", value, axis)
         return self.method("unflatten", value, axis, tuple(map(self.size, group)))
+
+
+def as_argument(factor: Fraction | fx.Node) -> float | fx.Node:
+    """A factor as an argument of torch operations."""
+    return factor if isinstance(factor, fx.Node) else as_float(factor)
 
 
 def has_batch(indices: Sequence[Index]) -> bool:

@@ -9,7 +9,7 @@ from polyattn.planning.backward import Backward
 from polyattn.planning.costs import CPU, DEVICES, Device
 from polyattn.planning.graph import Graph, Step
 from polyattn.planning.plan import Plan
-from polyattn.planning.search import OBJECTIVES, Question, question, ranked_plans
+from polyattn.planning.search import OBJECTIVES, Question, question, ranked_plans, with_backward
 from polyattn.planning.sharding import Link, Sharded, shard
 from polyattn.planning.steps import (
     BATCH,
@@ -49,4 +49,5 @@ __all__ = [
     "question",
     "ranked_plans",
     "shard",
+    "with_backward",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -87,6 +87,10 @@ class Graph:
 
         kept = tuple(replace(nodes[k], operands=tuple(map(move, nodes[k].operands))) for k in sorted(needed))
         return cls(kept, tuple(map(move, outputs)), tuple(sorted(sizes.items())))
+
+    def at(self, sizes: Mapping[str, int]) -> Graph:
+        """Return the same nodes for other numbers of the atomic sizes, the batch included."""
+        return replace(self, sizes=tuple(sorted(sizes.items())))
 
     @cached_property
     def known(self) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -47,6 +48,13 @@ class Plan:
     def sizes(self) -> dict[str, int]:
         """Return the number of every size of the specification."""
         return {name: number for name, number in self.graph.sizes if name != BATCH}
+
+    def at(self, sizes: Mapping[str, int]) -> Plan:
+        """Return the same steps for other numbers of the atomic sizes, the batch included."""
+        graph, backward = self.graph.at(sizes), self.backward
+        if backward is not None:
+            backward = replace(backward, graph=backward.graph.at(sizes))
+        return replace(self, graph=graph, backward=backward)
 
     @property
     def batch(self) -> int:

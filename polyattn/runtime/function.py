@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from operator import index
 from typing import Any
 
@@ -10,8 +11,22 @@ import torch
 from torch import Tensor
 
 from polyattn.algebra import Spec
+from polyattn.errors import SizeError
 from polyattn.lowering import FUNCTIONS, products_dtype, version
-from polyattn.runtime.plan_cache import NOMINAL_BATCH, is_static, planned
+from polyattn.planning import BATCH
+from polyattn.runtime.plan_cache import (
+    NOMINAL_BATCH,
+    Family,
+    family_of,
+    is_static,
+    reads,
+    traced,
+)
+
+SHAPES = 512
+"""Shapes of which a function remembers the program; the oldest is forgotten first."""
+NOMINAL_LENGTH, NOMINAL_COUNT = 28, 784
+"""Lengths that a plan is made for where a compiler keeps them symbolic: of one axis, and of all positions."""
 
 
 class SpecFunction:
@@ -35,6 +50,10 @@ class SpecFunction:
         self.position_sizes = tuple(size for shape in spec.inputs.values() for size in shape)
         self.inputs, self.parameters = tuple(spec.inputs), tuple(spec.parameters)
         self._names = (*self.inputs, *self.parameters)
+        self._slots = tuple(map(spec.shape, self._names))
+        self._reads = reads(spec, self.sizes)
+        known = spec.sizes.solve(dict(self.sizes))
+        self._fixed = {size: known[size] for size in spec.sizes.atomic if size in known}
         self._made: dict[Hashable, Callable[..., Tensor]] = {}
 
     def __call__(self, tensors: Mapping[str, Tensor]) -> Tensor:
@@ -50,41 +69,140 @@ class SpecFunction:
 
         A shape that came before finds its function here; what it is looked up by is all that a plan depends on.
         """
-        if torch.compiler.is_compiling():
-            return self._planned(tensors)(*tensors)
+        if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+            return self._traced(tensors)(*tensors)
         first = tensors[0]
         try:
-            key = (first.shape, first.stride(), first.device, needs_gradient(tensors), version(), products_dtype(first))
-            if len(self.inputs) > 1:
-                key += tuple([x.shape for x in tensors[1 : len(self.inputs)]])
+            key = (
+                first.stride(),
+                first.device,
+                needs_gradient(tensors),
+                version(),
+                products_dtype(first),
+                *[x.shape for x in tensors],
+            )
             function = self._made.get(key)
         except TypeError:  # lengths that are symbols
-            return self._planned(tensors)(*tensors)
+            return self._traced(tensors)(*tensors)
         if function is None:
-            function = self._planned(tensors)
-            if all(type(n) is int for x in tensors[: len(self.inputs)] for n in x.shape):  # and not a tracer's
-                self._made[key] = function
+            function = self._family(tensors).function(self._sizes(tensors))
+            if len(self._made) >= SHAPES:
+                self._made.pop(next(iter(self._made)), None)
+            self._made[key] = function
         return function(*tensors)
 
-    def _planned(self, tensors: Sequence[Tensor]) -> Callable[..., Tensor]:
+    def _family(self, tensors: Sequence[Tensor]) -> Family:
+        return family_of(self.text, self.sizes, *self._how(tensors))
+
+    def _how(self, tensors: Sequence[Tensor]) -> tuple[str, str, bool, str]:
+        """Return what a plan depends on besides sizes: objective, device, memory layout and dtype."""
+        first = tensors[0]
+        objective = "forward" if self.objective == "training" and not needs_gradient(tensors) else self.objective
+        return objective, first.device.type, _lies_channels_first(first), products_dtype(first)
+
+    def _sizes(self, tensors: Sequence[Tensor]) -> dict[str, int]:
+        """Return the numbers of all sizes, the batch included.
+
+        Raises:
+            SizeError: the shapes contradict each other or the given sizes.
+        """
         inputs = tensors[: len(self.inputs)]
-        batch = inputs[0].shape[0]
-        name = planned(
-            self.text,
-            self.sizes,
-            self.position_sizes,
-            tuple(index(n) for x in inputs for n in x.shape[1:]),  # numbers, also where a compiler has symbols
-            batch if is_static(batch) else NOMINAL_BATCH,
-            "forward" if self.objective == "training" and not needs_gradient(tensors) else self.objective,
-            inputs[0].device.type,
-            _lies_channels_first(inputs[0]),
-            products_dtype(inputs[0]),
-        )
+        known = dict(self.sizes)
+        lengths = [index(n) for x in inputs for n in x.shape[1:]]
+        for name, length in zip(self.position_sizes, lengths, strict=True):
+            number = int(name) if name.isdigit() else known.setdefault(name, length)
+            if number != length:
+                raise SizeError(f"size {name} is {number} for this layer, but {length} in the input")
+        table = self.spec.sizes
+        solved = table.solve(known, table.names)
+        self._check(tensors, solved)
+        return {**solved, BATCH: max(1, index(inputs[0].shape[0]))}
+
+    def _check(self, tensors: Sequence[Tensor], known: Mapping[str, Any]) -> None:
+        """Check that every tensor has the shape that sizes give it; under a compiler, as guards."""
+        for position, (tensor, slots) in enumerate(zip(tensors, self._slots, strict=True)):
+            batched = position < len(self.inputs)
+            shape, wrong = tensor.shape[1:] if batched else tensor.shape, False
+            for length, atoms in zip(shape, slots, strict=False):  # a loop, which compilers unroll
+                wrong = wrong or length != times(atoms, known)
+            if wrong or len(shape) != len(slots):
+                wanted = ", ".join(["B"] * batched + [str(times(s, known)) for s in slots])
+                name = self._names[position]
+                raise SizeError(f"'{name}' has shape {tuple(tensor.shape)}, but this layer needs ({wanted})")
+
+    def _traced(self, tensors: Sequence[Tensor]) -> Callable[..., Tensor]:
+        """Return the function for a compiler, an exporter or a tracer, with symbolic lengths read from shapes.
+
+        Raises:
+            SizeError: the shapes contradict each other or the given sizes.
+        """
+        objective, device, channels_first, dtype = self._how(tensors)
+        if not torch.compiler.is_compiling() and torch._C._get_tracing_state() is not None:
+            with untraced():
+                sizes = self._sizes(tensors)
+            # A trace has one program for all that is done with it, also without gradients.
+            objective = "forward" if objective == "training" else objective
+            read = tuple(r.size for r in self._reads)
+            name = traced(self.text, self.sizes, pairs(sizes), read, objective, device, channels_first, dtype, True)
+            return getattr(FUNCTIONS, name)
+        planned, lengths, read = dict(self._fixed), dict(self._fixed), []
+        for size, tensor, slot, others in self._reads:
+            length = tensors[self.inputs.index(tensor)].shape[slot + 1]
+            divisor = times(others, lengths)
+            lengths[size] = length // divisor if others else length
+            if is_static(length):
+                planned[size] = index(length) // times(others, planned)
+            else:
+                alone = len(self.spec.inputs[tensor]) == 2 and not others
+                planned[size] = hint(lengths[size], NOMINAL_COUNT if alone else NOMINAL_LENGTH)
+                read.append(size)
+        if len(planned) < len(self.spec.sizes.atomic):
+            planned = self._sizes(tensors)  # sizes that do not follow one by one are numbers
+        else:
+            self._check(tensors, lengths)
+        batch = tensors[0].shape[0]
+        planned[BATCH] = max(1, index(batch)) if is_static(batch) else hint(batch, NOMINAL_BATCH)
+        eager = torch.compiler.is_exporting()
+        known = pairs(planned)
+        name = traced(self.text, self.sizes, known, tuple(read), objective, device, channels_first, dtype, eager)
         return getattr(FUNCTIONS, name)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the functions, which are made again where they are needed."""
         return {**self.__dict__, "_made": {}}
+
+
+def times(atoms: Sequence[str], known: Mapping[str, Any]) -> Any:
+    """Return the product of atomic sizes, which may be symbols to a compiler."""
+    product: Any = 1
+    for atom in atoms:
+        number = int(atom) if atom.isdigit() else known[atom]
+        product = product * number
+    return product
+
+
+def pairs(sizes: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+    """Return sizes as a value that compilers know as a constant."""
+    return tuple([(name, number) for name, number in sizes.items()])
+
+
+def hint(length: Any, nominal: int) -> int:
+    """Return the length of a tracer's example, where it may be known without a guard, else the nominal one."""
+    node = None if torch.compiler.is_dynamo_compiling() else getattr(length, "node", None)
+    found = getattr(node, "hint", None)
+    return found if type(found) is int else nominal
+
+
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Suspend `torch.jit.trace`, so that lengths are numbers and no operation is recorded."""
+    native: Any = torch._C  # its types leave the setter out
+    state = native._get_tracing_state()
+    native._set_tracing_state(None)
+    try:
+        yield
+    finally:
+        native._set_tracing_state(state)
 
 
 def needs_gradient(tensors: Sequence[Tensor]) -> bool:

@@ -9,8 +9,6 @@ gradients passed between blocks.
 
 from __future__ import annotations
 
-from operator import index
-
 import torch
 from torch import Tensor
 
@@ -29,10 +27,10 @@ def channels_first(y: Tensor, like: Tensor, axes: int) -> Tensor:
     """Return the result of `positions_first` as (B, C, *spatial), with the spatial axes of `like`. A view."""
     if axes > 1:
         return _restrided(y.movedim(-1, 1))
-    if not torch.compiler.is_compiling():
-        return _restrided(y.transpose(1, 2).view(*y.shape[::2], *like.shape[2:]))
-    spatial = tuple(index(length) for length in like.shape[2:])  # numbers, even if a compiler has symbols
-    return _restrided(y.transpose(1, 2).unflatten(2, spatial))
+    y = y.transpose(1, 2)
+    if torch.compiler.is_compiling():
+        return _restrided(y.unflatten(2, like.shape[2:]))
+    return _restrided(y.view(*y.shape[:2], *like.shape[2:]))
 
 
 def is_channels_last(x: Tensor) -> bool:

@@ -1,86 +1,259 @@
-"""Lowered plans by input shape, made once per process."""
+"""Lowered plans by input shape: few programs, each for many shapes.
+
+The order of a plan's steps does not depend on the numbers of the sizes, only the choice among orders does. A `Family`
+therefore keeps the orders that are cheapest somewhere around the sizes it has met, chooses among them at each size by
+their prices there, and lowers each once, with sizes read from the shapes of the tensors.
+"""
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import product
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.fx.experimental import symbolic_shapes
 
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
-from polyattn.lowering import calibrated, differentiable, keep, kind, plan
+from polyattn.language import value_of
+from polyattn.lowering import calibrated, candidates, forward_function, keep, kind, plan, price_of, training_function
 from polyattn.lowering.functions import constant_result
-from polyattn.planning import Device
+from polyattn.lowering.graphs import Sizes
+from polyattn.lowering.matching import as_choice, by_step, fusions
+from polyattn.lowering.products import LARGEST_IDENTITY
+from polyattn.lowering.shapes import Read, readings
+from polyattn.lowering.training import plans_backward
+from polyattn.planning import BATCH, Device, Plan, Question
+
+Function = Callable[..., Tensor]
+Numbers = Mapping[str, int]
+Pairs = tuple[tuple[str, int], ...]
 
 NOMINAL_BATCH = 8
 """The batch that a plan is made for where a compiler keeps the batch symbolic. A plan computes every batch, and the
 batch only weighs what is done once against what is done for each sample."""
+AROUND = 4
+"""Sizes within this factor of those for which orders were compared are served by these orders."""
+CANDIDATES = 4
+"""Orders that are compared around a size."""
+FAMILIES = 1024
+"""Families that a process keeps; the one that was used last goes last."""
 
 _has_static_value = getattr(symbolic_shapes, "has_static_value", None)  # not in every torch that is supported
 
 
-def is_static(size: int) -> bool:
-    """Whether a size is a number: always, but for those that a compiler keeps symbolic."""
-    if not torch.compiler.is_compiling():
-        return True
-    return _has_static_value is not None and _has_static_value(size)
+def is_static(size: Any) -> bool:
+    """Whether a size is a number, and neither symbolic to a compiler nor followed by `torch.jit.trace`."""
+    if torch.compiler.is_compiling():
+        return _has_static_value is not None and _has_static_value(size)
+    return type(size) is int
 
 
-@constant_result
-def planned(
-    text: str,
-    sizes: tuple[tuple[str, int], ...],
-    position_sizes: tuple[str, ...],
-    lengths: tuple[int, ...],
-    batch: int,
-    objective: str,
-    device: str,
-    channels_first: bool = False,
-    dtype: str = "float32",
-) -> str:
-    """The name in `polyattn.lowering.FUNCTIONS` of the lowered plan for an input shape.
+@dataclass(frozen=True)
+class Region:
+    """Orders of contraction that are the cheapest at some size around a point.
+
+    Attributes:
+        middle: the point.
+        reach: the factor within which sizes of the region are.
+        plans: one plan of each order.
+    """
+
+    middle: Numbers
+    reach: int
+    plans: tuple[Plan, ...]
+
+    def has(self, sizes: Numbers, varying: Sequence[str]) -> bool:
+        """Test if sizes are in the region."""
+        pairs = ((sizes[s], self.middle[s]) for s in varying)
+        return all(n <= self.reach * m and m <= self.reach * n for n, m in pairs)
+
+
+@dataclass
+class Family:
+    """The programs of a specification for all shapes of its inputs.
+
+    Attributes:
+        spec: the specification.
+        fixed: numbers of sizes that no shape changes.
+        objective, model, channels_first, dtype: see `lowering.plan` and `lowering.lower`.
+        read: where the other atomic sizes are read from shapes; empty where they do not follow one by one.
+        regions: candidates, by the sizes that they are for.
+        programs: lowered plans by all that their lowering depends on.
+    """
+
+    spec: Spec
+    fixed: Pairs
+    objective: str
+    model: Device
+    channels_first: bool
+    dtype: str
+    read: tuple[Read, ...] = ()
+    regions: list[Region] = field(default_factory=list)
+    programs: dict[object, Function] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.read = reads(self.spec, self.fixed)
+        self.varying = (*(r.size for r in self.read), BATCH)
+        self.kernels = as_choice("auto", self.model)
+        asked = Question(self.spec, (), self.objective, None, "roofline", self.model, "written")
+        self.price = price_of(asked, self.kernels)
+
+    def function(self, sizes: Numbers) -> Function:
+        """Return the function of the inputs and parameters for the numbers of all sizes, the batch included."""
+        region, number, chosen = self.chosen(sizes)
+        backward = plans_backward(chosen, self.model, self.kernels)
+        short = tuple(r.size for r in self.read if sizes[r.size] <= LARGEST_IDENTITY)
+        taken = tuple(by_step(fusions(chosen.graph, frozenset(), self.kernels), chosen.names)) if self.kernels else ()
+        key = (region, number, backward, short, taken)
+        found = self.programs.get(key)
+        if found is None:
+            found = self.programs[key] = self._lowered(chosen, backward, tuple(r.size for r in self.read), short)
+        return found
+
+    def chosen(self, sizes: Numbers) -> tuple[int, int, Plan]:
+        """Return the cheapest plan at these sizes, behind the numbers of its region and of its place there."""
+        for number, region in enumerate(self.regions):
+            if region.has(sizes, self.varying):
+                return number, *self._cheapest(region.plans, sizes)
+        # A layer that meets one shape only needs no more than the plan for it.
+        first = not self.regions or not self.read
+        self.regions.append(Region(sizes, 1, self._candidates(sizes, 1)) if first else self._around(sizes))
+        return len(self.regions) - 1, *self._cheapest(self.regions[-1].plans, sizes)
+
+    def symbolic(self, sizes: Numbers, read: tuple[str, ...], eager: bool) -> Function:
+        """Return the function for a compiler or tracer: with the plan for these sizes, some of them read from shapes.
+
+        Args:
+            eager: whether the operations are taken one by one, without a backward pass of their own.
+        """
+        chosen = self._candidates(sizes, 1)[0]
+        backward = not eager and plans_backward(chosen, self.model, self.kernels)
+        return self._lowered(chosen, backward, read, ())
+
+    def _lowered(self, chosen: Plan, backward: bool, read: tuple[str, ...], short: tuple[str, ...]) -> Function:
+        lowered = training_function if backward else forward_function
+        options: dict[str, Any] = {"channels_first": self.channels_first, "device": self.model, "dtype": self.dtype}
+        return lowered(chosen, **options, sizes=Sizes(read, short))
+
+    def _around(self, sizes: Numbers) -> Region:
+        """Return the orders that are the cheapest at some size around these, with the author's as the last."""
+        plans = self._candidates(sizes, CANDIDATES)
+        best = {self._cheapest(plans, sizes)[0], len(plans) - 1}
+        if len(plans) > 1:
+            for factors in product((1, AROUND, 1 / AROUND), repeat=len(self.varying)):
+                near = {s: max(1, round(sizes[s] * f)) for s, f in zip(self.varying, factors, strict=True)}
+                best.add(self._cheapest(plans, whole({**sizes, **near}, self.spec))[0])
+        return Region(sizes, AROUND, tuple(plans[k] for k in sorted(best)))
+
+    def _candidates(self, sizes: Numbers, most: int) -> tuple[Plan, ...]:
+        known = {s: n for s, n in sizes.items() if s != BATCH}
+        options: dict[str, Any] = {"batch": sizes[BATCH], "device": self.model, "accuracy": "written"}
+        if most == 1:
+            return (plan(self.spec, known, self.objective, **options),)
+        return candidates(self.spec, known, self.objective, most, **options)
+
+    def _cheapest(self, plans: Sequence[Plan], sizes: Numbers) -> tuple[int, Plan]:
+        """Return the number of the cheapest plan at some sizes that takes no more than the author's, and the plan."""
+        there = [p.at(sizes) for p in plans]
+        if len(there) == 1:
+            return 0, there[0]
+        training = self.objective == "training"
+        counts = [p.training_macs if training else p.macs for p in there]
+        fair = [k for k, n in enumerate(counts) if n <= counts[-1] or "centred" in there[k].strategy]
+        number = min(fair, key=lambda k: self.price(there[k]))
+        return number, there[number]
+
+
+def whole(atomic: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
+    """Return the numbers of the atomic sizes and of the batch, and those of the split sizes that they make."""
+    table = spec.sizes
+    return {**atomic, **{name: value_of(table.atoms(name), atomic) for name in table.names}}
+
+
+@lru_cache(maxsize=FAMILIES)
+def family(
+    text: str, fixed: Pairs, objective: str, device: str, channels_first: bool, dtype: str, model: Device
+) -> Family:
+    """Return the programs of a specification, shared by all layers that ask for the same."""
+    return Family(_spec(text), fixed, objective, model, channels_first, dtype)
+
+
+def family_of(text: str, fixed: Pairs, objective: str, device: str, channels_first: bool, dtype: str) -> Family:
+    """Return the family on the present calibration of a device.
 
     Args:
         text: of the specification; compilers before torch 2.7 know texts as constants, and dataclasses not.
-        sizes: the sizes that are given, as pairs.
-        position_sizes, lengths: the sizes of the input's positions and their numbers.
-        batch: the batch; an empty one is planned as 1.
-        objective: "training" gives a function whose gradients the planned backward pass makes.
+        fixed: the sizes that no shape changes.
+        objective: "training" gives functions whose gradients the planned backward pass makes.
         device: the type of the device, for the cost model and its kernels.
         channels_first: whether the inputs are (B, ..., C) views of tensors that lie in memory as (B, C, ...).
         dtype: in which products are computed.
-
-    Raises:
-        SizeError: the lengths contradict the given sizes.
     """
-    model = calibrated(kind(device), dtype)
-    numbers = tuple(map(int, lengths))
-    spec, batch = _spec(text), max(1, int(batch))
-    return _planned(spec, sizes, position_sizes, numbers, batch, objective, model, channels_first, dtype)
+    return family(text, fixed, objective, device, channels_first, dtype, calibrated(kind(device), dtype))
 
 
-@cache
-def _spec(text: str) -> Spec:
-    return Spec(text)
+@lru_cache(maxsize=FAMILIES)
+def reads(spec: Spec, fixed: Pairs) -> tuple[Read, ...]:
+    """Return where the sizes that are not fixed are read from shapes; nothing where they do not follow one by one."""
+    known = spec.sizes.fixed_by(name for name, _ in fixed)
+    try:
+        return readings(spec, [s for s in spec.sizes.atomic if s not in known])
+    except SizeError:
+        return ()
 
 
-@cache
-def _planned(
-    spec: Spec,
-    sizes: tuple[tuple[str, int], ...],
-    position_sizes: tuple[str, ...],
-    lengths: tuple[int, ...],
-    batch: int,
+@constant_result
+def traced(
+    text: str,
+    fixed: Pairs,
+    sizes: Pairs,
+    read: tuple[str, ...],
     objective: str,
-    model: Device,
+    device: str,
     channels_first: bool,
     dtype: str,
+    eager: bool,
 ) -> str:
-    known = dict(sizes)
-    for name, length in zip(position_sizes, lengths, strict=True):
-        number = int(name) if name.isdigit() else known.setdefault(name, length)
-        if number != length:
-            raise SizeError(f"size {name} is {number} for this layer, but {length} in the input")
-    made = plan(spec, known, objective, batch=batch, device=model, accuracy="written")
-    return keep(differentiable(made, channels_first=channels_first, device=model, dtype=dtype))
+    """Return the name in `polyattn.lowering.FUNCTIONS` of the lowered plan for a compiler's shapes.
+
+    Args:
+        sizes: numbers of the atomic sizes and of the batch.
+        read: the atomic sizes that the compiler keeps symbolic.
+        eager: whether the operations are taken one by one, without a backward pass of their own.
+    """
+    model = calibrated(kind(device), dtype)
+    return _traced(text, fixed, tuple(sizes), tuple(read), objective, device, channels_first, dtype, eager, model)
+
+
+@lru_cache(maxsize=FAMILIES)
+def _traced(
+    text: str,
+    fixed: Pairs,
+    sizes: Pairs,
+    read: tuple[str, ...],
+    objective: str,
+    device: str,
+    channels_first: bool,
+    dtype: str,
+    eager: bool,
+    model: Device,
+) -> str:
+    made = family(text, fixed, objective, device, channels_first, dtype, model)
+    numbers = whole({s: int(n) for s, n in sizes}, made.spec)
+    return keep(made.symbolic(numbers, read, eager))
+
+
+def forget() -> None:
+    """Empty the caches of programs; layers keep those for the shapes that they have met."""
+    family.cache_clear()
+    _traced.cache_clear()
+
+
+@lru_cache(maxsize=FAMILIES)
+def _spec(text: str) -> Spec:
+    return Spec(text)

@@ -157,12 +157,12 @@ def test_layers_on_a_gpu_are_planned_with_kernels(monkeypatch):
     from polyattn.runtime import plan_cache
 
     found = []
-    monkeypatch.setattr(plan_cache, "differentiable", lambda plan, **options: found.append(plan) or torch.add)
-    plan_cache._planned.cache_clear()
-    asked = (str(pa.catalog.poly_nl()), (("C", 128),), ("N",), (196,), 1, "forward", "cuda", False)
-    plan_cache.planned(*asked, "float32")
-    plan_cache.planned(*asked, "bfloat16")
-    plan_cache._planned.cache_clear()
+    monkeypatch.setattr(plan_cache, "forward_function", lambda plan, **options: found.append(plan) or torch.add)
+    plan_cache.forget()
+    for dtype in ("float32", "bfloat16"):
+        family = plan_cache.family_of(str(pa.catalog.poly_nl()), (("C", 128),), "forward", "cuda", False, dtype)
+        family.function({"C": 128, "N": 196, "batch": 1})
+    plan_cache.forget()
     assert made(found[0]) == {"hadamard_mean", "project"}
     assert [p.graph for p in found] == [
         pa.plan(pa.catalog.poly_nl(), LATE, device="cuda", dtype=dtype).graph for dtype in ("float32", "bfloat16")

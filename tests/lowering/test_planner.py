@@ -116,7 +116,7 @@ def test_candidates_are_timed_as_layers_run_them_on_their_device(monkeypatch):
 
 def test_a_layer_is_planned_again_once_the_machine_is_calibrated(file, monkeypatch):
     asked = []
-    monkeypatch.setattr(function, "planned", lambda *a: asked.append(calibrated("cpu")) or plan_cache.planned(*a))
+    monkeypatch.setattr(function, "family_of", lambda *a: asked.append(calibrated("cpu")) or plan_cache.family_of(*a))
     layer, x = Attention("x[N,C]; y[a,b] = x[a,d]*w[d,b]", 3), torch.ones(2, 3, 5)
     for _ in range(2):
         layer(x)

@@ -10,10 +10,10 @@ from polyattn.runtime import plan_cache
 @pytest.fixture
 def planned_backward(monkeypatch):
     """Layers run their planned backward pass, however small they are."""
-    plan_cache._planned.cache_clear()
+    plan_cache.forget()
     monkeypatch.setattr(training, "backward_pays", lambda plan, device: plan.backward is not None)
     yield
-    plan_cache._planned.cache_clear()
+    plan_cache.forget()
 
 
 @pytest.fixture
