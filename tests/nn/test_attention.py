@@ -359,19 +359,23 @@ def test_a_bad_input_is_refused_every_time(spec, sizes, x, message):
         assert str(caught.value) == message
 
 
-def test_plans_are_made_once_for_each_shape(monkeypatch):
-    import polyattn.runtime.plan_cache as planned
+def test_orders_are_sought_once_for_the_first_shape_and_once_for_those_around_it(monkeypatch):
+    from polyattn.runtime import plan_cache
 
-    made, plan = [], planned.plan
-    monkeypatch.setattr(
-        planned, "plan", lambda *args, **options: made.append(options["batch"]) or plan(*args, **options)
-    )
+    made = []
+    for name in ("plan", "candidates"):
+        function = getattr(plan_cache, name)
+        monkeypatch.setattr(
+            plan_cache,
+            name,
+            lambda *a, function=function, name=name, **o: made.append((name, o["batch"])) or function(*a, **o),
+        )
     spec = "x[N,C]; y[a,b] = 1/3 * x[a,d]*w[d,b]"
     with torch.no_grad():
         for module in (Attention(spec, CHANNELS), Attention(pa.Spec(spec), CHANNELS)):
-            for batch in (1, 2, 1, 2):
-                module(torch.zeros(batch, CHANNELS, 11))
-    assert made == [1, 2]
+            for batch in (1, 2, 1, 2, 3):
+                module(torch.zeros(batch, CHANNELS, 11 + batch))
+    assert made == [("plan", 1), ("candidates", 2)]
 
 
 def test_numpy_integers_are_sizes():
