@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 
 from polyattn.algebra import FunctionFactor, Index, Monomial, Polynomial, TensorFactor
@@ -14,11 +15,11 @@ def contract_monomials(polynomial: Polynomial, builder: Builder, order: Order) -
     """Build the graph; return the output with its indices in the order of its atomic slots."""
     inputs = frozenset(polynomial.signature.inputs)
     output = polynomial.signature.output_indices()
-    total = _sum(polynomial.terms, frozenset(output), inputs, builder, order, (BATCH_INDEX, *output))
+    total = contract_sum(polynomial.terms, frozenset(output), inputs, builder, order, (BATCH_INDEX, *output))
     return builder.permuted(total, (BATCH_INDEX, *output))
 
 
-def _sum(
+def contract_sum(
     terms: tuple[Monomial, ...],
     keep: frozenset[Index],
     inputs: frozenset[str],
@@ -37,13 +38,25 @@ def _sum(
 
 
 def _factor(factor: TensorFactor | FunctionFactor, inputs: frozenset[str], builder: Builder, order: Order) -> Operand:
+    return factor_operand(
+        factor, inputs, builder, lambda terms, keep: contract_sum(terms, keep, inputs, builder, order)
+    )
+
+
+def factor_operand(
+    factor: TensorFactor | FunctionFactor,
+    inputs: frozenset[str],
+    builder: Builder,
+    total: Callable[[tuple[Monomial, ...], frozenset[Index]], Operand],
+) -> Operand:
+    """Build a tensor, or a function of the sum that `total` builds."""
     if isinstance(factor, TensorFactor):
         if factor.tensor == IDENTITY:
             return builder.identity(factor.indices)
         # Parameters carry no batch axis: their products among themselves are computed once for the whole batch.
         lead = (BATCH_INDEX,) if factor.tensor in inputs else ()
         return builder.leaf(factor.tensor, (*lead, *factor.indices))
-    argument = _sum(factor.terms, factor.local, inputs, builder, order)
+    argument = total(factor.terms, factor.local)
     # A function sees its own axes even where the argument is constant along them, so they are broadcast first.
     needed = tuple(dict.fromkeys((*argument.indices, *factor.over, *factor.free)))
     argument = builder.permuted(argument, needed)

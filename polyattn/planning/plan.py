@@ -34,6 +34,9 @@ class Plan:
         kernels: replaced steps by name: the kernel, or the step whose kernel computes them. The search assumed these;
             the plan in a lowered graph's `meta` has the kernels it runs.
         accuracy: its error on maps with a mean, beside the author's order.
+        lower_bound: multiply-accumulates that every forward evaluation takes at least: of all that multiply sums of
+            products out of the tensors, factored or not, with equal values made once; sums are free, and neither
+            symmetry nor cancellation is used. 0 where none is known.
     """
 
     spec: Spec
@@ -43,6 +46,7 @@ class Plan:
     backward: Backward | None = None
     kernels: tuple[tuple[str, str], ...] = ()
     accuracy: Accuracy | None = None
+    lower_bound: int = 0
 
     @cached_property
     def sizes(self) -> dict[str, int]:
@@ -96,6 +100,11 @@ class Plan:
     def macs(self) -> int:
         """Multiply-accumulates of one forward evaluation of the whole batch."""
         return self.graph.macs
+
+    @property
+    def optimal(self) -> bool:
+        """Return whether no forward evaluation takes fewer multiply-accumulates, by `lower_bound`."""
+        return self.macs <= self.lower_bound
 
     @property
     def flops(self) -> int:

@@ -14,6 +14,7 @@ from polyattn.planning.builder import Builder
 from polyattn.planning.centring import STEPS, centred, is_deviation
 from polyattn.planning.costs import COSTS, DEVICES, Device, cost_function
 from polyattn.planning.from_definitions import follow_definitions
+from polyattn.planning.from_joint import joint_graphs
 from polyattn.planning.from_polynomial import contract_monomials
 from polyattn.planning.graph import Graph
 from polyattn.planning.orders import written_order
@@ -128,7 +129,8 @@ def ranked_plans(asked: Question, most: int, price: Callable[[Plan], float] | No
                 f"it needs memory_limit={written.peak_bytes}; other objectives may need less"
             )
         return (written,)
-    plans = [Plan(spec, asked.objective, strategy, graph) for strategy, graph in _candidates(spec, sizes)]
+    graphs, lower = _candidates(spec, sizes)
+    plans = [Plan(spec, asked.objective, way, made, lower_bound=lower) for made, way in graphs.items()]
     plans = [p for p in plans if p.macs <= written.macs]
     plans = plans if asked.accuracy == "any" else _accurate(plans, written, asked.narrow)
     early = price or replace(asked, objective="forward").price
@@ -193,29 +195,25 @@ def _written(spec: Spec, sizes: dict[str, int]) -> Graph:
     return Graph.of(builder.nodes, [output], sizes)
 
 
-def _candidates(spec: Spec, sizes: dict[str, int]) -> Iterator[tuple[str, Graph]]:
-    """Evaluation graphs by strategy, each once."""
-    seen: set[Graph] = set()
-    for strategy, graph in _all_candidates(spec, sizes):
-        if graph not in seen:
-            seen.add(graph)
-            yield strategy, graph
-
-
-def _all_candidates(spec: Spec, sizes: dict[str, int]) -> Iterator[tuple[str, Graph]]:
-    yield "as written", _written(spec, sizes)
+def _candidates(spec: Spec, sizes: dict[str, int]) -> tuple[dict[Graph, str], int]:
+    """Return evaluation graphs with their strategies, and a lower bound on the multiply-accumulates of any."""
+    found = {_written(spec, sizes): "as written"}
     for rank in range(DEFINITION_RANKS):
         builder = Builder(sizes)
         output = follow_definitions(spec, builder, ranked_orders(sizes, rank))
-        yield "definitions", Graph.of(builder.nodes, [output], sizes)
+        found.setdefault(Graph.of(builder.nodes, [output], sizes), "definitions")
     try:
         polynomial = spec.polynomial()
     except BudgetError:
-        return  # too large to expand; the definitions remain
+        return found, 0  # too large to expand; the definitions remain
     for rank in range(EXPANDED_RANKS):
         builder = Builder(sizes)
         output = contract_monomials(polynomial, builder, ranked_orders(sizes, rank))
-        yield "expanded", Graph.of(builder.nodes, [output], sizes)
+        found.setdefault(Graph.of(builder.nodes, [output], sizes), "expanded")
+    made, lower = joint_graphs(polynomial, sizes, min(g.macs for g in found))
+    for builder, output in made:
+        found.setdefault(Graph.of(builder.nodes, [output], sizes), "joint")
+    return found, lower
 
 
 def with_backward(plan: Plan) -> Plan:
