@@ -4,61 +4,178 @@ from __future__ import annotations
 
 import string
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from functools import lru_cache
 from operator import index
 
 import torch
 from torch import Tensor, fx, nn
 
-from polyattn.algebra import Index
+from polyattn.algebra import Index, Monomial, TensorFactor
 from polyattn.errors import SizeError, SpecError
 from polyattn.lowering.devices import calibrated, kind, products_dtype
 from polyattn.lowering.emit import Emitter
 from polyattn.lowering.functions import FUNCTIONS, constant_result, keep
 from polyattn.lowering.module import LoweredGraph, as_function
 from polyattn.planning import CPU, Device, Graph, Leaf
-from polyattn.planning.builder import Builder
+from polyattn.planning.builder import Builder, Order
+from polyattn.planning.costs import COSTS, cost_function
+from polyattn.planning.from_joint import joint_products
+from polyattn.planning.large import shared_trees
 from polyattn.planning.steps import ONE
-from polyattn.planning.trees import KEPT, ranked_orders
+from polyattn.planning.trees import EXACT_UP_TO, KEPT, fixed_order, pairs_of, ranked_orders
 
 Labels = tuple[str, ...]
 """A label for each axis: a letter, or "...k" for the k-th axis from the right under an ellipsis."""
 
-LETTERS = string.ascii_letters
+LETTERS_BY_NUMBER = string.ascii_uppercase + string.ascii_lowercase
+"""Indices of lists as letters, in the order that torch gives outputs without a list."""
+
+NOT_INDICES = set(string.punctuation)
+
+NARROW = (torch.uint8, torch.int8, torch.int16, torch.int32)
+
+JOINT_UP_TO = 6
+"""Operands up to which evaluations with sharing are searched exhaustively where operands repeat."""
+
+LARGE = 2
+"""Trees of products of many factors that are compared."""
 
 
-def einsum(equation: str, *operands: Tensor | Sequence[Tensor]) -> Tensor:
+def einsum(equation: object, *operands: object, cost: str = "roofline") -> Tensor:
     """Compute `torch.einsum` in the cheapest order, with repeated operands recognised.
 
     Operands that are the same object are one tensor to the planner: `ij,jk,lk,zl->iz` of (A, B, B, A) takes two matrix
-    products, since the last two factors are the first two transposed.
+    products, since the last two factors are the first two transposed. So are views of one storage with the same axes,
+    such as `B.T` and `B.detach()`, where no gradient is asked for.
 
     Args:
         equation: such as "bij,bjk->bik"; implicit output, ellipsis, repeated indices (diagonals and traces), and
-            axes of length 1 that broadcast, as in `torch.einsum`.
-        operands: tensors of any one dtype, as separate arguments or in one list.
+            axes of length 1 that broadcast, as in `torch.einsum`. Any character but space, comma, point, "-" and ">"
+            is an index.
+        operands: tensors of any one dtype but bool, as separate arguments or in one list. Without an equation,
+            tensors and lists of their indices (numbers, or ... for an ellipsis) in turn, and the output's at the end.
+        cost: "roofline" (seconds on the device, by its calibration) or "macs": by which orders are compared.
 
     Raises:
-        TypeError: the equation is not a string, or an operand not a tensor; names the remedy.
+        TypeError: the equation is not a string, an operand not a tensor, or its dtype bool or another than the first's;
+            names the remedy.
         SpecError: the equation is not well formed, or does not fit the number of operands.
-        SizeError: the number of an operand's axes does not fit, or an index has two lengths.
+        SizeError: the number of an operand's axes does not fit, an index has two lengths, or `cost` is unknown.
 
     >>> import torch
     >>> a, b = torch.ones(2, 3), torch.ones(3, 4)
     >>> einsum("ij,jk->ik", a, b).shape
     torch.Size([2, 4])
     """
+    if cost not in COSTS:
+        raise SizeError(f"unknown `cost` {cost!r}; there are {', '.join(COSTS)}")
+    if isinstance(equation, Tensor):
+        equation, operands = _as_text((equation, *operands))
     given = _tensors(equation, operands)
-    first = tuple(next(k for k, other in enumerate(given) if other is o) for o in given)
+    assert isinstance(equation, str)
+    _check_dtypes(given)
+    first, equation = same_tensors(equation, given)
     # index(): a length that a compiler keeps symbolic becomes the number that the plan is made for.
-    shapes = tuple(tuple(index(n) for n in o.shape) for o in given)
+    shapes = tuple(tuple(index(n) for n in given[k].shape) for k in first)
     if any(0 in shape for shape in shapes):  # zeros, if anything: no order is cheaper than another
         _lengths(parse_einsum(equation, [len(s) for s in shapes])[0], shapes, equation)
         return torch.einsum(equation, *given)
-    name = planned_einsum(equation, shapes, first, given[0].device.type, products_dtype(given[0]))
+    name = planned_einsum(equation, shapes, first, given[0].device.type, products_dtype(given[0]), cost)
     distinct = [o for k, o in enumerate(given) if first[k] == k]
+    dtype = given[0].dtype
+    if dtype in NARROW and len(given) > 1:
+        # Torch adds narrow integers up in 64 bits, whose lowest bits are those of the narrow sum.
+        return getattr(FUNCTIONS, name)(*(o.to(torch.int64) for o in distinct)).to(dtype)
     return getattr(FUNCTIONS, name)(*distinct)
+
+
+def _as_text(given: Sequence[object]) -> tuple[str, tuple[object, ...]]:
+    """Return the equation and the operands of a call with lists of indices.
+
+    Raises:
+        TypeError: tensors and lists do not take turns, or an index is not a whole number of 0 or more or an ellipsis.
+    """
+    tensors, lists = list(given[::2]), list(given[1::2])
+    output = tensors.pop() if len(given) % 2 else None
+    if output is not None and not isinstance(output, list | tuple):
+        raise TypeError(f"the last argument must be the list of the output's indices, not {type(output).__name__}")
+    texts = [_indices_text(indices) for indices in lists]
+    return ",".join(texts) + ("" if output is None else f"->{_indices_text(output)}"), tuple(tensors)
+
+
+def _indices_text(indices: object) -> str:
+    if not isinstance(indices, list | tuple):
+        raise TypeError(f"a list of indices must follow each operand, not {type(indices).__name__}")
+    text = ""
+    for number in indices:
+        if number is not Ellipsis and (isinstance(number, bool) or not isinstance(number, int) or number < 0):
+            raise TypeError(f"an index must be a whole number of 0 or more, or ..., not {number!r}")
+        text += "..." if number is Ellipsis else get_symbol(number)
+    return text
+
+
+def get_symbol(number: int) -> str:
+    """Return a letter for each number: the 52 of ASCII in torch's order, then others."""
+    return LETTERS_BY_NUMBER[number] if number < 52 else chr(number + (140 if number < 55_000 else 10_000))
+
+
+def _check_dtypes(given: Sequence[Tensor]) -> None:
+    dtypes = [o.dtype for o in given]
+    for number, dtype in enumerate(dtypes):
+        if dtype == torch.bool:
+            raise TypeError(f"operand {number} must hold numbers, not torch.bool; convert it with .to(torch.int64)")
+        mixed = dtype != dtypes[0] and not torch.is_autocast_enabled(given[0].device.type)
+        if mixed:
+            raise TypeError(
+                f"operand {number} must have the first operand's dtype {dtypes[0]}, not {dtype}; convert it with .to()"
+            )
+
+
+def same_tensors(equation: str, given: Sequence[Tensor]) -> tuple[tuple[int, ...], str]:
+    """Return for each operand the position of its first occurrence, and the equation in the axes of those.
+
+    Operands are one tensor if they are one object, or if they are views of the same entries of one storage and no
+    gradient goes through them: a gradient belongs to the tensor that was given, which need not be the first.
+    """
+    first = [next(k for k, other in enumerate(given) if other is o) for o in given]
+    head, arrow, output = equation.replace(" ", "").partition("->")
+    texts = head.split(",")
+    if len(texts) != len(given) or torch.compiler.is_compiling():
+        return tuple(first), equation
+    known: dict[object, int] = {}
+    for number, operand in enumerate(given):
+        if first[number] != number:
+            first[number] = first[first[number]]
+            continue
+        key = _entries(operand)
+        if key is None or "." in texts[number] or len(texts[number]) != operand.dim():
+            continue
+        other = known.setdefault(key, number)
+        if other != number:
+            first[number] = other
+    for number, operand in enumerate(given):
+        source = given[first[number]]
+        if source is not operand and len(texts[number]) == operand.dim():
+            # The letters in the order of the other view's axes, which memory tells apart by their strides.
+            letters = dict(zip(operand.stride(), texts[number], strict=True))
+            texts[number] = "".join(letters[s] for s in source.stride())
+    return tuple(first), ",".join(texts) + arrow + output
+
+
+def _entries(operand: Tensor) -> object | None:
+    """Return a key of the memory that a plain tensor reads, the order of its axes aside; None if it has none."""
+    if type(operand) not in (Tensor, nn.Parameter) or operand.layout != torch.strided or operand.is_meta:
+        return None
+    if torch.is_grad_enabled() and operand.requires_grad:
+        return None
+    axes = sorted(zip(operand.stride(), operand.shape, strict=True))
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # pyright: ignore[reportAttributeAccessIssue]
+    if len({stride for stride, _ in axes}) < len(axes) or wrapped(operand):
+        return None
+    memory = operand.untyped_storage().data_ptr()
+    return (memory, operand.storage_offset(), operand.dtype, operand.is_conj(), operand.is_neg(), tuple(axes))
 
 
 def _tensors(equation: object, operands: Sequence[object]) -> list[Tensor]:
@@ -71,7 +188,7 @@ def _tensors(equation: object, operands: Sequence[object]) -> list[Tensor]:
     if not isinstance(equation, str):
         raise TypeError(
             f"the equation must be text, such as 'ij,jk->ik', not {type(equation).__name__}; "
-            "for operands with sublists of numbers write their indices as letters"
+            "or give tensors and lists of their indices in turn"
         )
     if len(operands) == 1 and isinstance(operands[0], list | tuple):
         operands = operands[0]
@@ -89,7 +206,7 @@ def _tensors(equation: object, operands: Sequence[object]) -> list[Tensor]:
 
 @constant_result
 def planned_einsum(
-    equation: str, shapes: tuple[tuple[int, ...], ...], first: tuple[int, ...], device: str, dtype: str
+    equation: str, shapes: tuple[tuple[int, ...], ...], first: tuple[int, ...], device: str, dtype: str, cost: str
 ) -> str:
     """Return the name in `FUNCTIONS` of an einsum's function of the distinct tensors among its operands.
 
@@ -97,21 +214,29 @@ def planned_einsum(
         shapes: shapes of the operands.
         first: for each operand the position of its first occurrence.
         device, dtype: device type and dtype of the products, for the cost model.
+        cost: "roofline" or "macs".
     """
+    known = tuple(tuple(map(int, s)) for s in shapes)
     # The calibration is part of the cache key, so a new one plans anew.
-    return _planned_einsum(equation, tuple(tuple(map(int, s)) for s in shapes), first, calibrated(kind(device), dtype))
+    return _planned_einsum(equation, known, first, calibrated(kind(device), dtype), cost)
 
 
 @lru_cache(maxsize=4096)
-def _planned_einsum(equation: str, shapes: tuple[tuple[int, ...], ...], first: tuple[int, ...], device: Device) -> str:
-    return keep(as_function(einsum_graph(equation, shapes, first, device)))
+def _planned_einsum(
+    equation: str, shapes: tuple[tuple[int, ...], ...], first: tuple[int, ...], device: Device, cost: str
+) -> str:
+    return keep(as_function(einsum_graph(equation, shapes, first, device, cost)))
 
 
 def einsum_graph(
-    equation: str, shapes: Sequence[tuple[int, ...]], first: Sequence[int], device: Device = CPU
+    equation: str,
+    shapes: Sequence[tuple[int, ...]],
+    first: Sequence[int],
+    device: Device = CPU,
+    cost: str = "roofline",
 ) -> fx.GraphModule:
     """Lower an einsum to a graph with one argument for each distinct tensor; see `einsum_plan`."""
-    best = einsum_plan(equation, shapes, first, device)
+    best = einsum_plan(equation, shapes, first, device, cost)
     emitter = Emitter(best, best.names(), fx.Graph())
     values = {}
     for tensor in (f"a{k}" for k in dict.fromkeys(first)):
@@ -125,18 +250,26 @@ def einsum_graph(
     return LoweredGraph(nn.Module(), emitter.graph, class_name="Einsum")
 
 
-def einsum_plan(equation: str, shapes: Sequence[tuple[int, ...]], first: Sequence[int], device: Device = CPU) -> Graph:
-    """Return the evaluation graph of an einsum: the cheapest by the roofline among its best trees.
+def einsum_plan(
+    equation: str,
+    shapes: Sequence[tuple[int, ...]],
+    first: Sequence[int],
+    device: Device = CPU,
+    cost: str = "roofline",
+) -> Graph:
+    """Return the evaluation graph of an einsum: the cheapest among its best trees, and those that share most.
 
     Args:
         shapes: shapes of the operands.
         first: for each operand the position of its first occurrence.
         device: for the cost model.
+        cost: "roofline" or "macs".
     """
     terms, output = parse_einsum(equation, [len(s) for s in shapes])
-    lengths = _lengths(terms, shapes, equation)
-    # A tree's rank ignores sharing between equal operands; the roofline of the whole graph counts it.
-    return min((_graph(terms, output, shapes, first, lengths, rank) for rank in range(KEPT)), key=device.seconds)
+    product = _Product(terms, output, shapes, first, _lengths(terms, shapes, equation))
+    price = cost_function(cost, device)
+    # A tree's rank ignores sharing between equal operands; the price of the whole graph counts it.
+    return min(product.graphs(), key=lambda g: (price(g), g.macs))
 
 
 def parse_einsum(equation: str, ranks: Sequence[int]) -> tuple[list[Labels], Labels]:
@@ -170,9 +303,9 @@ def parse_einsum(equation: str, ranks: Sequence[int]) -> tuple[list[Labels], Lab
 def _letters(text: str, equation: str) -> list[str]:
     """Split a term into its letters, with "..." for an ellipsis."""
     before, dots, after = text.partition("...")
-    if any(c not in LETTERS for c in before + after):
-        bad = next(c for c in before + after if c not in LETTERS)
-        raise SpecError(f"{bad!r} is no index: indices are letters", equation, 1, equation.index(bad) + 1)
+    bad = next((c for c in before + after if c in NOT_INDICES or c.isspace() or c.isdigit()), None)
+    if bad is not None:
+        raise SpecError(f"{bad!r} is not an index: indices are letters", equation, 1, equation.index(bad) + 1)
     return [*before, *(["..."] if dots else []), *after]
 
 
@@ -196,7 +329,14 @@ def _dots(labels: Labels) -> int:
 def _lengths(terms: Sequence[Labels], shapes: Sequence[tuple[int, ...]], equation: str) -> dict[str, int]:
     lengths: dict[str, int] = {}
     for number, (labels, shape) in enumerate(zip(terms, shapes, strict=True)):
+        own: dict[str, int] = {}
         for axis, (label, length) in enumerate(zip(labels, shape, strict=True)):
+            # A diagonal does not broadcast: torch refuses it, too.
+            if own.setdefault(label, length) != length:
+                raise SizeError(
+                    f"index {label!r} of {equation!r} is repeated in operand {number}, but its axes have lengths "
+                    f"{own[label]} and {length}"
+                )
             # Length 1 broadcasts to any other.
             have = lengths.get(label, 1)
             if have != length and 1 not in (have, length):
@@ -208,27 +348,49 @@ def _lengths(terms: Sequence[Labels], shapes: Sequence[tuple[int, ...]], equatio
     return lengths
 
 
-def _graph(
-    terms: Sequence[Labels],
-    output: Labels,
-    shapes: Sequence[tuple[int, ...]],
-    first: Sequence[int],
-    lengths: dict[str, int],
-    rank: int,
-) -> Graph:
-    """Return the evaluation graph with the product's tree of the given rank, without broadcast axes of length 1."""
-    indices = {label: Index(k, str(length)) for k, (label, length) in enumerate(lengths.items())}
-    builder = Builder({})
-    operands = []
-    for labels, shape, tensor in zip(terms, shapes, first, strict=True):
-        stretched = [n == 1 and lengths[label] != 1 for label, n in zip(labels, shape, strict=True)]
-        # A tensor read with different axes squeezed is a different leaf, so the name lists them.
-        name = f"a{tensor}" + "".join(f"_{k}" for k, s in enumerate(stretched) if s)
-        have = tuple(indices[label] for label, s in zip(labels, stretched, strict=True) if not s)
-        operands.append(builder.leaf(name, have))
-    keep_ = [indices[label] for label in output]
-    result, _ = builder.product(operands, keep_, ONE, ranked_orders({}, rank))
-    return Graph.of(builder.nodes, [builder.permuted(result, tuple(keep_))], {})
+class _Product:
+    """A product of operands, without broadcast axes of length 1."""
+
+    def __init__(
+        self,
+        terms: Sequence[Labels],
+        output: Labels,
+        shapes: Sequence[tuple[int, ...]],
+        first: Sequence[int],
+        lengths: dict[str, int],
+    ):
+        indices = {label: Index(k, str(length)) for k, (label, length) in enumerate(lengths.items())}
+        self.factors: list[tuple[str, tuple[Index, ...]]] = []
+        for labels, shape, tensor in zip(terms, shapes, first, strict=True):
+            stretched = [n == 1 and lengths[label] != 1 for label, n in zip(labels, shape, strict=True)]
+            # A tensor read with different axes squeezed is a different leaf, so the name lists them.
+            name = f"a{tensor}" + "".join(f"_{k}" for k, s in enumerate(stretched) if s)
+            have = tuple(indices[label] for label, s in zip(labels, stretched, strict=True) if not s)
+            self.factors.append((name, have))
+        self.keep = tuple(indices[label] for label in output)
+
+    def orders(self) -> Iterator[Order]:
+        """Yield orders of contraction: the best trees of distinct factors, and those that share what is repeated."""
+        count = len(self.factors)
+        for rank in range(KEPT if count <= EXACT_UP_TO else LARGE):
+            yield ranked_orders({}, rank)
+        if len({name for name, _ in self.factors}) < count:
+            names, indices = zip(*self.factors, strict=True)
+            for tree in shared_trees(indices, names, frozenset(self.keep), lambda i: int(i.size)):
+                yield fixed_order(pairs_of(tree, count))
+
+    def graphs(self) -> Iterator[Graph]:
+        for order in self.orders():
+            yield self.graph(order)
+        if len({name for name, _ in self.factors}) < len(self.factors) <= JOINT_UP_TO:
+            factors = tuple(TensorFactor(name, at) for name, at in self.factors)
+            yield from joint_products(Monomial(Fraction(1), (), factors), self.keep)
+
+    def graph(self, order: Order) -> Graph:
+        builder = Builder({})
+        operands = [builder.leaf(name, at) for name, at in self.factors]
+        result, _ = builder.product(operands, self.keep, ONE, order)
+        return Graph.of(builder.nodes, [builder.permuted(result, self.keep)], {})
 
 
 def _squeezed(emitter: Emitter, leaf: str, values: dict[str, fx.Node]) -> fx.Node:

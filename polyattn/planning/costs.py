@@ -65,6 +65,9 @@ class Device:
         if is_matrix_product(node) and isinstance(node, Contract):
             left, right = (set(o.indices) for o in node.operands)
             sides = [left - right, right - left, set(node.summed)]
+            if not (sides[0] or sides[1]):
+                # An inner product reads each entry once: its traffic is all of it.
+                return traffic / self.bytes_per_second + self.step_seconds
             # Short sides leave tiles of the matrix units empty; each side costs its own share of the rate.
             efficiency = 1.0
             for side in sides:

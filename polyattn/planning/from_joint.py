@@ -6,7 +6,7 @@ A function of a polynomial is one factor to the search; its argument is a sum of
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
@@ -15,6 +15,7 @@ from polyattn.algebra import FunctionFactor, Index, Monomial, Polynomial, Tensor
 from polyattn.language.syntax import IDENTITY
 from polyattn.planning.builder import BATCH_INDEX, Builder
 from polyattn.planning.from_polynomial import contract_sum, factor_operand
+from polyattn.planning.graph import Graph
 from polyattn.planning.joint import STEPS, Problem, Solution
 from polyattn.planning.steps import BATCH, ONE, Coefficient, Operand, Sizes, numel
 from polyattn.planning.trees import Tree, pairs_of, ranked_orders
@@ -128,6 +129,17 @@ def joint_graphs(
         total = _Maker(found, solution, builder, inputs).root(frozenset(output), (BATCH_INDEX, *output))
         made.append((builder, builder.permuted(total, (BATCH_INDEX, *output))))
     return made, max(lower, plain) if found.exact else plain
+
+
+def joint_products(term: Monomial, output: tuple[Index, ...]) -> Iterator[Graph]:
+    """Yield the best evaluations of one product of tensors without a batch, such as an einsum's; sizes are numbers."""
+    found = joint_sum((term,), frozenset(output), frozenset())
+    if found is None:
+        return
+    for solution in found.problem.solve({})[0]:
+        builder = Builder({}, factor_sums=False)
+        total = _Maker(found, solution, builder, frozenset()).root(frozenset(output), output)
+        yield Graph.of(builder.nodes, [builder.permuted(total, output)], {})
 
 
 def _least(terms: Iterable[Monomial], keep: frozenset[Index], inputs: frozenset[str], sizes: Sizes) -> int:

@@ -198,15 +198,19 @@ def swapped_axes(node: Node) -> tuple[tuple[Index, Index], ...]:
 def materialises_product(node: Node) -> bool:
     """Test if the elementwise product of two operands is written out before it is summed.
 
-    This is so if a matrix product cannot express it: both sides have only shared and summed indices; or one side does,
-    and more than the batch is shared, where a matrix product would only reorder the larger side.
+    This is so if a matrix product cannot express it: both sides have only shared and summed indices and more than the
+    batch is kept; or one side does, and more than the batch is shared, where a matrix product would only reorder the
+    larger side.
     """
     if not isinstance(node, Contract) or len(node.operands) != 2 or not node.summed:
         return False
     left, right = (set(o.indices) for o in node.operands)
     kept = set(node.output)
     sides = bool((left - right) & kept), bool((right - left) & kept)
-    return not any(sides) or (not all(sides) and any(i.size != BATCH for i in left & right & kept))
+    if not any(sides):
+        # An inner product, for each sample perhaps, is one of a row and a column.
+        return any(i.size != BATCH for i in kept)
+    return not all(sides) and any(i.size != BATCH for i in left & right & kept)
 
 
 def is_matrix_product(node: Node) -> bool:

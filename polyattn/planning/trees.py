@@ -1,4 +1,4 @@
-"""The cheapest contraction trees of one product: the best few of all, or opt_einsum's for many factors.
+"""The cheapest contraction trees of one product: the best few of all, or of several searches for many factors.
 
 Up to `EXACT_UP_TO` factors, dynamic programming over subsets of the factors considers every tree, outer products
 included. It keeps the best few trees of each subset, because this cost ignores values shared with other products and
@@ -13,14 +13,12 @@ from heapq import nsmallest
 
 from polyattn.algebra import Index
 from polyattn.planning.builder import Order, Pairs
+from polyattn.planning.large import Tree, large_trees
 from polyattn.planning.steps import Sizes, length
 
 EXACT_UP_TO = 9
 KEPT = 8
 """Trees kept for each subset of the factors."""
-
-Tree = int | tuple["Tree", "Tree"]
-"""A factor's number, or the two trees to contract."""
 
 Ranked = tuple[int, int, Tree]
 """A tree's multiply-accumulates, the entries it writes, and the tree."""
@@ -35,6 +33,11 @@ def ranked_orders(sizes: Sizes, rank: int = 0) -> Order:
         return pairs_of(trees[min(rank, len(trees) - 1)], len(indices))
 
     return order
+
+
+def fixed_order(pairs: Pairs) -> Order:
+    """Return the order that contracts these pairs, whatever the operands are."""
+    return lambda *_: pairs
 
 
 def pairs_of(tree: Tree, count: int) -> list[tuple[int, int]]:
@@ -66,7 +69,7 @@ def best_trees(
     """Find the trees with the fewest multiply-accumulates, ties by the entries written; best first."""
     known = dict(sizes)
     if len(indices) > EXACT_UP_TO:
-        return (_opt_einsum_tree(indices, keep, known),)
+        return tuple(large_trees(indices, keep, lambda i: length(i, known))[:KEPT])
     # Sets of indices as bit masks: unions and intersections dominate the search.
     numbers = {i: k for k, i in enumerate(dict.fromkeys(i for labels in indices for i in labels))}
     lengths = [length(i, known) for i in numbers]
@@ -146,25 +149,3 @@ def _merge(subset: int, best: dict[int, list[Ranked]], open_: list[int], volume:
 
 def _rank(tree: Ranked) -> tuple[int, int]:
     return tree[:2]
-
-
-def _opt_einsum_tree(indices: tuple[tuple[Index, ...], ...], keep: frozenset[Index], sizes: Sizes) -> Tree:
-    """Search a tree for many factors by opt_einsum's own choice of method."""
-    # Imported here: only products of more than `EXACT_UP_TO` factors need it.
-    import opt_einsum
-
-    letters = {i: opt_einsum.get_symbol(k) for k, i in enumerate(dict.fromkeys(i for o in indices for i in o))}
-    texts = ["".join(letters[i] for i in labels) for labels in indices]
-    shapes = [tuple(length(i, sizes) for i in labels) for labels in indices]
-    output = "".join(letters[i] for i in letters if i in keep)
-    path, _ = opt_einsum.contract_path(f"{','.join(texts)}->{output}", *shapes, shapes=True, optimize="auto")
-    alive: list[Tree] = list(range(len(indices)))
-    for contraction in path:
-        chosen = [alive[k] for k in contraction]
-        alive = [t for k, t in enumerate(alive) if k not in contraction]
-        tree = chosen[0]
-        # opt_einsum may contract several operands in one step; planned nodes have at most two.
-        for other in chosen[1:]:
-            tree = (tree, other)
-        alive.append(tree)
-    return alive[0]

@@ -1,12 +1,15 @@
 """Facts of `pa.einsum`: torch's values and gradients, and fewer products where operands are one tensor."""
 
+import math
 import random
+from itertools import chain
 
+import opt_einsum.testing
 import pytest
 import torch
 
 import polyattn as pa
-from polyattn.lowering.einsums import einsum_graph
+from polyattn.lowering.einsums import einsum_graph, einsum_plan, same_tensors
 
 
 def test_a_product_and_its_transpose_are_computed_once():
@@ -73,10 +76,12 @@ def test_operands_may_be_one_list():
 
 def test_what_is_no_equation_or_no_tensor_is_refused_with_the_remedy():
     a = torch.randn(2, 3)
-    with pytest.raises(TypeError, match=r"the equation must be text, .* not Tensor; .*indices as letters"):
-        pa.einsum(a, [0, 1], a, [2, 1], [0, 2])  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match=r"the equation must be text, .* not int; or give tensors and lists of their"):
+        pa.einsum(3, a)
+    with pytest.raises(pa.SizeError, match="unknown `cost` 'time'; there are roofline, macs"):
+        pa.einsum("ij->", a, cost="time")
     with pytest.raises(TypeError, match=r"operand 1 must be a torch.Tensor, not ndarray; .*torch.as_tensor"):
-        pa.einsum("ij,kj->ik", a, a.numpy())  # pyright: ignore[reportArgumentType]
+        pa.einsum("ij,kj->ik", a, a.numpy())
     with pytest.raises(pa.SpecError, match="at least one operand"):
         pa.einsum("ij", [])
 
@@ -101,10 +106,78 @@ def test_it_compiles_in_one_graph():
         ("ijk->i", [(2, 3)], "operand 0 has 2 axes, but the equation 'ijk->i' gives it 3"),
         ("ij->ii", [(2, 3)], "index 'i' is repeated in the output"),
         ("ij->k", [(2, 3)], "index 'k' of the output is in no operand"),
-        ("i1->i", [(2, 3)], "'1' is no index: indices are letters"),
+        ("i1->i", [(2, 3)], "'1' is not an index: indices are letters"),
     ],
 )
 def test_wrong_equations_are_named(equation: str, shapes: list[tuple[int, ...]], message: str):
     with pytest.raises(pa.PolyattnError) as caught:
         pa.einsum(equation, *map(torch.ones, shapes))
     assert str(caught.value).split("\n")[0] == message
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int16, torch.int32])
+def test_narrow_integers_keep_their_dtype(dtype: torch.dtype):
+    a, b = torch.arange(6).reshape(2, 3).to(dtype), torch.arange(40, 52).reshape(3, 4).to(dtype)
+    for equation, operands in (("ij,jk->ik", (a, b)), ("ij,ij->", (a, a)), ("ij,jk->", (a, b))):
+        found = pa.einsum(equation, *operands)
+        exact = torch.einsum(equation, *(o.long() for o in operands))
+        assert found.dtype == dtype
+        assert torch.equal(found, exact.to(dtype))
+
+
+def test_a_diagonal_of_two_lengths_and_operands_of_two_kinds_are_refused():
+    with pytest.raises(pa.SizeError, match="repeated in operand 0, but its axes have lengths 1 and 3"):
+        pa.einsum("ii", torch.ones(1, 3))
+    a, mask = torch.ones(3, 3), torch.ones(3, 3) > 0
+    for operands in ((a, mask), (mask, mask)):
+        with pytest.raises(TypeError, match=r"must hold numbers, not torch.bool; convert it"):
+            pa.einsum("ij,jk->ik", *operands)
+    with pytest.raises(TypeError, match=r"must have the first operand's dtype torch.float32, not torch.float64"):
+        pa.einsum("ij,jk->ik", a, a.double())
+
+
+def test_lists_of_indices_are_torchs_format_without_its_limit_of_52():
+    a, b = torch.randn(2, 3, 4), torch.randn(4, 3)
+    for call in ((a, [0, 1, 2], b, [2, 1], [0, 1]), (a, [30, 1, 2], b, [2, 3]), (a, [..., 2], b, [2, 0], [..., 0])):
+        torch.testing.assert_close(pa.einsum(*call), torch.einsum(*call))
+    matrices = [torch.eye(2) + k / 100 for k in range(60)]
+    call = [part for k, m in enumerate(matrices) for part in (m, [k, k + 1])]
+    torch.testing.assert_close(pa.einsum(*call, [0, 60]), torch.linalg.multi_dot(matrices))
+    with pytest.raises(TypeError, match="a whole number of 0 or more"):
+        pa.einsum(a, [0, 1, -2])
+
+
+def test_views_of_the_same_entries_are_one_tensor_where_no_gradient_goes_through_them():
+    a, b = torch.randn(3, 4), torch.randn(4, 5)
+    assert same_tensors("ij,jk,kl,ln->in", [a, b, b.T, a.detach().T]) == ((0, 1, 1, 0), "ij,jk,lk,nl->in")
+    assert same_tensors("ij,kj->ik", [b, b[:, :3]])[0] == (0, 1)
+    trained = b.clone().requires_grad_()
+    assert same_tensors("ij,kj->ik", [trained, trained.detach()])[0] == (0, 1)
+    found = pa.einsum("ij,jk,kl,ln->in", a, trained, trained.T, a.T)
+    (gradient,) = torch.autograd.grad(found.sum(), trained)
+    (expected,) = torch.autograd.grad((a @ trained @ trained.T @ a.T).sum(), trained)
+    torch.testing.assert_close(gradient, expected)
+    with torch.no_grad():
+        torch.testing.assert_close(pa.einsum("ij,jk,kl,ln->in", a, b, b.T, a.T), a @ b @ b.T @ a.T)
+
+
+def test_an_inner_product_is_a_matrix_product():
+    code = einsum_graph("ij,ij->", [(64, 64)] * 2, (0, 1)).code
+    assert "matmul" in code
+    assert ".sum(" not in code
+
+
+@pytest.mark.parametrize("count", [5, 12, 18])
+def test_no_order_takes_more_than_opt_einsums_best_and_repeats_take_less(count: int):
+    equation, shapes, *_ = opt_einsum.testing.rand_equation(count, 3, n_out=2, d_min=2, d_max=5, seed=count)
+    terms = equation.split("->")[0].split(",")
+    lengths = dict(chain.from_iterable(zip(t, s, strict=True) for t, s in zip(terms, shapes, strict=True)))
+    paths = [opt_einsum.contract_path(equation, *shapes, shapes=True, optimize=m)[1] for m in ("dp", "auto-hq")]
+    theirs = min(
+        sum(math.prod(lengths[c] for c in set(step[2].split("->")[0]) - {","}) for step in path.contraction_list)
+        for path in paths
+    )
+    assert einsum_plan(equation, shapes, range(count), cost="macs").macs <= theirs
+    powers = ",".join(f"{chr(97 + k)}{chr(98 + k)}" for k in range(count)) + f"->a{chr(97 + count)}"
+    # The power of one matrix: by squaring, for 18 = 16 + 2 five products.
+    assert einsum_plan(powers, [(9, 9)] * count, [0] * count, cost="macs").macs <= 9**3 * {5: 3, 12: 5, 18: 6}[count]
