@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import count
+from math import prod
 
 from polyattn.algebra import Index, Spec
 from polyattn.algebra.monomial import multiply_powers, size_product
@@ -115,6 +116,29 @@ class _Writer:
         operand, target = self.values[access.tensor]
         names = {**dict(zip(target, indices, strict=True)), BATCH_INDEX: BATCH_INDEX}
         return [self.builder.again(operand, tuple(names[i] for i in operand.indices))]
+
+
+def monomials(spec: Spec) -> int:
+    """Return how many monomials the text has at most, multiplied out: those inside functions included."""
+    known: dict[str, int] = {}
+    inside = 0
+
+    def count_sum(total: Sum) -> int:
+        return sum(prod(count_factor(f) for f in term.factors) for term in total.terms)
+
+    def count_factor(factor: object) -> int:
+        if isinstance(factor, Bracket):
+            return count_sum(factor.body)
+        return known.get(factor.tensor, 1) if isinstance(factor, Access) else 1
+
+    for definition in spec.statements.definitions:
+        body = definition.body
+        if isinstance(body, Call) and body.function != "mean":
+            inside += count_sum(body.argument)
+            known[definition.name] = 1
+        else:
+            known[definition.name] = count_sum(body.argument if isinstance(body, Call) else body)
+    return known[spec.output] + inside
 
 
 def _indices(factor: object, letters: Mapping[str, tuple[Index, ...]]) -> tuple[Index, ...]:

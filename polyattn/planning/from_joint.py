@@ -21,6 +21,8 @@ from polyattn.planning.steps import BATCH, ONE, Coefficient, Operand, Sizes, num
 from polyattn.planning.trees import Tree, pairs_of, ranked_orders
 from polyattn.planning.values import LEAF, SUM, Reference, TooLargeError, Values
 
+TERMS = 8
+"""Monomials up to which a sum is searched as a whole."""
 WAYS = 12_000
 """Ways that are listed for one sum."""
 
@@ -51,6 +53,8 @@ def joint_sum(terms: tuple[Monomial, ...], keep: frozenset[Index], inputs: froze
         keep: the indices that are not summed.
         inputs: the tensors with a batch.
     """
+    if len(terms) > TERMS:
+        return None
     for connected in (False, True):
         try:
             return _listed(terms, keep, inputs, connected)

@@ -18,6 +18,8 @@ from typing import Any
 Tree = int | tuple["Tree", "Tree"]
 """A factor's number, or the two trees to contract."""
 
+COMPLETE_UP_TO = 16
+"""Factors up to which dynamic programming is enough."""
 DYNAMIC_UP_TO = 20
 """Factors up to which dynamic programming is asked where opt_einsum's own choice would not."""
 PARTS = 7
@@ -218,6 +220,10 @@ def large_trees(indices: Sequence[Sequence[Hashable]], keep: frozenset, length: 
     masks = [sum(1 << numbers[i] for i in set(labels)) for labels in indices]
     kept = sum(1 << numbers[i] for i in keep if i in numbers)
     network = Network(masks, kept, [length(i) for i in numbers])
+    if len(masks) <= COMPLETE_UP_TO:
+        return [
+            path_tree(_dynamic([frozenset(labels) for labels in indices], keep & numbers.keys(), length), len(masks))
+        ]
     ranked: dict[Tree, int] = {}
     for tree in _found(network, [frozenset(labels) for labels in indices], keep & numbers.keys(), length):
         better = network.improved(tree)
@@ -228,15 +234,12 @@ def large_trees(indices: Sequence[Sequence[Hashable]], keep: frozenset, length: 
 def _found(network: Network, sets: list[frozenset], keep: frozenset, length: Callable[[Any], int]) -> Iterator[Tree]:
     # Imported here: only products of many factors need it.
     from opt_einsum.path_random import RandomGreedy
-    from opt_einsum.paths import dynamic_programming
 
     count = len(sets)
-    # An index of one factor alone is summed before the products, so that no path may depend on it.
-    uses = Counter(i for labels in sets for i in labels)
-    inputs = [frozenset(i for i in labels if i in keep or uses[i] > 1) for labels in sets]
+    inputs = _shared(sets, keep)
     lengths = {i: length(i) for labels in inputs for i in labels}
     if count <= DYNAMIC_UP_TO:
-        yield path_tree(dynamic_programming(inputs, frozenset(keep), lengths), count)
+        yield path_tree(_dynamic(sets, keep, length), count)
     else:
         state = random.getstate()
         random.seed(count)
@@ -251,6 +254,19 @@ def _found(network: Network, sets: list[frozenset], keep: frozenset, length: Cal
         )
         yield path_tree(path, count)
     yield network.greedy()
+
+
+def _shared(sets: list[frozenset], keep: frozenset) -> list[frozenset]:
+    """Leave out the indices of one factor alone: they are summed before the products, so no path may depend on them."""
+    uses = Counter(i for labels in sets for i in labels)
+    return [frozenset(i for i in labels if i in keep or uses[i] > 1) for labels in sets]
+
+
+def _dynamic(sets: list[frozenset], keep: frozenset, length: Callable[[Any], int]) -> Any:
+    from opt_einsum.paths import dynamic_programming
+
+    inputs = _shared(sets, keep)
+    return dynamic_programming(inputs, keep, {i: length(i) for labels in inputs for i in labels})
 
 
 def shared_trees(

@@ -13,7 +13,7 @@ from polyattn.planning.backward import Backward, differentiate
 from polyattn.planning.builder import Builder
 from polyattn.planning.centring import STEPS, centred, is_deviation
 from polyattn.planning.costs import COSTS, DEVICES, Device, cost_function
-from polyattn.planning.from_definitions import follow_definitions
+from polyattn.planning.from_definitions import follow_definitions, monomials
 from polyattn.planning.from_joint import joint_graphs
 from polyattn.planning.from_polynomial import contract_monomials
 from polyattn.planning.graph import Graph
@@ -27,6 +27,10 @@ ACCURACIES = ("written", "any")
 BATCH_NAME = "B"
 DEFINITION_RANKS = 4
 EXPANDED_RANKS = 8
+RANKED_UP_TO = 64
+"""Factors in all monomials up to which each is contracted in several orders."""
+EXPANDED_UP_TO = 64
+"""Monomials up to which a text is multiplied out: of more, the definitions alone are candidates."""
 TRAINED_CANDIDATES = 3
 CHEAP_SHARE = 0.02
 """A forward value is computed again for the backward pass where that adds at most this share of all."""
@@ -202,11 +206,14 @@ def _candidates(spec: Spec, sizes: dict[str, int]) -> tuple[dict[Graph, str], in
         builder = Builder(sizes)
         output = follow_definitions(spec, builder, ranked_orders(sizes, rank))
         found.setdefault(Graph.of(builder.nodes, [output], sizes), "definitions")
+    if monomials(spec) > EXPANDED_UP_TO:
+        return found, 0  # so many products cannot pay; the definitions remain
     try:
         polynomial = spec.polynomial()
     except BudgetError:
-        return found, 0  # too large to expand; the definitions remain
-    for rank in range(EXPANDED_RANKS):
+        return found, 0  # too large to expand
+    long = sum(len(term.factors) for term in polynomial.terms) > RANKED_UP_TO
+    for rank in range(1 if long else EXPANDED_RANKS):
         builder = Builder(sizes)
         output = contract_monomials(polynomial, builder, ranked_orders(sizes, rank))
         found.setdefault(Graph.of(builder.nodes, [output], sizes), "expanded")

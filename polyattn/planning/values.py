@@ -303,6 +303,9 @@ class Values:
 
     def _canonical(self, pieces: tuple[Piece, ...], start: dict[int, tuple]) -> tuple[object, list[tuple[int, ...]]]:
         """Return a form that isomorphic values have in common, and the orders of the indices that lead to it."""
+        self.work += 4  # as long as listing so many ways takes
+        if self.work > self.most:
+            raise TooLargeError
         best: list[tuple[object, list[tuple[int, ...]]]] = []
         leaves = 0
 

@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyattn import Spec, lower, plan
+from polyattn import Spec, catalog, lower, plan
 from polyattn.planning import Graph, question
+from polyattn.planning.from_definitions import monomials
 from polyattn.planning.from_joint import joint_graphs
 
 ROWS = [
@@ -138,3 +139,18 @@ def test_every_evaluation_found_computes_the_sum_and_none_is_below_the_bound(tex
         torch.testing.assert_close(lower(replace(written, graph=graph))(x, *weights), expected)
     assert min(Graph.of(b.nodes, [o], known).macs for b, o in made) <= written.macs
     assert plan(spec, sizes, cost="macs").macs >= bound
+
+
+def test_a_text_of_thousands_of_monomials_is_not_multiplied_out(monkeypatch: pytest.MonkeyPatch):
+    steps = [f"d{k}[a,b] = d{k - 1}[a,c]*u{k}[c,b] + d{k - 1}[a,c]*v{k}[c,b]" for k in range(1, 13)]
+    text = "; ".join(["x[N,C]", "where b : C", "d0[a,c] = x[a,c]", *steps])
+    spec = Spec(text)
+    assert monomials(spec) == 4096
+    monkeypatch.setattr(Spec, "polynomial", lambda _: pytest.fail("the text was multiplied out"))
+    assert plan(spec, {"N": 50, "C": 8}, cost="macs").macs == 12 * 50 * 8 * 8
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_the_monomials_of_a_text_are_counted_before_they_are_written(name: str):
+    spec = catalog.get(name)
+    assert len(spec.polynomial().terms) <= monomials(spec) <= 8
