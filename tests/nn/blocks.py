@@ -279,6 +279,13 @@ CASES: dict[str, Case] = {
 }
 """Add a block here and every fact of test_blocks.py is checked of it."""
 
+EVERY_KIND = [
+    *(name for name, case in CASES.items() if case.thorough),
+    *("TESA", "A2", "GloRe", "BATransform, without biases", "BATBlock, 3D", "NonLocal, gaussian, heads", "Axial, 1D"),
+    "BATBlock, 3D, slid over a larger map",
+]
+"""A case of every block; with two heads in one, and a video and a row of positions in others."""
+
 
 def nearly_still(make: Callable[[], nn.Module]) -> nn.Module:
     """A block whose rounds add next to nothing to their input."""
