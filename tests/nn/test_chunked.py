@@ -105,6 +105,7 @@ def test_arrays_of_other_shapes_are_refused_before_anything_is_read():
         layer.stream(np.zeros((1, 4, 3, 3), np.float32), np.zeros((1, 4, 3, 2), np.float32))
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_large_files_runs_small_and_its_memory_does_not_grow_with_the_map(tmp_path):
     root = Path(__file__).parents[2]
     command = [sys.executable, "-W", "ignore", str(root / "benchmarks/chunked.py"), "--only", "poly_nl"]

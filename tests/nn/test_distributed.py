@@ -1,5 +1,6 @@
 """Facts of layers under DistributedDataParallel."""
 
+import pytest
 import torch
 from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -50,6 +51,7 @@ def train_half(rank: int, folder: str) -> None:
     distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_end_up_with_the_gradients_of_the_joined_batch(tmp_path):
     multiprocessing.spawn(train_half, (str(tmp_path),), nprocs=2)
     module, x = example()

@@ -223,6 +223,7 @@ def test_the_command_s_tables_cut_nothing_off_and_say_what_cannot_be_cut():
     assert result.exit_code == 0, result.output
     assert "…" not in result.output
     assert all(f"layer{place}.attention" in result.output for place in ("2.1", "2.3", "3.1", "3.3", "3.5"))
+    line[1] = "resnet18"
     refused = CliRunner().invoke(app, [*line, "--attention", "nl"], env={"COLUMNS": "80"})
     assert refused.exit_code == 0, refused.output
     assert "cannot be cut: layer2.1.attention, " in refused.output

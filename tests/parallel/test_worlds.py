@@ -13,6 +13,8 @@ import pytest
 
 from tests.parallel.cases import FEW, LAYERS
 
+pytestmark = pytest.mark.slow  # starting the worlds takes a minute
+
 TOLERANCE = {"torch.float32": 1e-6, "torch.float64": 1e-12}
 
 

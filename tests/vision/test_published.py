@@ -16,6 +16,8 @@ from tests.nn import published as blocks
 
 from . import authors
 
+nightly = pytest.mark.nightly  # of networks that differ in kinds of residual branches only
+
 
 def undropped(network):
     for module in network.modules():
@@ -67,9 +69,9 @@ def test_the_video_code_fully_convolutionally_at_256_pixels():
     ("build", "words", "attention", "lengths"),
     [
         ("c2d_resnet50", {"groups": 8, "temporal_groups": 4, "temporal_size": 2}, authors.video_bat(8, 2, 4), None),
-        ("i3d_resnet50", {"groups": 8}, authors.video_bat(8, 2, 0), authors.I3D),
+        pytest.param("i3d_resnet50", {"groups": 8}, authors.video_bat(8, 2, 0), authors.I3D, marks=nightly),
         ("i3d_resnet50", {}, authors.video_non_local, authors.I3D),
-        ("c2d_resnet50", {}, None, None),
+        pytest.param("c2d_resnet50", {}, None, None, marks=nightly),
     ],
     ids=["C2D + 3D-BAT", "I3D + BAT", "I3D + NL", "C2D"],
 )
@@ -87,7 +89,11 @@ def test_the_video_networks_of_table_8(build, words, attention, lengths):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("build", "kind"),
-    [("resnet50", {}), ("seresnet50", {"squeezes": True}), ("resnext50_32x4d", {"groups": 32, "width": 128})],
+    [
+        ("resnet50", {}),
+        pytest.param("seresnet50", {"squeezes": True}, marks=nightly),
+        pytest.param("resnext50_32x4d", {"groups": 32, "width": 128}, marks=nightly),
+    ],
 )
 def test_the_image_networks_of_table_6(build, kind):
     theirs = authors.off_its_start(authors.Network(2, (3, 4, 6, 3), 7, authors.image_bat(), **kind))
