@@ -18,6 +18,7 @@ class Difference:
         entry: its place, the batch first.
         graph, definition: both values, as text.
         count: number of entries that differ.
+        source: "graph" or "candidate", which gave the first value.
     """
 
     tensor: str
@@ -25,10 +26,11 @@ class Difference:
     graph: str
     definition: str
     count: int
+    source: str = "graph"
 
     def __str__(self) -> str:
         return (
-            f"{self.tensor}[{','.join(map(str, self.entry))}] is {_short(self.graph)} by the graph, "
+            f"{self.tensor}[{','.join(map(str, self.entry))}] is {_short(self.graph)} by the {self.source}, "
             f"but {_short(self.definition)} by the definition; {self.count} differ in all"
         )
 
@@ -93,6 +95,7 @@ class Verification:
         checks: one for each tensor and precision.
         bound: at the modular level, largest chance of a wrong graph to pass.
         seed: seed of the random tensors.
+        candidate: the name of the code that was judged, where it was not a lowered graph.
     """
 
     level: str
@@ -103,6 +106,7 @@ class Verification:
     checks: tuple[Check, ...]
     bound: Fraction | None = None
     seed: int | None = None
+    candidate: str = ""
 
     def __bool__(self) -> bool:
         return all(self.checks)
@@ -123,10 +127,10 @@ class Verification:
         seed = "" if self.seed is None else f" The seed is {self.seed}."
         refuted = any(check.refuted for check in self.checks)
         answer, found = ("yes", "Equal") if self else ("no", "Not equal") if refuted else ("undecided", "Not decided")
-        return (
-            f"{answer}, {self.level}: the graph of {_short(definition)} at {sizes} ({self.plan}), "
-            f"{self.method}. {found}: {self._found()}.{seed}"
-        )
+        subject = f"the graph of {_short(definition)} at {sizes} ({self.plan})"
+        if self.candidate:
+            subject = f"{self.candidate} as {_short(definition)} at {sizes}"
+        return f"{answer}, {self.level}: {subject}, {self.method}. {found}: {self._found()}.{seed}"
 
     def _found(self) -> str:
         """Return the comparisons, one by one if they are few; in case of differences, only those."""

@@ -1,0 +1,1 @@
+"""Candidates run in exact arithmetic: torch code with elements of a finite field in the place of floats."""

@@ -1,0 +1,310 @@
+"""`Ring`: run any torch code with entries in a finite field in the place of floats.
+
+A dispatch mode takes every operation that reaches the dispatcher: those that move entries run on the residues as they
+are, sums and products run modulo the prime, the rest is decomposed by torch's own table or refused by its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from polyattn.errors import ProofError
+from polyattn.verifying.ring.field import Field
+from polyattn.verifying.ring.planes import MANTISSA, Residues
+from polyattn.verifying.ring.size import VARIABLE, Size
+from polyattn.verifying.ring.tensor import RingTensor, State
+
+aten = torch.ops.aten
+
+MOVES = frozenset(
+    """view _unsafe_view reshape _reshape_alias expand permute t transpose unsqueeze squeeze slice select split
+    split_with_sizes unbind as_strided diagonal alias detach detach_ clone contiguous cat stack index index_select gather
+    flip roll unfold repeat constant_pad_nd tril triu narrow lift_fresh lift slice_scatter select_scatter diagonal_scatter
+    im2col movedim chunk pixel_shuffle pixel_unshuffle channel_shuffle reflection_pad1d reflection_pad2d
+    replication_pad2d upsample_nearest2d view_as_real tile repeat_interleave take_along_dim diag_embed""".split()
+)
+"""Operations that move entries and leave zeros between them."""
+
+FACTORIES = frozenset("empty zeros ones full eye empty_strided scalar_tensor new_empty new_zeros new_ones new_full "
+                      "new_empty_strided empty_like zeros_like ones_like full_like".split())
+
+FLOATS_ONLY = frozenset("im2col reflection_pad1d reflection_pad2d replication_pad2d upsample_nearest2d".split())
+"""Moves that torch has for floats only: residues below 2^31 pass through float64 unchanged."""
+
+RANDOM = frozenset("rand randn rand_like randn_like bernoulli bernoulli_ native_dropout normal_ uniform_ randint "
+                   "randperm multinomial".split())
+
+COMPARISONS = frozenset("lt le gt ge eq ne".split())
+
+
+class Ring(TorchDispatchMode):
+    """The field at hand, and the facts about the operations seen.
+
+    Attributes:
+        opaque: functions that were carried as opaque ones, such as "relu" or "amax".
+        exponentials: whether an exponential was taken.
+    """
+
+    def __init__(self, field: Field):
+        super().__init__()
+        self.field = field
+        self.planes = (Residues(field), Residues(Field(field.order, salt=field.salt)) if field.order else None)
+        self.opaque: set[str] = set()
+        self.exponentials = False
+
+    def variable(self, values: Tensor, powers: Tensor | None, dtype: torch.dtype) -> RingTensor:
+        """Return a tensor of unknowns, from its residues modulo both primes."""
+        return RingTensor(values, powers, None, dtype, VARIABLE)
+
+    def lift(self, tensor: Tensor, dtype: torch.dtype | None = None) -> RingTensor:
+        """Return a plain tensor of numbers as a tensor of constants."""
+        infinite = tensor == -torch.inf if tensor.is_floating_point() else None
+        if infinite is not None and not bool(infinite.any()):
+            infinite = None
+        if tensor.is_floating_point() and not bool((tensor.isfinite() | (tensor == -torch.inf)).all()):
+            raise ProofError("a constant tensor has entries that are nan or inf, which have no meaning in a ring")
+        first, second = self.planes
+        dtype = dtype or (tensor.dtype if tensor.is_floating_point() else torch.get_default_dtype())
+        bits = MANTISSA[tensor.dtype] if tensor.is_floating_point() else 64
+        size = Size()
+        for value in tensor.detach().unique().tolist():
+            if value != -torch.inf:
+                size = size.join(Size.float(value, min(bits, 53)))
+        return RingTensor(
+            first.lift(tensor), second.lift(tensor) if second else None, tensor.detach().double(), dtype, size, infinite
+        )
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = func._schema.name.split("::")[1]
+        namespace = func._schema.name.split("::")[0]
+        tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        carried = [t for t in tensors if isinstance(t, RingTensor)]
+        if not carried:
+            return self._plain(func, name, args, kwargs)
+        if namespace != "aten":
+            return self._custom(func, args, kwargs)
+        from polyattn.verifying.ring.operations import OPERATIONS
+
+        if name in RANDOM:
+            raise ProofError(f"`candidate` calls {name}, which is random; check it in evaluation mode")
+        if "out" in kwargs:
+            return self._out(func, args, kwargs)
+        if func._schema.is_mutable:
+            return self._in_place(func, name, args, kwargs)
+        if name in OPERATIONS:
+            return OPERATIONS[name](self, *args, **kwargs)
+        if name in FACTORIES:
+            return self._factory(func, args, kwargs)
+        if name in MOVES:
+            return self.moved(func, name, args, kwargs)
+        if name in COMPARISONS:
+            return self._compared(func, name, args, kwargs)
+        return self._decomposed(func, name, args, kwargs)
+
+    # Kinds of operations
+
+    def _plain(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+        """Run an operation on plain tensors; memory for floats is made as ring tensors, since code writes to it."""
+        if name in RANDOM and not func._schema.name.startswith("aten::randperm"):
+            raise ProofError(f"`candidate` calls {name}, which is random; check it in evaluation mode")
+        result = func(*args, **{**kwargs, "device": "cpu"} if "device" in kwargs else kwargs)
+        if name in FACTORIES and isinstance(result, Tensor) and result.is_floating_point():
+            # Uninitialised memory may hold nan.
+            return self.lift(torch.zeros_like(result) if "empty" in name else result)
+        return result
+
+    def _factory(self, func: Any, args: Any, kwargs: Any) -> Any:
+        like = args[0]
+        dtype = kwargs.pop("dtype", None) or like.dtype
+        for option in ("device", "layout", "pin_memory"):
+            kwargs.pop(option, None)
+        real = torch.empty_strided(like.shape, like.stride(), dtype=dtype)
+        made = func(real, *args[1:], **kwargs)
+        if not dtype.is_floating_point:
+            return made
+        return self.lift(torch.zeros_like(made) if "empty" in func._schema.name else made, dtype)
+
+    def _custom(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run a custom operator's own Python code."""
+        from torch._library.custom_ops import OPDEFS
+
+        defined = OPDEFS.get(func._schema.name)
+        if defined is None:
+            raise ProofError(f"`candidate` calls the custom operator {func._schema.name}, whose code is not known")
+        body = defined._backend_fns.get("cpu") or defined._init_fn
+        with self:
+            return body(*args, **kwargs)
+
+    def _decomposed(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+        from torch._decomp import decomposition_table
+
+        if func in decomposition_table:
+            with self:
+                return decomposition_table[func](*args, **kwargs)
+        if func._can_decompose():
+            with self:
+                return func.decompose(*args, **kwargs)
+        raise ProofError(f"`candidate` calls {name}, which has no meaning in a ring")
+
+    def moved(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+        """Run an operation that moves entries on every plane."""
+        kwargs = {k: v for k, v in kwargs.items() if k not in ("dtype", "device", "pin_memory")}
+        flat, spec = pytree.tree_flatten((args, kwargs))
+        flat = [self.lift(a) if isinstance(a, Tensor) and a.is_floating_point() and not isinstance(a, RingTensor) else a for a in flat]
+        carried = [a for a in flat if isinstance(a, RingTensor)]
+        if any(not a.is_floating_point() for a in carried):
+            raise ProofError("`candidate` indexes by a place that depends on values, which a ring does not order")
+
+        def run(of: Callable[[RingTensor], Tensor | None]) -> Any:
+            parts = [of(a) if isinstance(a, RingTensor) else a for a in flat]
+            if any(p is None for p, a in zip(parts, flat, strict=True) if isinstance(a, RingTensor)):
+                return None
+            if name in FLOATS_ONLY:
+                parts = [p.double() if isinstance(p, Tensor) else p for p in parts]
+            a, k = pytree.tree_unflatten(parts, spec)
+            result = func(*a, **k)
+            return result.long() if name in FLOATS_ONLY and of(carried[0]).dtype == torch.int64 else result
+
+        values, powers = run(lambda a: a.values), run(lambda a: a.powers)
+        numbers = run(lambda a: a.numbers)
+        infinite = None
+        if any(a.infinite is not None for a in carried):
+            infinite = run(lambda a: torch.zeros_like(a.values, dtype=torch.bool) if a.infinite is None else a.infinite)
+        if len(carried) == 1:
+            state = carried[0].state
+        else:
+            size = carried[0].state.size
+            for other in carried[1:]:
+                size = size.join(other.state.size)
+            state = State(
+                all(a.state.constant for a in carried), all(a.state.exponents for a in carried), size
+            )
+        dtype = _promoted(carried)
+
+        def wrap(v: Any, *rest: Any) -> Any:
+            if not isinstance(v, Tensor):
+                return type(v)(wrap(*entry) for entry in zip(v, *(r if r is not None else [None] * len(v) for r in rest)))
+            return RingTensor(v, rest[0], rest[1], dtype, state.size, rest[2], state)
+
+        return wrap(values, powers, numbers, infinite)
+
+    def _compared(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+        reals = [a.reals if isinstance(a, RingTensor) else a for a in args]
+        if any(r is None for r in reals):
+            raise ProofError(f"`candidate` compares values ({name}), which a ring does not order")
+        return func(*reals, **kwargs)
+
+    def _in_place(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+        from polyattn.verifying.ring.operations import WRITES
+
+        target = args[0]
+        if not isinstance(target, RingTensor):
+            raise ProofError(f"`candidate` writes results ({name}) into a tensor that was made outside of it")
+        if name in WRITES:
+            result = WRITES[name](self, *args, **kwargs)
+        else:
+            packet = getattr(aten, name.removesuffix("_"), None)
+            overload = getattr(packet, func._overloadname, None) if packet else None
+            if overload is None:
+                raise ProofError(f"`candidate` calls {name}, which has no meaning in a ring")
+            with self:
+                result = overload(*args, **kwargs)
+        return self.write(target, result)
+
+    def _out(self, func: Any, args: Any, kwargs: Any) -> Any:
+        target = kwargs.pop("out")
+        names = [n for n in func.overloadpacket.overloads() if n in (func._overloadname.removesuffix("_out"), "default")]
+        overload = getattr(func.overloadpacket, "default" if func._overloadname == "out" and "default" in names else names[0]) if names else None
+        if overload is None or not isinstance(target, RingTensor):
+            raise ProofError(f"`candidate` calls {func._schema.name} with out=, which cannot be followed")
+        with self:
+            result = overload(*args, **kwargs)
+        return self.write(target, result)
+
+    def write(self, target: RingTensor, result: Any) -> RingTensor:
+        """Write a result into a tensor's memory, which its views share."""
+        if not isinstance(result, RingTensor):
+            result = self.lift(torch.as_tensor(result, dtype=torch.float64))
+        target.values.copy_(result.values)
+        state, source = target.state, result.state
+        whole = target.values.untyped_storage().nbytes() == target.values.numel() * target.values.element_size()
+        for name, flag in (("powers", "exponents"), ("numbers", "constant")):
+            mine, theirs = getattr(target, name), getattr(result, name)
+            valid = getattr(state, flag) and getattr(source, flag) and theirs is not None and mine is not None
+            if valid:
+                mine.copy_(theirs)
+            elif whole and getattr(source, flag) and theirs is not None:
+                setattr(target, name, theirs.clone())
+                valid = True
+            setattr(state, flag, valid)
+        if result.infinite is not None or target.infinite is not None:
+            if target.infinite is None:
+                target.infinite = torch.zeros_like(target.values, dtype=torch.bool)
+            target.infinite.copy_(torch.zeros(()) if result.infinite is None else result.infinite)
+        state.size = source.size if whole else state.size.join(source.size)
+        return target
+
+    # For the table of operations
+
+    def carried(self, value: Any) -> Any:
+        """Return an operand as a ring tensor or a Python number."""
+        if isinstance(value, RingTensor) or not isinstance(value, Tensor):
+            return value
+        return self.lift(value)
+
+    def compute(
+        self,
+        operands: Sequence[Any],
+        compute: Callable[..., Tensor],
+        size: Size,
+        real: Callable[..., Tensor] | None = None,
+        infinite: Tensor | None = None,
+        exponents: bool = True,
+    ) -> RingTensor:
+        """Return a result from its planes.
+
+        Args:
+            operands: ring tensors, and numbers to be lifted.
+            compute: the operation, of a plane and the operands in it.
+            real: the operation on float64 tensors, where all operands are constants.
+            exponents: whether the result may stand in an exponential.
+        """
+        ring = [o for o in operands if isinstance(o, RingTensor)]
+
+        def on(plane: Residues, part: Callable[[RingTensor], Tensor | None]) -> Tensor:
+            lifted = [part(o) if isinstance(o, RingTensor) else plane.number(o) for o in operands]
+            return compute(plane, *lifted)
+
+        first, second = self.planes
+        values = on(first, lambda o: o.values)
+        powers = None
+        if second is not None and exponents and all(o.exponents is not None for o in ring):
+            powers = on(second, lambda o: o.exponents)
+        numbers = None
+        if real is not None and all(o.reals is not None for o in ring):
+            numbers = real(*(o.reals if isinstance(o, RingTensor) else o for o in operands))
+        return RingTensor(values, powers, numbers, _promoted(ring), size, infinite)
+
+    def refuse_infinite(self, name: str, *operands: Any) -> None:
+        if any(isinstance(o, RingTensor) and o.infinite is not None and bool(o.infinite.any()) for o in operands):
+            raise ProofError(f"`candidate` takes {name} of -inf, which has a meaning only in softmax and exp")
+
+
+def _promoted(carried: Iterable[RingTensor]) -> torch.dtype:
+    dtype = None
+    for tensor in carried:
+        dtype = tensor.dtype if dtype is None else torch.promote_types(dtype, tensor.dtype)
+    assert dtype is not None
+    return dtype
+
+
+def entries(shape: Sequence[int]) -> int:
+    return prod(shape)
