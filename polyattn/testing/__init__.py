@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _MODULES = {
+    "assert_computes": "assertions",
     "assert_equivalent": "assertions",
     "edited": "changes",
     "equivalent_pairs": "pairs",
@@ -26,6 +27,7 @@ _MODULES = {
 }
 
 __all__ = [
+    "assert_computes",
     "assert_equivalent",
     "edited",
     "equivalent_pairs",
@@ -38,7 +40,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from polyattn.testing.assertions import assert_equivalent
+    from polyattn.testing.assertions import assert_computes, assert_equivalent
     from polyattn.testing.changes import edited, renamed, respaced
     from polyattn.testing.pairs import equivalent_pairs, near_misses
     from polyattn.testing.strategies import size_assignments, specification_texts, specifications

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from polyattn.algebra import Spec
     from polyattn.proving import Verdict
     from polyattn.proving.question import Question
+    from polyattn.verifying.verification import Verification
 
 
 def assert_equivalent(left: Question, right: Question, given: str | Sequence[str] = ()) -> Verdict:
@@ -51,3 +54,51 @@ def assert_equivalent(left: Question, right: Question, given: str | Sequence[str
     lines += [f"  {f'only {side}':15}  {term}" for side, terms in only.items() for term in terms or ["nothing"]]
     lines += [f"  {'given':15}  {text}" for text in verdict.given]
     raise AssertionError("\n".join([*lines, str(verdict)]))
+
+
+LENGTHS = (5, 3, 7, 2, 4, 6, 9, 8)
+"""Odd lengths for the sizes of a specification, in the order of their declaration."""
+
+
+def assert_computes(
+    candidate: Any,
+    spec: Spec | str,
+    sizes: Mapping[str, int] | None = None,
+    *,
+    parameters: Mapping[str, str] | None = None,
+    derivative: bool = False,
+    dtypes: Sequence[Any] = ("float32",),
+    seed: int | None = None,
+) -> tuple[Verification, ...]:
+    """Fail unless a candidate, such as a kernel, computes a specification, exactly.
+
+    Args:
+        candidate, spec, parameters, derivative, seed: as for `polyattn.verify`.
+        sizes: numbers for the sizes; by default ragged ones, 5, 3, 7, 2, ... in the order of declaration.
+        dtypes: dtypes that the candidate sees, one check each.
+
+    Returns:
+        A verification for each dtype.
+
+    Raises:
+        AssertionError: an entry differs, is undecided, or the candidate cannot run.
+        ProofError, SizeError, BudgetError, SpecError: as `polyattn.verify`.
+
+    >>> checks = assert_computes(lambda x, w: x @ w, "x[N,C]; y[a,b] = x[a,c]*w[c,b]")
+    >>> assert_computes(lambda x: x @ x.mT / 3, "x[N,C]; y[a,b] = 1/C*x[a,c]*x[b,c]", {"N": 4, "C": 2})
+    Traceback (most recent call last):
+    AssertionError: no, modular: <lambda> as ...
+    """
+    from polyattn.algebra import Spec
+    from polyattn.verifying import verify
+
+    spec = Spec(spec) if isinstance(spec, str) else spec
+    if sizes is None:
+        sizes = dict(zip(spec.sizes.atomic, cycle(LENGTHS), strict=False))
+    checks = []
+    for dtype in dtypes:
+        check = verify(candidate, spec, sizes, parameters=parameters, derivative=derivative, dtype=dtype, seed=seed)
+        if not check:
+            raise AssertionError(str(check))
+        checks.append(check)
+    return tuple(checks)

@@ -69,7 +69,8 @@ def verify(subject: Any, *arguments: Any, **options: Any) -> Verification:
     for a root of one (1/sqrt(8)); exponentials are followed as powers, softmax as a quotient of their sums. Other
     functions, such as relu or a maximum, are functions without laws: then "equal" holds whatever they are, and a
     difference is confirmed in float64 or left undecided. Comparisons of values, random numbers and other operations
-    without a meaning in a ring are refused by their names.
+    without a meaning in a ring are refused by their names. In kernels exponentials and maxima along an axis are, too;
+    what a kernel writes is taken to have a degree of 32 at most when the chance of a false yes is stated.
 
     Args:
         subject: a specification or its text, a plan, a lowered graph, a module with a specification; or a candidate.
@@ -157,7 +158,7 @@ def _judged(
     budget: int | None = None,
 ) -> Verification:
     if level != "modular":
-        raise ProofError(f"`level` is {level!r}, but a candidate is judged at the level \"modular\" only")
+        raise ProofError(f'`level` is {level!r}, but a candidate is judged at the level "modular" only')
     if not isinstance(sizes, Mapping):
         raise SizeError(f"`sizes` must be a mapping of names to numbers, not {type(sizes).__name__}")
     if parameters is not None and not isinstance(parameters, Mapping):

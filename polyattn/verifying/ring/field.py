@@ -24,6 +24,12 @@ LONGEST = 2**20
 LARGEST_FACTORED = 2**80
 
 
+ZERO_AT_ZERO = frozenset(
+    """abs relu gelu elu sin erf sqrt mish hardswish leaky_relu log1p expm1 selu celu""".split()  # noqa: SIM905
+)
+"""Functions that are 0 at 0; lanes of kernels that a mask leaves out rely on it."""
+
+
 class Unlucky(Exception):
     """A prime or point at which the candidate has no value: another is drawn.
 
@@ -152,10 +158,12 @@ class Field:
         return result
 
     def opaque(self, name: str, a: Tensor) -> Tensor:
-        """Return a function of which only the name is known, entry by entry."""
+        """Return a function of which only the name is known, entry by entry; it is 0 at 0 where its namesake is."""
         seed = (self.salt * (sum(name.encode()) + 257)) % self.prime
-        shifted = (a + seed) % self.prime
-        return (self.power(shifted, 5) * (seed + 1) + a) % self.prime
+        value = self.power((a + seed) % self.prime, 5) * (seed + 1) + a
+        if name in ZERO_AT_ZERO:
+            value = value - pow(seed, 5, self.prime) * (seed + 1)
+        return value % self.prime
 
 
 def draw_field(random: Random, bits: int, exponentials: bool, roots: Iterable[int] = ()) -> Field:

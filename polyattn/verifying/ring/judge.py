@@ -20,22 +20,25 @@ from polyattn.language import value_of
 from polyattn.lowering import lower, plan
 from polyattn.proving.evaluation import Point, evaluate, modular
 from polyattn.verifying.ring.field import Field, Unlucky, draw_field
-from polyattn.verifying.ring.operations import NeedsExponentials
-from polyattn.verifying.ring.ring import Ring
+from polyattn.verifying.ring.functions import NeedsExponentials
+from polyattn.verifying.ring.kernels import NeedsNarrow, kernels_in, loaded
+from polyattn.verifying.ring.ring import KERNELS, Ring
 from polyattn.verifying.ring.size import Size
 from polyattn.verifying.ring.tensor import RingTensor
 from polyattn.verifying.verification import Check, Difference, Verification
 from polyattn.verifying.verify_target import BATCH, MAX_ENTRIES
 
 SECURITY = 50
-"""Points are added until a wrong candidate passes with a chance of at most 2 to minus this, at most 12 of them."""
+"""Points are added until a wrong candidate passes with a chance of at most 2 to minus this, at most 14 of them."""
 
-FEWEST, MOST = 2, 12
+FEWEST, MOST = 2, 14
 
 TRIES = 60
 """Primes and points drawn before a division by 0 counts as one at every point."""
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+SIGNALS = (Unlucky, NeedsExponentials, NeedsNarrow)
 
 FAR = 1e-6
 """A relative difference in float64 that rounding does not explain."""
@@ -179,7 +182,7 @@ class _Judging:
         # Specifications with functions need exponentials from the start; a candidate may turn out to.
         self.exponentials = False
         self.roots: set[int] = set()
-        self.bits = 31
+        self.bits = 31 if self.dtype.itemsize > 2 else 16
 
     def verification(self, seed: int) -> Verification:
         bound, points = Fraction(1), 0
@@ -187,6 +190,11 @@ class _Judging:
         while points < FEWEST or (bound > Fraction(1, 2**SECURITY) and points < MOST):
             run = self.run()
             points += 1
+            for _ in range(TRIES if run.ring.divided_by_zero and not run.failure else 0):
+                # A difference may be of an entry whose denominator happened to be 0.
+                if all(torch.equal(run.have[n], run.want[n]) for n in run.want):
+                    break
+                run = self.run()
             if run.failure or any(not torch.equal(run.have[n], run.want[n]) for n in run.want):
                 return self._finish(self._checks(run), run, points, None, seed)
             if run.ring.exponentials or run.ring.opaque:
@@ -207,6 +215,8 @@ class _Judging:
                 return self._at(field)
             except NeedsExponentials:
                 self.exponentials = True
+            except NeedsNarrow:
+                self.bits = 16
             except Unlucky as unlucky:
                 if unlucky.root:
                     self.roots.add(unlucky.root)
@@ -229,14 +239,17 @@ class _Judging:
         want = self._text(ring, tensors, seed)
         opaque, ring.opaque = ring.opaque, set()
         try:
-            have, size = self._outputs(ring, self.candidate.call, tensors, seed)
-        except (PolyattnError, Unlucky, NeedsExponentials):
+            with kernels_in(ring):
+                have, size = self._outputs(ring, self.candidate.call, tensors, seed)
+        except (PolyattnError, *SIGNALS):
             raise
         except Exception as error:
-            if isinstance(error.__cause__, PolyattnError | Unlucky | NeedsExponentials):
+            # Triton wraps what its interpreter raises.
+            if isinstance(error.__cause__, (PolyattnError, *SIGNALS)):
                 raise error.__cause__ from None
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            return Run({}, want, ring, Size(), f"it cannot run: {type(error).__name__}: {lines[0]}")
+            hint = " (to judge Triton kernels set TRITON_INTERPRET=1 before Triton is imported)" if loaded() else ""
+            return Run({}, want, ring, Size(), f"it cannot run: {type(error).__name__}: {lines[0]}{hint}")
         ring.opaque |= opaque
         for name, array in want.items():
             if have[name].shape != array.shape:
@@ -264,8 +277,8 @@ class _Judging:
                 gradients = torch.autograd.grad(output, list(leaves.values()), seed, allow_unused=True)
         found = {self.spec.output: _tensor(ring, output).values}
         size = _tensor(ring, output).state.size
-        for (tensor, leaf), gradient in zip(leaves.items(), gradients, strict=True):
-            gradient = ring.lift(torch.zeros(leaf.shape)) if gradient is None else gradient
+        for (tensor, leaf), given in zip(leaves.items(), gradients, strict=True):
+            gradient = ring.lift(torch.zeros(leaf.shape)) if given is None else _tensor(ring, given)
             found[f"d{tensor}"] = gradient.values
             size = size.join(gradient.state.size)
         return found, size
@@ -304,7 +317,9 @@ class _Judging:
             else:
                 values = str(have[entry].item()), str(want[entry].item())
                 checks.append(
-                    Check(name, entries=want.numel(), difference=Difference(name, entry, *values, len(wrong), "candidate"))
+                    Check(
+                        name, entries=want.numel(), difference=Difference(name, entry, *values, len(wrong), "candidate")
+                    )
                 )
         return tuple(checks)
 
@@ -324,9 +339,7 @@ class _Judging:
                 entry = tuple(far[0].tolist())
                 values = f"{have[entry].item():.12g}", f"{want[entry].item():.12g}"
                 return Check(name, entries=entries, difference=Difference(name, entry, *values, len(far), "candidate"))
-        return Check(
-            name, entries=entries - count, undecided=count, detail="equal only if laws of functions say so"
-        )
+        return Check(name, entries=entries - count, undecided=count, detail="equal only if laws of functions say so")
 
     def _finish(
         self, checks: tuple[Check, ...], run: Run, points: int, bound: Fraction | None, seed: int
@@ -342,6 +355,8 @@ class _Judging:
             method += f", {', '.join(sorted(run.ring.opaque))} as functions without laws"
         if bound is not None:
             method += f"; wrong code would pass with a chance of at most 2^-{_minus_log2(bound)}"
+            if run.ring.kernels:
+                method += f", if its kernels write quotients of polynomials of degree {KERNELS.degree} at most"
         elif all(checks):
             method += "; the chance that wrong code passes is not bounded"
         return Verification(
@@ -355,7 +370,9 @@ def _tensor(ring: Ring, output: Any) -> RingTensor:
         return output
     if isinstance(output, Tensor):
         return ring.lift(output)
-    raise ProofError(f"`candidate` must return one tensor, not {type(output).__name__}; wrap it in a function that does")
+    raise ProofError(
+        f"`candidate` must return one tensor, not {type(output).__name__}; wrap it in a function that does"
+    )
 
 
 def _shape(spec: Spec, tensor: str, sizes: Mapping[str, int]) -> tuple[int, ...]:

@@ -25,23 +25,32 @@ aten = torch.ops.aten
 
 MOVES = frozenset(
     """view _unsafe_view reshape _reshape_alias expand permute t transpose unsqueeze squeeze slice select split
-    split_with_sizes unbind as_strided diagonal alias detach detach_ clone contiguous cat stack index index_select gather
-    flip roll unfold repeat constant_pad_nd tril triu narrow lift_fresh lift slice_scatter select_scatter diagonal_scatter
-    im2col movedim chunk pixel_shuffle pixel_unshuffle channel_shuffle reflection_pad1d reflection_pad2d
-    replication_pad2d upsample_nearest2d view_as_real tile repeat_interleave take_along_dim diag_embed""".split()
+    split_with_sizes unbind as_strided diagonal alias detach detach_ clone contiguous cat stack index index_select
+    gather flip roll unfold repeat constant_pad_nd tril triu narrow lift_fresh lift slice_scatter select_scatter
+    diagonal_scatter im2col movedim chunk pixel_shuffle pixel_unshuffle channel_shuffle reflection_pad1d
+    reflection_pad2d replication_pad2d upsample_nearest2d tile repeat_interleave take_along_dim
+    diag_embed""".split()  # noqa: SIM905
 )
 """Operations that move entries and leave zeros between them."""
 
-FACTORIES = frozenset("empty zeros ones full eye empty_strided scalar_tensor new_empty new_zeros new_ones new_full "
-                      "new_empty_strided empty_like zeros_like ones_like full_like".split())
+FACTORIES = frozenset(
+    """empty zeros ones full eye empty_strided scalar_tensor new_empty new_zeros new_ones new_full new_empty_strided
+    empty_like zeros_like ones_like full_like""".split()  # noqa: SIM905
+)
 
-FLOATS_ONLY = frozenset("im2col reflection_pad1d reflection_pad2d replication_pad2d upsample_nearest2d".split())
+FLOATS_ONLY = frozenset(("im2col", "reflection_pad1d", "reflection_pad2d", "replication_pad2d", "upsample_nearest2d"))
 """Moves that torch has for floats only: residues below 2^31 pass through float64 unchanged."""
 
-RANDOM = frozenset("rand randn rand_like randn_like bernoulli bernoulli_ native_dropout normal_ uniform_ randint "
-                   "randperm multinomial".split())
+RANDOM = frozenset(
+    """rand randn rand_like randn_like bernoulli bernoulli_ native_dropout normal_ uniform_ randint randperm
+    multinomial""".split()  # noqa: SIM905
+)
 
-COMPARISONS = frozenset("lt le gt ge eq ne".split())
+COMPARISONS = frozenset(("lt", "le", "gt", "ge", "eq", "ne"))
+
+
+KERNELS = Size(degree=32, bits=128, common=128, divisor=32, divisor_bits=128)
+"""Bounds taken for what kernels write, which are not followed inside them."""
 
 
 class Ring(TorchDispatchMode):
@@ -50,14 +59,31 @@ class Ring(TorchDispatchMode):
     Attributes:
         opaque: functions that were carried as opaque ones, such as "relu" or "amax".
         exponentials: whether an exponential was taken.
+        divided_by_zero: whether a kernel divided by 0, perhaps in lanes that it does not store.
+        kernels, kernel_size: whether a kernel was launched, and bounds taken for what kernels write.
     """
 
     def __init__(self, field: Field):
         super().__init__()
+        # Imported here: the tables' functions are written in terms of this class.
+        from polyattn.verifying.ring.functions import OPERATIONS, WRITES
+
+        self.operations, self.writes = OPERATIONS, WRITES
         self.field = field
         self.planes = (Residues(field), Residues(Field(field.order, salt=field.salt)) if field.order else None)
         self.opaque: set[str] = set()
         self.exponentials = False
+        self.divided_by_zero = False
+        self.kernel_size = KERNELS
+        self.kernels = False
+        self.generator = torch.Generator().manual_seed(field.salt)
+
+    def garbage(self, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> RingTensor:
+        """Return uninitialised memory: random elements, so that results that were never written show."""
+        values = torch.empty_strided(shape, strides, dtype=torch.int64)
+        values.copy_(torch.randint(self.field.prime, tuple(shape), generator=self.generator))
+        powers = values % self.field.order if self.field.order else None
+        return RingTensor(values, powers, None, dtype, Size())
 
     def variable(self, values: Tensor, powers: Tensor | None, dtype: torch.dtype) -> RingTensor:
         """Return a tensor of unknowns, from its residues modulo both primes."""
@@ -91,16 +117,14 @@ class Ring(TorchDispatchMode):
             return self._plain(func, name, args, kwargs)
         if namespace != "aten":
             return self._custom(func, args, kwargs)
-        from polyattn.verifying.ring.operations import OPERATIONS
-
         if name in RANDOM:
             raise ProofError(f"`candidate` calls {name}, which is random; check it in evaluation mode")
         if "out" in kwargs:
             return self._out(func, args, kwargs)
         if func._schema.is_mutable:
             return self._in_place(func, name, args, kwargs)
-        if name in OPERATIONS:
-            return OPERATIONS[name](self, *args, **kwargs)
+        if name in self.operations:
+            return self.operations[name](self, *args, **kwargs)
         if name in FACTORIES:
             return self._factory(func, args, kwargs)
         if name in MOVES:
@@ -117,8 +141,9 @@ class Ring(TorchDispatchMode):
             raise ProofError(f"`candidate` calls {name}, which is random; check it in evaluation mode")
         result = func(*args, **{**kwargs, "device": "cpu"} if "device" in kwargs else kwargs)
         if name in FACTORIES and isinstance(result, Tensor) and result.is_floating_point():
-            # Uninitialised memory may hold nan.
-            return self.lift(torch.zeros_like(result) if "empty" in name else result)
+            if "empty" in name:
+                return self.garbage(result.shape, result.stride(), result.dtype)
+            return self.lift(result)
         return result
 
     def _factory(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -130,7 +155,9 @@ class Ring(TorchDispatchMode):
         made = func(real, *args[1:], **kwargs)
         if not dtype.is_floating_point:
             return made
-        return self.lift(torch.zeros_like(made) if "empty" in func._schema.name else made, dtype)
+        if "empty" in func._schema.name:
+            return self.garbage(made.shape, made.stride(), dtype)
+        return self.lift(made, dtype)
 
     def _custom(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run a custom operator's own Python code."""
@@ -158,7 +185,7 @@ class Ring(TorchDispatchMode):
         """Run an operation that moves entries on every plane."""
         kwargs = {k: v for k, v in kwargs.items() if k not in ("dtype", "device", "pin_memory")}
         flat, spec = pytree.tree_flatten((args, kwargs))
-        flat = [self.lift(a) if isinstance(a, Tensor) and a.is_floating_point() and not isinstance(a, RingTensor) else a for a in flat]
+        flat = [self.carried(a) if isinstance(a, Tensor) and a.is_floating_point() else a for a in flat]
         carried = [a for a in flat if isinstance(a, RingTensor)]
         if any(not a.is_floating_point() for a in carried):
             raise ProofError("`candidate` indexes by a place that depends on values, which a ring does not order")
@@ -184,14 +211,13 @@ class Ring(TorchDispatchMode):
             size = carried[0].state.size
             for other in carried[1:]:
                 size = size.join(other.state.size)
-            state = State(
-                all(a.state.constant for a in carried), all(a.state.exponents for a in carried), size
-            )
+            state = State(all(a.state.constant for a in carried), all(a.state.exponents for a in carried), size)
         dtype = _promoted(carried)
 
         def wrap(v: Any, *rest: Any) -> Any:
             if not isinstance(v, Tensor):
-                return type(v)(wrap(*entry) for entry in zip(v, *(r if r is not None else [None] * len(v) for r in rest)))
+                columns = [r if r is not None else [None] * len(v) for r in rest]
+                return type(v)(wrap(*entry) for entry in zip(v, *columns, strict=True))
             return RingTensor(v, rest[0], rest[1], dtype, state.size, rest[2], state)
 
         return wrap(values, powers, numbers, infinite)
@@ -203,13 +229,11 @@ class Ring(TorchDispatchMode):
         return func(*reals, **kwargs)
 
     def _in_place(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
-        from polyattn.verifying.ring.operations import WRITES
-
         target = args[0]
         if not isinstance(target, RingTensor):
             raise ProofError(f"`candidate` writes results ({name}) into a tensor that was made outside of it")
-        if name in WRITES:
-            result = WRITES[name](self, *args, **kwargs)
+        if name in self.writes:
+            result = self.writes[name](self, *args, **kwargs)
         else:
             packet = getattr(aten, name.removesuffix("_"), None)
             overload = getattr(packet, func._overloadname, None) if packet else None
@@ -221,8 +245,8 @@ class Ring(TorchDispatchMode):
 
     def _out(self, func: Any, args: Any, kwargs: Any) -> Any:
         target = kwargs.pop("out")
-        names = [n for n in func.overloadpacket.overloads() if n in (func._overloadname.removesuffix("_out"), "default")]
-        overload = getattr(func.overloadpacket, "default" if func._overloadname == "out" and "default" in names else names[0]) if names else None
+        name = "default" if func._overloadname == "out" else func._overloadname.removesuffix("_out")
+        overload = getattr(func.overloadpacket, name, None)
         if overload is None or not isinstance(target, RingTensor):
             raise ProofError(f"`candidate` calls {func._schema.name} with out=, which cannot be followed")
         with self:
@@ -238,9 +262,10 @@ class Ring(TorchDispatchMode):
         whole = target.values.untyped_storage().nbytes() == target.values.numel() * target.values.element_size()
         for name, flag in (("powers", "exponents"), ("numbers", "constant")):
             mine, theirs = getattr(target, name), getattr(result, name)
-            valid = getattr(state, flag) and getattr(source, flag) and theirs is not None and mine is not None
-            if valid:
+            valid = False
+            if getattr(state, flag) and getattr(source, flag) and theirs is not None and mine is not None:
                 mine.copy_(theirs)
+                valid = True
             elif whole and getattr(source, flag) and theirs is not None:
                 setattr(target, name, theirs.clone())
                 valid = True

@@ -60,7 +60,7 @@ class RingTensor(Tensor):
             strides=values.stride(),
             storage_offset=values.storage_offset(),
             dtype=dtype,
-            device="cpu",
+            device=values.device,
         )
         made.values, made.powers, made.numbers, made.infinite = values, powers, numbers, infinite
         made.state = state or State(numbers is not None, powers is not None, size)
