@@ -190,17 +190,19 @@ class Ring(TorchDispatchMode):
         if any(not a.is_floating_point() for a in carried):
             raise ProofError("`candidate` indexes by a place that depends on values, which a ring does not order")
 
+        def residues(tensor: Tensor | None) -> Tensor | None:
+            return tensor.double() if tensor is not None and name in FLOATS_ONLY else tensor
+
         def run(of: Callable[[RingTensor], Tensor | None]) -> Any:
             parts = [of(a) if isinstance(a, RingTensor) else a for a in flat]
             if any(p is None for p, a in zip(parts, flat, strict=True) if isinstance(a, RingTensor)):
                 return None
-            if name in FLOATS_ONLY:
-                parts = [p.double() if isinstance(p, Tensor) else p for p in parts]
             a, k = pytree.tree_unflatten(parts, spec)
-            result = func(*a, **k)
-            return result.long() if name in FLOATS_ONLY and of(carried[0]).dtype == torch.int64 else result
+            return func(*a, **k)
 
-        values, powers = run(lambda a: a.values), run(lambda a: a.powers)
+        values, powers = run(lambda a: residues(a.values)), run(lambda a: residues(a.powers))
+        if name in FLOATS_ONLY:
+            values, powers = values.long(), None if powers is None else powers.long()
         numbers = run(lambda a: a.numbers)
         infinite = None
         if any(a.infinite is not None for a in carried):
