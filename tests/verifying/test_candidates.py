@@ -289,3 +289,14 @@ def test_products_in_halves_are_exact(seed, terms):
 def test_memory_that_is_never_written_is_not_zero():
     assert not pa.verify(lambda x: torch.empty_like(x) + x, "x[N,C]; y[a,b] = x[a,b]", SIZES)
     assert pa.verify(lambda x: torch.zeros_like(x) + x, "x[N,C]; y[a,b] = x[a,b]", SIZES)
+
+
+def test_windows_cut_by_unfold_are_followed():
+    """A 1D convolution with a kernel of ones over three places, by unfold and by sums of slices."""
+    text = "x[N,C]; y[b] = 1/N*x[e,b]"
+
+    def candidate(x):
+        windows = F.unfold(x.mT[:, :, None, :], (1, 5)).reshape(x.shape[0], 3, 5)
+        return windows.sum(-1) / 5
+
+    assert pa.verify(candidate, text, SIZES)
