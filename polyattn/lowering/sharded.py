@@ -14,10 +14,11 @@ from torch import fx, nn
 
 from polyattn.algebra import Index
 from polyattn.lowering.emit import Emitter
-from polyattn.lowering.graphs import argument_names, placeholder
+from polyattn.lowering.graphs import argument_names, is_narrow, placeholder
 from polyattn.lowering.shapes import expect_shape
-from polyattn.planning import BATCH, Apply, Coefficient, Leaf, Plan, Sharded
-from polyattn.planning.sharding import ALL_REDUCE, SLICE
+from polyattn.planning import BATCH, Apply, Coefficient, Contract, Leaf, Plan, Sharded
+from polyattn.planning.accuracy import maps
+from polyattn.planning.sharding import ALL_REDUCE, SLICE, reduced_means
 from polyattn.planning.steps import numel
 
 
@@ -38,6 +39,29 @@ class ShardedEmitter(Emitter):
     def size(self, index: Index) -> int | fx.Node:
         return self.piece[1] if index.size == self.local else super().size(index)
 
+    def reduce(self, number: int, node: Contract) -> fx.Node:
+        """As for whole positions; the positions of a mean are summed in float64, on a shard and over the shards.
+
+        The whole map's graphs refine the mean by that of the deviations, which would be one more reduction here.
+        """
+        if self.narrow or number not in self.means:
+            return super().reduce(number, node)
+        (operand,) = node.operands
+        over = [i for i in operand.indices if i not in node.output]
+        kept = [i for i in operand.indices if i in node.output]
+        memory = self.side(operand).memory
+        value = self.values[operand.value]
+        total = self.summed(value, operand.indices, memory, over, node.coefficient, dtype=torch.float64)
+        self.memory[number] = node.output
+        self.exact[number] = self.permuted(total, kept, node.output)
+        return self.method("type_as", self.exact[number], self.reference)
+
+    def keep_exact(self, number: int) -> None:
+        """Round the mean of all shards for all readers but products with vectors."""
+        if number in self.means and number not in self.exact and not self.narrow:
+            self.exact[number] = self.values[number]
+            self.values[number] = self.method("type_as", self.values[number], self.reference)
+
     def ungrouped(self, value: fx.Node, axis: int, group: Sequence[Index]) -> fx.Node:
         """Split an axis as for whole positions, with the batch's own length if an empty shard leaves -1 ambiguous."""
         if len(group) > 1 and not all(map(self.size, group)):
@@ -49,7 +73,8 @@ class ShardedEmitter(Emitter):
         (operand,) = node.operands
         value = self.values[operand.value]
         if node.function == ALL_REDUCE:
-            return self.method("sum", self.exchange, value)
+            # A mean's sums stay in float64 until they are added up.
+            return self.method("sum", self.exchange, self.exact.get(operand.value, value))
         if node.function == SLICE:
             return self.call(torch.narrow, value, operand.indices.index(node.over[0]), *self.piece)
         # Functions over other axes need no exchange.
@@ -78,19 +103,28 @@ class ShardedEmitter(Emitter):
         return self.scaled(value, coefficient)
 
 
-def lower_sharded(plan: Plan, sharded: Sharded, piece: tuple[int, int], *, channels_first: bool) -> fx.GraphModule:
+def lower_sharded(
+    plan: Plan,
+    sharded: Sharded,
+    piece: tuple[int, int],
+    *,
+    channels_first: bool,
+    dtype: str | torch.dtype = "float32",
+) -> fx.GraphModule:
     """Lower a plan's sharded graph to torch operations on one shard.
 
     Args:
         plan: the plan at the sizes of the whole, for the names and shapes of its tensors.
         sharded: its graph on shards.
         piece: the first position of this shard, and its number of positions.
-        channels_first: whether inputs have channels first in memory; see `lower`.
+        channels_first, dtype: see `lower`.
     """
     arguments = argument_names(plan)
     graph, spec = sharded.graph, plan.spec
     names = graph.names((*spec.inputs, *spec.parameters))
     emitter = ShardedEmitter(graph, names, fx.Graph(), local=sharded.local, piece=piece)
+    emitter.maps = maps(graph, spec, {sharded.size: sharded.local})
+    emitter.narrow, emitter.means = is_narrow(dtype), reduced_means(graph)
     own = "exchange"
     # The specification may have a tensor of this name.
     while own in {*arguments.values(), *names}:
@@ -120,7 +154,8 @@ def lower_sharded(plan: Plan, sharded: Sharded, piece: tuple[int, int], *, chann
     emitter.ranks = _ranks(plan, sharded, orders)
     emitter.run(values, orders)
     (output,) = graph.outputs
-    emitter.graph.output(emitter.joined(emitter.values[output.value], spec.shape(spec.output), True))
+    joined = emitter.joined(emitter.values[output.value], spec.shape(spec.output), True)
+    emitter.graph.output(emitter.method("type_as", joined, emitter.reference) if emitter.narrow else joined)
     emitter.graph.lint()
     return fx.GraphModule(nn.Module(), emitter.graph, class_name="LoweredPiece")
 

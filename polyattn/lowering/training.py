@@ -74,10 +74,10 @@ def forward_function(
     """Return `f(*inputs, *parameters)`, the plan's operations one by one: differentiable by autograd."""
     options: dict[str, Any] = {"channels_first": channels_first, "kernels": kernels, "device": device, "dtype": dtype}
     function = as_function(shared(plan, "forward", **options, sizes=sizes))
-    return _without_autocast(function, len(plan.spec.inputs)) if is_narrow(dtype) else function
+    return without_autocast(function, len(plan.spec.inputs)) if is_narrow(dtype) else function
 
 
-def _without_autocast(function: Callable[..., Tensor], inputs: int) -> Callable[..., Tensor]:
+def without_autocast(function: Callable[..., Tensor], inputs: int) -> Callable[..., Tensor]:
     """A function of narrow tensors under autocast: the inputs are cast once, and its own casts are left alone."""
 
     def narrow(*tensors: Tensor) -> Tensor:
@@ -202,4 +202,4 @@ def training_function(
             return TransformedLayer.apply(*tensors)[0]
         return PlannedLayer.apply(*tensors)
 
-    return _without_autocast(apply, len(plan.spec.inputs)) if is_narrow(dtype) else apply
+    return without_autocast(apply, len(plan.spec.inputs)) if is_narrow(dtype) else apply

@@ -13,6 +13,7 @@ from polyattn.errors import SizeError
 from polyattn.nn.block import settling
 from polyattn.nn.layer import Layer
 from polyattn.nn.sizes import given_sizes, layout
+from polyattn.planning import Plan
 from polyattn.runtime.communicator import NARROW
 from polyattn.runtime.layouts import channels_first, positions_first
 
@@ -115,6 +116,22 @@ class Attention(Layer):
     def attend(self, x: Tensor) -> Tensor:
         """Compute the specification's output for x, without the residual."""
         return self._attended(x, self._held()[:-2])
+
+    def running_plan(self, sizes: Mapping[str, int], batch: int = 1, gradient: bool = True) -> Plan:
+        """Return the plan that the layer runs on the processor for maps of these sizes.
+
+        Args:
+            sizes: a number for each size of the map's positions, such as N; others replace the layer's own.
+            batch: the batch.
+            gradient: whether a backward pass can follow.
+
+        Raises:
+            SizeError: a size is missing, unknown or contradictory.
+
+        >>> Attention("x[N,C]; y[a,b] = x[a,d]*w[d,b]", 4).running_plan({"N": 10}).macs
+        160
+        """
+        return self._function.plan(sizes, batch, gradient)
 
     def _attended(self, x: Tensor, values: Sequence[Tensor]) -> Tensor:
         self._check(x)

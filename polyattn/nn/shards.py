@@ -12,8 +12,10 @@ from torch import Tensor
 
 from polyattn.algebra import Spec
 from polyattn.errors import ShardingError, SizeError
-from polyattn.lowering import FUNCTIONS, calibrated, keep, lower_sharded
+from polyattn.lowering import FUNCTIONS, calibrated, keep, lower_sharded, products_dtype
 from polyattn.lowering.functions import constant_result
+from polyattn.lowering.graphs import is_narrow
+from polyattn.lowering.training import without_autocast
 from polyattn.planning import DEVICES, Apply, Link, Plan, Question, Sharded, question, ranked_plans, shard
 from polyattn.planning.sharding import SLICE
 from polyattn.runtime.communicator import Pieces
@@ -22,6 +24,9 @@ from polyattn.runtime.plan_cache import NOMINAL_BATCH, is_static
 
 CANDIDATES = 12
 """Number of contraction orders compared with their communication."""
+CENTRED = 2.0
+"""Factor on the time of an order on deviations from the mean: the mean is one more reduction over all positions, which
+costs streamed maps a pass and devices a message for which they wait."""
 LARGER = 4096
 """Factor on a shard's length for a second search, if no good order for the true length can be sharded."""
 
@@ -69,8 +74,11 @@ def candidates(
     training: bool,
     device: str,
     link: Link,
+    dtype: str = "float32",
 ) -> tuple[Candidate, ...]:
     """Rank orders of contraction for shards of a size by time with communication; refused orders come last.
+
+    As in layers on whole maps, an order loses no more digits of maps with a mean than the author's.
 
     Args:
         sizes, batch: sizes and batch of the whole map.
@@ -78,6 +86,7 @@ def candidates(
         pieces: number of shards.
         training: whether a backward pass follows, with as much communication again.
         device, link: device type and link of the cost model.
+        dtype: dtype of products.
 
     Raises:
         ShardingError: no candidate can be sharded; gives the reason for the cheapest.
@@ -86,18 +95,18 @@ def candidates(
     whole = {name: number for name, number in known if name in spec.sizes.atomic}
     # The longest shard decides the time of all.
     local = max(1, -(-whole[size] // pieces))
-    model = calibrated(device if device in DEVICES else "cpu")
-    asked = question(spec, whole | {size: local}, batch=batch, device=model)
+    model = calibrated(device if device in DEVICES else "cpu", dtype)
+    asked = question(spec, whole | {size: local}, batch=batch, device=model, accuracy="written")
     found = [_candidate(p, asked, known, size, pieces, training, link) for p in ranked_plans(asked, CANDIDATES)]
     if all(c.sharded is None for c in found):
         # At small sizes, orders that can be sharded may rank below others; a larger map favours them.
-        larger = question(spec, whole | {size: LARGER * local}, batch=batch, device=model)
+        larger = question(spec, whole | {size: LARGER * local}, batch=batch, device=model, accuracy="written")
         # Only the order comes from the larger map; its cost is computed at the true sizes.
         more = [replace(p, graph=replace(p.graph, sizes=asked.sizes)) for p in ranked_plans(larger, CANDIDATES)]
         found += [_candidate(p, asked, known, size, pieces, training, link) for p in more]
     if all(c.sharded is None for c in found):
         raise ShardingError(f"this layer cannot be cut along {size}: {found[0].refusal}")
-    return tuple(sorted(found, key=lambda c: c.seconds))
+    return tuple(sorted(found, key=lambda c: c.seconds * (CENTRED if c.plan.means else 1.0)))
 
 
 def _candidate(
@@ -115,11 +124,17 @@ def _candidate(
 
 
 @cache
-def _lowered(chosen: Candidate, piece: tuple[int, int], channels_first: bool) -> str:
+def _lowered(chosen: Candidate, piece: tuple[int, int], channels_first: bool, dtype: str) -> str:
     assert chosen.sharded is not None
-    made = lower_sharded(chosen.plan, chosen.sharded, piece, channels_first=channels_first)
+    made = lower_sharded(chosen.plan, chosen.sharded, piece, channels_first=channels_first, dtype=dtype)
     # The generated forward reads no module state, so None can stand for self.
-    return keep(partial(type(made).forward, None))
+    function = partial(type(made).forward, None)
+    inputs = len(chosen.plan.spec.inputs)
+
+    def narrow(exchange: Pieces, *tensors: Tensor) -> Tensor:
+        return without_autocast(partial(function, exchange), inputs)(*tensors)
+
+    return keep(narrow if is_narrow(dtype) else function)
 
 
 @constant_result
@@ -134,14 +149,15 @@ def planned_piece(
     device: str,
     channels_first: bool,
     link: Link,
+    dtype: str,
 ) -> str:
     """Return the name in `polyattn.lowering.FUNCTIONS` of the lowered function for one shard."""
-    chosen = candidates(spec, sizes, batch, size, len(counts), training, device, link)[0]
+    chosen = candidates(spec, sizes, batch, size, len(counts), training, device, link, dtype)[0]
     assert chosen.sharded is not None
     # Only graphs with a slice depend on the shard's start; without one, all ranks share one lowered function.
     slices = any(isinstance(n, Apply) and n.function == SLICE for n in chosen.sharded.graph.nodes)
     start = sum(counts[:rank]) if slices else 0
-    return _lowered(chosen, (start, counts[rank]), channels_first)
+    return _lowered(chosen, (start, counts[rank]), channels_first, dtype)
 
 
 class PieceFunction:
@@ -225,5 +241,6 @@ class PieceFunction:
             self.exchange.device or inputs[0].device.type,
             _lies_channels_first(inputs[0]),
             self.link,
+            products_dtype(inputs[0]),
         )
         return getattr(FUNCTIONS, name)(self.exchange, *inputs, *parameters)

@@ -20,8 +20,9 @@ from functools import cached_property
 
 from polyattn.algebra import Index
 from polyattn.errors import ShardingError
+from polyattn.planning.centring import MINUS
 from polyattn.planning.graph import ITEMSIZE, Graph, Step
-from polyattn.planning.steps import Add, Apply, Constant, Contract, Identity, Leaf, Node, Operand, Pullback, numel
+from polyattn.planning.steps import ONE, Add, Apply, Constant, Contract, Identity, Leaf, Node, Operand, Pullback, numel
 
 LOCAL = "@local"
 """Suffix of a size's name for the length of one shard; sizes of a specification cannot contain it."""
@@ -317,3 +318,17 @@ def exchanges(graph: Graph, size: str) -> list[tuple[int, int]]:
             entries = numel([i for i in node.operands[0].indices if i not in node.over], graph.known)
             found += [(k, entries)] * (2 if node.function == "softmax" else 1)  # its maximum and its sum
     return found
+
+
+def reduced_means(graph: Graph) -> frozenset[int]:
+    """Return the means of inputs in a sharded graph that are subtracted from them, with the shards' parts of each."""
+    found: set[int] = set()
+    for node in graph.nodes:
+        if isinstance(node, Add) and node.coefficients == (ONE, MINUS):
+            whole, mean = node.operands
+            total = graph.nodes[mean.value]
+            part = total.operands[0].value if isinstance(total, Apply) and total.function == ALL_REDUCE else mean.value
+            summed = graph.nodes[part]
+            if isinstance(summed, Contract) and [o.value for o in summed.operands] == [whole.value]:
+                found |= {mean.value, part} if isinstance(graph.nodes[whole.value], Leaf) else set()
+    return frozenset(found)

@@ -13,7 +13,7 @@ from torch import Tensor
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
 from polyattn.lowering import FUNCTIONS, products_dtype, version
-from polyattn.planning import BATCH
+from polyattn.planning import BATCH, Plan
 from polyattn.runtime.plan_cache import (
     NOMINAL_BATCH,
     Family,
@@ -166,6 +166,22 @@ class SpecFunction:
         known = pairs(planned)
         name = traced(self.text, self.sizes, known, tuple(read), objective, device, channels_first, dtype, eager)
         return getattr(FUNCTIONS, name)
+
+    def plan(self, sizes: Mapping[str, int], batch: int = 1, gradient: bool = True) -> Plan:
+        """Return the plan that runs on the processor for maps of these sizes with the channels first in memory.
+
+        Args:
+            sizes: the sizes that the function has not been given; others replace its own.
+            gradient: whether a backward pass can follow.
+
+        Raises:
+            SizeError: a size is missing, unknown or contradictory.
+        """
+        fixed = tuple((name, sizes.get(name, size)) for name, size in self.sizes)
+        table = self.spec.sizes
+        known = {**table.solve({**dict(fixed), **sizes}, table.names), BATCH: batch}
+        objective = "forward" if self.objective == "training" and not gradient else self.objective
+        return family_of(self.text, fixed, objective, "cpu", True, "float32").chosen(known)[2]
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the functions, which are made again where they are needed."""

@@ -159,7 +159,9 @@ class _Numbers:
         (found,) = analysis.outputs(forward, list(map(Rounded, self.tensors.values(), sizes, zero)))
         assert found is not None
         majorants = _gradients(found.magnitude, sizes, seed.abs())
-        relative = (found.error / found.magnitude).nan_to_num(0).max().item()
+        # No product of tensors reaches an entry of magnitude 0, such as one off a diagonal: it has no gradient.
+        reached = found.magnitude > 0
+        relative = (found.error[reached] / found.magnitude[reached]).max().item() if reached.any() else 0.0
         relative += analysis.roundings(_backward_roundings(forward, [t.detach() for t in tensors]))
         for tensor, gradient, majorant in zip(subject.tensors, gradients, majorants, strict=True):
             none = torch.zeros(subject.shape(tensor, batch=True), dtype=torch.float64)

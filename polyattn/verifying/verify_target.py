@@ -91,14 +91,17 @@ class Subject:
             given = (Passes(subject, output=GIVEN_FORWARD),)
         else:
             made = subject if isinstance(subject, Plan) else _planned(subject, sizes, objective)
+        # The maps of a layer lie in memory with the channels first, which changes its graph.
+        layer = hasattr(subject, "running_plan")
         if not derivative:
-            return cls(made.spec, made, given or (Passes(lower(made)),))
+            return cls(made.spec, made, given or (Passes(lower(made, channels_first=layer)),))
         if made.backward is None:
             made = plan(made.spec, made.sizes, "training", batch=made.batch)
         if made.backward is None:
             raise ProofError("the planner makes no backward pass of this specification, so no gradient can be checked")
         words = (PLANNED_FORWARD, PLANNED_BACKWARD) if given else ("", "")
-        return cls(made.spec, made, (*given, Passes(lower_with_kept(made), lower_backward(made), *words)), True)
+        own = Passes(lower_with_kept(made, channels_first=layer), lower_backward(made, channels_first=layer), *words)
+        return cls(made.spec, made, (*given, own), True)
 
     @property
     def differentiated(self) -> tuple[fx.GraphModule, str]:
@@ -252,6 +255,10 @@ def running() -> Iterator[list[str]]:
 
 def _planned(subject: Any, sizes: Mapping[str, int] | None, objective: str) -> Plan:
     given = dict(sizes or {})
+    if callable(running := getattr(subject, "running_plan", None)):
+        made = running(given, BATCH)
+        assert isinstance(made, Plan)
+        return made
     if isinstance(spec := getattr(subject, "spec", None), Spec):
         given = {**getattr(subject, "sizes", {}), **given}
         objective = getattr(subject, "objective", objective)

@@ -253,6 +253,28 @@ def test_modules_plans_and_texts_are_subjects():
     assert verify(GRAM, {"N": 2, "C": 2})
 
 
+def test_of_a_layer_the_plan_that_it_runs_is_verified():
+    layer = pa.nn.Attention(catalog.nl(), channels=4)
+    sizes = {"N": 1000}
+    found = verify(layer, sizes, "modular")
+    assert found
+    assert layer.running_plan(sizes, batch=2).strategy in str(found)
+    assert "centred" in str(found)
+    assert "centred" not in str(verify(layer.spec, {**sizes, "C": 4}, "modular", objective="training"))
+
+
+def test_entries_that_no_product_reaches_leave_the_bounds_of_gradients_alone():
+    found = verify("x[N,N]; y[a,b] = w[a,d]*x[a,d]*I[a,b]", {"N": 3}, "numeric", derivative=True)
+    assert found
+    graph = pa.lower(pa.plan("x[N,N]; y[a,b] = w[a,d]*x[a,d]*I[a,b]", {"N": 3}))
+    wrong = next(n for n in graph.graph.nodes if "mul" in str(n.target))
+    with graph.graph.inserting_after(wrong):
+        more = graph.graph.call_function(torch.mul, (wrong, 1 + 1e-9))
+    wrong.replace_all_uses_with(more, delete_user_cb=lambda n: n is not more)
+    graph.recompile()
+    assert not verify(graph, level="numeric", derivative=True)
+
+
 def test_a_verification_prints_as_one_paragraph():
     found = verify("x[N,C]; y[a,b] = 1/N*x[a,d]*w[d,b]", {"N": 1, "C": 2}, "modular", seed=7)
     assert str(found) == (
