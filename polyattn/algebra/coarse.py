@@ -17,6 +17,7 @@ from itertools import count
 
 from polyattn.algebra.monomial import Factor, FunctionFactor, Index, Monomial, Powers, TensorFactor
 from polyattn.language import Atoms, SizeTable
+from polyattn.language.sizes import ROOT
 from polyattn.language.syntax import IDENTITY, Split
 
 Block = tuple[str, tuple[Index, ...]]
@@ -148,8 +149,13 @@ class Merging:
                     number /= Fraction(int(part)) ** exponent
                 else:
                     powers[part] -= exponent
+            # The roots of its parts together are the root of C.
+            if powers[ROOT + own] and len(_named(split)) == len(split.parts):
+                powers[ROOT + split.size] += 1
+                for part in split.parts:
+                    powers[ROOT + part] -= 1
         # G*M*M leaves an M beside C: not a power of the product.
-        left = [part for part in self.gone if powers[part]]
+        left = [part for part in self.gone if powers[part] or powers[ROOT + part]]
         if left:
             raise CountsError(*(s for s in self.splits if _named(s).intersection(left)))
         return number, tuple(sorted((s, e) for s, e in powers.items() if e))

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import permutations
 from typing import Any
 
 import numpy as np
 
 from polyattn.algebra.expand import Expansion
-from polyattn.algebra.monomial import FunctionFactor, Index, Monomial, Powers, TensorFactor
+from polyattn.algebra.monomial import FunctionFactor, Index, Monomial, Powers, TensorFactor, power_value
 from polyattn.algebra.tensor import add_to_diagonal
 from polyattn.errors import NotPolynomialError, SizeError
 from polyattn.language import Specification, value_of
+from polyattn.language.sizes import ROOT
 from polyattn.language.syntax import IDENTITY
 
 Pattern = tuple[tuple[int, ...], ...]
@@ -193,11 +193,11 @@ def _core(
                 "slot for each part"
             )
         axes.append(growth([indices.index(mode) for mode in indices]))
-    powers = tuple((s, e) for s, e in term.powers if s in positions)
+    powers = tuple((s, e) for s, e in term.powers if s.removeprefix(ROOT) in positions)
     number = term.coefficient
     for size, exponent in term.powers:
         # Sizes of channels are known and go into the core; sizes of positions stay as powers.
-        number *= Fraction(known[size]) ** exponent if size not in positions else 1
+        number *= power_value(size, exponent, known) if size.removeprefix(ROOT) not in positions else 1
     channel = [i for mode in modes for i in mode[starts[-2] :]]
     shape = [value_of([i.size], known) for i in channel]
     core = np.zeros(shape)

@@ -5,7 +5,9 @@ Slow and obvious: every product is one `numpy.einsum` without optimisation. It s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,8 @@ import numpy as np
 from polyattn.algebra.expand import text_products
 from polyattn.errors import BudgetError, SizeError
 from polyattn.language import Atoms, Specification, value_of
-from polyattn.language.syntax import FUNCTIONS_REDUCING, IDENTITY, Access, Call, Definition, Sum
+from polyattn.language.functions import REDUCING, TABLE, kind
+from polyattn.language.syntax import IDENTITY, Access, Call, Definition, SizeRef, Sum
 
 L1_EPSILON = 1e-12
 """`normalize` divides by the larger of the L1 norm and this."""
@@ -22,8 +25,15 @@ L1_EPSILON = 1e-12
 MAX_LETTERS = 52
 
 
-def evaluate(spec: Specification, tensors: Mapping[str, Any], sizes: Mapping[str, int] | None = None) -> np.ndarray:
+def evaluate(
+    spec: Specification,
+    tensors: Mapping[str, Any],
+    sizes: Mapping[str, int] | None = None,
+    functions: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
+) -> np.ndarray:
     """Return the output of a specification; see `Spec.evaluate`."""
+    own = dict(functions or {})
+    spec.check_functions(own)
     needed = [*spec.inputs, *spec.parameters]
     missing = [name for name in needed if name not in tensors]
     if missing:
@@ -37,8 +47,8 @@ def evaluate(spec: Specification, tensors: Mapping[str, Any], sizes: Mapping[str
     known = sizes_of(spec, {n: a.shape for n, a in arrays.items()}, sizes)
     # One axis per atom, so that composite slots and plain ones index the same array.
     values = {n: a.reshape([value_of([x], known) for atoms in spec.shape(n) for x in atoms]) for n, a in arrays.items()}
-    for number, definition in enumerate(spec.statements.definitions):
-        values[definition.name] = _define(definition, spec.resolved.index_sizes[number], values, known, spec)
+    for number, definition in enumerate(spec.core):
+        values[definition.name] = _define(definition, spec.resolved.index_sizes[number], values, known, spec, own)
     return values[spec.output].reshape([value_of(atoms, known) for atoms in spec.shape(spec.output)])
 
 
@@ -83,18 +93,21 @@ def _define(
     values: Mapping[str, np.ndarray],
     known: Mapping[str, int],
     spec: Specification,
+    own: Mapping[str, Callable[[np.ndarray], np.ndarray]],
 ) -> np.ndarray:
     axes = [(name, k) for name in definition.target.indices for k in range(len(letters[name]))]
     body = definition.body
     if not isinstance(body, Call):
         return _sum(body, axes, letters, values, known, spec)
     reduced = [(name, k) for name in body.over for k in range(len(letters[name]))]
-    if body.function not in FUNCTIONS_REDUCING:
+    if body.function in own:
+        return np.asarray(own[body.function](_sum(body.argument, axes, letters, values, known, spec)))
+    if kind(body.function) != REDUCING:
         total = _sum(body.argument, axes, letters, values, known, spec)
-        return _FUNCTIONS[body.function](total, tuple(axes.index(r) for r in reduced))
+        return FUNCTIONS[body.function](total, tuple(axes.index(r) for r in reduced))
     # Reduced axes come last, so that their numbers follow from the output's.
     total = _sum(body.argument, [*axes, *reduced], letters, values, known, spec)
-    return _FUNCTIONS[body.function](total, tuple(range(len(axes), len(axes) + len(reduced))))
+    return FUNCTIONS[body.function](total, tuple(range(len(axes), len(axes) + len(reduced))))
 
 
 def _softmax(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
@@ -103,14 +116,65 @@ def _softmax(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     return powers / powers.sum(axis=axes, keepdims=True)
 
 
-_FUNCTIONS = {
+def _logsumexp(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    top = array.max(axis=axes, keepdims=True)
+    return np.log(np.exp(array - top).sum(axis=axes)) + top.squeeze(axes)
+
+
+def _largest(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    found = array == array.max(axis=axes, keepdims=True)
+    return found / found.sum(axis=axes, keepdims=True)
+
+
+def _sigmoid(a: np.ndarray) -> np.ndarray:
+    return (1 + np.tanh(a / 2)) / 2  # exp(-a) would overflow
+
+
+def _normal_cdf(a: np.ndarray) -> np.ndarray:
+    # The standard library's, entry by entry: numpy has no error function.
+    return np.vectorize(lambda x: math.erfc(-x / math.sqrt(2)) / 2, otypes=[float])(a)
+
+
+def _normal_pdf(a: np.ndarray) -> np.ndarray:
+    return np.exp(-a * a / 2) / math.sqrt(2 * math.pi)
+
+
+def _gelu_gate(a: np.ndarray) -> np.ndarray:
+    return _sigmoid(math.sqrt(8 / math.pi) * (a + 0.044715 * a**3))
+
+
+FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "softmax": _softmax,
     "normalize": lambda a, axes: a / np.maximum(np.abs(a).sum(axis=axes, keepdims=True), L1_EPSILON),
     "max": lambda a, axes: a.max(axis=axes),
+    "min": lambda a, axes: a.min(axis=axes),
     "mean": lambda a, axes: a.mean(axis=axes),
+    "sum": lambda a, axes: a.sum(axis=axes),
+    "logsumexp": _logsumexp,
+    "largest": _largest,
     "relu": lambda a, axes: np.maximum(a, 0),
-    "sigmoid": lambda a, axes: (1 + np.tanh(a / 2)) / 2,  # exp(-a) would overflow
+    "sigmoid": lambda a, axes: _sigmoid(a),
+    "exp": lambda a, axes: np.exp(a),
+    "log": lambda a, axes: np.log(a),
+    "sqrt": lambda a, axes: np.sqrt(a),
+    "abs": lambda a, axes: np.abs(a),
+    "tanh": lambda a, axes: np.tanh(a),
+    "silu": lambda a, axes: a * _sigmoid(a),
+    "gelu": lambda a, axes: a * _normal_cdf(a),
+    "gelu_tanh": lambda a, axes: a * _gelu_gate(a),
+    "softplus": lambda a, axes: np.logaddexp(0, a),
+    "elu": lambda a, axes: np.where(a > 0, a, np.expm1(np.minimum(a, 0))),
+    "sin": lambda a, axes: np.sin(a),
+    "cos": lambda a, axes: np.cos(a),
+    "reciprocal": lambda a, axes: 1 / a,
+    "step": lambda a, axes: np.where(a > 0, 1.0, 0.0),
+    "normal_cdf": lambda a, axes: _normal_cdf(a),
+    "normal_pdf": lambda a, axes: _normal_pdf(a),
+    "gelu_gate": lambda a, axes: _gelu_gate(a),
 }
+"""Each function of the table in numpy, of an array and the axes that it runs over."""
+
+assert FUNCTIONS.keys() == TABLE.keys()
 
 
 def _sum(
@@ -126,11 +190,19 @@ def _sum(
     for number, above, below, accesses in text_products(total):
         scale = float(number)
         for ref in above:
-            scale *= value_of(spec.sizes.atoms(ref.size), known)
+            scale *= _size(ref, spec, known)
         for ref in below:
-            scale /= value_of(spec.sizes.atoms(ref.size), known)
+            scale /= _size(ref, spec, known)
         result = result + scale * _product(accesses, axes, letters, values, known)
     return result
+
+
+def _size(ref: SizeRef, spec: Specification, known: Mapping[str, int]) -> float:
+    """Return a size, or the root of a size or a number."""
+    if not ref.root:
+        return value_of(spec.sizes.atoms(ref.size), known)
+    is_size = ref.size[0].isalpha()
+    return math.sqrt(value_of(spec.sizes.atoms(ref.size), known) if is_size else Fraction(ref.size))
 
 
 def _product(

@@ -27,8 +27,9 @@ from polyattn.algebra.monomial import (
 )
 from polyattn.errors import BudgetError
 from polyattn.language import Specification
+from polyattn.language.functions import KEEPING, SUMS, kind
+from polyattn.language.sizes import ROOT
 from polyattn.language.syntax import (
-    FUNCTIONS_KEEPING,
     IDENTITY,
     Access,
     Bracket,
@@ -78,6 +79,11 @@ def text_products(
         yield found
 
 
+def number_name(ref: SizeRef) -> str:
+    """Return the name of a size, or of its root, in the powers of a monomial."""
+    return ROOT + ref.size if ref.root else ref.size
+
+
 def _term_products(term: Term):
     number, above, below = Fraction(-1 if term.negative else 1), [], []
     choices: list[list] = []
@@ -116,7 +122,7 @@ class _Expander:
     work: int = 0
 
     def run(self) -> Expansion:
-        for number, definition in enumerate(self.spec.statements.definitions):
+        for number, definition in enumerate(self.spec.core):
             self.known[definition.name] = self._definition(number, definition)
         last = self.known[self.spec.output]
         # The output's indices are numbered first; canonical forms need free ids below all others.
@@ -140,15 +146,15 @@ class _Expander:
         if not isinstance(body, Call):
             return _Inline(target, self._sum(body, letters, frozenset(target)))
         over = tuple(i for name in body.over for i in letters[name])
-        if body.function == "mean":
-            number_, powers = size_product((i.size for i in over), -1)
+        if body.function in SUMS:
+            number_, powers = size_product((i.size for i in over), -1) if body.function == "mean" else (Fraction(1), ())
             terms = self._sum(body.argument, letters, frozenset(target), over)
             return _Inline(target, tuple(t.scaled(number_, powers) for t in terms))
         terms = self._sum(body.argument, letters, frozenset((*target, *over)))
         present = {i for t in terms for i in t.indices()}
         # Indices of the target in no term of the argument are not the function's: it is constant there.
         free = tuple(i for i in target if i in present and i not in over)
-        at = over if body.function in FUNCTIONS_KEEPING else ()
+        at = over if kind(body.function) == KEEPING else ()
         # A function that keeps its indices is read at the target's; inside the argument other indices
         # run.
         bound = {i: Index(next(self.fresh), i.size) for i in over}
@@ -191,8 +197,8 @@ class _Expander:
     def _coefficient(
         self, number: Fraction, above: tuple[SizeRef, ...], below: tuple[SizeRef, ...]
     ) -> tuple[Fraction, Powers]:
-        up, up_powers = size_product(a for ref in above for a in self.spec.sizes.atoms(ref.size))
-        down, down_powers = size_product((a for ref in below for a in self.spec.sizes.atoms(ref.size)), -1)
+        up, up_powers = size_product(a for ref in above for a in self.spec.sizes.atoms(number_name(ref)))
+        down, down_powers = size_product((a for ref in below for a in self.spec.sizes.atoms(number_name(ref))), -1)
         return number * up * down, multiply_powers(up_powers, down_powers)
 
     def _products(

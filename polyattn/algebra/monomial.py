@@ -10,12 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache
+from math import isqrt
 from typing import NamedTuple
 
 from polyattn.errors import BudgetError
 from polyattn.language.checks import MAX_NESTED
+from polyattn.language.functions import REDUCING, kind
 from polyattn.language.parser import MAX_NUMBER
-from polyattn.language.syntax import FUNCTIONS_REDUCING, IDENTITY
+from polyattn.language.sizes import ROOT
+from polyattn.language.syntax import IDENTITY
 
 
 class Index(NamedTuple):
@@ -24,7 +28,8 @@ class Index(NamedTuple):
 
 
 Powers = tuple[tuple[str, int], ...]
-"""Sizes with their exponents, sorted by name, no exponent zero."""
+"""Sizes with their exponents, sorted by name, no exponent zero. The root of a size or of a prime number is a name of
+its own, `√D`, of exponent 1: its square is D."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +130,7 @@ class FunctionFactor:
 
     @property
     def reduces(self) -> bool:
-        return self.function in FUNCTIONS_REDUCING
+        return kind(self.function) == REDUCING
 
 
 Factor = TensorFactor | FunctionFactor
@@ -162,7 +167,8 @@ class Monomial:
         return self.length + sum(1 for _ in self.all_indices())
 
     def scaled(self, coefficient: Fraction, powers: Iterable[tuple[str, int]] = ()) -> Monomial:
-        return Monomial(self.coefficient * coefficient, multiply_powers(self.powers, powers), self.factors)
+        number, more = _numbers_out(self.coefficient * coefficient, multiply_powers(self.powers, powers))
+        return Monomial(number, more, self.factors)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -181,6 +187,11 @@ def multiply_powers(a: Iterable[tuple[str, int]], b: Iterable[tuple[str, int]]) 
     total: dict[str, int] = {}
     for size, exponent in (*a, *b):
         total[size] = total.get(size, 0) + exponent
+    for root in [s for s in total if s[0] == ROOT]:
+        # Squares leave the root; a number's stays with the coefficient, which is elsewhere.
+        size, (whole, rest) = root[1:], divmod(total[root], 2)
+        total[size] = total.get(size, 0) + whole
+        total[root] = rest
     return tuple(sorted((s, e) for s, e in total.items() if e))
 
 
@@ -190,9 +201,53 @@ def size_product(sizes: Iterable[str], exponent: int = 1) -> tuple[Fraction, Pow
     for size in sizes:
         if size.isdigit():
             number *= Fraction(int(size)) ** exponent
+        elif size[0] == ROOT and not size[1:].isidentifier():
+            value = Fraction(size[1:])
+            for part, sign in ((value.numerator, exponent), (value.denominator, -exponent)):
+                square, primes = _root_of(part)
+                number *= Fraction(square) ** sign
+                powers += [(ROOT + str(p), sign) for p in primes]
         else:
             powers.append((size, exponent))
-    return number, multiply_powers(powers, ())
+    return _numbers_out(number, multiply_powers(powers, ()))
+
+
+def _numbers_out(number: Fraction, powers: Powers) -> tuple[Fraction, Powers]:
+    """Move the squares of roots of numbers into the coefficient."""
+    for size, exponent in powers:
+        if size.isdigit():
+            number *= Fraction(int(size)) ** exponent
+    return number, tuple(p for p in powers if not p[0].isdigit())
+
+
+LARGEST_PRIME = 10_000
+"""Primes up to here are found in the number under a root; what is left is one factor."""
+
+
+@lru_cache(maxsize=1024)
+def _root_of(number: int) -> tuple[int, tuple[int, ...]]:
+    """Return s and different factors f with number = s² * prod(f)."""
+    square, primes, prime = 1, [], 2
+    while prime * prime <= number and prime <= LARGEST_PRIME:
+        count = 0
+        while number % prime == 0:
+            number, count = number // prime, count + 1
+        square *= prime ** (count // 2)
+        primes += [prime] * (count % 2)
+        prime += 1
+    root = isqrt(number)
+    if root * root == number:
+        return square * root, tuple(primes)
+    return square, (*primes, number)
+
+
+def power_value(size: str, exponent: int, sizes: Mapping[str, int]) -> Fraction:
+    """Return a power of a size as a number; an irrational root as a fraction that is exact to 2^-200 of it."""
+    if size[0] != ROOT:
+        return Fraction(int(size) if size.isdigit() else sizes[size]) ** exponent
+    under = int(size[1:]) if size[1:].isdigit() else sizes[size[1:]]
+    root = isqrt(under)
+    return (Fraction(root) if root * root == under else Fraction(isqrt(under << 400), 1 << 200)) ** exponent
 
 
 def contract_identities(term: Monomial, free: Iterable[Index]) -> Monomial:
@@ -308,4 +363,6 @@ def writable(term: Monomial) -> Monomial:
     for size, exponent in term.powers:
         if abs(exponent) > MAX_POWER:
             raise BudgetError(f"a coefficient has {size} to a power of more than {MAX_POWER}")
+    if term.powers and term.powers[0][0].isdigit():
+        return Monomial(*_numbers_out(term.coefficient, term.powers), term.factors)
     return term

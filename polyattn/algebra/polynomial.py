@@ -28,6 +28,7 @@ from polyattn.display import block
 from polyattn.errors import BudgetError, NotPolynomialError, SizeError, SpecError
 from polyattn.language import Atoms, SizeTable
 from polyattn.language.names import check_tensor_name
+from polyattn.language.sizes import ROOT
 from polyattn.language.syntax import IDENTITY, Split
 
 
@@ -292,7 +293,8 @@ def _tensors(term: Monomial) -> list[str]:
 def _sizes(term: Monomial) -> set[str]:
     """Return the sizes of a monomial's indices and coefficients, those inside functions included."""
     inner = (t for f in term.factors if isinstance(f, FunctionFactor) for t in f.terms)
-    return {i.size for i in term.all_indices()}.union((size for size, _ in term.powers), *map(_sizes, inner))
+    powers = (size.removeprefix(ROOT) for size, _ in term.powers)
+    return {i.size for i in term.all_indices()}.union(powers, *map(_sizes, inner))
 
 
 def _flat(shape: tuple[Atoms, ...]) -> Atoms:

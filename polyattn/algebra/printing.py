@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from itertools import count, repeat
 
-from polyattn.algebra.monomial import FunctionFactor, Index, Monomial, TensorFactor
+from polyattn.algebra.monomial import FunctionFactor, Index, Monomial, Powers, TensorFactor
 from polyattn.algebra.polynomial import Polynomial
 from polyattn.errors import SpecError
 from polyattn.language import Atoms, SizeTable, Specification
+from polyattn.language.functions import RECIPROCAL, RESERVED, TABLE
+from polyattn.language.sizes import ROOT
 from polyattn.language.syntax import (
     IDENTITY,
     Access,
+    Bracket,
     Call,
     Definition,
     Factor,
+    FunctionName,
     IndexSize,
     Input,
     Number,
@@ -65,10 +70,12 @@ class Printer:
         target = self._access(sig.output, output, names, sig.output_shape)
         definitions = (*self.functions, Definition(target, body))
         sizes = SizeTable.of(Statements(inputs, splits, (), ()))
-        bare = Statements(inputs, splits, self._undeclared(sizes), definitions)
+        own = sorted({name for d in definitions for name in own_functions(d.body)})
+        functions = tuple(map(FunctionName, own))
+        bare = Statements(inputs, splits, self._undeclared(sizes), definitions, functions)
         declared = _wheres(self.letters)
         # The shorter text without `where` is preferred if the language infers the same sizes from it.
-        return bare if self._resolves_as_meant(bare) else Statements(inputs, splits, declared, definitions)
+        return bare if self._resolves_as_meant(bare) else replace(bare, index_sizes=declared)
 
     def _undeclared(self, sizes: SizeTable) -> tuple[IndexSize, ...]:
         """Declare an index for each size that occurs in coefficients only."""
@@ -146,8 +153,9 @@ class Printer:
     @staticmethod
     def _coefficient(term: Monomial, factors: list[Factor], divides: list[bool]) -> None:
         number = abs(term.coefficient)
-        above = [SizeRef(s) for s, e in term.powers for _ in range(e)]
-        below = [SizeRef(s) for s, e in term.powers for _ in range(-e)]
+        powers = readable(term.powers)
+        above = [_size_factor(s) for s, e in powers for _ in range(e)]
+        below = [_size_factor(s) for s, e in powers for _ in range(-e)]
         below_number = [Number(Fraction(number.denominator))] if number.denominator != 1 else []
         # The language starts a quotient with a number: 1/N, not /N.
         if number.numerator != 1 or ((below or below_number) and not above) or not (above or term.factors):
@@ -170,15 +178,23 @@ class Printer:
         over = tuple(inner[i] for i in factor.over)
         # A function that keeps its indices has them among its slots; a reducing one has not.
         target = tuple(inner[i] for i in factor.free) + (over if factor.at else ())
-        call = Call(factor.function, over, argument)
+        call: Call | Sum = Call(factor.function, over, argument)
+        if factor.function == RECIPROCAL:
+            one = Number(Fraction(1))
+            call = Sum((Term(False, (one, Bracket(argument)), (False, True)),))
         self.functions.append(Definition(_plain(name, target), call))
         return _plain(name, tuple(names[i] for i in factor.indices))
 
     def _argument(self, factor: FunctionFactor, names: dict[Index, str]) -> Sum:
-        """Return the argument's terms, with a zero term for the function's indices that occur in none."""
+        """Return the argument's terms, with a zero term for the function's indices that occur in none.
+
+        A sum over an index of one factor is written as a sum where the text would otherwise be ambiguous.
+        """
         have = {i for t in factor.terms for i in t.indices()}
         missing = [_plain(IDENTITY, (names[i], names[i])) for i in factor.over if i not in have]
         terms = self._sum(factor.terms, names).terms
+        if factor.function not in RESERVED:
+            terms = tuple(_with_sums(term, {*names.values()}) for term in terms)
         if missing or not terms:
             # The zero changes no value but mentions the indices, as the language demands.
             zero = (Number(Fraction(0)), *missing)
@@ -197,11 +213,53 @@ def _wheres(letters: Mapping[str, str]) -> tuple[IndexSize, ...]:
 
 def _sizes_above_and_below(term: Monomial) -> Iterator[str]:
     """Yield the sizes in a monomial's coefficient and in those inside its functions."""
-    yield from (size for size, _ in term.powers)
+    yield from (name for size, _ in term.powers if not (name := size.removeprefix(ROOT)).isdigit())
     for factor in term.factors:
         if isinstance(factor, FunctionFactor):
             for inner in factor.terms:
                 yield from _sizes_above_and_below(inner)
+
+
+def readable(powers: Powers) -> Powers:
+    """Return powers with 1/√D for √D/D, as people write it."""
+    found = dict(powers)
+    for root in [s for s in found if s[0] == ROOT and found.get(s[1:], 0) < 0]:
+        found[root[1:]] += 1
+        found[root] -= 2
+    return tuple((s, e) for s, e in found.items() if e)
+
+
+def own_functions(body: Sum | Call) -> Iterator[str]:
+    """Yield the names of functions outside the table that a right-hand side applies."""
+    if isinstance(body, Call):
+        if body.function not in TABLE:
+            yield body.function
+        yield from own_functions(body.argument)
+        return
+    for term in body.terms:
+        for factor in term.factors:
+            if isinstance(factor, Call):
+                yield from own_functions(factor)
+            elif isinstance(factor, Bracket):
+                yield from own_functions(factor.body)
+
+
+def _with_sums(term: Term, free: set[str]) -> Term:
+    """Return a term of an argument whose indices of one factor are summed by `sum`."""
+    counts = Counter(i for f in term.factors if isinstance(f, Access) for i in set(f.indices))
+    alone = tuple(i for i in counts if counts[i] == 1 and i not in free)
+    if not alone:
+        return term
+    summed = Call("sum", alone, Sum((replace(term, negative=False),)))
+    return Term(term.negative, (summed,), (False,))
+
+
+def _size_factor(size: str) -> SizeRef | Call:
+    """Return a size as a factor; the root of a size or a number is a call in a text."""
+    if size[0] != ROOT:
+        return SizeRef(size)
+    under = Number(Fraction(size[1:])) if size[1:].isdigit() else SizeRef(size[1:])
+    return Call("sqrt", (), Sum((Term(False, (under,), (False,)),)))
 
 
 def _plain(name: str, indices: tuple[str, ...]) -> Access:

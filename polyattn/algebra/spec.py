@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -170,19 +170,26 @@ class Spec(Specification):
             raise NotPolynomialError(f"the layer has {len(found)} position patterns ({patterns}): take channel_cores")
         return found[0]
 
-    def evaluate(self, tensors: Mapping[str, Any], sizes: Mapping[str, int] | None = None) -> np.ndarray:
+    def evaluate(
+        self,
+        tensors: Mapping[str, Any],
+        sizes: Mapping[str, int] | None = None,
+        functions: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
+    ) -> np.ndarray:
         """Return the output for given tensors, in numpy, definition by definition as written. A reference: slow.
 
         Args:
             tensors: an array for every input and parameter; for a scalar one without axes, or of one entry.
             sizes: sizes not determined by a tensor's shape.
+            functions: a function of an array for each function of your own (`where phi : function`).
 
         Raises:
             SizeError: a tensor is missing or its shape contradicts the others.
+            SpecError: `functions` does not fit the functions that are declared.
         """
         from polyattn.algebra.evaluate import evaluate
 
-        return evaluate(self, tensors, sizes)
+        return evaluate(self, tensors, sizes, functions)
 
 
 def _with_where(statement: str) -> str:

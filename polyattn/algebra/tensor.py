@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polyattn.algebra.expand import Expansion
-from polyattn.algebra.monomial import FunctionFactor, Index, Monomial, TensorFactor
+from polyattn.algebra.monomial import FunctionFactor, Index, Monomial, TensorFactor, power_value
 from polyattn.errors import BudgetError, NotPolynomialError, SizeError
 from polyattn.language import Atoms, Specification, value_of
 from polyattn.language.syntax import IDENTITY
@@ -276,7 +276,7 @@ def _x_atoms(spec: Specification, x: str) -> tuple[Index, ...]:
 def _coefficient(term: Monomial, known: Mapping[str, int]) -> Fraction:
     number = term.coefficient
     for size, exponent in term.powers:
-        number *= Fraction(known[size]) ** exponent
+        number *= power_value(size, exponent, known)
     return number
 
 

@@ -6,13 +6,11 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 
 from polyattn.errors import SpecError
+from polyattn.language.functions import ENTRYWISE, KEEPING, REDUCING, RESERVED, SUMS, kind
+from polyattn.language.lift import Core, constant_root, lifted
 from polyattn.language.names import is_name, no_case, no_name
 from polyattn.language.sizes import SizeTable
 from polyattn.language.syntax import (
-    FUNCTIONS,
-    FUNCTIONS_ELEMENTWISE,
-    FUNCTIONS_KEEPING,
-    FUNCTIONS_REDUCING,
     IDENTITY,
     NOWHERE,
     Access,
@@ -20,6 +18,7 @@ from polyattn.language.syntax import (
     Bracket,
     Call,
     Definition,
+    Number,
     SizeRef,
     Slot,
     Split,
@@ -35,9 +34,9 @@ MAX_ATOMS = 16
 MAX_NESTED = 160
 
 
-def check_names(statements: Statements, source: str) -> None:
-    """Raise a `SpecError` for the first misused name, index or bracket."""
-    _Checker(statements, source).run()
+def check_names(statements: Statements, source: str) -> Core:
+    """Raise a `SpecError` for the first misused name, index or bracket; return the core."""
+    return _Checker(statements, source).run()
 
 
 class _Checker:
@@ -49,7 +48,7 @@ class _Checker:
     def error(self, reason: str, at: At = NOWHERE) -> SpecError:
         return SpecError(reason, self.source, at.line, at.column)
 
-    def run(self) -> None:
+    def run(self) -> Core:
         self.check_spelling()
         if not self.statements.inputs:
             raise self.error("there is no input: declare one, such as 'x[N,C]'")
@@ -74,6 +73,13 @@ class _Checker:
         del self.unused[self.statements.definitions[-1].name]
         for name, at in self.unused.items():
             raise self.error(f"'{name}' is defined but the output does not use it: use it or delete its definition", at)
+        core = lifted(self.statements, self.source)
+        for definition in core.definitions:
+            body = definition.body
+            free = set(definition.target.indices) | (set(body.over) if isinstance(body, Call) else set())
+            for term in (body.argument if isinstance(body, Call) else body).terms:
+                self.check_brackets(term, free, set())
+        return core
 
     def check_spelling(self) -> None:
         """Check names against the grammar, for trees built without a text."""
@@ -142,7 +148,7 @@ class _Checker:
     def check_free(self, name: str, at: At) -> None:
         if name == IDENTITY:
             raise self.error(f"'{IDENTITY}' is the identity, {IDENTITY}[i,j]; choose another name", at)
-        if name in FUNCTIONS:
+        if name in RESERVED or any(name == f.name for f in self.statements.functions):
             raise self.error(f"'{name}' is a function; choose another name", at)
 
     def check_definition(self, definition: Definition) -> None:
@@ -172,13 +178,10 @@ class _Checker:
                 )
             if isinstance(factor, SizeRef):
                 self.check_size(factor)
-        depth = max((self.nested.get(access.tensor, 0) for access in _accesses(total)), default=0)
-        if isinstance(body, Call):
-            self.check_call(body, target, on_right)
-            depth += body.function != "mean"  # which is a sum
-            if depth > MAX_NESTED:
-                raise self.error(f"functions are nested more than {MAX_NESTED} deep", body.at)
-        self.nested[definition.name] = depth
+        self.check_zero(body)
+        for call in _calls(body):
+            self.check_call(call, target, call is body)
+        self.nested[definition.name] = self.depth(body, body.at if isinstance(body, Call) else target.at)
         # A declared index may stand on the left alone: the result is broadcast along it.
         declared = {d.index for d in self.statements.index_sizes}
         for k, slot in enumerate(target.slots):
@@ -190,9 +193,33 @@ class _Checker:
                         f"{self.likely_size(definition, k, slot)}')",
                         slot.at,
                     )
-        free = on_left | (set(body.over) if isinstance(body, Call) else set())
-        for term in total.terms:
-            self.check_brackets(term, free, set())
+
+    def check_zero(self, part: object) -> None:
+        """Refuse a bracket of the number 0 behind a division."""
+        if isinstance(part, Call | Bracket):
+            self.check_zero(part.argument if isinstance(part, Call) else part.body)
+        elif isinstance(part, Sum):
+            for term in part.terms:
+                for factor, divide in zip(term.factors, term.divides, strict=True):
+                    self.check_zero(factor)
+                    if divide and isinstance(factor, Bracket) and _is_zero(factor.body):
+                        raise self.error("division by zero", factor.at)
+
+    def depth(self, part: object, at: At, divides: bool = False) -> int:
+        """Return how deeply functions are nested in a part of a definition, those of its tensors included."""
+        if isinstance(part, Access):
+            return self.nested.get(part.tensor, 0) + divides
+        if isinstance(part, Call):
+            found = self.depth(part.argument, part.at) + (part.function not in SUMS) + divides
+            if found > MAX_NESTED:
+                raise self.error(f"functions are nested more than {MAX_NESTED} deep", part.at)
+            return found
+        if isinstance(part, Bracket):
+            return self.depth(part.body, at) + divides
+        if not isinstance(part, Sum):
+            return 0
+        pairs = (p for t in part.terms for p in zip(t.factors, t.divides, strict=True))
+        return max((self.depth(f, at, d) for f, d in pairs), default=0)
 
     def likely_size(self, definition: Definition, k: int, slot: Slot) -> str:
         """Return a likely size for an index of slot k found only on the left: for an output, the input's size."""
@@ -234,21 +261,24 @@ class _Checker:
                     access.at,
                 )
 
-    def check_call(self, call: Call, target: Access, on_right: set[str]) -> None:
-        name = call.function
-        if name in FUNCTIONS_ELEMENTWISE and call.over:
+    def check_call(self, call: Call, target: Access, whole: bool) -> None:
+        name, own = call.function, kind(call.function)
+        if own == ENTRYWISE and call.over:
             raise self.error(f"'{name}' works on each entry by itself and takes no index in square brackets", call.at)
-        if name not in FUNCTIONS_ELEMENTWISE and not call.over:
+        if own != ENTRYWISE and not call.over:
             raise self.error(f"'{name}' needs the index that it runs over, as in '{name}[e](...)'", call.at)
+        on_right = {i for access in _accesses(call.argument) for i in access.indices}
         for index, count in Counter(call.over).items():
             if count > 1:
                 raise self.error(f"index '{index}' is repeated in '{name}[{','.join(call.over)}]'", call.at)
             if index not in on_right:
                 raise self.error(f"'{name}' runs over index '{index}', which its argument does not have", call.at)
-            if name in FUNCTIONS_KEEPING and index not in target.indices:
+            if own == KEEPING and whole and index not in target.indices:
                 raise self.error(f"'{name}' keeps index '{index}': it has to stand on the left as well", call.at)
-            if name in FUNCTIONS_REDUCING and index in target.indices:
+            if own == REDUCING and index in target.indices:
                 raise self.error(f"'{name}' reduces index '{index}' away: it cannot stand on the left", call.at)
+        if name == "sqrt" and (root := constant_root(call)) is not None and any(r.size == "0" for r in root):
+            raise self.error("the root of a number needs a number above 0", call.at)
 
     def check_brackets(self, term: Term, free: set[str], outside: set[str]) -> None:
         """Check the bracket rule: a summed index both inside a bracketed term and outside of the bracket has to be in
@@ -294,14 +324,19 @@ def _spelt(statements: Statements) -> Iterator[tuple[str, str, bool | None, At]]
     for declared in statements.index_sizes:
         yield declared.index, "an index", False, declared.at
         yield declared.size, "a size", True, declared.at
+    yield from ((f.name, "a function", False, f.at) for f in statements.functions)
     for definition in statements.definitions:
         body = definition.body
-        if isinstance(body, Call):
-            yield body.function, "a function", False, body.at
-            yield from ((index, "an index", False, body.at) for index in body.over)
+        for call in _calls(body):
+            yield call.function, "a function", False, call.at
+            yield from ((index, "an index", False, call.at) for index in call.over)
         for access in (definition.target, *_accesses(body.argument if isinstance(body, Call) else body)):
             yield access.tensor, "a tensor", None if access.slots else False, access.at
             yield from ((index, "an index", False, slot.at) for slot in access.slots for index in slot.indices)
+
+
+def _is_zero(total: Sum) -> bool:
+    return all(any(isinstance(f, Number) and not f.value for f in term.factors) for term in total.terms)
 
 
 def _slots(count: int) -> str:
@@ -313,6 +348,8 @@ def _factors(total: Sum) -> Iterator[object]:
         for factor in term.factors:
             if isinstance(factor, Bracket):
                 yield from _factors(factor.body)
+            elif isinstance(factor, Call):
+                yield from _factors(factor.argument)
             else:
                 yield factor
 
@@ -321,3 +358,16 @@ def _accesses(total: Sum) -> Iterator[Access]:
     for factor in _factors(total):
         if isinstance(factor, Access):
             yield factor
+
+
+def _calls(part: object) -> Iterator[Call]:
+    """Yield every call of a right-hand side, the outer ones first."""
+    if isinstance(part, Call):
+        yield part
+        yield from _calls(part.argument)
+    elif isinstance(part, Bracket):
+        yield from _calls(part.body)
+    elif isinstance(part, Sum):
+        for term in part.terms:
+            for factor in term.factors:
+                yield from _calls(factor)

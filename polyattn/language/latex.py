@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 
+from polyattn.language.functions import TABLE
+from polyattn.language.lift import mentioned
 from polyattn.language.syntax import (
-    FUNCTIONS_REDUCING,
     Access,
     Bracket,
     Call,
@@ -106,14 +107,21 @@ def _left(definition: Definition) -> str:
 def _right(definition: Definition) -> str:
     free = set(definition.target.indices)
     body = definition.body
-    if not isinstance(body, Call):
-        return _sum(body, free)
-    name = {"relu": "ReLU", "sigmoid": r"\sigma"}.get(body.function, body.function)
-    over = f"_{{{_list(body.over)}}}" if body.over else ""
-    function = name if name.startswith("\\") else rf"\operatorname{{{name}}}"
-    # An index reduced by max or mean is bound by the function, so the argument gets no sum sign for it.
-    keep = free | set(body.over) if body.function in FUNCTIONS_REDUCING else free
-    return rf"{function}{over}\left({_sum(body.argument, keep)}\right)"
+    return _call(body, free) if isinstance(body, Call) else _sum(body, free)
+
+
+def _call(call: Call, free: set[str]) -> str:
+    over = f"_{{{_list(call.over)}}}" if call.over else ""
+    # An index that the function runs over is bound by it, so the argument gets no sum sign for it.
+    argument = _sum(call.argument, free | set(call.over))
+    if call.function == "sum":
+        return rf"\sum{over}\left({argument}\right)"
+    if call.function in ("sqrt", "abs"):
+        return rf"\sqrt{{{argument}}}" if call.function == "sqrt" else rf"\left|{argument}\right|"
+    row = TABLE.get(call.function)
+    plain = name_latex(call.function) if row is None else rf"\operatorname{{{call.function}}}".replace("_", r"\_")
+    function = row.latex if row and row.latex else plain
+    return rf"{function}{over}\left({argument}\right)"
 
 
 def _sum(total: Sum, free: set[str]) -> str:
@@ -126,7 +134,8 @@ def _sum(total: Sum, free: set[str]) -> str:
 
 def _term(term: Term, free: set[str]) -> str:
     numbers: dict[bool, list[str]] = {False: [], True: []}
-    factors: list[Access | Bracket] = []
+    factors: list[Access | Bracket | Call] = []
+    below: list[bool] = []
     for factor, divide in zip(term.factors, term.divides, strict=True):
         if isinstance(factor, Number):
             numbers[divide].append(str(factor))
@@ -134,34 +143,44 @@ def _term(term: Term, free: set[str]) -> str:
             numbers[divide].append(index_latex(factor.size))
         else:
             factors.append(factor)
+            below.append(divide)
     summed = summed_here(factors, free)
-    texts = [
-        rf"\left({_sum(f.body, free | set(summed))}\right)" if isinstance(f, Bracket) else _access(f) for f in factors
-    ]
-    below = r" \cdot ".join(numbers[True])
+    texts: dict[bool, list[str]] = {False: [], True: []}
+    for factor, divide, around in zip(factors, below, surroundings(factors, free | set(summed)), strict=True):
+        if isinstance(factor, Access):
+            text = _access(factor)
+        elif isinstance(factor, Call):
+            text = _call(factor, around)
+        else:
+            # A fraction needs no brackets around its denominator.
+            text = _sum(factor.body, around) if divide else rf"\left({_sum(factor.body, around)}\right)"
+        texts[divide].append(text)
+    under = [*numbers[True], *texts[True]]
+    divisor = r" \cdot ".join(numbers[True]) + " " * bool(numbers[True] and texts[True]) + " ".join(texts[True])
     # A factor of one is written only where nothing else would stand in the numerator.
-    top = r" \cdot ".join(n for n in numbers[False] if n != "1" or not (below or texts))
-    scale = rf"\frac{{{top or '1'}}}{{{below}}}" if below else top
+    top = r" \cdot ".join(n for n in numbers[False] if n != "1" or not (under or texts[False]))
     sigma = rf"\sum_{{{_list(summed)}}}" if summed else ""
-    return " ".join(part for part in (scale, sigma, *texts) if part)
+    if texts[True]:
+        # A divisor may have summed indices, so the sum stands before the whole fraction.
+        above = " ".join(part for part in (top, *texts[False]) if part) or "1"
+        return " ".join(part for part in (sigma, rf"\frac{{{above}}}{{{divisor}}}") if part)
+    scale = rf"\frac{{{top or '1'}}}{{{divisor}}}" if divisor else top
+    return " ".join(part for part in (scale, sigma, *texts[False]) if part)
 
 
-def summed_here(factors: list[Access | Bracket], free: set[str]) -> list[str]:
-    """Return the indices summed before this product; an index of only one bracket is summed inside that bracket."""
-    counts = Counter(i for f in factors if isinstance(f, Bracket) for i in set(_indices(f)))
+def surroundings(factors: Sequence[Access | Bracket | Call], free: set[str]) -> list[set[str]]:
+    """Return, for each factor, the free indices and those of the other factors: what its argument does not sum."""
+    have = [set(mentioned(f)) for f in factors]
+    return [free.union(*have[:k], *have[k + 1 :]) for k in range(len(factors))]
+
+
+def summed_here(factors: Sequence[Access | Bracket | Call], free: set[str]) -> list[str]:
+    """Return the indices summed before this product; an index of only one bracket or argument is summed inside it."""
+    counts = Counter(i for f in factors if not isinstance(f, Access) for i in set(mentioned(f)))
     # An access counts twice: an index of even one access is summed here, outside of all brackets.
     counts.update({i: 2 for f in factors if isinstance(f, Access) for i in f.indices})
-    ordered = dict.fromkeys(i for f in factors for i in _indices(f))
+    ordered = dict.fromkeys(i for f in factors for i in mentioned(f))
     return [i for i in ordered if counts[i] > 1 and i not in free]
-
-
-def _indices(factor: object) -> Iterator[str]:
-    if isinstance(factor, Access):
-        yield from factor.indices
-    elif isinstance(factor, Bracket):
-        for term in factor.body.terms:
-            for inner in term.factors:
-                yield from _indices(inner)
 
 
 def _list(indices: Iterable[str]) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
-from polyattn.language.latex import GREEK, latex, split_index, split_name, summed_here
+from polyattn.language.functions import TABLE
+from polyattn.language.latex import GREEK, latex, split_index, split_name, summed_here, surroundings
 from polyattn.language.syntax import (
-    FUNCTIONS_REDUCING,
     Access,
     Bracket,
     Call,
@@ -73,15 +73,23 @@ def _slot(slot: Slot) -> str:
 def _right(definition: Definition) -> str:
     free = set(definition.target.indices)
     body = definition.body
-    if not isinstance(body, Call):
-        return _sum(body, free)
-    name = {"relu": "ReLU", "sigmoid": "σ"}.get(body.function, body.function)
-    function = f"<mi>{name}</mi>"
-    if body.over:
-        function = f"<msub>{function}{_list(body.over)}</msub>"
-    # An index reduced by max or mean is bound by the function, so the argument gets no sum sign for it.
-    keep = free | set(body.over) if body.function in FUNCTIONS_REDUCING else free
-    return f"{function}{_bracketed(body.argument, keep)}"
+    return _call(body, free) if isinstance(body, Call) else _sum(body, free)
+
+
+def _call(call: Call, free: set[str]) -> str:
+    # An index that the function runs over is bound by it, so the argument gets no sum sign for it.
+    argument = free | set(call.over)
+    if call.function == "sqrt":
+        return f"<msqrt>{_sum(call.argument, argument)}</msqrt>"
+    if call.function == "abs":
+        return f"<mrow><mo>|</mo>{_sum(call.argument, argument)}<mo>|</mo></mrow>"
+    if call.function == "sum":
+        return f"<munder><mo>∑</mo>{_list(call.over)}</munder>{_bracketed(call.argument, argument)}"
+    row = TABLE.get(call.function)
+    function = f"<mi>{row.mathml}</mi>" if row and row.mathml else _word(call.function)
+    if call.over:
+        function = f"<msub>{function}{_list(call.over)}</msub>"
+    return f"{function}{_bracketed(call.argument, argument)}"
 
 
 def _bracketed(total: Sum, free: set[str]) -> str:
@@ -98,7 +106,8 @@ def _sum(total: Sum, free: set[str]) -> str:
 
 def _term(term: Term, free: set[str]) -> str:
     numbers: dict[bool, list[str]] = {False: [], True: []}
-    factors: list[Access | Bracket] = []
+    factors: list[Access | Bracket | Call] = []
+    below: list[bool] = []
     for factor, divide in zip(term.factors, term.divides, strict=True):
         if isinstance(factor, Number):
             numbers[divide].append(f"<mn>{factor}</mn>")
@@ -106,15 +115,29 @@ def _term(term: Term, free: set[str]) -> str:
             numbers[divide].append(index_mathml(factor.size))
         else:
             factors.append(factor)
+            below.append(divide)
     summed = summed_here(factors, free)
-    texts = [_bracketed(f.body, free | set(summed)) if isinstance(f, Bracket) else _access(f) for f in factors]
-    one = "<mn>1</mn>"
-    below = "<mo>·</mo>".join(numbers[True])
+    texts: dict[bool, list[str]] = {False: [], True: []}
+    for factor, divide, around in zip(factors, below, surroundings(factors, free | set(summed)), strict=True):
+        if isinstance(factor, Access):
+            text = _access(factor)
+        elif isinstance(factor, Call):
+            text = _call(factor, around)
+        else:
+            # A fraction needs no brackets around its denominator.
+            text = _sum(factor.body, around) if divide else _bracketed(factor.body, around)
+        texts[divide].append(text)
+    one, times = "<mn>1</mn>", "<mo>·</mo>"
+    divisor = times.join(numbers[True]) + _SPACE.join(texts[True])
     # A factor of one is written only where nothing else would stand in the numerator.
-    top = "<mo>·</mo>".join(n for n in numbers[False] if n != one or not (below or texts))
-    scale = f"<mfrac>{_row(top or one)}{_row(below)}</mfrac>" if below else top
+    top = times.join(n for n in numbers[False] if n != one or not (divisor or texts[False]))
     sigma = f"<munder><mo>∑</mo>{_list(summed)}</munder>" if summed else ""
-    return "".join(part for part in (scale, sigma, _SPACE.join(texts)) if part)
+    if texts[True]:
+        # A divisor may have summed indices, so the sum stands before the whole fraction.
+        above = top + _SPACE.join(texts[False]) or one
+        return f"{sigma}<mfrac>{_row(above)}{_row(divisor)}</mfrac>"
+    scale = f"<mfrac>{_row(top or one)}{_row(divisor)}</mfrac>" if divisor else top
+    return "".join(part for part in (scale, sigma, _SPACE.join(texts[False])) if part)
 
 
 def _list(indices: Iterable[str]) -> str:

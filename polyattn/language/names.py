@@ -6,7 +6,8 @@ import re
 from collections.abc import Collection
 
 from polyattn.errors import SpecError
-from polyattn.language.syntax import FUNCTIONS, IDENTITY, is_size_name
+from polyattn.language.functions import RESERVED
+from polyattn.language.syntax import IDENTITY, is_size_name
 
 NAME = r"[A-Za-z][A-Za-z0-9_]*"
 """The grammar's NAME."""
@@ -46,7 +47,7 @@ def check_tensor_name(name: object, what: str, taken: Collection[str], *, scalar
     """
     if not isinstance(name, str) or not is_name(name):
         raise no_name(name, what)
-    if name in FUNCTIONS or name == IDENTITY:
+    if name in RESERVED or name == IDENTITY:
         kind = "the identity" if name == IDENTITY else "a function"
         raise SpecError(f"{what} cannot be called {name!r}, which is {kind}; choose another name")
     if scalar and is_size_name(name):

@@ -13,14 +13,17 @@ from lark import Token, Tree
 from lark.exceptions import UnexpectedCharacters, UnexpectedToken
 
 from polyattn.errors import SpecError
+from polyattn.language.functions import RESERVED, TABLE, nearest
 from polyattn.language.messages import bad_character, bad_token
 from polyattn.language.syntax import (
-    FUNCTIONS,
+    FUNCTION,
     Access,
     At,
     Bracket,
     Call,
     Definition,
+    Factor,
+    FunctionName,
     IndexSize,
     Input,
     Number,
@@ -87,13 +90,17 @@ class _Builder:
 
     def statements(self, tree: ParseTree) -> Statements:
         inputs, splits, index_sizes, definitions = [], [], [], []
+        # Read first: a definition above a declaration may use its function.
+        own = [f for child in tree.children if child.data == "index_size" for f in self.functions(child)]
+        self.own = tuple(dict.fromkeys(f.name for f in own))
         for child in tree.children:
             if child.data == "declaration":
                 inputs.append(self.declaration(child))
             elif child.data == "split":
                 splits.append(self.split(child))
             elif child.data == "index_size":
-                index_sizes.extend(self.index_size(child))
+                if not _declares_functions(child):
+                    index_sizes.extend(self.index_size(child))
             else:
                 definitions.append(self.definition(child))
         return Statements(
@@ -103,7 +110,19 @@ class _Builder:
             tuple(sorted(splits, key=lambda s: s.size)),
             tuple(sorted(index_sizes, key=lambda s: (s.size, s.index))),
             tuple(definitions),
+            tuple(sorted(dict.fromkeys(own), key=lambda f: f.name)),
         )
+
+    def functions(self, tree: ParseTree) -> list[FunctionName]:
+        """Return the names that a `where phi : function` declares."""
+        if not _declares_functions(tree):
+            return []
+        names = tree.children[:-1]
+        for name in names:
+            if name in TABLE or is_size_name(name):
+                reason = "is a function of the language" if name in TABLE else "is a size"
+                raise self.error(f"'{name}' {reason}; a function of your own needs another name", _at(name))
+        return [FunctionName(str(name), _at(name)) for name in names]
 
     def declaration(self, tree: ParseTree) -> Input:
         (head,) = tree.children
@@ -166,8 +185,7 @@ class _Builder:
         if is_size_name(target.tensor) and not target.slots:
             raise self.error(f"'{target.tensor}' is a size: 'where {target.tensor} = A*B' splits it", target.at)
         terms = body.children
-        # Only a call on its own is a definition's body; one inside a sum or product is refused in
-        # `factor`.
+        # A call on its own is a definition's body; elsewhere it is a factor.
         if len(terms) == 1 and len(terms[0].children) == 1 and _kind(terms[0].children[0]) == "call":
             return Definition(target, self.call(terms[0].children[0]))
         return Definition(target, self.sum(body))
@@ -175,7 +193,7 @@ class _Builder:
     def call(self, tree: ParseTree) -> Call:
         head, argument = tree.children
         name = head.children[0]
-        if name not in FUNCTIONS:
+        if name not in TABLE and name not in self.own:
             raise self.no_function(name)
         over = []
         for slot in self.slots(head):
@@ -186,7 +204,8 @@ class _Builder:
 
     def no_function(self, name: Any) -> SpecError:
         return self.error(
-            f"'{name}' is no function (there are {', '.join(FUNCTIONS)}); for a product, write '*' before the bracket",
+            f"unknown function '{name}': {nearest(name, self.own)}; for a product, write '*' before the bracket, and "
+            f"declare a function of your own with 'where {name} : {FUNCTION}'",
             _at(name),
         )
 
@@ -208,8 +227,6 @@ class _Builder:
                 divide = child.type == "SLASH"
                 continue
             factor = self.factor(child)
-            if divide and not isinstance(factor, Number | SizeRef):
-                raise self.error("only a number or a size can stand after '/'", factor.at)
             if divide and isinstance(factor, Number) and not factor.value:
                 raise self.error("division by zero", factor.at)
             factors.append(factor)
@@ -218,10 +235,12 @@ class _Builder:
             divide = False
         return Term(negative, tuple(factors), tuple(divides), factors[0].at)
 
-    def factor(self, tree: ParseTree) -> Access | Number | SizeRef | Bracket:
+    def factor(self, tree: ParseTree) -> Factor:
         if tree.data == "number":
             (token,) = tree.children
-            if len(token) > MAX_NUMBER:
+            # The exponent counts as digits: 1e9 has ten.
+            exponent = token.lower().partition("e")[2].lstrip("+-")
+            if len(token) + (int(exponent) if len(exponent) < 9 and exponent else len(exponent)) > MAX_NUMBER:
                 raise self.error(f"numbers have at most {MAX_NUMBER} digits", _at(token))
             # A Fraction of the text, not of a float: 0.1 is exactly 1/10.
             return Number(Fraction(str(token)), _at(token))
@@ -229,16 +248,9 @@ class _Builder:
             opened, inner = tree.children
             return Bracket(self.sum(inner), _at(opened))
         if tree.data == "call":
-            name = tree.children[0].children[0]
-            if name in FUNCTIONS:
-                raise self.error(
-                    f"'{name}' can only be the whole right-hand side: "
-                    "give it a definition of its own, and use its name",
-                    _at(name),
-                )
-            raise self.no_function(name)
+            return self.call(tree)
         access = self.access(tree)
-        if access.tensor in FUNCTIONS:
+        if access.tensor in (*RESERVED, *self.own):
             raise self.error(f"'{access.tensor}' is a function: its argument follows in round brackets", access.at)
         if not access.slots and is_size_name(access.tensor):
             return SizeRef(access.tensor, access.at)
@@ -265,6 +277,10 @@ class _Builder:
                     f"'{token}' is a size: slots hold indices, which start with a small letter", _at(token)
                 )
         return Slot(tuple(map(str, tree.children)), _at(tree.children[0]))
+
+
+def _declares_functions(tree: ParseTree) -> bool:
+    return tree.children[-1].children[0] == FUNCTION
 
 
 def _kind(node: Tree | Token) -> str:

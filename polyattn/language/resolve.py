@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from polyattn.errors import SpecError
 from polyattn.language.checks import MAX_ATOMS, check_names
+from polyattn.language.lift import Core
 from polyattn.language.sizes import Atoms, SizeTable
 from polyattn.language.syntax import (
     IDENTITY,
@@ -20,6 +21,7 @@ from polyattn.language.syntax import (
     At,
     Bracket,
     Call,
+    Definition,
     Slot,
     Statements,
     Sum,
@@ -36,20 +38,22 @@ class Resolved:
     Attributes:
         shapes: the size of every slot of every tensor (inputs, intermediates, parameters), as atoms.
         parameters: the parameters' names in the order of their first use.
-        index_sizes: per definition, the size of each of its indices.
+        index_sizes: per definition of the core, the size of each of its indices.
         sizes: the declared sizes.
+        core: the definitions with functions only as whole right-hand sides, the last the output.
     """
 
     shapes: Mapping[str, tuple[Atoms, ...]]
     parameters: tuple[str, ...]
     index_sizes: tuple[Mapping[str, Atoms], ...]
     sizes: SizeTable
+    core: tuple[Definition, ...]
 
 
 def resolve(statements: Statements, source: str = "") -> Resolved:
     """Check and resolve a syntax tree; `source` is its text, for the carets of errors."""
-    check_names(statements, source)
-    return _Resolver(statements, source).run()
+    core = check_names(statements, source)
+    return _Resolver(statements, source).run(core)
 
 
 def accesses_of(body: Sum | Call) -> Iterator[Access]:
@@ -61,6 +65,8 @@ def accesses_of(body: Sum | Call) -> Iterator[Access]:
                 yield factor
             elif isinstance(factor, Bracket):
                 yield from accesses_of(factor.body)
+            elif isinstance(factor, Call):
+                yield from accesses_of(factor)
 
 
 @dataclass
@@ -75,7 +81,7 @@ class _Resolver:
     # alike.
     unsplit: OrderedDict[tuple[int, Access, int], None] = field(default_factory=OrderedDict)
 
-    def run(self) -> Resolved:
+    def run(self, core: Core) -> Resolved:
         self.sizes = SizeTable.of(self.statements)
         self.inputs = {i.name for i in self.statements.inputs}
         self.defined = {d.name for d in self.statements.definitions}
@@ -91,7 +97,7 @@ class _Resolver:
         self._settle(list(self.values))
         self._output_defaults()
         self._unknown()
-        return self._result()
+        return self._result(core)
 
     def _error(self, reason: str, at: At) -> SpecError:
         return SpecError(reason, self.source, at.line, at.column)
@@ -264,7 +270,7 @@ class _Resolver:
                 at,
             )
 
-    def _result(self) -> Resolved:
+    def _result(self, core: Core) -> Resolved:
         ranks: dict[str, int] = {i.name: len(i.sizes) for i in self.statements.inputs}
         parameters: dict[str, None] = {}
         per_definition = []
@@ -280,4 +286,12 @@ class _Resolver:
                     parameters[access.tensor] = None
             per_definition.append(indices)
         shapes = {t: tuple(self.values["slot", t, k] for k in range(rank)) for t, rank in ranks.items()}
-        return Resolved(shapes, tuple(parameters), tuple(per_definition), self.sizes)
+        parts = []
+        for definition, origin in zip(core.definitions, core.origins, strict=True):
+            letters = dict.fromkeys(definition.target.indices)
+            letters |= dict.fromkeys(i for access in accesses_of(definition.body) for i in access.indices)
+            parts.append({i: per_definition[origin][i] for i in letters})
+            slots = definition.target.slots
+            sizes = tuple(tuple(a for i in slot.indices for a in parts[-1][i]) for slot in slots)
+            shapes.setdefault(definition.name, sizes)
+        return Resolved(shapes, tuple(parameters), tuple(parts), self.sizes, core.definitions)

@@ -16,6 +16,9 @@ from operator import index
 from polyattn.errors import SizeError
 from polyattn.language.syntax import Split, Statements
 
+ROOT = "√"
+"""In front of a size or a number: the name of its square root, a number like a size."""
+
 Atoms = tuple[str, ...]
 """A size as the ordered product of atomic sizes (names, or numbers as text), outermost first."""
 
@@ -61,6 +64,8 @@ class SizeTable:
         return self._parts.get(size)
 
     def atoms(self, size: str) -> Atoms:
+        if size[0] == ROOT:
+            return tuple(ROOT + atom for atom in self.atoms(size[1:]))
         # A number as text is an atom of itself, so literal sizes need no declaration.
         return self._atoms.get(size, (size,))
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Self
 
 from polyattn.errors import SpecError
 from polyattn.language.einsum import einsum_text
+from polyattn.language.functions import SUMS, check_given
 from polyattn.language.latex import latex
 from polyattn.language.mathml import mathml
 from polyattn.language.parser import parse
@@ -103,8 +105,26 @@ class Specification:
 
     @property
     def has_functions(self) -> bool:
-        """Return whether any definition applies a function other than `mean`, a sum over 1/size."""
-        return any(isinstance(d.body, Call) and d.body.function != "mean" for d in self.statements.definitions)
+        """Return whether any definition divides by a factor or applies a function other than `sum` and `mean`."""
+        return any(isinstance(d.body, Call) and d.body.function not in SUMS for d in self.core)
+
+    @property
+    def core(self) -> tuple[Definition, ...]:
+        """Return the definitions with each function as a whole right-hand side, and quotients as reciprocals."""
+        return self.resolved.core
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """Return the names of the functions of the user's own, `where phi : function`."""
+        return tuple(f.name for f in self.statements.functions)
+
+    def check_functions(self, given: Mapping[str, object]) -> None:
+        """Check that there is a callable for each function that the text declares, and for no other.
+
+        Raises:
+            SpecError: `functions` lacks one, has one of another name, or a value that cannot be called.
+        """
+        check_given(self.functions, given)
 
     def with_statements(self, *texts: str) -> Self:
         """Return the specification with further statements, each definition inserted before the first use of its name.
@@ -136,6 +156,7 @@ class Specification:
             tuple(sorted(dict.fromkeys(have.splits + extra.splits), key=lambda s: s.size)),
             tuple(sorted({*have.index_sizes, *extra.index_sizes}, key=lambda s: (s.size, s.index))),
             tuple(definitions),
+            tuple(sorted({*have.functions, *extra.functions}, key=lambda f: f.name)),
         )
         # Parsed again, so that the merged text is checked as a whole and its errors point into it.
         return type(self)(str(merged))

@@ -9,11 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-FUNCTIONS_KEEPING = ("softmax", "normalize")  # `over` indices stay on the left
-FUNCTIONS_REDUCING = ("max", "mean")  # `over` indices are gone from the left
-FUNCTIONS_ELEMENTWISE = ("relu", "sigmoid")  # no `over` indices
-FUNCTIONS = FUNCTIONS_KEEPING + FUNCTIONS_REDUCING + FUNCTIONS_ELEMENTWISE
-
 IDENTITY = "I"
 """The reserved tensor I[i,j]: 1 where i = j, else 0. Its two slots have one size, any size."""
 
@@ -67,13 +62,14 @@ class Number:
 
 @dataclass(frozen=True)
 class SizeRef:
-    """A size used as a number, as in `1/N`."""
+    """A size used as a number, as in `1/N`; with `root`, the square root of a size or of a number as text."""
 
     size: str
     at: At = field(default=NOWHERE, compare=False, repr=False)
+    root: bool = False
 
     def __str__(self) -> str:
-        return self.size
+        return f"sqrt({self.size})" if self.root else self.size
 
 
 @dataclass(frozen=True)
@@ -85,7 +81,21 @@ class Bracket:
         return f"({self.body})"
 
 
-Factor = Access | Number | SizeRef | Bracket
+@dataclass(frozen=True)
+class Call:
+    """`function[over, ...](argument)`: a factor of a product, or the whole right-hand side of a definition."""
+
+    function: str
+    over: tuple[str, ...]
+    argument: Sum
+    at: At = field(default=NOWHERE, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        over = f"[{','.join(self.over)}]" if self.over else ""
+        return f"{self.function}{over}({self.argument})"
+
+
+Factor = Access | Number | SizeRef | Bracket | Call
 
 
 @dataclass(frozen=True)
@@ -113,20 +123,6 @@ class Sum:
         return (
             ("-" if first.negative else "") + str(first) + "".join(f" {'-' if t.negative else '+'} {t}" for t in rest)
         )
-
-
-@dataclass(frozen=True)
-class Call:
-    """`function[over, ...](argument)`: the whole right-hand side of a definition."""
-
-    function: str
-    over: tuple[str, ...]
-    argument: Sum
-    at: At = field(default=NOWHERE, compare=False, repr=False)
-
-    def __str__(self) -> str:
-        over = f"[{','.join(self.over)}]" if self.over else ""
-        return f"{self.function}{over}({self.argument})"
 
 
 @dataclass(frozen=True)
@@ -179,15 +175,28 @@ class IndexSize:
 
 
 @dataclass(frozen=True)
+class FunctionName:
+    """`where phi : function`: a function of one number of the user's own, opaque to the algebra."""
+
+    name: str
+    at: At = field(default=NOWHERE, compare=False, repr=False)
+
+
+FUNCTION = "function"
+"""The word after the colon of a `where` that declares a function."""
+
+
+@dataclass(frozen=True)
 class Statements:
-    """A whole text, statements of each kind in their order. Splits and index sizes are kept sorted, because
-    their order means nothing.
+    """A whole text, statements of each kind in their order. Splits, index sizes and names of functions are kept sorted,
+    because their order means nothing.
     """
 
     inputs: tuple[Input, ...]
     splits: tuple[Split, ...]
     index_sizes: tuple[IndexSize, ...]
     definitions: tuple[Definition, ...]
+    functions: tuple[FunctionName, ...] = ()
 
     def __str__(self) -> str:
         # Indices of one size are declared in one statement; the sizes keep their sorted order.
@@ -195,6 +204,8 @@ class Statements:
         for declared in self.index_sizes:
             by_size.setdefault(declared.size, []).append(declared.index)
         wheres = [f"where {', '.join(indices)} : {size}" for size, indices in by_size.items()]
+        if self.functions:
+            wheres.append(f"where {', '.join(f.name for f in self.functions)} : {FUNCTION}")
         return "\n".join([*map(str, self.inputs), *map(str, self.splits), *wheres, *map(str, self.definitions)])
 
 

@@ -18,8 +18,9 @@ from torch import fx
 
 from polyattn.algebra import Index
 from polyattn.lowering.fusion import Fusion
+from polyattn.lowering.operations import OPERATIONS, OwnFunction, OwnPullback, is_entrywise
 from polyattn.lowering.products import Indices, Product, choose, plain, turned
-from polyattn.lowering.pullbacks import ELEMENTWISE, L1_EPSILON, PULLBACKS, masked_softmax
+from polyattn.lowering.pullbacks import L1_EPSILON, PULLBACKS, masked_softmax
 from polyattn.lowering.shapes import identity, refined_mean, widened
 from polyattn.lowering.writer import Writer, as_argument, has_batch
 from polyattn.planning import (
@@ -46,11 +47,13 @@ class Emitter(Writer):
         ranks: places of sizes in the memory of the inputs; activations are laid out alike where there is a choice.
         fusions: the kernels that take the place of nodes, by the node whose value each makes.
         means: values that are means of an input and subtracted from it.
+        functions: the callables of functions of the user's own, by name.
     """
 
     ranks: Mapping[str, int] = field(default_factory=dict)
     fusions: Mapping[int, Fusion] = field(default_factory=dict)
     means: Collection[int] = ()
+    functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
     def run(self, leaves: Mapping[str, fx.Node], orders: Mapping[str, Sequence[int]] | None = None) -> None:
         """Emit all nodes.
@@ -99,7 +102,7 @@ class Emitter(Writer):
 
     def node(self, number: int, node: Node) -> fx.Node:
         self.memory[number] = node.output
-        if isinstance(node, Apply | Pullback) and node.function in ELEMENTWISE:
+        if isinstance(node, Apply | Pullback) and is_entrywise(node.function):
             self.memory[number] = self.memory_of_elementwise(node)
         if number in self.fusions:
             return self.fused(number, node, self.fusions[number])
@@ -352,14 +355,18 @@ class Emitter(Writer):
             norm = self.method("sum", self.call(torch.abs, wide), axes, keepdim=True)
             normed = self.call(torch.div, wide, self.method("clamp_min", norm, L1_EPSILON))
             return normed if wide is value else self.method("type_as", normed, self.reference)
-        if node.function == "max":
-            return self.method("amax", value, axes)
-        return self.call({"relu": torch.relu, "sigmoid": torch.sigmoid}[node.function], value)
+        if node.function in self.functions:
+            return self.call(OwnFunction(node.function, self.functions[node.function]), value)
+        if node.function in ("max", "min"):
+            return self.method(f"a{node.function}", value, axes)
+        return self.call(OPERATIONS[node.function], value, *((axes,) if axes else ()))
 
     def pullback(self, node: Pullback) -> fx.Node:
         """A function's vector-Jacobian product; the gradient is of length 1 along axes that it lacks."""
         gradient, read = (self.spread(o, node.output) for o in node.operands)
-        if node.function in ELEMENTWISE:
+        if node.function in self.functions:
+            return self.call(OwnPullback(node.function, self.functions[node.function]), gradient, read)
+        if is_entrywise(node.function):
             return self.call(PULLBACKS[node.function], gradient, read)
         return self.call(PULLBACKS[node.function], gradient, read, tuple(map(node.output.index, node.over)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import keyword
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
@@ -51,6 +51,10 @@ class Sizes:
 
 CHECKED = Sizes(checked=True)
 
+Own = Callable[[torch.Tensor], torch.Tensor]
+Owns = tuple[tuple[str, Own], ...]
+"""Functions of the user's own by name, sorted."""
+
 Orders = dict[str, tuple[int, ...]]
 """Axes of tensors by name, in the order in which they lie in memory, the slowest first."""
 
@@ -63,6 +67,7 @@ def lower(
     device: str | Device = "cpu",
     dtype: str | torch.dtype = "float32",
     dynamic: Sequence[str] = (),
+    functions: Mapping[str, Own] | None = None,
 ) -> fx.GraphModule:
     """Return the plan's forward pass as a graph of torch operations.
 
@@ -86,6 +91,7 @@ def lower(
             autocast is not to be on in a call.
         dynamic: names of sizes that the graph reads from the shapes of its inputs in each call, with factors such as
             1/N; the order of the steps is the plan's at every size.
+        functions: a function of a tensor, entry by entry, for each function of your own (`where phi : function`).
 
     Returns:
         A module without parameters of its own, which can be copied, pickled and changed: each call returns another
@@ -94,8 +100,10 @@ def lower(
     Raises:
         SizeError: `plan` is not a `Plan`, `kernels` names an unknown kernel, or a dynamic size is unknown or does not
             follow from the shapes of the inputs.
+        SpecError: `functions` does not fit the functions that the specification declares.
     """
     options: dict[str, Any] = {"channels_first": channels_first, "kernels": kernels, "device": device, "dtype": dtype}
+    options["functions"] = functions
     return copied(shared(plan, "forward", **options, sizes=Sizes(_atoms(plan, dynamic), checked=True)))
 
 
@@ -111,9 +119,11 @@ def lower_with_kept(
     kernels: str | Sequence[str] = "auto",
     device: str | Device = "cpu",
     dtype: str | torch.dtype = "float32",
+    functions: Mapping[str, Own] | None = None,
 ) -> fx.GraphModule:
     """The forward pass of a training plan, returning the output and then the values kept for the backward pass."""
     options: dict[str, Any] = {"channels_first": channels_first, "kernels": kernels, "device": device, "dtype": dtype}
+    options["functions"] = functions
     return copied(shared(plan, "kept", **options, sizes=CHECKED))
 
 
@@ -124,6 +134,7 @@ def lower_backward(
     kernels: str | Sequence[str] = "auto",
     device: str | Device = "cpu",
     dtype: str | torch.dtype = "float32",
+    functions: Mapping[str, Own] | None = None,
 ) -> fx.GraphModule:
     """Return the planned backward pass as a graph of torch operations.
 
@@ -134,7 +145,8 @@ def lower_backward(
     Raises:
         SizeError: the plan has no planned backward pass: its objective is not "training".
     """
-    return copied(shared(plan, "backward", channels_first=channels_first, kernels=kernels, device=device, dtype=dtype))
+    options: Any = {"kernels": kernels, "device": device, "dtype": dtype, "functions": functions}
+    return copied(shared(plan, "backward", channels_first=channels_first, **options))
 
 
 def shared(
@@ -146,6 +158,7 @@ def shared(
     device: str | Device = "cpu",
     dtype: str | torch.dtype = "float32",
     sizes: Sizes = CHECKED,
+    functions: Mapping[str, Own] | None = None,
 ) -> fx.GraphModule:
     """Return the cached graph of `lower`, `lower_with_kept` or `lower_backward`, for callers that only run it.
 
@@ -158,14 +171,16 @@ def shared(
         SizeError: `plan` is not a plan, or has no planned backward pass for a part that needs one.
     """
     backward = _checked(plan).backward
+    plan.spec.check_functions(functions or {})
+    own = tuple(sorted((functions or {}).items()))
     if part == "forward":
         model = device if isinstance(device, Device) else calibrated(kind(device), dtype)
-        return _lower(plan, channels_first, as_choice(kernels, model), None, is_narrow(dtype), sizes)[0]
+        return _lower(plan, channels_first, as_choice(kernels, model), None, is_narrow(dtype), sizes, own)[0]
     if backward is None:
         raise SizeError("this plan has no planned backward pass: plan with objective='training'")
     if part == "kept":
-        return _lower(plan, channels_first, as_choice(kernels, device), backward.kept, is_narrow(dtype), sizes)[0]
-    return _lower_backward(plan, channels_first, as_choice(kernels, device), is_narrow(dtype), sizes)
+        return _lower(plan, channels_first, as_choice(kernels, device), backward.kept, is_narrow(dtype), sizes, own)[0]
+    return _lower_backward(plan, channels_first, as_choice(kernels, device), is_narrow(dtype), sizes, own)
 
 
 def _checked(plan: Plan) -> Plan:
@@ -176,7 +191,13 @@ def _checked(plan: Plan) -> Plan:
 
 @lru_cache(maxsize=1024)
 def _lower(
-    plan: Plan, channels_first: bool, kernels: Kernels, kept: tuple[int, ...] | None, narrow: bool, sizes: Sizes
+    plan: Plan,
+    channels_first: bool,
+    kernels: Kernels,
+    kept: tuple[int, ...] | None,
+    narrow: bool,
+    sizes: Sizes,
+    own: Owns,
 ) -> tuple[fx.GraphModule, Orders]:
     """The forward pass, with how the kept values lie in memory, by name; the graph returns them if they are given."""
     arguments = argument_names(plan)
@@ -184,6 +205,7 @@ def _lower(
     chosen = fusions(plan.graph, frozenset(kept or ()), kernels)
     emitter = Emitter(plan.graph, plan.names, fx.Graph(), ranks=_ranks(plan, orders), fusions=chosen)
     emitter.maps, emitter.narrow, emitter.means = maps(plan.graph, plan.spec), narrow, plan.means
+    emitter.functions = dict(own)
     placeholders = {tensor: placeholder(emitter.graph, name, tensor) for tensor, name in arguments.items()}
     emitter.run(_leaves(emitter, plan, placeholders, plan.graph, sizes), orders)
     output = emitter.joined(emitter.values[plan.output.value], plan.spec.shape(plan.spec.output), True)
@@ -195,7 +217,9 @@ def _lower(
 
 
 @lru_cache(maxsize=1024)
-def _lower_backward(plan: Plan, channels_first: bool, kernels: Kernels, narrow: bool, sizes: Sizes) -> fx.GraphModule:
+def _lower_backward(
+    plan: Plan, channels_first: bool, kernels: Kernels, narrow: bool, sizes: Sizes, own: Owns
+) -> fx.GraphModule:
     backward = plan.backward
     assert backward is not None
     arguments = argument_names(plan)
@@ -204,14 +228,14 @@ def _lower_backward(plan: Plan, channels_first: bool, kernels: Kernels, narrow: 
     chosen = fusions(backward.graph, frozenset(), kernels)
     emitter = Emitter(backward.graph, plan.backward_names, fx.Graph(), ranks=_ranks(plan, orders), fusions=chosen)
     emitter.maps, emitter.narrow = maps(backward.graph, plan.spec), narrow
-    emitter.means = plan.backward_means
+    emitter.means, emitter.functions = plan.backward_means, dict(own)
     seed = placeholder(emitter.graph, plan.seed)
     placeholders = {tensor: placeholder(emitter.graph, name, tensor) for tensor, name in arguments.items()}
     kept = {plan.names[k]: placeholder(emitter.graph, plan.names[k]) for k in backward.kept}
     values = kept | _leaves(emitter, plan, placeholders, backward.graph, replace(sizes, checked=False))
     values[plan.seed] = emitter.split(seed, plan.spec.shape(plan.spec.output), True, plan.sizes)
     emitter.reference = emitter.reference or seed
-    orders |= _lower(plan, channels_first, kernels, backward.kept, narrow, sizes)[1]
+    orders |= _lower(plan, channels_first, kernels, backward.kept, narrow, sizes, own)[1]
     emitter.run(values, orders)
     gradients = {
         tensor: emitter.joined(emitter.values[o.value], plan.spec.shape(tensor), tensor in plan.spec.inputs)

@@ -145,7 +145,9 @@ def training_function(
     apart = any(n.target is torch.matmul for g in graphs for n in g.graph.nodes)
 
     def run(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        return forward_graph(None, *([t.detach() for t in tensors] if apart else tensors))
+        output, *kept = forward_graph(None, *([t.detach() for t in tensors] if apart else tensors))
+        # A kept output needs a tensor of its own: what is kept is marked as without a gradient.
+        return (output, *[k.detach() if k is output else k for k in kept])
 
     def save(ctx: Any, inputs: tuple[Tensor, ...], kept: tuple[Tensor, ...]) -> None:
         ctx.save_for_backward(*inputs, *kept)

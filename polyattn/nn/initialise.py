@@ -15,7 +15,7 @@ def fan_in(spec: Spec, parameter: str, sizes: Mapping[str, int]) -> int | None:
     The neighbour is chosen at the parameter's first use: the factor before it in its product with most shared indices,
     the nearest of these, or else the nearest one behind it. None if the parameter is alone in its term.
     """
-    for number, definition in enumerate(spec.statements.definitions):
+    for number, definition in enumerate(spec.core):
         # A function such as softmax wraps a sum; the parameter is initialised by the sum inside.
         total = definition.body.argument if isinstance(definition.body, Call) else definition.body
         found = _neighbour(total, parameter)

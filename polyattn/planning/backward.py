@@ -17,11 +17,10 @@ from itertools import count
 
 from polyattn.algebra import Index
 from polyattn.algebra.monomial import size_product
+from polyattn.language.functions import ARGUMENT, reads
 from polyattn.planning.builder import Builder
 from polyattn.planning.graph import Graph
 from polyattn.planning.steps import (
-    ARGUMENT,
-    NEEDS,
     ONE,
     Add,
     Apply,
@@ -180,7 +179,7 @@ class _Reverse:
 
     def give_argument(self, k: int, node: Apply, total: Operand) -> None:
         (operand,) = node.operands
-        read = operand if NEEDS[node.function] == ARGUMENT else Operand(k, node.output)
+        read = operand if reads(node.function) == ARGUMENT else Operand(k, node.output)
         read = Operand(self.value(read.value).value, read.indices)
         made = Pullback(node.function, node.over, (total, read), operand.indices)
         self.give(operand, Operand(self.builder.add(made), operand.indices), ONE)

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from itertools import count
 from math import prod
 
 from polyattn.algebra import Index, Spec
-from polyattn.algebra.monomial import multiply_powers, size_product
-from polyattn.language.syntax import FUNCTIONS_REDUCING, IDENTITY, Access, Bracket, Call, Number, SizeRef, Sum, Term
+from polyattn.algebra.expand import number_name
+from polyattn.algebra.monomial import size_product
+from polyattn.language.functions import REDUCING, SUMS, kind
+from polyattn.language.syntax import IDENTITY, Access, Bracket, Call, Number, SizeRef, Sum, Term
 from polyattn.planning.builder import BATCH_INDEX, Builder, Order
 from polyattn.planning.steps import ONE, Coefficient, Operand
 
@@ -33,7 +36,7 @@ class _Writer:
     values: dict[str, tuple[Operand, tuple[Index, ...]]] = field(default_factory=dict)
 
     def run(self) -> Operand:
-        for number, definition in enumerate(self.spec.statements.definitions):
+        for number, definition in enumerate(self.spec.core):
             # Each definition has letters of its own, so one name in two definitions cannot be confused.
             letters = {
                 name: tuple(Index(next(self.fresh), atom) for atom in atoms)
@@ -48,16 +51,16 @@ class _Writer:
         if not isinstance(body, Call):
             return self._sum(body, frozenset(target), letters)
         over = tuple(i for name in body.over for i in letters[name])
-        if body.function == "mean":
+        if body.function in SUMS:
             # A mean is a sum with 1 / (product of the lengths) folded into each term's coefficient.
-            number, powers = size_product((i.size for i in over), -1)
+            number, powers = size_product((i.size for i in over if body.function == "mean"), -1)
             return self._sum(body.argument, frozenset(target), letters, Coefficient(number, powers), over)
         argument = self._sum(body.argument, frozenset((*target, *over)), letters)
         present = argument.indices
         # Softmax needs its axes present even where the argument is constant along them.
         needed = tuple(dict.fromkeys((*present, *over)))
         argument = self.builder.permuted(argument, needed)
-        gone = set(over) if body.function in FUNCTIONS_REDUCING else set()
+        gone = set(over) if kind(body.function) == REDUCING else set()
         return self.builder.apply(body.function, over, argument, tuple(i for i in needed if i not in gone))
 
     def _sum(
@@ -79,7 +82,7 @@ class _Writer:
         scale: Coefficient,
         over: tuple[Index, ...],
     ) -> tuple[Operand, Coefficient]:
-        number, powers = scale.number * (-1 if term.negative else 1), scale.powers
+        number = Fraction(-1 if term.negative else 1)
         operands: list[Operand] = []
         written: list[Index] = list(over)
         own = [frozenset(_indices(f, letters)) for f in term.factors]
@@ -88,8 +91,9 @@ class _Writer:
             if isinstance(factor, Number):
                 number = number / factor.value if divide else number * factor.value
             elif isinstance(factor, SizeRef):
-                extra, more = size_product(self.spec.sizes.atoms(factor.size), -1 if divide else 1)
-                number, powers = number * extra, multiply_powers(powers, more)
+                scale = scale.times(
+                    Coefficient(*size_product(self.spec.sizes.atoms(number_name(factor)), -1 if divide else 1))
+                )
             elif isinstance(factor, Bracket):
                 # A repeated, kept or averaged index cannot be summed inside the bracket.
                 around = {i for i in indices if uses[i] > 1 or i in keep or i in over}
@@ -101,7 +105,7 @@ class _Writer:
         # A summed index without a tensor along it repeats the term, so its length becomes a factor.
         have = {i for o in operands for i in o.indices}
         extra, more = size_product(i.size for i in dict.fromkeys(written) if i not in keep and i not in have)
-        coefficient = Coefficient(number * extra, multiply_powers(powers, more))
+        coefficient = scale.times(Coefficient(number * extra, more))
         return self.builder.product(operands, keep, coefficient, self.order)
 
     def _access(self, access: Access, letters: Mapping[str, tuple[Index, ...]]) -> list[Operand]:

@@ -13,6 +13,8 @@ from functools import cached_property
 from math import prod
 
 from polyattn.algebra import Index
+from polyattn.algebra.monomial import Monomial, power_value
+from polyattn.language.sizes import ROOT
 
 Sizes = Mapping[str, int]
 
@@ -29,7 +31,7 @@ class Coefficient:
 
     def value(self, sizes: Sizes) -> Fraction:
         # Exact, so that it is rounded once, where it meets a tensor.
-        return self.number * prod((Fraction(sizes[s]) ** e for s, e in self.powers), start=Fraction(1))
+        return self.number * prod((power_value(s, e, sizes) for s, e in self.powers), start=Fraction(1))
 
     @property
     def is_one(self) -> bool:
@@ -41,18 +43,20 @@ class Coefficient:
         return {size for size, exponent in self.powers if exponent < 0}
 
     def times(self, other: Coefficient) -> Coefficient:
-        powers = dict(self.powers)
-        for size, exponent in other.powers:
-            powers[size] = powers.get(size, 0) + exponent
-        # Sorted and without zeros, so that equal coefficients compare equal.
-        return Coefficient(self.number * other.number, tuple(sorted((s, e) for s, e in powers.items() if e)))
+        # As a monomial's, so that equal coefficients compare equal.
+        product = Monomial(self.number, self.powers, ()).scaled(other.number, other.powers)
+        return Coefficient(product.coefficient, product.powers)
 
     def __str__(self) -> str:
         above = [str(abs(self.number.numerator))] if abs(self.number.numerator) != 1 else []
-        above += [s for s, e in self.powers for _ in range(e)]
+        above += [_shown(s) for s, e in self.powers for _ in range(e)]
         below = [str(self.number.denominator)] if self.number.denominator != 1 else []
-        below += [s for s, e in self.powers for _ in range(-e)]
+        below += [_shown(s) for s, e in self.powers for _ in range(-e)]
         return ("-" if self.number < 0 else "") + "/".join(["*".join(above) or "1", *below])
+
+
+def _shown(size: str) -> str:
+    return f"sqrt({size[1:]})" if size[0] == ROOT else size
 
 
 ONE = Coefficient()
@@ -131,7 +135,8 @@ class Apply:
 
 @dataclass(frozen=True)
 class Pullback:
-    """The vector-Jacobian product of a function; its operands are the result's gradient and the tensor in `NEEDS`.
+    """The vector-Jacobian product of a function; its operands are the result's gradient and the tensor that the
+    function's row `reads`.
 
     The gradient may lack indices of the result, along which it is constant; the output has the argument's axes.
     """
@@ -141,19 +146,6 @@ class Pullback:
     operands: tuple[Operand, ...]
     output: tuple[Index, ...]
 
-
-ARGUMENT, RESULT = "argument", "result"
-NEEDS: Mapping[str, str] = {
-    "softmax": RESULT,
-    "sigmoid": RESULT,
-    "relu": RESULT,
-    "normalize": ARGUMENT,
-    "max": ARGUMENT,
-}
-"""The tensor read by the vector-Jacobian product of each function, besides the gradient of its result.
-
-The result where possible: it is mostly an operand of the next product, and kept for that one in any case.
-"""
 
 Node = Leaf | Identity | Constant | Contract | Add | Apply | Pullback
 

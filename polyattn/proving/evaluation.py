@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 from itertools import count, repeat
-from math import prod
+from math import erfc, prod, sqrt
+from math import pi as math_pi
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,10 @@ from sympy import isprime
 
 from polyattn.algebra import FunctionFactor, Index, Monomial, TensorFactor
 from polyattn.errors import BudgetError
+from polyattn.language.sizes import ROOT
 from polyattn.language.syntax import IDENTITY
-from polyattn.proving.interval import Interval, exponential, larger
+from polyattn.proving import enclosed
+from polyattn.proving.interval import Interval, Number, exponential, larger
 from polyattn.proving.work import charge
 
 MAX_CELLS = 2**21
@@ -40,6 +43,7 @@ PRIME = 2**31 - 1
 
 Axes = tuple[int, ...]
 Function = Callable[[np.ndarray, Axes], Any]
+Elementary = Callable[[Any], Any]
 
 
 def _normalize(array: np.ndarray, axes: Axes) -> Any:
@@ -70,23 +74,103 @@ def _softmax(array: np.ndarray, axes: Axes, exp: Callable[[Any], Any] = np.exp) 
 LARGER = np.frompyfunc(larger, 2, 1)
 
 
+def _reciprocal(array: np.ndarray, axes: Axes) -> Any:
+    return np.frompyfunc(enclosed.reciprocal, 1, 1)(array) if array.dtype == object else 1 / array
+
+
+def _step(array: np.ndarray, axes: Axes) -> Any:
+    return np.frompyfunc(enclosed.step, 1, 1)(array) if array.dtype == object else (array > 0).astype(float)
+
+
+def _share(array: np.ndarray, axes: Axes) -> Any:
+    """Return each entry's share of the maximum: equal parts among ties."""
+    if any(isinstance(n, Interval) for n in array.flat):
+        raise ArithmeticError("the largest of entries that are not exact")
+    found = (array == np.expand_dims(_max(array, axes), axes)) * _unit(array)
+    return found / found.sum(axis=axes, keepdims=True)
+
+
+def _unit(array: np.ndarray) -> Any:
+    """Return 1 in the array's arithmetic, so that quotients of exact numbers stay exact."""
+    return Fraction(1) if array.dtype == object else 1.0
+
+
 RATIONAL: Mapping[str, Function] = {
     "normalize": _normalize,
     "max": _max,
+    "min": lambda a, axes: -_max(-a, axes),
+    "largest": _share,
     "relu": lambda a, axes: _larger(a)(a, 0),
+    "abs": lambda a, axes: np.abs(a),
+    "reciprocal": _reciprocal,
+    "step": _step,
 }
-TRANSCENDENTAL: Mapping[str, Function] = {"softmax": _softmax, "sigmoid": lambda a, axes: (1 + np.tanh(a / 2)) / 2}
+
+
+def _transcendental(
+    exp: Elementary,
+    log: Elementary,
+    root: Elementary,
+    sine: Elementary,
+    cosine: Elementary,
+    bell: Elementary,
+    normal: Elementary,
+) -> Mapping[str, Function]:
+    """Return the functions made of exponentials and other functions of one number."""
+
+    def sigmoid(a: Any) -> Any:
+        # It uses its argument once, which keeps an enclosure narrow.
+        return _unit(a) / (1 + exp(-a))
+
+    def gate(a: Any) -> Any:
+        return sigmoid(4 * bell(0 * a) * (a + a * a * a * (_unit(a) * Fraction("0.044715"))))
+
+    def over_axes(a: Any, axes: Axes) -> Any:
+        top = _max(a, axes)
+        return log(exp(a - np.expand_dims(top, axes)).sum(axis=axes)) + top
+
+    return {
+        "softmax": lambda a, axes: _softmax(a, axes, exp),
+        "logsumexp": over_axes,
+        "sigmoid": lambda a, axes: sigmoid(a),
+        "exp": lambda a, axes: exp(a),
+        "log": lambda a, axes: log(a),
+        "sqrt": lambda a, axes: root(a),
+        "tanh": lambda a, axes: 2 * sigmoid(2 * a) - 1,
+        "silu": lambda a, axes: a * sigmoid(a),
+        "softplus": lambda a, axes: log(1 + exp(a)),
+        "elu": lambda a, axes: _larger(a)(a, 0) + exp(-_larger(a)(-a, 0)) - 1,
+        "sin": lambda a, axes: sine(a),
+        "cos": lambda a, axes: cosine(a),
+        "normal_pdf": lambda a, axes: bell(a),
+        "normal_cdf": lambda a, axes: normal(a),
+        "gelu": lambda a, axes: a * normal(a),
+        "gelu_gate": lambda a, axes: gate(a),
+        "gelu_tanh": lambda a, axes: a * gate(a),
+    }
+
+
+def _float_pdf(a: Any) -> Any:
+    return np.exp(-a * a / 2) / sqrt(2 * math_pi)
+
+
+def _float_cdf(a: Any) -> Any:
+    return np.vectorize(lambda x: erfc(-x / sqrt(2)) / 2, otypes=[float])(a)
+
+
+TRANSCENDENTAL = _transcendental(np.exp, np.log, np.sqrt, np.sin, np.cos, _float_pdf, _float_cdf)
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """A representation of numbers, with its functions and its largest array of intervals."""
+    """A representation of numbers, with its functions, its largest array of intervals, and its roots of integers."""
 
     dtype: Any
     number: Callable[[Fraction], Any]
     settle: Callable[[np.ndarray], Any] = field(default=lambda array: array)
     functions: Mapping[str, Function] = field(default_factory=dict)
     cells: int = MAX_CELLS
+    root: Callable[[int], Any] = sqrt
 
 
 # Python's integers are faster than fractions of denominator 1.
@@ -117,20 +201,24 @@ def enclosing(digits: int) -> Arithmetic:
     """Return arithmetic that is exact up to the first exponential, and uses intervals of this many digits from there
     on."""
     # Fewer cells for more digits: the time of an exponential grows with their square.
-    exponentials, cells = np.frompyfunc(lambda x: exponential(x, digits), 1, 1), MAX_ENCLOSED // digits**2
+    cells = MAX_ENCLOSED // digits**2
 
-    def exp(array: Any) -> np.ndarray:
-        _guard(np.shape(array), cells)
-        # Integers become fractions, so that a quotient of exact entries stays exact.
-        return np.asarray(exponentials(array), dtype=object) * Fraction(1)
+    def each(function: Callable[..., Number]) -> Elementary:
+        entries = np.frompyfunc(lambda x: function(x, digits), 1, 1)
 
-    functions = {
-        "softmax": lambda a, axes: _softmax(a, axes, exp),
-        # Of the two forms of the sigmoid, this one uses its argument once, which keeps its enclosure
-        # narrow.
-        "sigmoid": lambda a, axes: 1 / (1 + exp(-a)),
-    }
-    return Arithmetic(object, EXACT.number, functions={**RATIONAL, **functions}, cells=cells)
+        def applied(array: Any) -> np.ndarray:
+            _guard(np.shape(array), cells)
+            # Integers become fractions, so that a quotient of exact entries stays exact.
+            return np.asarray(entries(array), dtype=object) * Fraction(1)
+
+        return applied
+
+    functions = _transcendental(
+        *map(each, (exponential, enclosed.logarithm, enclosed.root, enclosed.sine, enclosed.cosine)),
+        *map(each, (enclosed.normal_pdf, enclosed.normal_cdf)),
+    )
+    root = partial(enclosed.root, digits=digits)
+    return Arithmetic(object, EXACT.number, functions={**RATIONAL, **functions}, cells=cells, root=root)
 
 
 @dataclass(frozen=True)
@@ -159,9 +247,15 @@ def evaluate(terms: Iterable[Monomial], output: Sequence[Index], point: Point, a
         charge(20 + total.size // 16)
         operands = list(map(_operand, term.factors, repeat(point), repeat(arithmetic)))
         array = _contract(operands, tuple(output), point, arithmetic)
-        scale = term.coefficient * prod((Fraction(point.sizes[s]) ** e for s, e in term.powers), start=Fraction(1))
+        scale = term.coefficient * prod(
+            (Fraction(point.sizes[s]) ** e for s, e in term.powers if s[0] != ROOT), start=Fraction(1)
+        )
+        factor = arithmetic.number(scale)
+        for size, _ in (p for p in term.powers if p[0][0] == ROOT):
+            under = size[1:]
+            factor = factor * arithmetic.root(int(under) if under.isdigit() else point.sizes[under])
         # Reduced after every step, so that residues never outgrow int64.
-        total = _array(arithmetic.settle(total + arithmetic.settle(array * arithmetic.number(scale))), arithmetic)
+        total = _array(arithmetic.settle(total + arithmetic.settle(array * factor)), arithmetic)
     return total
 
 

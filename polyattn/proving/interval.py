@@ -35,7 +35,7 @@ class Interval:
             return number
         # Decimals of integers are exact; only the division rounds.
         top, bottom = (Decimal(n) for n in number.as_integer_ratio())
-        down, up = _roundings(digits)
+        down, up = roundings(digits)
         return cls(down.divide(top, bottom), up.divide(top, bottom), digits)
 
     @classmethod
@@ -45,7 +45,7 @@ class Interval:
         # Two more digits than the text, so that adding the unit does not round.
         exponent, digits = number.as_tuple().exponent, len(number.as_tuple().digits) + 2
         unit = Decimal((0, (1,), int(exponent)))
-        down, up = _roundings(digits)
+        down, up = roundings(digits)
         return cls(down.subtract(number, unit), up.add(number, unit), digits)
 
     def __repr__(self) -> str:
@@ -68,7 +68,7 @@ class Interval:
 
     def __add__(self, other: Number) -> Interval:
         other = Interval.around(other, self.digits)
-        down, up = _roundings(self.digits)
+        down, up = roundings(self.digits)
         return Interval(down.add(self.low, other.low), up.add(self.high, other.high), self.digits)
 
     __radd__ = __add__
@@ -83,7 +83,7 @@ class Interval:
         other = Interval.around(other, self.digits)
         # The extremes of a product are at the corners; rounding outwards keeps the enclosure.
         pairs = [(a, b) for a in (self.low, self.high) for b in (other.low, other.high)]
-        down, up = _roundings(self.digits)
+        down, up = roundings(self.digits)
         return Interval(min(down.multiply(*p) for p in pairs), max(up.multiply(*p) for p in pairs), self.digits)
 
     __rmul__ = __mul__
@@ -94,14 +94,14 @@ class Interval:
         if other.low <= 0 <= other.high:
             raise ZeroDivisionError("the divisor may be zero")
         pairs = [(a, b) for a in (self.low, self.high) for b in (other.low, other.high)]
-        down, up = _roundings(self.digits)
+        down, up = roundings(self.digits)
         return Interval(min(down.divide(*p) for p in pairs), max(up.divide(*p) for p in pairs), self.digits)
 
     def __rtruediv__(self, other: Number) -> Interval:
         return Interval.around(other, self.digits) / self
 
     def exp(self) -> Interval:
-        down, up = _roundings(self.digits)
+        down, up = roundings(self.digits)
         # `exp` rounds to nearest whatever the context says, so its neighbours are the bounds.
         low = down.next_minus(down.exp(self.low))
         # Its neighbour may be below zero, the exponential is not.
@@ -153,7 +153,7 @@ def gap(a: Number, b: Number) -> Decimal | None:
     difference = a - b
     if not isinstance(difference, Interval):
         return abs(Interval.around(difference, 2 * SHOWN)).low if difference else None
-    down, up = _roundings(difference.digits)
+    down, up = roundings(difference.digits)
     least = max(difference.low, difference.high.copy_negate())
     width = up.subtract(difference.high, difference.low)
     return least if down.divide(least, Decimal(APART)) > width else None
@@ -164,7 +164,7 @@ def _bounds(number: Number) -> tuple[Any, Any]:
 
 
 @cache
-def _roundings(digits: int) -> tuple[Context, Context]:
+def roundings(digits: int) -> tuple[Context, Context]:
     """Return contexts that round down and up; overflow gives an infinite bound."""
     # Overflow is not trapped: infinity is a correct, if useless, bound.
     traps = [InvalidOperation, DivisionByZero]

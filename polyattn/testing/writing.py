@@ -11,10 +11,8 @@ from collections.abc import Sequence
 from hypothesis import strategies as st
 
 from polyattn.language import Atoms
+from polyattn.language.functions import KEEPING, REDUCING, RESERVED, kind
 from polyattn.language.syntax import (
-    FUNCTIONS,
-    FUNCTIONS_KEEPING,
-    FUNCTIONS_REDUCING,
     Access,
     Call,
     Definition,
@@ -85,7 +83,7 @@ class _Writer:
     def intermediate(self, number: int, outer: list[Atoms], degree: int, monomials: int) -> Definition:
         """Write a definition usable in a product of the output with free indices of the sizes `outer`."""
         draw = self.draw
-        function = one_of(draw, (*NO_FUNCTION, *FUNCTIONS)) if self.limits.functions else None
+        function = one_of(draw, (*NO_FUNCTION, *RESERVED)) if self.limits.functions else None
         # The result of an opaque function is a new tensor: its own products and sums do not count in the output.
         opaque = function not in (None, "mean")
         inner_degree = draw(st.integers(1 if opaque else 0, degree))
@@ -108,7 +106,7 @@ class _Writer:
         if not fits([], []):
             function, opaque, inner_degree = None, False, 0
         over: list[Atoms] = []
-        if function in FUNCTIONS_REDUCING:
+        if function and kind(function) == REDUCING:
             over = [size for size in (one_of(draw, self.space.sizes),) if fits([], [size])]
             if not over:
                 function = None if function == "mean" else "relu"
@@ -131,9 +129,9 @@ class _Writer:
 
     def output(self, slots: list[Pieces], degree: int) -> Definition:
         budget = self.limits.indices - _count(_indices(slots))
-        function = one_of(self.draw, (*NO_FUNCTION, *FUNCTIONS)) if self.limits.functions else None
+        function = one_of(self.draw, (*NO_FUNCTION, *RESERVED)) if self.limits.functions else None
         over: list[Atoms] = []
-        if function in FUNCTIONS_REDUCING:
+        if function and kind(function) == REDUCING:
             size = one_of(self.draw, self.space.sizes)
             have = [*_indices(slots), size]
             due = [
@@ -162,7 +160,7 @@ class _Writer:
         self.ledger.summed_names = {}
         target = tuple(Slot(tuple(map(self.ledger.new_index, pieces))) for pieces in slots)
         left = tuple(index for slot in target for index in slot.indices)
-        if function in FUNCTIONS_KEEPING:
+        if function and kind(function) == KEEPING:
             # A function that keeps its axes runs over free ones.
             kept = left[: self.draw(st.integers(1, len(left)))] if left else ()
             over_indices, function = kept, function if kept else "relu"

@@ -22,6 +22,7 @@ from sympy import isprime
 from torch import fx
 
 from polyattn.algebra import Index, Monomial, TensorFactor
+from polyattn.algebra.monomial import power_value
 from polyattn.errors import ProofError
 from polyattn.language import value_of
 from polyattn.language.syntax import IDENTITY
@@ -182,7 +183,7 @@ def _definition_height(subject: Subject) -> Height:
     """Bound the height of the definition and its gradients: their coefficients grow by at most a monomial's factors."""
     total = Height()
     for term in subject.spec.expansion().terms:
-        number = term.coefficient * prod((Fraction(subject.sizes[s]) ** e for s, e in term.powers), start=ONE)
+        number = term.coefficient * prod((power_value(s, e, subject.sizes) for s, e in term.powers), start=ONE)
         # Each monomial counts once per value of its indices and sample.
         summed = BATCH * value_of((i.size for i in term.indices()), subject.sizes)
         count = len(term.factors)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polyattn import NotPolynomialError, Spec, SpecError, catalog
-from polyattn.language.syntax import FUNCTIONS
+from polyattn.language.functions import RESERVED as FUNCTIONS
 from polyattn.testing import size_assignments, specifications
 
 from .arrays import agree, evaluated, tensors_of

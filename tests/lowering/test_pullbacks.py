@@ -5,11 +5,11 @@ import torch
 from torch.func import grad, vmap
 
 from polyattn import Spec, catalog, lower, plan
+from polyattn.language.functions import ARGUMENT, reads
 from polyattn.lowering import training, training_function
 from polyattn.lowering.pullbacks import PULLBACKS
 from polyattn.planning import DEVICES, Apply, Pullback, question
 from polyattn.planning.search import keeping_little
-from polyattn.planning.steps import ARGUMENT, NEEDS
 from polyattn.study.counts import counts, value
 
 EVERY = Spec("""
@@ -65,7 +65,7 @@ def test_a_pullback_is_the_gradient_of_its_function_also_at_zeros_and_ties(name:
     x.requires_grad_()
     y = FUNCTIONS[name](x, axes)
     seed = torch.randn_like(y[:, :, :1] if name == "relu" else y)
-    read = x if NEEDS[name] == ARGUMENT else y
+    read = x if reads(name) == ARGUMENT else y
     given = (seed, read) if name in ("relu", "sigmoid") else (seed, read, axes)
     (wanted,) = torch.autograd.grad(y, x, seed.expand_as(y))
     torch.testing.assert_close(PULLBACKS[name](*given), wanted)

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from polyattn.algebra import Spec
 from polyattn.language import Specification
+from polyattn.language.functions import RESERVED as FUNCTIONS
 from polyattn.language.resolve import accesses_of
-from polyattn.language.syntax import FUNCTIONS, IDENTITY, Bracket, Call, Number, SizeRef
+from polyattn.language.syntax import IDENTITY, Bracket, Call, Number, SizeRef
 from polyattn.testing import edited, renamed, size_assignments, specification_texts, specifications
 
 OPTIONS = st.fixed_dictionaries(
