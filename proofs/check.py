@@ -26,11 +26,12 @@ from fractions import Fraction
 from itertools import chain
 
 BYTES, WORK, BITS = 4_000_000, 1_500_000, 20_000  # of the file, slots made in all, length of a number
-KEEPS = {"softmax": True, "normalize": True, "relu": True, "sigmoid": True, "max": False, None: False}
+REDUCES = {"max", "min", "logsumexp", None}  # what these run over is gone; any other function keeps its indices
 CLAIM = ("indices", "shapes", "functions", "given", "left", "right")
 LETTERS = r"(?:\[([a-z]\w*(?:,[a-z]\w*)*)\])?"
 ACCESS = re.compile(rf"([A-Za-z]\w*){LETTERS}", re.A)
-LINE = re.compile(rf"([A-Za-z]\w*){LETTERS} = (?:([a-z]+){LETTERS}\((.*)\)|(.*))", re.A)
+LINE = re.compile(rf"([A-Za-z]\w*){LETTERS} = (?:([a-z]\w*){LETTERS}\((.*)\)|(.*))", re.A)
+ROOT = re.compile(r"sqrt\(\w+\)", re.A)  # of a size or a number: a number like a size, of which nothing is used
 
 # An index is (letter, size), a factor (tensor, indices). A sum's letters: of its slots, then what it reduces over.
 Term = namedtuple("Term", "number powers factors")
@@ -141,7 +142,7 @@ class Proof:
                 if re.fullmatch(r"\d{1,4000}", piece, re.A):
                     number *= Fraction(int(piece)) ** exponent
                     self.effort(1, number)
-                elif found and piece[0].isupper() and not found[2]:
+                elif (found and piece[0].isupper() and not found[2]) or ROOT.fullmatch(piece):
                     powers[piece] += exponent
                 else:
                     need(found and by == "*", f"{piece!r} is no factor")
@@ -158,7 +159,9 @@ class Proof:
         need(name != "I" and len({*slots}) == len(slots), f"{name} is the identity, or has an index twice")
         need(len({*over}) == len(over), f"{function} has an index twice")
         need([size for _, size in slots] == self.shapes[name], f"{name} has another shape")
-        need({*over} & {*slots} == ({*over} if KEEPS[function] else set()), f"{function} runs over other indices")
+        need(
+            {*over} & {*slots} == ({*over} if function not in REDUCES else set()), f"{function} runs over other indices"
+        )
         letters = slots + [i for i in over if i not in slots]
         terms = [self.term(*product, (), letters) for product in self.products(argument if function else total)]
         return Sum(name, slots, function, letters, {*over}, [t for t in terms if t.number])

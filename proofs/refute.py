@@ -57,6 +57,26 @@ def exp(number):
     return iv.exp(interval(number)) * (1 + iv.mpf([-1, 1]) * iv.mpf(2) ** (8 - iv.prec))
 
 
+def widened(number):
+    """mpmath's result, off by 2^8 units in the last place of 1 and of itself."""
+    return number * (1 + iv.mpf([-1, 1]) * iv.mpf(2) ** (8 - iv.prec)) + iv.mpf([-1, 1]) * iv.mpf(2) ** (8 - iv.prec)
+
+
+def log(number):
+    need(not isinstance(number, iv.mpf) or number > 0, "a logarithm of what may be 0 or less")
+    return Fraction(0) if number == 1 else widened(iv.log(interval(number)))
+
+
+def root(number):
+    """Exact for the square of a fraction."""
+    if not isinstance(number, iv.mpf):
+        parts = [math.isqrt(n) for n in number.as_integer_ratio()]
+        if Fraction(parts[0] ** 2, parts[1] ** 2) == number:
+            return Fraction(*parts)
+    need(not isinstance(number, iv.mpf) or number >= 0, "a root of what may be below 0")
+    return widened(iv.sqrt(interval(number)))
+
+
 def written(number):
     """A number of the file: exact as an integer or fraction, else off by less than one unit of its last digit."""
     if type(number) is int or EXACT.fullmatch(str(number)):
@@ -118,8 +138,15 @@ class Point(Texts):
                 ready = [f for f in waiting if have.issuperset(f[1])]
                 waiting = [f for f in waiting if f not in ready]
                 plan.append((index, ready))
-            scale = math.prod(Fraction(self.length(s)) ** e for s, e in powers)
-            found = plus([found, both(operator.mul, number * scale, self.product(plan[0][1], plan[1:], at))])
+            scale = math.prod(Fraction(self.length(s)) ** e for s, e in powers if s[0] != "√")
+            for size, exponent in (p for p in powers if p[0][0] == "√"):
+                under = size[1:]
+                value = root(Fraction(under) if under[0].isdigit() else Fraction(self.length(under)))
+                for _ in range(abs(exponent)):
+                    scale = both(operator.mul if exponent > 0 else operator.truediv, scale, value)
+            found = plus(
+                [found, both(operator.mul, both(operator.mul, number, scale), self.product(plan[0][1], plan[1:], at))]
+            )
         return found
 
     def product(self, ready, plan, at):
@@ -187,11 +214,53 @@ def apply(name, argument, place):
         return larger(argument[()], 0)
     if name == "max":
         return reduce(larger, values)
+    if name == "min":
+        return both(operator.mul, -1, reduce(larger, (both(operator.mul, -1, v) for v in values)))
+    if name == "logsumexp":
+        return log(plus(map(exp, values)))
+    if name not in ("softmax", "sigmoid", "normalize"):
+        return single(name, argument[()])
     if name == "normalize":
         return both(operator.truediv, argument[place], larger(plus(map(abs, values)), EPSILON))
     here = 0 if name == "sigmoid" else argument[place]  # a share is 1 over the sum of exp(other - here)
     others = [-argument[()], 0] if name == "sigmoid" else values
     return both(operator.truediv, 1, plus(exp(both(operator.sub, other, here)) for other in others))
+
+
+def single(name, s):
+    """A function of one number; one that is not here is the user's own, and taken to be s^3 + 2 s^2 + 3 s + 5."""
+
+    def minus(a, b):
+        return both(operator.sub, a, b)
+
+    def times(*numbers):
+        return reduce(lambda a, b: both(operator.mul, a, b), numbers)
+
+    def over(a, b):
+        return both(operator.truediv, a, b)
+
+    def share(a):  # sigmoid
+        return over(1, plus([1, exp(minus(0, a))]))
+
+    need(
+        name not in ("gelu", "gelu_tanh", "gelu_gate", "normal_cdf", "normal_pdf", "step", "largest"),
+        f"{name} has no value here",
+    )
+    own = plus([times(s, s, s), times(2, s, s), times(3, s), 5])
+    table = {
+        "exp": lambda: exp(s),
+        "log": lambda: log(s),
+        "sqrt": lambda: root(s),
+        "reciprocal": lambda: over(1, s),
+        "abs": lambda: abs(s),
+        "tanh": lambda: minus(times(2, share(times(2, s))), 1),
+        "silu": lambda: times(s, share(s)),
+        "softplus": lambda: log(plus([1, exp(s)])),
+        "sin": lambda: widened(iv.sin(interval(s))),
+        "elu": lambda: plus([larger(s, 0), exp(minus(0, larger(minus(0, s), 0))), -1]),
+        "cos": lambda: widened(iv.cos(interval(s))),
+    }
+    return table[name]() if name in table else own
 
 
 def refute(verdict):

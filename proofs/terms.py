@@ -18,8 +18,8 @@ LIMIT, FACTORS, WORK, BITS = (
     1_000_000,
     20_000,
 )  # terms of a text, factors of one and in all, numbers' length
-KEEPING, ELEMENTWISE = ("softmax", "normalize"), ("relu", "sigmoid")
-FUNCTIONS, ONE, FRESH = (*KEEPING, *ELEMENTWISE, "max", "mean"), (Fraction(1), ()), count()
+KEEPING, REDUCING, SUMS = ("softmax", "normalize", "largest"), ("max", "min", "logsumexp"), ("sum", "mean")
+ONE, FRESH = (Fraction(1), ()), count()  # every other function is entry by entry
 SPLIT = re.compile(r"(?:where\s+)?([A-Z]\w*)\s*=([\w\s*]+)", re.A)
 LETTERS = re.compile(r"(?:where\s+)?([a-z]\w*(?:\s*,\s*[a-z]\w*)*)\s*:\s*(\w+)", re.A)
 
@@ -78,6 +78,10 @@ def products(node):
 def atom(node):
     if isinstance(node, ast.UnaryOp):
         return [(n if isinstance(node.op, ast.UAdd) else -n, s, a) for n, s, a in products(node.operand)]
+    if isinstance(node, ast.Call):  # the root of a size or a number is a number
+        (name, _), (inside,) = head(node.func), node.args
+        need(name == "sqrt", f"{name} within a product")
+        return [(Fraction(1), [("√" + head(inside)[0].replace("_", "."), 1)], [])]
     name, slots = head(node)
     if name[0].isalpha():
         is_size = name[0].isupper() and not slots
@@ -89,8 +93,9 @@ def body(text):
     """A right-hand side: its function, the letters that this runs over, and the products."""
     node, function, over = tree(text), None, []
     if isinstance(node, ast.Call):
-        (function, over), (node,) = head(node.func), node.args
-        need(function in FUNCTIONS, f"no function {function}")
+        (function, over), (inside,) = head(node.func), node.args
+        constant = function == "sqrt" and isinstance(inside, ast.Name) and not inside.id[1:2].islower()
+        function, node = (None, node) if constant else (function, inside)
     return function, [i for (i,) in over], products(node)
 
 
@@ -195,7 +200,7 @@ class Texts:
         for number, sizes, accesses in sums:
             choices = [self.access(*a, letters, env) for a in accesses]
             need(prod(map(len, choices)) + len(terms) <= LIMIT, "too many terms")
-            scale = times((number, [(a, e) for s, e in sizes for a in self.atoms(s)]))
+            scale = times((number, [(a, e) for s, e in sizes for a in ([s] if s[0] == "√" else self.atoms(s))]))
             written = [i for _, slots in accesses for slot in slots for letter in slot for i in letters[letter]]
             for chosen in product(*choices):
                 factors = [f for _, more in chosen for f in more]
@@ -212,12 +217,14 @@ class Texts:
         target, over = [i for slot in slots for i in slot], [i for letter in over for i in letters[letter]]
         shape = [[size for _, size in slot] for slot in slots]
         need(len({*target}) == len(target), f"{name} is defined on a diagonal only")
-        if function == "mean":
+        if function in SUMS:
             terms = self.expand(sums, letters, {*target}, env, over)
-            return name, (shape, target, [(times(c, (1, [(s, -1) for _, s in over])), fs) for c, fs in terms])
+            share = [(s, -1) for _, s in over if function == "mean"]
+            return name, (shape, target, [(times(c, (1, share)), fs) for c, fs in terms])
         terms = self.expand(sums, letters, {*target, *over}, env)
         if function:
             need({*over} <= {*target} if function in KEEPING else not {*over} & {*target}, f"what {function} runs over")
+            need(not over or function in (*KEEPING, *REDUCING), f"{function} runs over an index")
             free = tuple(i for i in target if i not in over and any(i in slots_in(factors) for _, factors in terms))
             bound, at = {i: (next(FRESH), i[1]) for i in over}, tuple(over if function in KEEPING else ())
             inner = [(c, rename(factors, bound)) for c, factors in terms]

@@ -15,6 +15,7 @@ from html import escape
 
 from polyattn.algebra.canonical import collect
 from polyattn.algebra.coarse import Merging, leaves, undone
+from polyattn.algebra.derivative import derivatives
 from polyattn.algebra.expand import MAX_WORK
 from polyattn.algebra.monomial import (
     FunctionFactor,
@@ -25,7 +26,7 @@ from polyattn.algebra.monomial import (
     size_product,
 )
 from polyattn.display import block
-from polyattn.errors import BudgetError, NotPolynomialError, SizeError, SpecError
+from polyattn.errors import BudgetError, SizeError, SpecError
 from polyattn.language import Atoms, SizeTable
 from polyattn.language.names import check_tensor_name
 from polyattn.language.sizes import ROOT
@@ -198,7 +199,7 @@ class Polynomial:
             The polynomial of `d<tensor>`, of the tensor's shape.
 
         Raises:
-            NotPolynomialError: the tensor occurs inside a function.
+            NotPolynomialError: the tensor occurs inside a function of your own.
             SpecError: the tensor does not occur, or the seed's name is in use or not a name of the language.
             BudgetError: the derivative has more than 200,000 factors in all.
         """
@@ -211,9 +212,9 @@ class Polynomial:
         shape = sig.shapes[tensor]
         free = tuple(Index(k, a) for k, a in enumerate(a for slot in shape for a in slot))
         # The product rule copies a term once per occurrence of the tensor: counted before it is done.
-        if sum(t.length * t.names.count(tensor) for t in self.terms) > MAX_WORK:
+        if sum(t.length * _tensors(t).count(tensor) for t in self.terms) > MAX_WORK:
             raise BudgetError(f"the derivative by '{tensor}' has more than {MAX_WORK} factors in all")
-        terms = [d for term in self.terms for d in _product_rule(term, tensor, seed, free, sig.output_indices())]
+        terms = [d for term in self.terms for d in derivatives(term, tensor, seed, free, sig.output_indices())]
         name = f"d{tensor}"
         while name in sig.shapes or name == seed:
             name += "_"
@@ -310,29 +311,6 @@ def _merged(a: Signature, b: Signature) -> Signature:
 
 def _shape_text(signature: Signature) -> str:
     return f"{signature.output}[{','.join(signature.sizes.name(s) for s in signature.output_shape)}]"
-
-
-def _product_rule(
-    term: Monomial, tensor: str, seed: str, free: tuple[Index, ...], output: tuple[Index, ...]
-) -> list[Monomial]:
-    shift = len(free)
-    # The output's numbers belong to the derivative's own slots now: the old indices move above them.
-    names = {i: Index(i.id + shift, i.size) for i in (*output, *term.all_indices())}
-    moved = term.renamed(names)
-    seed_factor = TensorFactor(seed, tuple(names[i] for i in output))
-    derivatives = []
-    for position, factor in enumerate(moved.factors):
-        if isinstance(factor, FunctionFactor):
-            if tensor in _tensors(Monomial(Fraction(1), (), (factor,))):
-                raise NotPolynomialError(
-                    f"'{tensor}' occurs inside the function {factor.function}: no polynomial derivative"
-                )
-        elif factor.tensor == tensor:
-            # The removed factor leaves a delta from each of its slots to the derivative's.
-            deltas = tuple(TensorFactor(IDENTITY, pair) for pair in zip(free, factor.indices, strict=True))
-            rest = (*moved.factors[:position], *moved.factors[position + 1 :])
-            derivatives.append(Monomial(term.coefficient, term.powers, (seed_factor, *deltas, *rest)))
-    return derivatives
 
 
 def _refine_term(term: Monomial, table: SizeTable, output: tuple[Index, ...]) -> Monomial:

@@ -58,6 +58,7 @@ class Printer:
         self.letters: dict[str, str] = {}
         self.products: dict[Atoms, str] = {}
         self.functions: list[Definition] = []
+        self.known: dict[tuple[tuple[str, ...], Call | Sum], str] = {}
 
     def run(self) -> Statements:
         sig = self.signature
@@ -172,9 +173,6 @@ class Printer:
     def _function(self, factor: FunctionFactor, names: dict[Index, str]) -> Access:
         inner = self._names(factor.over, {i: names[i] for i in factor.free})
         argument = self._argument(factor, inner)
-        # Not a letter either: a bare name equal to an index would be read as an index.
-        name = next(name for k in count(1) if (name := f"f{k}") not in self.taken and name not in self.letters)
-        self.taken.add(name)
         over = tuple(inner[i] for i in factor.over)
         # A function that keeps its indices has them among its slots; a reducing one has not.
         target = tuple(inner[i] for i in factor.free) + (over if factor.at else ())
@@ -182,8 +180,15 @@ class Printer:
         if factor.function == RECIPROCAL:
             one = Number(Fraction(1))
             call = Sum((Term(False, (one, Bracket(argument)), (False, True)),))
+        read = tuple(names[i] for i in factor.indices)
+        if (target, call) in self.known:
+            return _plain(self.known[target, call], read)
+        # Not a letter either: a bare name equal to an index would be read as an index.
+        name = next(name for k in count(1) if (name := f"f{k}") not in self.taken and name not in self.letters)
+        self.taken.add(name)
+        self.known[target, call] = name
         self.functions.append(Definition(_plain(name, target), call))
-        return _plain(name, tuple(names[i] for i in factor.indices))
+        return _plain(name, read)
 
     def _argument(self, factor: FunctionFactor, names: dict[Index, str]) -> Sum:
         """Return the argument's terms, with a zero term for the function's indices that occur in none.

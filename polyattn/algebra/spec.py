@@ -76,13 +76,15 @@ class Spec(Specification):
 
         Its inputs are this specification's and `seed`, of the output's shape; its output is `d<tensor>`.
 
+        Functions entry by entry have derivatives in the language; that of a maximum is a share among its ties.
+
         >>> print(Spec("x[N,C]; y[a,b] = x[a,d]*w[d,b]").derivative("w"))
         x[N,C]
         dy[N,C]
         dw[c,c1] = dy[n,c1]*x[n,c]
 
         Raises:
-            NotPolynomialError: the tensor occurs inside a function.
+            NotPolynomialError: the tensor occurs inside a function of your own.
             SpecError: the tensor is unknown, the seed's name is in use or not a name of the language, or the derivative
                 is zero.
         """

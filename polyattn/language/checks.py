@@ -230,7 +230,8 @@ class _Checker:
         return slot.indices[0].upper()
 
     def check_size(self, ref: SizeRef) -> None:
-        if ref.size not in self.declared_sizes:
+        # The root of a number is a number.
+        if ref.size not in self.declared_sizes and not (ref.root and ref.size[0].isdigit()):
             known = ", ".join(self.declared_sizes) or "none"
             raise self.error(f"unknown size '{ref.size}'; the sizes here are {known}", ref.at)
 

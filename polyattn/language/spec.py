@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Self
 
@@ -112,6 +112,11 @@ class Specification:
     def core(self) -> tuple[Definition, ...]:
         """Return the definitions with each function as a whole right-hand side, and quotients as reciprocals."""
         return self.resolved.core
+
+    @property
+    def core_statements(self) -> Statements:
+        """Return the statements with the core's definitions: a text without functions inside of products."""
+        return replace(self.statements, definitions=self.core)
 
     @property
     def functions(self) -> tuple[str, ...]:

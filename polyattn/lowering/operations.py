@@ -77,8 +77,8 @@ class OwnPullback(OwnFunction):
     """The vector-Jacobian product of a user's function, by autograd."""
 
     def __call__(self, gradient: Tensor, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        _, pullback = torch.func.vjp(self.function, x)
-        return pullback(gradient.expand_as(x).to(x.dtype))[0]
+        made: Any = torch.func.vjp(self.function, x)
+        return made[1](gradient.expand_as(x).to(x.dtype))[0]
 
     def __reduce__(self):
         return OwnPullback, (self.__name__, self.function)

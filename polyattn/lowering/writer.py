@@ -14,6 +14,7 @@ from torch import fx
 
 from polyattn.algebra import Index
 from polyattn.language import Atoms, value_of
+from polyattn.language.sizes import ROOT
 from polyattn.lowering.products import Indices, Side
 from polyattn.lowering.shapes import Read, as_float, divided, identity, multiplied, summable, widened
 from polyattn.planning import BATCH, Coefficient, Graph, Operand
@@ -128,15 +129,17 @@ class Writer:
 
     def factor(self, coefficient: Coefficient) -> Fraction | fx.Node:
         """A coefficient as a number, or as an fx node where it has sizes that are read from shapes."""
-        read = [(s, e) for s, e in coefficient.powers if s in self.lengths]
-        fixed = Coefficient(coefficient.number, tuple(p for p in coefficient.powers if p[0] not in self.lengths))
+        read = [(s, e) for s, e in coefficient.powers if s.removeprefix(ROOT) in self.lengths]
+        fixed = Coefficient(coefficient.number, tuple(p for p in coefficient.powers if p not in read))
         if not read:
             return fixed.value(self.source.known)
         if coefficient not in self._factors:
             value: Any = as_float(fixed.value(self.source.known))
             for size, exponent in read:
+                number = self.lengths[size.removeprefix(ROOT)]
+                number = self.call(torch.sym_sqrt, number) if size[0] == ROOT else number
                 for _ in range(abs(exponent)):
-                    value = self.call(divided if exponent < 0 else multiplied, value, self.lengths[size])
+                    value = self.call(divided if exponent < 0 else multiplied, value, number)
             self._factors[coefficient] = value
         return self._factors[coefficient]
 
@@ -190,7 +193,7 @@ class Writer:
 
     def is_mean(self, over: Sequence[Index], coefficient: Coefficient) -> bool:
         """Whether a coefficient is one over the number of entries of these indices, at every size read from shapes."""
-        if has_batch(over):
+        if has_batch(over) or any(s[0] == ROOT for s, _ in coefficient.powers):
             return False
         read = Counter(i.size for i in over if i.size in self.lengths)
         if {s: -e for s, e in coefficient.powers if s in self.lengths} != dict(read):

@@ -179,14 +179,14 @@ def shared(spec: Spec, names: Sequence[str], sizes: Mapping[str, int]) -> Spec |
     if any(not s.isdigit() and s not in known for name in names for s in spec.inputs[name]):
         return None
     declared = {(d.index, d.size) for d in have.index_sizes}
-    for number, definition in enumerate(have.definitions):
+    for number, definition in enumerate(spec.core):
         for access in accesses_of(definition.body):
             if access.tensor in names:
                 found = spec.resolved.index_sizes[number]
                 declared |= {(index, spec.sizes.name(found[index])) for index in access.indices}
     try:
         ordered = tuple(IndexSize(i, s) for i, s in sorted(declared, key=lambda d: (d[1], d[0])))
-        made = Spec(Statements(rest, have.splits, ordered, have.definitions))
+        made = Spec(Statements(rest, have.splits, ordered, spec.core, have.functions))
         same = all(made.shape(name) == spec.shape(name) for name in (*spec.inputs, *spec.parameters, spec.output))
     except (SpecError, KeyError):
         return None

@@ -56,7 +56,7 @@ def part(spec: Spec, output: str, *given: str) -> Spec:
 
 def _open_sizes(spec: Spec, chosen: list[Definition], given: tuple[str, ...]) -> Iterator[IndexSize]:
     """Yield the sizes of output indices that no given tensor fixes in their definition."""
-    numbers = {d.name: k for k, d in enumerate(spec.statements.definitions)}
+    numbers = {d.name: k for k, d in enumerate(spec.core)}
     for definition in chosen:
         fixed = {i for access in accesses_of(definition.body) if access.tensor in given for i in access.indices}
         for letter in definition.target.indices:

@@ -100,6 +100,7 @@ class _Writer:
                 operands.append(self._sum(factor.body, frozenset(around), letters))
                 written += [i for i in _indices(factor, letters) if i in around]
             else:
+                assert isinstance(factor, Access), "the core has functions as whole right-hand sides only"
                 operands += self._access(factor, letters)
                 written += _indices(factor, letters)
         # A summed index without a tensor along it repeats the term, so its length becomes a factor.
@@ -135,9 +136,9 @@ def monomials(spec: Spec) -> int:
             return count_sum(factor.body)
         return known.get(factor.tensor, 1) if isinstance(factor, Access) else 1
 
-    for definition in spec.statements.definitions:
+    for definition in spec.core:
         body = definition.body
-        if isinstance(body, Call) and body.function != "mean":
+        if isinstance(body, Call) and body.function not in SUMS:
             inside += count_sum(body.argument)
             known[definition.name] = 1
         else:

@@ -19,6 +19,7 @@ from polyattn.planning.from_polynomial import contract_monomials
 from polyattn.planning.graph import Graph
 from polyattn.planning.orders import written_order
 from polyattn.planning.plan import Plan
+from polyattn.planning.recognise import stable
 from polyattn.planning.steps import BATCH, Leaf
 from polyattn.planning.trees import ranked_orders
 
@@ -124,7 +125,9 @@ def ranked_plans(asked: Question, most: int, price: Callable[[Plan], float] | No
     """
     spec, limit = asked.spec, asked.memory_limit
     sizes = dict(asked.sizes)
-    graph = _written(spec, sizes)
+    # An author's own order stays as it is; other plans take exponentials with their normaliser.
+    source = spec if asked.objective == "as_written" else stable(spec)
+    graph = _written(source, sizes)
     written = Plan(spec, asked.objective, "as written", graph, accuracy=accuracy(graph, graph, spec, asked.narrow))
     if asked.objective == "as_written":
         if limit is not None and written.peak_bytes > limit:
@@ -133,7 +136,7 @@ def ranked_plans(asked: Question, most: int, price: Callable[[Plan], float] | No
                 f"it needs memory_limit={written.peak_bytes}; other objectives may need less"
             )
         return (written,)
-    graphs, lower = _candidates(spec, sizes)
+    graphs, lower = _candidates(source, sizes)
     plans = [Plan(spec, asked.objective, way, made, lower_bound=lower) for made, way in graphs.items()]
     plans = [p for p in plans if p.macs <= written.macs]
     plans = plans if asked.accuracy == "any" else _accurate(plans, written, asked.narrow)

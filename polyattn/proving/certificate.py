@@ -15,7 +15,7 @@ from typing import Any
 
 from polyattn.algebra import FunctionFactor, Index, Monomial, TensorFactor
 from polyattn.errors import BudgetError
-from polyattn.proving.certificate_terms import FlatSum, Functions, Letters, is_identity, sum_text
+from polyattn.proving.certificate_terms import FlatSum, Functions, Letters, is_identity, size_text, sum_text
 from polyattn.proving.derivation import Derivation
 from polyattn.proving.given import Given, Rule, Substitution, Symmetry, tensors_of
 from polyattn.proving.isomorphism import Forms, NoWitnessError, entries, moved
@@ -344,7 +344,7 @@ class _Proof:
                     "factors": order,
                     "indices": indices,
                     "coefficient": str(term.coefficient),
-                    "powers": dict(term.powers),
+                    "powers": {size_text(s): e for s, e in term.powers},
                 }
             )
         return found, [left, right]

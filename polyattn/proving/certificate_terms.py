@@ -14,6 +14,7 @@ from string import ascii_lowercase
 
 from polyattn.algebra import FunctionFactor, Index, Monomial, TensorFactor
 from polyattn.algebra.canonical import canonical_order, collect_arguments
+from polyattn.language.sizes import ROOT
 from polyattn.language.syntax import IDENTITY
 from polyattn.proving.rewriting import bare, joined, normalised
 from polyattn.proving.work import GRAPH, charge
@@ -111,10 +112,15 @@ def sum_text(terms: Sequence[Monomial], letters: Sequence[dict[Index, str]]) -> 
     return text or "0"
 
 
+def size_text(size: str) -> str:
+    """Return a size, or the root of a size or of a number, as a factor."""
+    return f"sqrt({size[1:]})" if size[0] == ROOT else size
+
+
 def product_text(term: Monomial, letters: dict[Index, str]) -> str:
     number, below = abs(term.coefficient.numerator), term.coefficient.denominator
-    divide = ([str(below)] if below > 1 else []) + [s for s, e in term.powers for _ in range(-e)]
-    times = [s for s, e in term.powers for _ in range(e)]
+    divide = ([str(below)] if below > 1 else []) + [size_text(s) for s, e in term.powers for _ in range(-e)]
+    times = [size_text(s) for s, e in term.powers for _ in range(e)]
     times += [access_text(f.tensor, f.indices, letters) for f in term.factors if isinstance(f, TensorFactor)]
     # The text starts a quotient with a number: 1/N, not /N.
     first = [str(number)] if number != 1 or divide or not times else []

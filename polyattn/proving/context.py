@@ -162,6 +162,8 @@ def _sizes_in(body: Sum | Call) -> set[str]:
                 found.add(factor.size)
             elif isinstance(factor, Bracket):
                 found |= _sizes_in(factor.body)
+            elif isinstance(factor, Call):
+                found |= _sizes_in(factor)
     return found
 
 

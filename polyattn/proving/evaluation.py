@@ -20,6 +20,7 @@ from sympy import isprime
 
 from polyattn.algebra import FunctionFactor, Index, Monomial, TensorFactor
 from polyattn.errors import BudgetError
+from polyattn.language.functions import TABLE
 from polyattn.language.sizes import ROOT
 from polyattn.language.syntax import IDENTITY
 from polyattn.proving import enclosed
@@ -69,6 +70,14 @@ def _softmax(array: np.ndarray, axes: Axes, exp: Callable[[Any], Any] = np.exp) 
     # Shifted by the maximum, so that floats do not overflow.
     powers = exp(array - np.expand_dims(_max(array, axes), axes))
     return powers / powers.sum(axis=axes, keepdims=True)
+
+
+OWN = "s^3 + 2*s^2 + 3*s + 5"
+"""What a function of the user's own is where values are computed: one function, at which two sides may differ."""
+
+
+def _own(array: np.ndarray, axes: Axes) -> Any:
+    return ((array + 2) * array + 3) * array + 5
 
 
 LARGER = np.frompyfunc(larger, 2, 1)
@@ -288,7 +297,8 @@ def _operand(factor: TensorFactor | FunctionFactor, point: Point, arithmetic: Ar
     # The function's own indices come last, so that its axes are known from the number of free ones.
     argument = evaluate(factor.terms, (*factor.free, *factor.over), point, arithmetic)
     axes = tuple(range(len(factor.free), argument.ndim))
-    value = _array(arithmetic.functions[factor.function](argument, axes), arithmetic)
+    function = arithmetic.functions[factor.function] if factor.function in TABLE else _own
+    value = _array(function(argument, axes), arithmetic)
     return _diagonal(value, factor.indices)
 
 

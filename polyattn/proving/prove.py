@@ -13,6 +13,7 @@ from polyattn.proving.certificate_terms import FlatSum, Functions, Letters, sum_
 from polyattn.proving.context import Context
 from polyattn.proving.counterexample import counterexample, satisfiable
 from polyattn.proving.derivation import Derivation, derived
+from polyattn.proving.evaluation import OWN
 from polyattn.proving.given import (
     MAX_GIVEN,
     Given,
@@ -225,7 +226,9 @@ class Asked:
         point, reason = search(difference, self.confirmed, effort)
         if point is None:
             return self.answer("undecided", reason)
-        return self.answer("different", "the two sides disagree at a point", counterexample=point)
+        own = sorted({name for side in self.sides for name in side.spec.functions})
+        chosen = "".join(f", where {name}(s) = {OWN}" for name in own)
+        return self.answer("different", f"the two sides disagree at a point{chosen}", counterexample=point)
 
     def free_shapes(self) -> dict[str, tuple[str, ...]]:
         """Return the atomic slots of the tensors without a given definition."""

@@ -37,7 +37,7 @@ class Side:
 
     Attributes:
         name: "left" or "right".
-        text: the given specification, printed.
+        text: the given specification's core, printed.
         spec: the same over the sizes that both sides share.
     """
 
@@ -93,7 +93,9 @@ def common_sides(left: Specification, right: Specification, sizes: CommonSizes) 
 
 def _side(name: str, spec: Specification, sizes: CommonSizes) -> Side:
     try:
-        return Side(name, str(spec), Spec(sizes.rewritten(spec.statements)))
+        # The core, whose definitions a certificate and a counterexample speak of one by one.
+        statements = spec.core_statements
+        return Side(name, str(statements), Spec(sizes.rewritten(statements)))
     except SpecError as error:
         raise ProofError(f"over the sizes that both sides share, the {name} side is wrong: {error.reason}") from error
 

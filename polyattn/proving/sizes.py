@@ -71,7 +71,7 @@ class CommonSizes:
         # Splits are declared only where a size of them occurs: needless declarations would add sizes.
         used = {s for i in inputs for s in i.sizes} | {d.size for d in declared}
         used |= {p for split in statements.splits for p in (split.size, *split.parts)}
-        return Statements(inputs, self.splits_of(used), declared, definitions)
+        return Statements(inputs, self.splits_of(used), declared, definitions, statements.functions)
 
     def atoms(self, size: str) -> Atoms:
         """Return a size as its atomic sizes, outermost first."""
@@ -90,15 +90,21 @@ class CommonSizes:
     def body(self, body: Sum | Call) -> Sum | Call:
         """Return a right-hand side over the common sizes."""
         if isinstance(body, Call):
-            return replace(body, argument=self.body(body.argument))
-        return Sum(tuple(replace(t, factors=tuple(map(self._factor, t.factors))) for t in body.terms))
+            return replace(body, argument=self.total(body.argument))
+        return self.total(body)
+
+    def total(self, total: Sum) -> Sum:
+        return Sum(tuple(replace(t, factors=tuple(map(self._factor, t.factors))) for t in total.terms))
 
     def _factor(self, factor: Factor) -> Factor:
         if isinstance(factor, Bracket):
-            body = self.body(factor.body)
-            return Bracket(body) if isinstance(body, Sum) else factor
+            return Bracket(self.total(factor.body))
+        if isinstance(factor, Call):
+            return replace(factor, argument=self.total(factor.argument))
         if isinstance(factor, SizeRef):
             name = self.names.get(factor.size, factor.size)
+            if factor.root:
+                return SizeRef(name, root=True)
             # A size equal to a number becomes that number in coefficients, too.
             return Number(Fraction(int(name))) if name.isdigit() else SizeRef(name)
         return factor

@@ -45,7 +45,7 @@ def prime_for(*specs: Specification, seed: int = 0) -> int:
     coefficients of some texts, and one of 50 million primes those of a text with a chance below a millionth.
     """
     texts = [str(spec) for spec in specs]
-    numbers = {n for spec in specs for d in spec.statements.definitions for n in _numbers(d.body)} - {0}
+    numbers = {n for spec in specs for d in spec.core for n in _numbers(d.body)} - {0}
     generator = np.random.default_rng([seed, *"".join(texts).encode()])
     while True:
         candidate = int(generator.integers(2**29, 2**30)) * 2 + 1
@@ -82,7 +82,7 @@ def value(spec: Specification, sizes: Mapping[str, int], seed: int = 0, prime: i
         # Seeded by name: both specifications read the same numbers.
         generator = np.random.default_rng([seed, *name.encode()])
         tensors[name] = generator.integers(0, prime, numbers)
-    for definition, letters in zip(spec.statements.definitions, spec.resolved.index_sizes, strict=True):
+    for definition, letters in zip(spec.core, spec.resolved.index_sizes, strict=True):
         lengths = {i: value_of(atoms, sizes) for i, atoms in letters.items()}
         tensors[definition.name] = _Evaluation(spec, sizes, tensors, lengths, prime).definition(definition)
     return tensors[spec.output]

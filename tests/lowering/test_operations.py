@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from polyattn import Spec, lower, plan
 from polyattn.errors import PolyattnError
 from polyattn.lowering import training_function
+from polyattn.planning.recognise import stable
 
 ENTRYWISE = {
     "exp": torch.exp,
@@ -132,3 +133,78 @@ def test_a_graph_whose_output_is_kept_for_the_backward_pass_has_gradients():
     function = training_function(plan(Spec("x[N,C]; y[a,b] = sigmoid(x[a,c]*w[c,b])"), {"N": 5, "C": 3}, "training"))
     found, wanted = (torch.autograd.grad(f(x, w).sum(), (x, w)) for f in (function, lambda x, w: (x @ w).sigmoid()))
     torch.testing.assert_close(found, wanted)
+
+
+def tensors_of(spec: Spec, **given: Tensor) -> dict:
+    return {name: given[name].detach().numpy() for name in (*spec.inputs, *spec.parameters)}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_derivative_in_the_language_is_autograds(case: str):
+    text, reference = CASES[case]
+    (x, w), seed = tensors(), torch.rand(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    wanted = torch.autograd.grad((reference(x[:1], w)[0] * seed).sum(), (x, w))
+    for name, gradient in zip("xw", (wanted[0][0], wanted[1]), strict=True):
+        derivative = Spec(text).derivative(name)
+        found = derivative.evaluate(tensors_of(derivative, x=x[0], w=w, dy=seed))
+        torch.testing.assert_close(torch.from_numpy(found), gradient)
+        assert Spec(str(derivative)) == derivative
+
+
+@pytest.mark.parametrize("case", ["silu", "gelu", "gelu_tanh", "sqrt", "tanh as a factor", "softmax as a factor"])
+def test_the_second_derivative_in_the_language_is_autograds(case: str):
+    text, reference = CASES[case]
+    generator = torch.Generator().manual_seed(2)
+    (x, w), *seeds = tensors(), *(torch.rand(5, 3, dtype=torch.float64, generator=generator) for _ in range(2))
+    (first,) = torch.autograd.grad((reference(x[:1], w)[0] * seeds[0]).sum(), x, create_graph=True)
+    (wanted,) = torch.autograd.grad((first[0] * seeds[1]).sum(), w)
+    derivative = Spec(text).derivative("x").derivative("w", "du")
+    found = derivative.evaluate(tensors_of(derivative, x=x[0], w=w, dy=seeds[0], du=seeds[1]))
+    torch.testing.assert_close(torch.from_numpy(found), wanted)
+
+
+def test_a_function_of_the_users_own_has_no_derivative_in_the_language():
+    with pytest.raises(PolyattnError, match="inside 'phi', which is opaque"):
+        OWN.derivative("w")
+
+
+SPELLINGS = {
+    "a normaliser of its own": "z[a] = sum[e](exp(1/sqrt(D)*q[a,r]*k[e,r]))\n"
+    "y[a,b] = exp(1/sqrt(D)*q[a,r]*k[e,r])*v[e,b]/z[a]",
+    "one line": "y[a,b] = exp(1/sqrt(D)*q[a,r]*k[e,r])*v[e,b]/sum[f](exp(1/sqrt(D)*q[a,s]*k[f,s]))",
+    "numerator and denominator": "s[a,e] = 1/sqrt(D)*q[a,r]*k[e,r]; p[a,e] = exp(s[a,e]); n[a,b] = p[a,e]*v[e,b]\n"
+    "z[a] = sum[e](p[a,e]); y[a,b] = n[a,b]/z[a]",
+    "scale in the query": "t[a,r] = q[a,r]/sqrt(D); y[a,b] = exp(t[a,r]*k[e,r])*v[e,b]/sum[f](exp(t[a,s]*k[f,s]))",
+}
+
+
+@pytest.mark.parametrize("text", SPELLINGS.values(), ids=SPELLINGS)
+@pytest.mark.parametrize("scale", [1, 100])
+def test_exponentials_with_their_normaliser_do_not_overflow(text: str, scale: int):
+    spec = Spec("q[N,D]; k[N,D]; v[N,C]\n" + text)
+    generator = torch.Generator().manual_seed(4)
+    q, k, v = torch.randn(3, 2, 7, 4, generator=generator)
+    for objective in ("forward", "training"):
+        found = lower(plan(spec, {"N": 7, "D": 4, "C": 4, "B": 2}, objective))(scale * q, k * scale, v)
+        torch.testing.assert_close(found, F.scaled_dot_product_attention(scale * q, k * scale, v), rtol=1e-3, atol=1e-3)
+
+
+def test_an_exponential_with_another_normaliser_stays():
+    spec = Spec("q[N,D]; k[N,D]; v[N,C]\ny[a,b] = exp(q[a,r]*k[e,r])*v[e,b]/sum[f](exp(k[a,s]*k[f,s]))")
+    assert stable(spec) is spec
+    spec = Spec("q[N,D]; k[N,D]; v[N,C]\ny[a,b] = exp(q[a,r]*k[e,r])*v[e,b]/sum[f](exp(q[a,s]*k[f,s]) + 1)")
+    assert stable(spec) is spec
+
+
+def test_a_logarithm_of_a_sum_of_exponentials_does_not_overflow():
+    x = torch.tensor([[[900.0, 899.0], [-900.0, -901.0]]])
+    spec = Spec("x[N,C]; y[a] = log(sum[c](exp(x[a,c])))")
+    torch.testing.assert_close(lower(plan(spec, {"N": 2, "C": 2}))(x), x.logsumexp(-1))
+
+
+def test_roots_of_sizes_are_read_from_shapes_too():
+    spec = Spec("x[N,C]; y[a,b] = 1/sqrt(N)*exp(x[a,b])*x[e,b]/sqrt(C)")
+    graph = lower(plan(spec, {"N": 1, "C": 3}), dynamic=["N"])
+    for n in (1, 2, 9):
+        x = torch.randn(2, n, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(n))
+        torch.testing.assert_close(graph(x), x.exp() * x.sum(1, keepdim=True) / (3 * n) ** 0.5)

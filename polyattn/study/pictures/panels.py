@@ -62,10 +62,10 @@ def panels(spec: Spec) -> tuple[Panel, ...]:
     Raises:
         BudgetError: more than 24 products, or the expansion is too large.
     """
-    written = spec.statements.definitions
+    written = spec.core
     flat = len(written) == 1 and not isinstance(written[0].body, Call) and not any(_brackets(written[0].body))
     shown = spec if flat else spec.expanded()
-    definitions = shown.statements.definitions
+    definitions = shown.core
     count = sum(len(_sum(d).terms) for d in definitions)
     if count > MOST_PANELS:
         raise BudgetError(f"there are {count} products, and a picture has room for {MOST_PANELS} panels")
