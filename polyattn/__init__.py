@@ -44,6 +44,7 @@ _ORIGINS = {
     "study": "study",
     "testing": "testing",
     "training": "training",
+    "training_function": "lowering",
     "vision": "vision",
 }
 """The stage of each public name. `import polyattn` is quick, since a stage is imported with the first use of a name."""
@@ -81,6 +82,7 @@ __all__ = [
     "symmetrise",
     "testing",
     "training",
+    "training_function",
     "verify",
     "vision",
 ]
@@ -103,7 +105,7 @@ if TYPE_CHECKING:
         TrainingError,
         WeightsError,
     )
-    from polyattn.lowering import calibrate, einsum, lower, plan
+    from polyattn.lowering import calibrate, einsum, lower, plan, training_function
     from polyattn.planning import Plan
     from polyattn.proving import Verdict, prove
     from polyattn.verifying import verify

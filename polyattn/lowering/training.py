@@ -136,7 +136,23 @@ def training_function(
     dtype: str | torch.dtype = "float32",
     sizes: Sizes = CHECKED,
 ) -> Callable[..., Tensor]:
-    """`f(*inputs, *parameters)` that computes a training plan's output and whose gradients its backward pass makes."""
+    """Return `f(*inputs, *parameters)`: a training plan's output, whose gradients its backward pass makes.
+
+    Args:
+        plan: for the objective "training".
+        channels_first, kernels, device, dtype: see `lower`. Autocast may be on.
+        sizes: those that are read from shapes, and whether shapes are checked in each call.
+
+    Raises:
+        SizeError: `plan` is not a plan, or has no backward pass.
+
+    >>> import torch, polyattn
+    >>> made = polyattn.plan("x[N,C]; y[a,b] = x[a,d]*w[d,b]", {"N": 10, "C": 4}, "training")
+    >>> x, w = torch.randn(1, 10, 4), torch.randn(4, 4, requires_grad=True)
+    >>> training_function(made)(x, w).sum().backward()
+    >>> w.grad.shape
+    torch.Size([4, 4])
+    """
     options: dict[str, Any] = {"channels_first": channels_first, "kernels": kernels, "device": device, "dtype": dtype}
     graphs = [shared(plan, part, **options, sizes=sizes) for part in PARTS]
     forward_graph, backward_graph = (type(graph).forward for graph in graphs)

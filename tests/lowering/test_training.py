@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from polyattn import catalog, plan
+from polyattn import SizeError, catalog, plan, training_function
 from polyattn.lowering import differentiable, lower
 from polyattn.lowering.training import backward_pays
 from polyattn.planning import CPU
@@ -48,3 +48,8 @@ def test_a_layer_too_small_for_it_is_left_to_autograd():
 
 def test_a_plan_for_the_forward_pass_has_none():
     assert not backward_pays(plan(catalog.poly_nl(), {"B": 2, "N": 64, "C": 4}), CPU)
+
+
+def test_a_plan_without_a_backward_pass_is_no_training_function():
+    with pytest.raises(SizeError, match="has no planned backward pass: plan with objective='training'"):
+        training_function(plan(catalog.nl(), {"N": 5, "C": 2}))
