@@ -12,6 +12,8 @@ a sum is a tensor with a line in `functions`, `f1[n,n1] = softmax[n1](x[n,c]*x[n
     {"add": 3, "to": 1, "in": "left", "factors": [0, 2, 1]}  Term 3 is term 1 with another number, which is added to it.
     {"same": "f2", "as": "f1", "letters": [1, 0], "terms": [[0, [1, 0]]]}  The functions are one, and f1 comes in place
         of f2: its indices are these of f2, term k of f2 is this term of f1. With "in", "term" and "factor": only there.
+`renaming` lists further given equations, `u[i,j] = w[i,j]`, numbered behind the others: each says that a tensor which
+the left side alone has is one that the right side alone has, no two the same one.
 `factors` has the place in the first term of each factor of the second; indices have to correspond one to one, free ones
 as the outputs do. Steps lead to `results`, whose terms correspond one to one as `pairs` says. The claim: at any sizes
 the two are equal for all tensors of `shapes` that satisfy the given equations, where sizes are atomic: none is a
@@ -27,7 +29,7 @@ from itertools import chain
 
 BYTES, WORK, BITS = 4_000_000, 1_500_000, 20_000  # of the file, slots made in all, length of a number
 REDUCES = {"max", "min", "logsumexp", None}  # what these run over is gone; any other function keeps its indices
-CLAIM = ("indices", "shapes", "functions", "given", "left", "right")
+CLAIM = ("indices", "shapes", "functions", "given", "renaming", "left", "right")
 LETTERS = r"(?:\[([a-z]\w*(?:,[a-z]\w*)*)\])?"
 ACCESS = re.compile(rf"([A-Za-z]\w*){LETTERS}", re.A)
 LINE = re.compile(rf"([A-Za-z]\w*){LETTERS} = (?:([a-z]\w*){LETTERS}\((.*)\)|(.*))", re.A)
@@ -97,6 +99,7 @@ class Proof:
 
     def __init__(self, data):
         names = "s:format d:indices d:shapes l:functions l:given s:left s:right l:steps l:results l:pairs"
+        renaming = (data := dict(data)).pop("renaming", [])
         kind, self.sizes, self.shapes, functions, given, left, right, steps, results, pairs = fields(data, names)
         need(kind == "polyattn equality 2", "another format")
         need(all(re.fullmatch(r"[A-Z]\w*|[1-9]\d{0,8}", s, re.A) for s in self.sizes.values()), "there is no such size")
@@ -108,6 +111,7 @@ class Proof:
             self.sums[new.name] = new
         rules = [self.rule(*fields(g, "s:equation l:summed")) for g in given]
         self.sums |= {"left": self.read(left), "right": self.read(right)}
+        rules += self.renamed(renaming, rules) if renaming else []
         need({self.step(step, rules) for step in steps} >= {*range(len(rules))}, "an equation is given and not used")
         left, right = map(self.read, results)
         tensors = {(name,) for name in self.shapes if name not in (left.name, right.name)}
@@ -174,6 +178,23 @@ class Proof:
         need(len(over) == len(summed) and over <= there, "it sums other indices than those of its left")
         need(not any(over & inside(f) for *_, f in products), "an index is summed on the left, and on the right")
         return factors, over, there - over, products
+
+    def renamed(self, equations, rules):
+        """The equations of a renaming as rules."""
+        left, right, taken = self.tensors("left"), self.tensors("right"), set()
+        taken |= {
+            name for factors, _, _, products in rules for f in (factors, *(p[2] for p in products)) for name, _ in f
+        }
+        for factors, _, _, products in (made := [self.rule(equation, []) for equation in equations]):
+            ((old, mine),), ((number, powers, ((new, theirs),)),) = factors, products
+            need(number == 1 and not powers and mine == theirs and len({*mine}) == len(mine), "no renaming")
+            need(old in left - right - taken and new in right - left - taken, f"{old} or {new} is elsewhere, too")
+            taken |= {old, new}
+        return made
+
+    def tensors(self, name):
+        found = {tensor for term in self.sums[name].terms for tensor, _ in term.factors}
+        return found.union(*(self.tensors(tensor) for tensor in found & {*self.sums}))
 
     def term(self, number, powers, factors, summed, free):
         """A product without identities of summed indices; a summed one that no factor has any more counts by size."""
@@ -251,7 +272,7 @@ def check(text, inside=False):
         Proof(data := data["certificate"] if inside else data)
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise Refused(f"malformed: {error!r}"[:300]) from error
-    return {name: data[name] for name in CLAIM}
+    return {name: data[name] for name in CLAIM if name in data}
 
 
 if __name__ == "__main__":

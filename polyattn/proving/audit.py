@@ -18,7 +18,7 @@ from polyattn.language import value_of
 from polyattn.proving.evaluation import Point
 from polyattn.proving.independent import refusal
 from polyattn.proving.interval import Interval, Number
-from polyattn.proving.printing import given_lines
+from polyattn.proving.printing import equal_text, given_lines
 from polyattn.proving.prove import Asked, ask
 from polyattn.proving.verdict import Verdict
 from polyattn.proving.work import MAX_CONFIRMING, Meter, SpentError
@@ -62,7 +62,9 @@ def recheck(text: str) -> Recheck:
     verdict = Verdict.from_json(text)
     if verdict.certificate is not None:
         fault = _fault_of_certificate(verdict, verdict.certificate)
-        return Recheck(not fault, fault or "the certificate proves that these are equal at every size", verdict)
+        return Recheck(
+            not fault, fault or f"the certificate proves that these are {equal_text(verdict)} at every size", verdict
+        )
     if verdict.counterexample is not None:
         fault = _fault_of_counterexample(verdict, verdict.counterexample)
         return Recheck(not fault, fault or "the counterexample shows that these differ", verdict)
@@ -70,7 +72,7 @@ def recheck(text: str) -> Recheck:
 
 
 # The parts of a certificate that state its claim; its steps may differ from those found now.
-CLAIM = ("indices", "shapes", "functions", "given", "left", "right")
+CLAIM = ("indices", "shapes", "functions", "given", "renaming", "left", "right")
 
 
 def _fault_of_certificate(verdict: Verdict, certificate: dict[str, Any]) -> str:
@@ -81,12 +83,15 @@ def _fault_of_certificate(verdict: Verdict, certificate: dict[str, Any]) -> str:
     try:
         asked = ask(verdict.left, verdict.right, verdict.given)
         # Without a search: only a proof can confirm an equality.
-        expected = asked.verdict(effort=0).certificate
+        again = asked.verdict(effort=0)
     except PolyattnError as error:
         return f"the verdict's texts are no question: {error}"
+    expected = again.certificate
     if expected is None:
         return "the certificate is about other texts: these are not found to be equal"
-    other = next((name for name in CLAIM if certificate[name] != expected[name]), None)
+    if verdict.renaming != again.renaming:
+        return "the verdict says of other parameters that they are the same"
+    other = next((name for name in CLAIM if certificate.get(name) != expected.get(name)), None)
     return (
         f"the certificate is about other texts: their {other!r} would be another" if other else _layout(asked, verdict)
     )

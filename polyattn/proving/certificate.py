@@ -15,7 +15,15 @@ from typing import Any
 
 from polyattn.algebra import FunctionFactor, Index, Monomial, TensorFactor
 from polyattn.errors import BudgetError
-from polyattn.proving.certificate_terms import FlatSum, Functions, Letters, is_identity, size_text, sum_text
+from polyattn.proving.certificate_terms import (
+    FlatSum,
+    Functions,
+    Letters,
+    is_identity,
+    renumbered,
+    size_text,
+    sum_text,
+)
 from polyattn.proving.derivation import Derivation
 from polyattn.proving.given import Given, Rule, Substitution, Symmetry, tensors_of
 from polyattn.proving.isomorphism import Forms, NoWitnessError, entries, moved
@@ -27,17 +35,21 @@ FORMAT = "polyattn equality 2"
 MAX_STEPS = 20_000
 
 
-def certificate(derivations: tuple[Derivation, Derivation], given: Sequence[Given]) -> dict[str, Any]:
+def certificate(
+    derivations: tuple[Derivation, Derivation], given: Sequence[Given], renaming: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return the certificate of two derivations with equal final sums.
 
     Args:
         given: the equations between tensors that may be used.
+        renaming: the texts of those that rename a tensor of the left side; the certificate lists them apart.
 
     Raises:
         NoWitnessError: steps of the certificate's kind do not lead from one side to the other.
         BudgetError: there would be too many steps.
     """
-    return _Proof(derivations, given).run()
+    proof = _Proof(derivations, given)
+    return renumbered(proof.run(), [proof.equations[text].data["equation"] for text in renaming])
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import count
 from string import ascii_lowercase
+from typing import Any
 
 from polyattn.algebra import FunctionFactor, Index, Monomial, TensorFactor
 from polyattn.algebra.canonical import canonical_order, collect_arguments
@@ -191,3 +192,14 @@ class Functions:
 
     def texts(self) -> list[str]:
         return [*(name + text for text, name in self.lines.items()), *self.copies.values()]
+
+
+def renumbered(found: dict[str, Any], renaming: Sequence[str]) -> dict[str, Any]:
+    """Return the certificate with these of its given equations in a list of their own, numbered behind the others."""
+    if not renaming:
+        return found
+    numbers = {g["equation"]: k for k, g in enumerate(found["given"])}
+    kept = [g for g in found["given"] if g["equation"] not in renaming]
+    order = {numbers[equation]: k for k, equation in enumerate([*(g["equation"] for g in kept), *renaming])}
+    steps = [{**step, "use": order[step["use"]]} if "use" in step else step for step in found["steps"]]
+    return {**found, "given": kept, "renaming": list(renaming), "steps": steps}

@@ -17,12 +17,18 @@ SHOWN_PAIRS = 12
 
 def verdict_text(verdict: Verdict) -> str:
     if verdict.certificate is not None:
-        lines = ["equal at every size: " + verdict.reason, *_proof(verdict.certificate)]
+        lines = [f"{equal_text(verdict)} at every size: {verdict.reason}", *_proof(verdict.certificate)]
     elif verdict.counterexample is not None:
         lines = _difference(verdict.counterexample)
     else:
         lines = ["undecided: " + verdict.reason]
     return "\n".join([*lines, *(line for line in given_lines(verdict.given) if ", read as " in line)])
+
+
+def equal_text(verdict: Verdict) -> str:
+    """Return "equal", or "equal if u = w1, v = w2" for a verdict up to the names of parameters."""
+    renamed = ", ".join(f"{old} = {new}" for old, new in verdict.renaming.items())
+    return f"equal if {renamed}," if renamed else "equal"
 
 
 def given_lines(given: Iterable[str]) -> list[str]:
@@ -39,11 +45,13 @@ def given_lines(given: Iterable[str]) -> list[str]:
 
 def _proof(certificate: dict[str, Any]) -> list[str]:
     lines = [f"  where  {line}" for line in certificate["functions"]]
+    renaming = [{"equation": equation, "summed": []} for equation in certificate.get("renaming", ())]
+    equations = [*certificate["given"], *renaming]
     for side, result in zip(("left", "right"), certificate["results"], strict=True):
         lines.append(f"  {side:5}  {certificate[side]}")
         used = {step["use"] for step in certificate["steps"] if step.get("in") == side and "use" in step}
         if result != certificate[side]:
-            rules = [certificate["given"][k] for k in sorted(used)]
+            rules = [equations[k] for k in sorted(used)]
             # Without a used equation the side changed by gathering only.
             by = ", ".join(with_sums(r["equation"], r["summed"]) for r in rules) or "equal functions and terms"
             lines.append(f"         {result}  by {by}")

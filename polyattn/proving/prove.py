@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from polyattn.algebra import Spec
 from polyattn.algebra.canonical import collect
@@ -27,6 +28,7 @@ from polyattn.proving.given import (
 from polyattn.proving.independent import refusal
 from polyattn.proving.isomorphism import Forms, NoWitnessError
 from polyattn.proving.question import Question, Side, common_sides, read_questions
+from polyattn.proving.renaming import renaming
 from polyattn.proving.search import MAX_WORK, Difference, search
 from polyattn.proving.sizes import CommonSizes
 from polyattn.proving.symmetric import slot_kinds
@@ -43,6 +45,9 @@ def prove(left: Question, right: Question, given: str | Sequence[str] = (), *, e
     such as softmax count as unknown tensors, one for each argument. "equal" is always proved: it comes with a
     certificate accepted by the independent checker, `proofs/check.py`. "different" always comes with a counterexample;
     all other questions, and proofs too large for the checker, are "undecided".
+
+    Parameters of one name are one tensor on both sides. Those that one side alone has are matched with those that the
+    other side alone has, up to renaming: "equal" then holds if they are the same, and `Verdict.renaming` says how.
 
     Args:
         left, right: specifications, polynomials, or texts; with the same inputs and an output of the same shape.
@@ -72,6 +77,8 @@ def prove(left: Question, right: Question, given: str | Sequence[str] = (), *, e
     ... )
     >>> verdict.status, bool(verdict)
     ('equal', True)
+    >>> prove("x[N,C]; y[a,b] = x[a,c]*u[c,b]", "x[N,C]; y[a,b] = x[a,c]*w[c,b]").renaming
+    {'u': 'w'}
     """
     if not isinstance(effort, int) or isinstance(effort, bool) or effort < 0:
         raise ProofError(f"the effort is a number of monomials, 0 or more, not {effort!r}")
@@ -139,7 +146,10 @@ class Asked:
         texts: tuple[str, ...],
         given: tuple[Given, ...],
         context: Context,
+        renaming: Sequence[str] = (),
     ):
+        self.renaming = renaming
+        """Texts of the given equations that rename a tensor of the left side."""
         self.sides, self.sizes, self.texts, self.given, self.context = sides, sizes, texts, given, context
         self.groups, self.symmetric = slot_kinds(g for g in given if isinstance(g, Symmetry))
         self.output = sides[0].output
@@ -153,10 +163,34 @@ class Asked:
                 for left, right in attempts:
                     if left.proves_equal(right):
                         return self.equal(left, right)
+                for left, right in attempts:
+                    found = self.up_to_names(left, right)
+                    if found is not None:
+                        return found
         except SpentError:
             return self.answer("undecided", f"a proof takes more than {MAX_PROOF:,} steps")
         # The last attempt uses all given equations.
         return self.search(*attempts[-1], effort)
+
+    def up_to_names(self, left: Derivation, right: Derivation) -> Verdict | None:
+        """Return the verdict "equal" under a renaming of parameters that one side alone has, or None."""
+        mine, theirs = (set(side.spec.parameters) for side in self.sides)
+        named = {*self.context.defined, *(t for g in self.given for t in g.mentioned), *(mine & theirs)}
+        found = renaming(left, right, self.context.shapes, {*self.sides[0].spec.inputs, *named})
+        if not found:
+            return None
+        equations = []
+        for old, new in found.items():
+            slots = ",".join(f"i{k + 1}" for k in range(len(self.context.shapes[old])))
+            equations.append(f"{old}[{slots}] = {new}[{slots}]" if slots else f"{old} = {new}")
+        texts = (*self.texts, *equations)
+        given, context = resolved(texts, self.context)
+        asked = Asked(self.sides, self.sizes, texts, given, context, equations)
+        for pair in asked.attempts():
+            if pair[0].proves_equal(pair[1]):
+                verdict = asked.equal(*pair)
+                return replace(verdict, given=self.texts, renaming=found) if verdict else None
+        return None
 
     def attempts(self) -> list[tuple[Derivation, Derivation]]:
         """Return the pairs of derivations, without the given equations first: a proof then uses none needlessly."""
@@ -184,7 +218,7 @@ class Asked:
         tensors = left.tensors | right.tensors
         given = [g for g in given if not isinstance(g, Symmetry) or g.tensor in tensors]
         try:
-            found = certificate((left, right), given)
+            found = certificate((left, right), given, self.renaming)
         except NoWitnessError:
             return self.answer("undecided", "the forms are equal, but no certificate can say so: an argument cancels")
         except BudgetError as error:

@@ -17,7 +17,8 @@ Status = Literal["equal", "different", "undecided"]
 class Verdict:
     """Answer to the question whether two specifications are the same function at every size.
 
-    True only if they were proved equal: a difference and an open question are both false.
+    True only if they were proved equal, be it up to the names of parameters (`renaming`): a difference and an open
+    question are both false.
 
     Attributes:
         status: "equal", "different" or "undecided".
@@ -25,6 +26,8 @@ class Verdict:
         given: the assumed equations.
         reason: the ground of the answer, in a sentence.
         certificate: for "equal", the data with which `proofs/check.py` checks the proof; see docs.
+        renaming: for "equal", the name on the right of each parameter that the left side alone has: the two are equal
+            if these are the same tensors. Empty where no parameter is renamed.
         counterexample: for "different", sizes, integer tensors, an entry of the output, and both values there.
     """
 
@@ -35,6 +38,7 @@ class Verdict:
     reason: str = ""
     certificate: dict[str, Any] | None = field(default=None, hash=False)
     counterexample: dict[str, Any] | None = field(default=None, hash=False)
+    renaming: dict[str, str] = field(default_factory=dict, hash=False)
 
     def __bool__(self) -> bool:
         return self.status == "equal"
@@ -68,6 +72,8 @@ class Verdict:
         except (ValueError, RecursionError) as error:
             raise ProofError(f"this is no JSON: {error}") from None
         names = {f.name for f in fields(cls)}
+        if isinstance(data, dict):
+            data.setdefault("renaming", {})  # of a verdict stored before there were any
         if not isinstance(data, dict) or set(data) != names:
             raise ProofError(f"a verdict is a JSON object with {', '.join(sorted(names))}")
         _check_types(data)
@@ -92,6 +98,11 @@ def _check_types(data: Mapping[str, Any]) -> None:
             raise ProofError(f"a verdict's {name} is text, not {type(data[name]).__name__}")
     if not isinstance(data["given"], list) or not all(isinstance(g, str) for g in data["given"]):
         raise ProofError("a verdict's given equations are a list of texts")
+    renaming = data["renaming"]
+    if not isinstance(renaming, dict) or not all(isinstance(name, str) for name in renaming.values()):
+        raise ProofError("a verdict's renaming is an object of names")
+    if renaming and data["status"] != "equal":
+        raise ProofError("a verdict has a renaming only if it is 'equal'")
     for name, status in (("certificate", "equal"), ("counterexample", "different")):
         if not isinstance(data[name], dict if data["status"] == status else type(None)):
             raise ProofError(f"a verdict has a {name} exactly if it is {status!r}")

@@ -23,6 +23,7 @@ class Comparison:
         left, right: the names of both, as in the text below.
         other: the one of them outside the section at hand.
         status: "equal", "different", "undecided" or "not comparable".
+        names: "if u = w1, v = w2" where the two are equal up to these names of parameters, else "".
         reason: a sentence, for the last two.
         text: the proof or the counterexample, as `print(verdict)` shows it; "" without one.
         json: input of `polyattn check`; "" without a certificate or above the limit of a page.
@@ -37,6 +38,7 @@ class Comparison:
     text: str = ""
     json: str = ""
     given: tuple[str, ...] = ()
+    names: str = ""
 
 
 def compared(specs: Mapping[str, Spec], given: Sequence[str] = ()) -> dict[str, list[Comparison]]:
@@ -70,7 +72,9 @@ def compare(left: str, spec: Spec, right: str, other: Spec, given: Sequence[str]
     text = verdict.to_json(indent=1)
     if len(text) > LARGEST:
         text = ""
-    return Comparison(left, right, right, verdict.status, verdict.reason, str(verdict), text, used)
+    names = ", ".join(f"{old} = {new}" for old, new in verdict.renaming.items())
+    names = f"if {names}" if names else ""
+    return Comparison(left, right, right, verdict.status, verdict.reason, str(verdict), text, used, names)
 
 
 def _subject(equation: str) -> str:
