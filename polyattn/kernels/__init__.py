@@ -6,6 +6,7 @@ interpreter), `cost.py` counts its MACs and bytes, `op.py` registers it with tor
 definition runs.
 """
 
+from polyattn.kernels.attention import attention
 from polyattn.kernels.bilinear import MOST_BLOCKS, bilinear
 from polyattn.kernels.cost import Cost
 from polyattn.kernels.cross_gram import cross_gram
@@ -18,6 +19,7 @@ from polyattn.kernels.projected_attention import projected_context, projected_qu
 __all__ = [
     "MOST_BLOCKS",
     "Cost",
+    "attention",
     "bilinear",
     "cross_gram",
     "gram",

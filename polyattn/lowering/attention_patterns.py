@@ -1,22 +1,151 @@
-"""Patterns of attention with softmax: the two halves of linear attention, with and without projection."""
+"""Patterns of attention with softmax: whole attention, and both halves of linear attention, also with projection."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from polyattn import kernels
+from polyattn.algebra import Index
 from polyattn.kernels import Cost
+from polyattn.kernels.attention import cost as whole_cost
 from polyattn.kernels.linear_attention import cost as attention_cost
 from polyattn.kernels.projected_attention import cost as projected_cost
 from polyattn.lowering.fusion import Argument, Fusion, axes_of
 from polyattn.lowering.reading import Reading, repeats
-from polyattn.planning import BATCH
+from polyattn.planning import BATCH, Add, Coefficient, Contract, Operand
 from polyattn.planning.graph import ITEMSIZE
+from polyattn.planning.steps import ONE
+
+SMALL_MAP = 1024**2
+"""Similarities of one head, up to which they are stored where queries and keys are hardly smaller: two products are
+faster there than fused attention, whose backward pass makes the map again."""
+
+
+@dataclass(frozen=True)
+class Summand:
+    """A term of the argument of a softmax, and the steps between the two."""
+
+    operand: Operand
+    coefficient: Coefficient
+    between: frozenset[int]
 
 
 @dataclass(frozen=True)
 class AttentionPatterns(Reading):
     """The patterns of attention, on one graph."""
+
+    def attention(self, number: int) -> Fusion | None:
+        """Match y[b,h,n,s] = Σ_m softmax[m](Σ_r q[b,h,n,r] k[b,h,m,r] + masks)[b,h,n,m] v[b,h,m,s].
+
+        The scale, and factors without an index of the keys or of the queries, may stand anywhere in the product.
+        """
+        node = self.product(number, alone=False)
+        if node is None:
+            return None
+        for p, v in self.sides(node):
+            logits = self.softmaxed(p, node.summed)
+            if logits is None or repeats(logits) or repeats(v) or not self.only_here(logits.value):
+                continue
+            summands = list(self.summands(logits, ONE, frozenset({p.value})))
+            for k, summand in enumerate(summands):
+                found = self._attention(number, node, v, p.indices, summand, summands[:k] + summands[k + 1 :])
+                if found is not None:
+                    return found
+        return None
+
+    def summands(self, operand: Operand, coefficient: Coefficient, between: frozenset[int]) -> Iterator[Summand]:
+        """Yield the terms of a value that only its sum reads, through sums and scalings."""
+        node = self.graph.nodes[operand.value]
+        names = dict(zip(node.output, operand.indices, strict=True))
+        parts: list[tuple[Operand, Coefficient]] = []
+        if self.only_here(operand.value) and isinstance(node, Add):
+            parts = list(zip(node.operands, node.coefficients, strict=True))
+        elif self.only_here(operand.value) and isinstance(node, Contract) and len(node.operands) == 1:
+            parts = [] if node.summed else [(node.operands[0], node.coefficient)]
+        if not parts or any(repeats(part) for part, _ in parts):
+            yield Summand(operand, coefficient, between)
+            return
+        for part, factor in parts:
+            inner = Operand(part.value, tuple(names[i] for i in part.indices))
+            yield from self.summands(inner, coefficient.times(factor), between | {operand.value})
+
+    def similarity(self, summand: Summand) -> tuple[Summand, list[Operand]] | None:
+        """Return the product of queries and keys in a term, and the factors around it; None for another term."""
+        factors: list[Operand] = []
+        while True:
+            node = self.graph.nodes[summand.operand.value]
+            if not isinstance(node, Contract) or len(node.operands) != 2 or not self.only_here(summand.operand.value):
+                return None
+            if any(repeats(o) for o in node.operands):
+                return None
+            coefficient = summand.coefficient.times(node.coefficient)
+            if node.summed:
+                return Summand(summand.operand, coefficient, summand.between | {summand.operand.value}), factors
+            names = dict(zip(node.output, summand.operand.indices, strict=True))
+            one, other = (Operand(o.value, tuple(names[i] for i in o.indices)) for o in node.operands)
+            inner, factor = (one, other) if len(one.indices) >= len(other.indices) else (other, one)
+            factors.append(factor)
+            summand = Summand(inner, coefficient, summand.between | {summand.operand.value})
+
+    def _attention(
+        self, number: int, node: Contract, v: Operand, places: tuple[Index, ...], summand: Summand, rest: list[Summand]
+    ) -> Fusion | None:
+        """Match a term as queries times keys, and the rest as masks; `places` are the indices of the softmax."""
+        made = self.similarity(summand)
+        if made is None:
+            return None
+        product, factors = made
+        dot = self.graph.nodes[product.operand.value]
+        assert isinstance(dot, Contract)
+        back = dict(zip(product.operand.indices, dot.output, strict=True))
+        keys = tuple(i for i in places if i in node.summed)
+        others = [i for i in places if i not in keys]
+        batch = tuple(i for i in others if i.size == BATCH)
+        if len(batch) != 1 or not set(places) <= set(back):
+            return None
+        for q, k in self.sides(dot):
+            both = {i for i in others if back[i] in q.indices and back[i] in k.indices}
+            heads = tuple(i for i in others if i not in batch and (i in both or i in v.indices))
+            rows = tuple(i for i in others if i not in batch and i not in heads)
+            values = tuple(i for i in v.indices if i not in places)
+            if not rows or not dot.summed or any(back[i] in q.indices for i in keys):
+                continue
+            if any(back[i] in k.indices for i in rows) or set(node.output) != {*batch, *heads, *rows, *values}:
+                continue
+            groups, inner = (batch, heads, rows, keys), dot.summed
+            there = tuple(tuple(back[i] for i in group) for group in groups)
+            by_row = [f for f in factors if not set(f.indices) & set(keys)]
+            by_key = [f for f in factors if f not in by_row]
+            if any(set(f.indices) & set(rows) for f in by_key):
+                continue
+            arguments = (
+                Argument(q, (*there[:3], inner), ONE, self._renamed(by_row, back)),
+                Argument(k, (*there[:2], there[3], inner), ONE, self._renamed(by_key, back)),
+                Argument(v, (batch, heads, keys, values), node.coefficient),
+                *(Argument(mask.operand, groups, mask.coefficient) for mask in rest),
+            )
+            if not all(map(_fills_groups, arguments)) or not self._pays(rows, keys, inner, values):
+                continue
+            masks = sum(self.many(mask.operand.indices) for mask in rest)
+            count, n, m, r, s = (self.many(group) for group in ((*batch, *heads), rows, keys, inner, values))
+            cost = whole_cost.forward(count, n, m, r, s, masks, ITEMSIZE)
+            absorbed = product.between.union(*(mask.between for mask in rest))
+            result = (batch, heads, rows, values)
+            return Fusion(
+                "attention", kernels.attention, number, absorbed, arguments, result, cost, product.coefficient
+            )
+        return None
+
+    def _renamed(self, factors: list[Operand], names: dict[Index, Index]) -> tuple[Operand, ...]:
+        return tuple(Operand(f.value, tuple(names[i] for i in f.indices)) for f in factors)
+
+    def _pays(
+        self, rows: tuple[Index, ...], keys: tuple[Index, ...], inner: tuple[Index, ...], values: tuple[Index, ...]
+    ) -> bool:
+        """Test if the map of similarities is large beside queries, keys and values."""
+        n, m, r, s = map(self.many, (rows, keys, inner, values))
+        return min(n, m) > 2 * r or (n * m > SMALL_MAP and n * m > (n + m) * (r + s))
 
     def linear_context(self, number: int) -> Fusion | None:
         """Match c[b,r,s] = Σ_n softmax[n](k)[b,n,r] v[b,n,s]."""
@@ -143,3 +272,14 @@ class AttentionPatterns(Reading):
         """Return the only operand of a step."""
         (operand,) = self.graph.nodes[number].operands
         return operand.value
+
+
+def _fills_groups(argument: Argument) -> bool:
+    """Test if the argument and its factors have all indices of a group or none, and no others."""
+    for operand in (argument.operand, *argument.factors):
+        have = set(operand.indices)
+        if repeats(operand) or not have <= {i for group in argument.groups for i in group}:
+            return False
+        if any(have & set(group) and not set(group) <= have for group in argument.groups):
+            return False
+    return True

@@ -17,7 +17,7 @@ import torch
 from torch import fx
 
 from polyattn.algebra import Index
-from polyattn.lowering.fusion import Fusion
+from polyattn.lowering.fusion import Argument, Fusion
 from polyattn.lowering.operations import OPERATIONS, OwnFunction, OwnPullback, is_entrywise
 from polyattn.lowering.products import Indices, Product, choose, plain, turned
 from polyattn.lowering.pullbacks import L1_EPSILON, PULLBACKS, masked_softmax
@@ -121,7 +121,7 @@ class Emitter(Writer):
 
     def fused(self, number: int, node: Node, fusion: Fusion) -> fx.Node:
         """A call of a kernel, whose result lies in memory in the order of its axes or as its first argument does."""
-        arguments = [self.scaled(self.grouped(a.operand, a.groups), a.coefficient) for a in fusion.arguments]
+        arguments = [self.argument(a) for a in fusion.arguments]
         if self.narrow:  # kernels take one dtype, and add in 32 bits
             arguments = [self.method("type_as", a, self.reference) for a in arguments]
         options = {} if fusion.scale is None else {"scale": as_argument(self.factor(fusion.scale))}
@@ -133,6 +133,12 @@ class Emitter(Writer):
         if fusion.follows and set(order) == set(first):
             self.memory[number] = first
         return self.permuted(value, order, node.output)
+
+    def argument(self, argument: Argument) -> fx.Node:
+        value = self.grouped(argument.operand, argument.groups)
+        for factor in argument.factors:
+            value = self.call(torch.mul, value, self.grouped(factor, argument.groups))
+        return self.scaled(value, argument.coefficient)
 
     @cached_property
     def seen_whole(self) -> set[int]:

@@ -18,11 +18,12 @@ Groups = tuple[tuple[Index, ...], ...]
 
 @dataclass(frozen=True)
 class Argument:
-    """A value as a kernel's argument, times a coefficient."""
+    """A value as a kernel's argument, times a coefficient and further values that lack whole groups of its indices."""
 
     operand: Operand
     groups: Groups
     coefficient: Coefficient = ONE
+    factors: tuple[Operand, ...] = ()
 
 
 def axes_of(argument: Argument) -> tuple[tuple[int, ...], ...]:

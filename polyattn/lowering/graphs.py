@@ -83,8 +83,8 @@ def lower(
             as in (B, H, W, C) views of (B, C, H, W) tensors. The graph computes the same for any tensors; for those it
             copies least.
         kernels: "auto": fused kernels (`polyattn.kernels`) in the place of steps wherever the cost model says that
-            they are faster, on "cuda" with Triton only; "off"; or the names of kernels that are taken wherever they
-            apply. `print(module.meta["plan"])` shows which.
+            they are faster on "cuda" with Triton, and `attention` on every device; "off"; or the names of kernels that
+            are taken wherever they apply. `print(module.meta["plan"])` shows which.
         device: the type of the device that the graph will run on, or its figures.
         dtype: in which products are computed, which decides where kernels pay: the one that the plan was made for. For
             one of 16 bits, what is as small as weights and what is summed over positions is held in float32, and

@@ -13,13 +13,14 @@ from polyattn.kernels.runtime import has_triton
 from polyattn.lowering.devices import calibrated, kind
 from polyattn.lowering.fusion import Fusion
 from polyattn.lowering.patterns import Matcher
-from polyattn.planning import Device, Graph
+from polyattn.planning import Apply, Device, Graph
 from polyattn.planning.graph import ITEMSIZE
 
 Kernels = tuple[str, ...] | Device
 """The kernels to lower with: those of these names wherever they apply, or any that pays on the device."""
 
 NAMES = (
+    "attention",
     "bilinear",
     "cross_gram",
     "gram",
@@ -32,6 +33,8 @@ NAMES = (
     "projected_query",
 )
 
+EVERYWHERE = ("attention",)
+"""Kernels made of torch's own operators, which "auto" takes on every device."""
 LEAST_GAIN = 1.05
 """Least predicted ratio of the replaced steps' time to the kernel's."""
 TUNED = ("cross_gram",)
@@ -48,7 +51,8 @@ def fusions(graph: Graph, needed: frozenset[int], chosen: Kernels) -> dict[int, 
         needed: values requested besides its outputs; no kernel makes them unnecessary.
         chosen: names of kernels, or the device on which they have to pay.
     """
-    if chosen == ():
+    softmax = any(isinstance(node, Apply) and node.function == "softmax" for node in graph.nodes)
+    if chosen == () or (chosen == EVERYWHERE and not softmax):
         return {}
     taken: dict[int, Fusion] = {}
     gone: set[int] = set()
@@ -95,14 +99,15 @@ def as_choice(kernels: str | Sequence[str], device: str | Device) -> Kernels:
 
     Args:
         kernels: "auto", "off", a name or names.
-        device: the device or its type; "auto" takes kernels on "cuda" with Triton only, by its calibration.
+        device: the device or its type; "auto" takes those that pay by its calibration on "cuda" with Triton, and
+            `attention` elsewhere.
 
     Raises:
         SizeError: unknown name of a kernel.
     """
     if kernels == "auto":
         model = device if isinstance(device, Device) else calibrated(kind(device))
-        return model if model.kind == "cuda" and has_triton() else ()
+        return model if model.kind == "cuda" and has_triton() else EVERYWHERE
     if kernels == "off":
         return ()
     names = (kernels,) if isinstance(kernels, str) else tuple(kernels)

@@ -37,6 +37,7 @@ class Matcher(AttentionPatterns):
                 self.bilinear,
                 self.hadamard_mean,
                 self.project_pair,
+                self.attention,
                 self.linear_context,
                 self.linear_query,
                 self.projected_context,

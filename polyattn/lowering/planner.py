@@ -59,8 +59,9 @@ def plan(
         dtype: in which products are computed, such as "bfloat16" for layers under autocast on a GPU: arithmetic and
             traffic weigh otherwise there. A `Device` has its own.
         kernels: the fused kernels that the plan will be lowered with, as in `lower`: "auto" counts them where they pay
-            on "cuda" with Triton; "off"; or names. An order of contraction in which they pay
-            may then be the cheapest; the table shows them. Multiply-accumulates (`cost="macs"`) leave them aside.
+            on "cuda" with Triton, and `attention` on every device; "off"; or names. An order of contraction in which
+            they pay may then be the cheapest; the table shows them. Multiply-accumulates (`cost="macs"`) leave them
+            aside.
         accuracy: "any": the cheapest plan, whatever it loses on maps with a mean that weights remove; "written", which
             layers of `polyattn.nn` take: no plan that loses a higher power of the mean than the author's order, if
             need be one of deviations from the mean, whose few products more are not counted against the author's.
@@ -77,7 +78,7 @@ def plan(
     if cost not in COSTS:
         raise SizeError(f"unknown cost {cost!r}; there are {', '.join(COSTS)}")
     model = calibrated(device, dtype) if isinstance(device, str) else device
-    chosen = kernel_choice(kernels, model)
+    chosen = kernel_choice(kernels, model, spec)
     chosen = () if cost == "macs" else chosen
     if cost != "measured":
         try:
@@ -142,7 +143,7 @@ def candidates(
     if objective == "as_written":
         return (written,)
     asked = question(spec, sizes, objective, **options)
-    found = [p for p, _ in _ranked(asked, kernel_choice("auto", device), most)]
+    found = [p for p, _ in _ranked(asked, kernel_choice("auto", device, spec), most)]
     written = replace(written, objective=objective)
     return (*found, with_backward(written) if objective == "training" else written)
 
@@ -156,9 +157,9 @@ def price_of(asked: Question, kernels: Kernels) -> Callable[[Plan], float]:
     return Price(kernels, asked.device)
 
 
-def kernel_choice(kernels: str | Sequence[str], device: Device) -> Kernels:
+def kernel_choice(kernels: str | Sequence[str], device: Device, spec: Spec | str) -> Kernels:
     """Return `matching.as_choice`, without the import of torch where no kernel can apply."""
-    if kernels == "off" or (kernels == "auto" and device.kind != "cuda"):
+    if kernels == "off" or (kernels == "auto" and device.kind != "cuda" and "softmax" not in str(spec)):
         return ()
     from polyattn.lowering.matching import as_choice
 

@@ -122,19 +122,27 @@ class Graph:
     @cached_property
     def peak_bytes(self) -> int:
         """Return the peak bytes of values other than leaves, in float32."""
-        last = {o.value: k for k, node in enumerate(self.nodes) for o in node.operands}
+        return self.peak({})
+
+    def peak(self, inside: Mapping[int, int]) -> int:
+        """Return the peak bytes where some values, inside of the kernel that makes another one, are not stored."""
+        last = {o.value: inside.get(k, k) for k, node in enumerate(self.nodes) for o in node.operands}
+        ends: dict[int, list[int]] = {}
         # Outputs are read after the last step, so they are never freed.
         last |= {o.value: len(self.nodes) for o in self.outputs}
         alive, peak = 0, 0
+        for value, step in last.items():
+            if value not in inside and not isinstance(self.nodes[value], Leaf):
+                ends.setdefault(step, []).append(value)
         for k, node in enumerate(self.nodes):
-            if isinstance(node, Leaf):
+            if isinstance(node, Leaf) or k in inside:
                 continue
-            temporary = ITEMSIZE * self.macs_of(node) if materialises_product(node) else 0
+            stored = materialises_product(node) and k not in inside.values()
+            temporary = ITEMSIZE * self.macs_of(node) if stored else 0
             # Operands are freed only after the step: while it runs, they and its result are alive together.
             alive += self.bytes_of(k)
             peak = max(peak, alive + temporary)
-            ended = {o.value for o in node.operands if last[o.value] == k}
-            alive -= sum(self.bytes_of(v) for v in ended if not isinstance(self.nodes[v], Leaf))
+            alive -= sum(map(self.bytes_of, ends.get(k, ())))
         return peak
 
     @cached_property

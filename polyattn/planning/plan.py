@@ -126,13 +126,29 @@ class Plan:
 
     @property
     def peak_bytes(self) -> int:
-        """Return the peak bytes of intermediates and output, in float32, without inputs and parameters."""
-        return self.graph.peak_bytes
+        """Return the peak bytes of intermediates and output, in float32, without inputs and parameters.
+
+        Values that a kernel holds inside, such as the similarities of fused attention, are not stored.
+        """
+        return self.graph.peak(self._inside)
+
+    @cached_property
+    def _inside(self) -> dict[int, int]:
+        """Return the forward nodes that kernels hold inside, each with the node that its kernel makes."""
+        numbers = {name: k for k, name in enumerate(self.names)}
+        found = ((name, kernel.removeprefix("in ")) for name, kernel in self.kernels if kernel.startswith("in "))
+        return {numbers[name]: numbers[whole] for name, whole in found if name in numbers and whole in numbers}
 
     @property
     def kept_bytes(self) -> int:
-        """Return the bytes of intermediates kept for the planned backward pass, in float32."""
-        return 0 if self.backward is None else self.backward.kept_bytes(self.graph)
+        """Return the bytes of intermediates kept for the planned backward pass, in float32.
+
+        Values that a kernel holds inside are not kept.
+        """
+        if self.backward is None:
+            return 0
+        hidden = sum(self.graph.bytes_of(k) for k in {*self.backward.kept} & {*self._inside})
+        return self.backward.kept_bytes(self.graph) - hidden
 
     @cached_property
     def complexity(self) -> sympy.Expr:

@@ -146,7 +146,7 @@ def _predicted(plan: Plan, objective: str, device: Device) -> float:
 
     Autograd's backward pass counts as two products for each product.
     """
-    kernels = kernel_choice("auto", device)
+    kernels = kernel_choice("auto", device, plan.spec)
     if kernels:
         from polyattn.lowering.fused import with_kernels
 

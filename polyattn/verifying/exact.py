@@ -19,7 +19,8 @@ from torch import fx
 from torch.fx.node import map_arg
 
 from polyattn.errors import NotPolynomialError, ProofError, SizeError
-from polyattn.lowering.pullbacks import PULLBACKS
+from polyattn.kernels import attention
+from polyattn.lowering.pullbacks import PULLBACKS, masked_softmax
 from polyattn.lowering.shapes import expect_shape, identity, refined_mean, summable, widened
 from polyattn.proving.evaluation import Arithmetic
 
@@ -246,7 +247,7 @@ METHODS: Mapping[Any, Callable[..., Any]] = {
     "new_zeros": _Run.new_zeros,
 }
 OPAQUE = frozenset({"softmax", "relu", "sigmoid", "abs", "div", "clamp_min", "amax"})
-OPAQUE |= {f.__name__ for f in PULLBACKS.values()}
+OPAQUE |= {attention.__name__, masked_softmax.__name__, *(f.__name__ for f in PULLBACKS.values())}
 """The operations that the language's functions, and their vector-Jacobian products, are made of."""
 
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, fx
 
 from polyattn.errors import ProofError
-from polyattn.lowering.pullbacks import L1_EPSILON
+from polyattn.kernels import attention
+from polyattn.lowering.pullbacks import L1_EPSILON, masked_softmax
 from polyattn.lowering.shapes import expect_shape, identity, refined_mean, summable, widened
 from polyattn.verifying.exact import interpreted, operation_name
 
@@ -153,6 +154,15 @@ class Analysis:
         error = (value * torch.expm1(2 * exponent)).clamp_max(1)
         return self.rounded(value, value, error, times=terms + 6)
 
+    def attention(self, q: Rounded, k: Rounded, v: Rounded, *masks: Rounded, scale: float = 1.0) -> Rounded:
+        """Bound attention by its definition; fused operators round a sum again each time its maximum grows."""
+        alike = self.scaled(self.matmul(q, _transposed(k)), scale)
+        for mask in masks:
+            alike = self.add(alike, mask)
+        result = self.matmul(self.softmax(alike, -1), v)
+        again = self.roundings(4 * k.value.shape[-2] * self.summand) * result.magnitude
+        return Rounded(result.value, result.magnitude, result.error + again)
+
     def amax(self, a: Rounded, dim: Any) -> Rounded:
         return Rounded(a.value.amax(dim), a.magnitude.amax(dim), a.error.amax(dim))
 
@@ -223,6 +233,10 @@ class Analysis:
         return a.value.shape[axis]
 
 
+def _transposed(a: Rounded) -> Rounded:
+    return Rounded(a.value.mT, a.magnitude.mT, a.error.mT)
+
+
 def _reshaped(node: fx.Node, first: Rounded, *args: Any, **kwargs: Any) -> Rounded:
     """Apply an operation that only moves numbers to the value, the magnitude and the error."""
     function = node.target if callable(node.target) else getattr(Tensor, str(node.target))
@@ -262,6 +276,8 @@ RULES: Mapping[str, Callable[..., Any]] = {
     "relu": Analysis.relu,
     "sigmoid": Analysis.sigmoid,
     "softmax": Analysis.softmax,
+    masked_softmax.__name__: Analysis.softmax,
+    attention.__name__: Analysis.attention,
     "amax": Analysis.amax,
     "abs": Analysis.abs,
     "clamp_min": Analysis.clamp_min,

@@ -296,3 +296,8 @@ def test_several_inputs_degrees_and_outputs_without_axes():
         assert verify(text, {"N": 2, "C": 2, "K": 2}, level, derivative=True, seed=0)
     assert "order 1 and 2 and 3" in str(verify("x[N]; y[a] = 2*v[a] + x[a] - x[a]*x[b]*u[b]", {"N": 2}))
     assert verify("x[N]; y[a] = x[a] - x[a]", {"N": 2})
+
+
+def test_a_softmax_with_a_bias_is_verified():
+    spec = "x[N,C]; bias[N,N]; p[a,e] = softmax[e](x[a,c]*x[e,c] + bias[a,e]); y[a,b] = p[a,e]*x[e,b]"
+    assert pa.verify(spec, {"N": 3, "C": 2}, level="numeric")
