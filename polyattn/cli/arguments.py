@@ -26,7 +26,9 @@ def read_spec(source: str) -> Spec:
     try:
         text = path.read_bytes() if path.is_file() else None
     except OSError as error:  # a name that is too long, or a file that may not be read
-        raise SpecError(f"{source[:200]!r} cannot be read: {error.strerror}") from None
+        raise SpecError(
+            f"`SPEC`: cannot read the file {source[:200]!r}: {error.strerror}; give a readable file"
+        ) from None
     if text is not None:
         try:
             return Spec(text)
@@ -34,7 +36,7 @@ def read_spec(source: str) -> Spec:
             raise SpecError(f"{source}: {error.reason}", error.source, error.line, error.column) from None
     # A path that does not exist; anything else is taken for a misspelt catalogue name.
     if path.suffix or "/" in source:
-        raise SpecError(f"there is no file {source!r}")
+        raise SpecError(f"`SPEC`: there is no file {source!r}; give a file, a catalogue name or an equation")
     return catalog.get(source)
 
 
@@ -83,9 +85,11 @@ def read_sizes(text: str) -> dict[str, int]:
         name, equals, number = (p.strip() for p in part.partition("="))
         # `isdecimal` refuses signs and points: sizes are counts.
         if not equals or not name or not number.isdecimal():
-            raise SizeError(f"sizes are written as N=784,C=512; {part!r} is not")
+            raise SizeError(
+                f"`--sizes`: got {part!r}, expected a size and a number such as N=784; separate several with commas"
+            )
         if name in sizes:
-            raise SizeError(f"size {name} is given twice")
+            raise SizeError(f"`--sizes` gives {name} twice; give each size once")
         sizes[name] = int(number)
     return sizes
 
@@ -96,9 +100,9 @@ def read_sweep(text: str) -> dict[str, Any]:
     for part in filter(None, (p.strip() for p in text.split(","))):
         name, equals, value = (p.strip() for p in part.partition("="))
         if not equals or not (name.isidentifier() and name[0].isupper()) or not value:
-            raise SizeError(f"sizes are written as N=196:65536,C=64; {part!r} is not")
+            raise SizeError(f"`--sizes`: got {part!r}, expected sizes, ranges or products such as N=196:65536,R=C/8")
         if name in sizes:
-            raise SizeError(f"size {name} is given twice")
+            raise SizeError(f"`--sizes` gives {name} twice; give each size once")
         # Ranges and products stay text here; `complexity` reads them.
         sizes[name] = value
     return sizes

@@ -101,7 +101,9 @@ def prove(
         try:
             as_json.write_text(verdict.to_json(indent=1) + "\n", encoding="utf-8")
         except OSError as error:
-            raise ProofError(f"the verdict cannot be written to {str(as_json)!r}: {error.strerror}") from None
+            raise ProofError(
+                f"`--json`: cannot write to {str(as_json)!r}: {error.strerror}; name another file"
+            ) from None
     # An open question counts as a failure: a script may rely on 0 as a proof.
     raise typer.Exit(0 if verdict else 1)
 
@@ -118,7 +120,9 @@ def check(
         # Undecodable bytes are a fault of the file, not of the program.
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
-        raise ProofError(f"{str(file)!r} cannot be read: {error}") from None
+        raise ProofError(
+            f"`FILE`: cannot read {str(file)!r}: {error}; give what `polyattn prove --json` wrote"
+        ) from None
     answer = recheck(text)
     typer.echo(str(answer))
     raise typer.Exit(0 if answer else 1)
@@ -188,7 +192,7 @@ def study(
         try:
             found.table().to_csv(out, index=False)
         except OSError as error:
-            raise PolyattnError(f"the table cannot be written to {str(out)!r}: {error.strerror}") from None
+            raise PolyattnError(f"`--out`: cannot write to {str(out)!r}: {error.strerror}; name another file") from None
     elif out is not None:
         pictures.save(found.plot(quantity), out)
 
@@ -286,7 +290,7 @@ def bench(
     folder = find_in_clone("benchmarks", "the benchmarks come")
     names = sorted(path.stem for path in folder.glob("[!_]*.py"))
     if name not in names:
-        asked = f"there is no benchmark {name!r}; " if name and not name.startswith("-") else ""
+        asked = f"`NAME`: there is no benchmark {name!r}; " if name and not name.startswith("-") else ""
         typer.echo(f"{asked}there are {', '.join(names)}", err=bool(asked))
         raise typer.Exit(2 if asked else 0)
     script = folder / f"{name}.py"
