@@ -151,6 +151,8 @@ class _Expander:
             terms = self._sum(body.argument, letters, frozenset(target), over)
             return _Inline(target, tuple(t.scaled(number_, powers) for t in terms))
         terms = self._sum(body.argument, letters, frozenset((*target, *over)))
+        if sum(t.length for t in terms) > MAX_LENGTH:
+            raise BudgetError(f"the argument of '{body.function}' has more than {MAX_LENGTH} factors, multiplied out")
         present = {i for t in terms for i in t.indices()}
         # Indices of the target in no term of the argument are not the function's: it is constant there.
         free = tuple(i for i in target if i in present and i not in over)

@@ -58,6 +58,12 @@ class Spec(Specification):
         return _polynomial(self)
 
     @property
+    def signature(self) -> Signature:
+        """Return the names and shapes of the inputs and the output."""
+        shapes = {name: self.shape(name) for name in (*self.inputs, *self.parameters, self.output)}
+        return Signature(tuple(self.inputs), self.output, self.shape(self.output), shapes, self.sizes)
+
+    @property
     def degree(self) -> int:
         """Return the degree in the inputs; a function of them counts as one factor."""
         return self.polynomial().degree
@@ -213,7 +219,4 @@ def _expansion(spec: Spec) -> Expansion:
 
 @lru_cache(maxsize=512)
 def _polynomial(spec: Spec) -> Polynomial:
-    expansion = _expansion(spec)
-    shapes = {name: spec.shape(name) for name in (*spec.inputs, *spec.parameters, spec.output)}
-    signature = Signature(tuple(spec.inputs), spec.output, spec.shape(spec.output), shapes, spec.sizes)
-    return Polynomial.of(signature, expansion.terms)
+    return Polynomial.of(spec.signature, _expansion(spec).terms)

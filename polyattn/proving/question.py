@@ -51,12 +51,9 @@ class Side:
         return self.spec.expansion().terms
 
     @cached_property
-    def polynomial(self) -> Polynomial:
-        return self.spec.polynomial()
-
-    @property
     def signature(self) -> Signature:
-        return self.polynomial.signature
+        # Not the polynomial's: its canonical form is long work, which a proof counts step by step.
+        return self.spec.signature
 
     @property
     def output(self) -> tuple[Index, ...]:

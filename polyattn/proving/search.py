@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations_with_replacement
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -45,6 +45,13 @@ QUICK = DIGITS[:2]
 
 ENCLOSING = 10
 """How many evaluations of all monomials it counts as to enclose them."""
+
+Values = Sequence[int] | Sequence[Fraction]
+PARTS, FINE = (7, 1000), (1, 2, 3, -1, -2)
+"""Fractions tried where functions seem equal at whole numbers: their denominators, and their numerators."""
+
+UNFILTERED = 12
+"""The assignments of sizes at which a fraction is enclosed although floats see no difference there."""
 
 # Small values first, so that a person can follow the result; large ones last, for sides that agree at
 # small ones.
@@ -215,28 +222,33 @@ class _Trial:
     unknown: list[Unknown]
     fixed: dict[str, np.ndarray]
 
-    def point(self, values: Sequence[int], arithmetic: Arithmetic = EXACT) -> Point:
+    def point(self, values: Values, arithmetic: Arithmetic = EXACT) -> Point:
         fixed = {t: _converted(array, arithmetic) for t, array in self.fixed.items()}
         return Point(self.sizes, {**filled(self.shapes, self.unknown, values, arithmetic), **fixed})
 
-    def sides(self, values: Sequence[int], arithmetic: Arithmetic) -> Sides:
+    def sides(self, values: Values, arithmetic: Arithmetic) -> Sides:
         point, difference = self.point(values, arithmetic), self.hunt.difference
         left = evaluate(difference.left, difference.output, point, arithmetic)
         return left, evaluate(difference.right, difference.output, point, arithmetic)
 
-    def differs(self, values: Sequence[int]) -> bool:
+    def differs(self, values: Values, seen: bool = False) -> bool:
+        """Return whether the sides certainly differ.
+
+        Args:
+            seen: whether to enclose them although floats see no difference.
+        """
         # Counted before it is computed, so that the effort bounds the time.
         self.hunt.spend()
         if not self.hunt.difference.applies_functions:
             left, right = self.sides(values, modular(self.hunt.prime))
             return bool(np.any(left != right))
         # Floats are cheap and nearly always decide; only a likely difference is worth its enclosure.
-        if self.seem_equal(values):
+        if not seen and self.seem_equal(values):
             return False
         self.hunt.spend(ENCLOSING)
         return first_difference(lambda arithmetic: self.sides(values, arithmetic), QUICK) is not None
 
-    def seem_equal(self, values: Sequence[int]) -> bool:
+    def seem_equal(self, values: Values) -> bool:
         """Return whether the sides agree in float64, if it can hold them."""
         try:
             with np.errstate(all="ignore"):
@@ -247,8 +259,8 @@ class _Trial:
         except OverflowError:
             return False
 
-    def differing(self) -> list[int] | None:
-        """Return values at which the sides differ: ones, then random ones from growing ranges."""
+    def differing(self) -> list[int] | list[Fraction] | None:
+        """Return values at which the sides differ: ones, random ones from growing ranges, for functions fractions."""
         count = len(self.unknown)
         # Polynomials without a difference at a random point modulo the prime have almost surely none at
         # these sizes: no need to try small values.
@@ -262,9 +274,21 @@ class _Trial:
             values = [self.hunt.random.randint(low, high) for _ in range(count)]
             if self.differs(values):
                 return values
-        return None
+        return self.fine(count) if self.hunt.difference.applies_functions else None
 
-    def shrunk(self, values: list[int]) -> list[int]:
+    def fine(self, count: int) -> list[Fraction] | None:
+        """Return small fractions at which functions differ that are constant in float64 at whole numbers.
+
+        The last point is enclosed even where floats see no difference: it may be of 20 digits less than the values.
+        """
+        values: list[Fraction] = []
+        for parts in PARTS:
+            values = [Fraction(self.hunt.random.choice(FINE), parts) for _ in range(count)]
+            if self.differs(values):
+                return values
+        return values if self.hunt.tried <= UNFILTERED and self.differs(values, seen=True) else None
+
+    def shrunk(self, values: list[int] | list[Fraction]) -> Values:
         """Set values to zero and then to one while the sides differ: whole tensors first, then halves, down to
         entries."""
         tensors = dict.fromkeys(u.tensor for u in self.unknown)
@@ -282,7 +306,7 @@ class _Trial:
             pass
         return values
 
-    def simplify(self, values: list[int], group: Sequence[int], new: int) -> None:
+    def simplify(self, values: list[Any], group: Sequence[int], new: int) -> None:
         """Set as many of a group's values as possible to a simpler number, the last ones first."""
         queue = [group]
         while queue:
@@ -297,7 +321,7 @@ class _Trial:
                 queue += [part[: len(part) // 2], part[len(part) // 2 :]]
 
 
-def _simpler(new: int, old: int) -> bool:
+def _simpler(new: int, old: int | Fraction) -> bool:
     # Smaller in absolute value first, then positive before negative.
     return (abs(new), new < 0) < (abs(old), old < 0)
 

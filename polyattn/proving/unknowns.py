@@ -72,7 +72,10 @@ def _orbit(position: tuple[int, ...], symmetries: Sequence[Symmetry]) -> tuple[d
 
 
 def filled(
-    shapes: Mapping[str, tuple[int, ...]], known: Sequence[Unknown], values: Sequence[int], arithmetic: Arithmetic
+    shapes: Mapping[str, tuple[int, ...]],
+    known: Sequence[Unknown],
+    values: Sequence[int] | Sequence[Fraction],
+    arithmetic: Arithmetic,
 ) -> dict[str, np.ndarray]:
     """Return the tensors with the given values of their unknowns."""
     charge(2 * len(known))

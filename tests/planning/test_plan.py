@@ -130,6 +130,13 @@ def test_poly_nl_trains_with_five_products_over_the_positions():
     assert training.kept_bytes <= 0.1 * 4 * 2 * 4096 * 16
 
 
+def test_a_coefficient_scales_the_smallest_tensor_of_a_gradient():
+    """dx[n,c] = dy[c] * (1/N * w[n,c]): the weight is smaller than the gradient of 8 samples, and than the result."""
+    made = plan("x[N,C]; y[b] = 1/N*x[a,b]*w[a,b]", {"N": 2, "C": 3}, "training", batch=8)
+    scales = [s for s in made.backward_steps if s.operation == "scale"]
+    assert [(s.equation, s.shape) for s in scales] == [("[n,c] = 1/N * w[n,c]", (2, 3))]
+
+
 def test_equal_steps_are_made_once():
     twice = Spec("x[N,C]; y[a,b] = x[a,d]*x[e,d]*x[e,b] + x[a,d]*u[d,c]*x[e,c]*x[e,b]")
     steps = plan(twice, {"N": 500, "C": 4}).steps

@@ -178,3 +178,15 @@ class TestMeter:
         text = "x[N]; y[a] = x[a]*x[b]*w[b,a]"
         verdict = pa.prove(text, text)
         assert (verdict.status, verdict.reason) == ("undecided", "a proof takes more than 100 steps")
+
+
+def test_a_function_of_an_argument_with_too_many_factors_is_refused():
+    brackets = "*".join(f"(x[a]*w{k}[a] + v{k}[a])" for k in range(9))
+    with pytest.raises(pa.BudgetError, match="the argument of 'softmax' has more than 4096 factors"):
+        pa.Spec(f"x[N]; y[a] = softmax[a]({brackets})").polynomial()
+
+
+def test_a_proof_counts_canonical_forms_before_it_makes_them(monkeypatch: pytest.MonkeyPatch):
+    specs = [pa.Spec(t) for t in ("x[N]; y[a] = (x[a] + u[a])*v[a]", "x[N]; y[a] = v[a]*x[a] + u[a]*v[a]")]
+    monkeypatch.setattr(pa.Spec, "polynomial", lambda self: pytest.fail("collected without a meter"))
+    assert pa.prove(*specs)

@@ -158,6 +158,30 @@ def test_values_are_right_to_their_last_digit_and_all_checkers_accept(one, other
     refute.check(verdict.to_json())
 
 
+@pytest.mark.parametrize(
+    ("body", "left", "right"),
+    [
+        ("sigmoid({}*x[a])", 1000, 1001),
+        ("sigmoid({}*x[a])", 30000, 30003),
+        ("sigmoid({}*x[a])", 1, Fraction(10**20 + 1, 10**20)),
+    ],
+)
+def test_functions_that_floats_cannot_tell_apart_differ_at_enclosed_values(body: str, left: int, right: int | Fraction):
+    """sigmoid(1000 x) and sigmoid(1001 x) are 0, 1/2 or 1 in float64 at every whole number."""
+    verdict = pa.prove(*(f"x[N]; y[a] = {body.format(k)}" for k in (left, right)))
+    assert verdict.status == "different"
+    found = verdict.counterexample
+    x = Fraction(found["tensors"]["x"][found["entry"][0]])
+    with mpmath.workdps(500):
+        for side, factor in (("left", left), ("right", right)):
+            value, off = number(found[side])
+            power = Fraction(factor) * x
+            exact = 1 / (1 + mpmath.exp(-mpmath.mpf(power.numerator) / power.denominator))
+            assert abs(exact - value) <= off
+    assert recheck(verdict.to_json())
+    refute.check(verdict.to_json())
+
+
 def test_what_no_exponential_has_touched_stays_exact():
     verdict = pa.prove("x[N,C]; y[a,b] = softmax[b](0*x[a,b])", "x[N,C]; y[a,b] = softmax[a](0*x[a,b])")
     assert verdict.counterexample["values"] == "exact"
