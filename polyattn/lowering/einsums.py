@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import string
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from fractions import Fraction
 from functools import lru_cache
 from operator import index
@@ -16,8 +17,9 @@ from polyattn.algebra import Index, Monomial, TensorFactor
 from polyattn.errors import SizeError, SpecError
 from polyattn.lowering.devices import calibrated, kind, products_dtype
 from polyattn.lowering.emit import Emitter
-from polyattn.lowering.functions import FUNCTIONS, constant_result, keep
+from polyattn.lowering.functions import FUNCTIONS, constant_result, is_static, is_traced, keep, untraced
 from polyattn.lowering.module import LoweredGraph, as_function
+from polyattn.lowering.open_lengths import OPEN, named, nominal, read_lengths
 from polyattn.planning import CPU, Device, Graph, Leaf
 from polyattn.planning.builder import Builder, Order
 from polyattn.planning.costs import COSTS, cost_function
@@ -35,6 +37,9 @@ LETTERS_BY_NUMBER = string.ascii_uppercase + string.ascii_lowercase
 NOT_INDICES = set(string.punctuation)
 
 NARROW = (torch.uint8, torch.int8, torch.int16, torch.int32)
+
+KEPT_EINSUMS = 1024
+"""Functions of einsums that a process keeps; the one that was used last goes last."""
 
 JOINT_UP_TO = 6
 """Operands up to which evaluations with sharing are searched exhaustively where operands repeat."""
@@ -76,19 +81,32 @@ def einsum(equation: object, *operands: object, cost: str = "roofline") -> Tenso
     given = _tensors(equation, operands)
     assert isinstance(equation, str)
     _check_dtypes(given)
-    first, equation = same_tensors(equation, given)
-    # index(): a length that a compiler keeps symbolic becomes the number that the plan is made for.
-    shapes = tuple(tuple(index(n) for n in given[k].shape) for k in first)
+    follows = is_traced()
+    with untraced() if follows else nullcontext():
+        first, equation = same_tensors(equation, given)
+        # A tracer follows every length but those of 1, which broadcast.
+        shapes = tuple(
+            [
+                tuple([index(n) if is_static(n) and not (follows and n > 1) else OPEN for n in given[k].shape])
+                for k in first
+            ]
+        )
     if any(0 in shape for shape in shapes):  # zeros, if anything: no order is cheaper than another
-        _lengths(parse_einsum(equation, [len(s) for s in shapes])[0], shapes, equation)
+        if not any(OPEN in shape for shape in shapes):
+            _lengths(parse_einsum(equation, [len(s) for s in shapes])[0], shapes, equation)
         return torch.einsum(equation, *given)
-    name = planned_einsum(equation, shapes, first, given[0].device.type, products_dtype(given[0]), cost)
+    device, products = given[0].device.type, products_dtype(given[0])
+    if torch.compiler.is_compiling():
+        function = getattr(FUNCTIONS, planned_einsum(equation, shapes, first, device, products, cost))
+    else:
+        # The calibration is part of the cache key, so a new one plans anew.
+        function = _function(equation, shapes, first, calibrated(kind(device), products), cost)
     distinct = [o for k, o in enumerate(given) if first[k] == k]
     dtype = given[0].dtype
     if dtype in NARROW and len(given) > 1:
         # Torch adds narrow integers up in 64 bits, whose lowest bits are those of the narrow sum.
-        return getattr(FUNCTIONS, name)(*(o.to(torch.int64) for o in distinct)).to(dtype)
-    return getattr(FUNCTIONS, name)(*distinct)
+        return function(*(o.to(torch.int64) for o in distinct)).to(dtype)
+    return function(*distinct)
 
 
 def _as_text(given: Sequence[object]) -> tuple[str, tuple[object, ...]]:
@@ -211,21 +229,25 @@ def planned_einsum(
     """Return the name in `FUNCTIONS` of an einsum's function of the distinct tensors among its operands.
 
     Args:
-        shapes: shapes of the operands.
+        shapes: shapes of the operands, with `OPEN` for lengths that the function reads.
         first: for each operand the position of its first occurrence.
         device, dtype: device type and dtype of the products, for the cost model.
         cost: "roofline" or "macs".
     """
     known = tuple(tuple(map(int, s)) for s in shapes)
-    # The calibration is part of the cache key, so a new one plans anew.
-    return _planned_einsum(equation, known, first, calibrated(kind(device), dtype), cost)
+    return _kept(equation, known, first, calibrated(kind(device), dtype), cost)
 
 
-@lru_cache(maxsize=4096)
-def _planned_einsum(
+@lru_cache(maxsize=KEPT_EINSUMS)
+def _kept(equation: str, shapes: tuple[tuple[int, ...], ...], first: tuple[int, ...], device: Device, cost: str) -> str:
+    return keep(_function(equation, shapes, first, device, cost))
+
+
+@lru_cache(maxsize=KEPT_EINSUMS)
+def _function(
     equation: str, shapes: tuple[tuple[int, ...], ...], first: tuple[int, ...], device: Device, cost: str
-) -> str:
-    return keep(as_function(einsum_graph(equation, shapes, first, device, cost)))
+) -> Callable[..., Tensor]:
+    return as_function(einsum_graph(equation, shapes, first, device, cost))
 
 
 def einsum_graph(
@@ -235,8 +257,14 @@ def einsum_graph(
     device: Device = CPU,
     cost: str = "roofline",
 ) -> fx.GraphModule:
-    """Lower an einsum to a graph with one argument for each distinct tensor; see `einsum_plan`."""
-    best = einsum_plan(equation, shapes, first, device, cost)
+    """Lower an einsum to a graph with one argument for each distinct tensor; see `einsum_plan`.
+
+    Args:
+        shapes: shapes of the operands, with `OPEN` for lengths that the graph reads from its arguments.
+    """
+    terms, _ = parse_einsum(equation, [len(s) for s in shapes])
+    shapes, read = nominal(terms, shapes)
+    best = named(einsum_plan(equation, shapes, first, device, cost), read)
     emitter = Emitter(best, best.names(), fx.Graph())
     values = {}
     for tensor in (f"a{k}" for k in dict.fromkeys(first)):
@@ -244,8 +272,10 @@ def einsum_graph(
         # The first placeholder gives constants their dtype and device.
         emitter.reference = emitter.reference or value
         values[tensor] = value
+    read_lengths(emitter, terms, shapes, [values[f"a{k}"] for k in first], read)
     emitter.run({n.tensor: _squeezed(emitter, n.tensor, values) for n in best.nodes if isinstance(n, Leaf)})
     emitter.graph.output(emitter.values[best.outputs[0].value])
+    emitter.graph.eliminate_dead_code()
     emitter.graph.lint()
     return LoweredGraph(nn.Module(), emitter.graph, class_name="Einsum")
 

@@ -7,10 +7,14 @@ compiler reads and inlines. New functions never invalidate compiled code of othe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from types import SimpleNamespace
 from typing import Any, TypeVar
+
+import torch
+from torch.fx.experimental import symbolic_shapes
 
 FUNCTIONS = SimpleNamespace()
 """The generated functions."""
@@ -35,3 +39,30 @@ def keep(function: Callable[..., Any]) -> str:
     name = f"f{next(_numbers)}"
     setattr(FUNCTIONS, name, function)
     return name
+
+
+_has_static_value = getattr(symbolic_shapes, "has_static_value", None)  # not in every torch that is supported
+
+
+def is_static(size: Any) -> bool:
+    """Whether a size is a number, and not symbolic to a compiler."""
+    if torch.compiler.is_compiling():
+        return _has_static_value is not None and _has_static_value(size)
+    return type(size) is int
+
+
+def is_traced() -> bool:
+    """Whether `torch.jit.trace`, or the ONNX exporter that rests on it, follows this call."""
+    return not torch.compiler.is_compiling() and torch._C._get_tracing_state() is not None
+
+
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Suspend `torch.jit.trace`, so that lengths are numbers and no operation is recorded."""
+    native: Any = torch._C  # its types leave the setter out
+    state = native._get_tracing_state()
+    native._set_tracing_state(None)
+    try:
+        yield
+    finally:
+        native._set_tracing_state(state)

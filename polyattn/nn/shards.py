@@ -13,14 +13,14 @@ from torch import Tensor
 from polyattn.algebra import Spec
 from polyattn.errors import ShardingError, SizeError
 from polyattn.lowering import FUNCTIONS, calibrated, keep, lower_sharded, products_dtype
-from polyattn.lowering.functions import constant_result
+from polyattn.lowering.functions import constant_result, is_static
 from polyattn.lowering.graphs import is_narrow
 from polyattn.lowering.training import without_autocast
 from polyattn.planning import DEVICES, Apply, Link, Plan, Question, Sharded, question, ranked_plans, shard
 from polyattn.planning.sharding import SLICE
 from polyattn.runtime.communicator import Pieces
 from polyattn.runtime.function import SpecFunction, _lies_channels_first
-from polyattn.runtime.plan_cache import NOMINAL_BATCH, is_static
+from polyattn.runtime.plan_cache import NOMINAL_BATCH
 
 CANDIDATES = 12
 """Number of contraction orders compared with their communication."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from operator import index
 from typing import Any
 
@@ -13,12 +12,12 @@ from torch import Tensor
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
 from polyattn.lowering import FUNCTIONS, products_dtype, version
+from polyattn.lowering.functions import is_static, is_traced, untraced
 from polyattn.planning import BATCH, Plan
 from polyattn.runtime.plan_cache import (
     NOMINAL_BATCH,
     Family,
     family_of,
-    is_static,
     reads,
     traced,
 )
@@ -137,7 +136,7 @@ class SpecFunction:
             SizeError: the shapes contradict each other or the given sizes.
         """
         objective, device, channels_first, dtype = self._how(tensors)
-        if not torch.compiler.is_compiling() and torch._C._get_tracing_state() is not None:
+        if is_traced():
             with untraced():
                 sizes = self._sizes(tensors)
             # A trace has one program for all that is done with it, also without gradients.
@@ -207,18 +206,6 @@ def hint(length: Any, nominal: int) -> int:
     node = None if torch.compiler.is_dynamo_compiling() else getattr(length, "node", None)
     found = getattr(node, "hint", None)
     return found if type(found) is int else nominal
-
-
-@contextmanager
-def untraced() -> Iterator[None]:
-    """Suspend `torch.jit.trace`, so that lengths are numbers and no operation is recorded."""
-    native: Any = torch._C  # its types leave the setter out
-    state = native._get_tracing_state()
-    native._set_tracing_state(None)
-    try:
-        yield
-    finally:
-        native._set_tracing_state(state)
 
 
 def needs_gradient(tensors: Sequence[Tensor]) -> bool:

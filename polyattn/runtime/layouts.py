@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from polyattn.runtime.plan_cache import is_static
+from polyattn.lowering.functions import is_static
 
 
 def positions_first(x: Tensor, axes: int) -> Tensor:

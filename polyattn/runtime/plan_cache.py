@@ -13,9 +13,7 @@ from functools import lru_cache
 from itertools import product
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.fx.experimental import symbolic_shapes
 
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
@@ -42,15 +40,6 @@ CANDIDATES = 4
 """Orders that are compared around a size."""
 FAMILIES = 1024
 """Families that a process keeps; the one that was used last goes last."""
-
-_has_static_value = getattr(symbolic_shapes, "has_static_value", None)  # not in every torch that is supported
-
-
-def is_static(size: Any) -> bool:
-    """Whether a size is a number, and neither symbolic to a compiler nor followed by `torch.jit.trace`."""
-    if torch.compiler.is_compiling():
-        return _has_static_value is not None and _has_static_value(size)
-    return type(size) is int
 
 
 @dataclass(frozen=True)

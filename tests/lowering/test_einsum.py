@@ -2,13 +2,16 @@
 
 import math
 import random
+import warnings
 from itertools import chain
 
 import opt_einsum.testing
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 
 import polyattn as pa
+from polyattn.lowering import FUNCTIONS
 from polyattn.lowering.einsums import einsum_graph, einsum_plan, same_tensors
 
 
@@ -181,3 +184,33 @@ def test_no_order_takes_more_than_opt_einsums_best_and_repeats_take_less(count: 
     powers = ",".join(f"{chr(97 + k)}{chr(98 + k)}" for k in range(count)) + f"->a{chr(97 + count)}"
     # The power of one matrix: by squaring, for 18 = 16 + 2 five products.
     assert einsum_plan(powers, [(9, 9)] * count, [0] * count, cost="macs").macs <= 9**3 * {5: 3, 12: 5, 18: 6}[count]
+
+
+def test_one_compiled_graph_serves_all_lengths_and_a_trace_too():
+    torch._dynamo.reset()
+
+    def product(a, b, c):
+        return pa.einsum("bij,jk,bkl,bij->il", a, b, c, a)
+
+    def operands(b, i, j, k, count):
+        return torch.randn(b, i, j), torch.randn(j, k), torch.randn(b, k, count)
+
+    counter = CompileCounter()
+    compiled = torch.compile(product, backend=counter, dynamic=True, fullgraph=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(product, operands(2, 3, 4, 5, 6))
+    for lengths in ((2, 3, 4, 5, 6), (3, 4, 5, 6, 7), (7, 6, 5, 4, 3), (5, 5, 5, 5, 5)):
+        a, b, c = operands(*lengths)
+        wanted = torch.einsum("bij,jk,bkl,bij->il", a, b, c, a)
+        for function in (compiled, traced):
+            torch.testing.assert_close(function(a, b, c), wanted, atol=1e-4, rtol=1e-4)
+    assert counter.frame_count <= 2
+    torch._dynamo.reset()
+
+
+def test_eager_einsums_of_any_number_of_shapes_are_forgotten_in_time():
+    before = len(vars(FUNCTIONS))
+    for length in range(2, 7):
+        pa.einsum("ij,jk->ik", torch.ones(length, 3), torch.ones(3, 2))
+    assert len(vars(FUNCTIONS)) == before
