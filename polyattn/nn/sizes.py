@@ -17,6 +17,16 @@ def layout(spec: Spec) -> tuple[str, tuple[str, ...]]:
     if len(spec.inputs) != 1:
         raise SpecError(f"a module has one input; this specification has {len(spec.inputs)}: {', '.join(spec.inputs)}")
     (name, shape), *_ = spec.inputs.items()
+    if "B" in shape:  # Attention would take it for positions, and silently mix samples
+        raise SpecError(
+            f"a module's input has no slot for the batch, which '{name}[{','.join(shape)}]' calls B: write "
+            f"{name}[{','.join(s for s in shape if s != 'B')}], or give the size another name"
+        )
+    if shape[0] == "C" and shape[-1] in ("L", "W"):
+        raise SpecError(
+            f"a module's input has its channels in the last slot, whatever the memory of its map (B, C, ...): write "
+            f"{name}[{','.join((*shape[1:], 'C'))}], not {name}[{','.join(shape)}]"
+        )
     if len(shape) < 2:
         raise SpecError(f"a module's input has positions and channels, such as x[N,C]; '{name}' has {len(shape)} slot")
     if spec.shape(name) != spec.shape(spec.output):

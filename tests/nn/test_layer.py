@@ -197,3 +197,27 @@ def test_layers_are_copied_pickled_compiled_exported_and_transformed():
     _, tangent = torch.func.jvp(lambda x: layer(x, z, mask), (x,), (v,))
     steps = [layer(x + h * v, z, mask) for h in (1e-6, -1e-6)]
     torch.testing.assert_close(tangent, (steps[0] - steps[1]) / 2e-6, rtol=1e-5, atol=1e-7)
+
+
+def test_a_batch_or_channels_first_in_the_equation_is_right_in_a_layer_and_refused_by_attention():
+    x = torch.randn(2, 9, 4)
+    batched = Layer("x[B,N,C]; y[b,n,d] = x[b,n,c]*w[c,d]*x[b,m,d]", {"C": 4})
+    torch.testing.assert_close(batched(x), (x @ batched.w) * x.sum(1, keepdim=True))
+    first = Layer("x[C,H,W]; y[d,i,j] = x[c,i,j]*w[c,d]", {"C": 4})
+    maps = torch.randn(2, 4, 5, 6)
+    torch.testing.assert_close(first(maps), torch.einsum("bcij,cd->bdij", maps, first.w))
+    for text, written in (
+        ("x[B,N,C]; y[b,n,d] = x[b,n,c]*w[c,d]", "write x.N,C."),
+        ("x[H,W,B]; y[i,j,d] = x[i,j,d]", "write x.H,W."),
+        ("x[C,H,W]; y[d,i,j] = x[c,i,j]*x[d,i,j]", "write x.H,W,C., not x.C,H,W."),
+    ):
+        with pytest.raises(pa.SpecError, match=written):
+            Attention(text, 4)
+
+
+@pytest.mark.parametrize("text", ["where r : C/8", "where R = C/8"])
+def test_a_part_of_a_size_names_the_spelling_that_works(text):
+    with pytest.raises(pa.SpecError, match=r"for an eighth of C, write 'where C = 8\*R' and 'where r : R'"):
+        pa.Spec(f"x[N,C]; {text}; y[a,b] = x[a,c]*w[c,r]*v[r,b]")
+    layer = Layer("x[N,C]; where C = 8*R; where r : R; y[a,b] = x[a,c]*w[c,r]*v[r,b]", {"C": 16})
+    assert layer.w.shape == (16, 2)
