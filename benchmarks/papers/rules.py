@@ -68,7 +68,13 @@ def _bat(block: BATBlock, shape: torch.Size) -> int:
     total = 0
     for name, module in block.named_modules():
         if isinstance(module, Conv):
-            where = {"transform.conv_p": frames, "transform.conv_q": frames, "transform.conv_t": shape[0]}
+            # Predictors that slide over larger maps give a matrix for each window.
+            rows, columns = transform._blocks(torch.empty(shape, device="meta"))
+            where = {
+                "transform.conv_p": frames * (rows - transform.blocks[0] + 1),
+                "transform.conv_q": frames * (columns - transform.blocks[1] + 1),
+                "transform.conv_t": shape[0],
+            }
             total += _convolution(module, after if name == "transform.conv2.conv" else where.get(name, positions))
         elif isinstance(module, Norm):
             total += 4 * module.num_features * (after if name == "transform.conv2.norm" else positions)

@@ -5,10 +5,12 @@ from decimal import Decimal
 from functools import cache
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import polyattn as pa
 from benchmarks.papers import Compared, Count, Row, compare, count, paper_tables
+from benchmarks.papers.rules import block_operations
 from polyattn.cli import app
 
 COUNTED_MILLIONS = {
@@ -79,6 +81,18 @@ def test_the_rules_are_those_of_a_hand_counted_network():
     counted = count("resnet18", {}, (3, 224, 224))
     assert counted.macs == 1_814_073_344
     assert counted.by_the_papers_rules == 1_814_073_344 - 512_000 + 1000 * (2 * 512 - 1) + 4 * 2_483_712
+
+
+def test_predictors_that_slide_are_counted_once_for_each_window():
+    """On 32 x 32 positions 7 blocks become 8, and each predictor gives 2 matrices in the place of 1."""
+    whole, slid = (pa.nn.BATBlock(64, block_size=7, groups=4, larger_maps=rule) for rule in ("blocks", "slide"))
+    shape = torch.Size((1, 64, 32, 32))
+    found, more = block_operations(whole, shape), block_operations(slid, shape)
+    assert found is not None
+    assert more is not None
+    weights = sum(c.weight.numel() + c.out_channels for c in (whole.transform.conv_p, whole.transform.conv_q))
+    bias = whole.transform.conv_p.bias is not None
+    assert more - found == weights - (0 if bias else 2 * whole.transform.conv_p.out_channels)
 
 
 def test_the_rules_know_no_blocks_of_other_papers():
