@@ -265,7 +265,9 @@ def einsum_graph(
     terms, _ = parse_einsum(equation, [len(s) for s in shapes])
     shapes, read = nominal(terms, shapes)
     best = named(einsum_plan(equation, shapes, first, device, cost), read)
-    emitter = Emitter(best, best.names(), fx.Graph())
+    # A matrix extended by zeros saves a copy, and takes more multiply-accumulates.
+    unfilled = {i.size for n in best.nodes for i in n.output} if cost == "macs" else set()
+    emitter = Emitter(best, best.names(), fx.Graph(), long=frozenset(unfilled))
     values = {}
     for tensor in (f"a{k}" for k in dict.fromkeys(first)):
         value = emitter.graph.placeholder(tensor)

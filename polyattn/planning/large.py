@@ -220,32 +220,33 @@ def large_trees(indices: Sequence[Sequence[Hashable]], keep: frozenset, length: 
     masks = [sum(1 << numbers[i] for i in set(labels)) for labels in indices]
     kept = sum(1 << numbers[i] for i in keep if i in numbers)
     network = Network(masks, kept, [length(i) for i in numbers])
+    # Numbers, whose hashes are the same in every process, so that the searches visit them in one order.
+    sets = [frozenset(numbers[i] for i in labels) for labels in indices]
+    out = frozenset(numbers[i] for i in keep if i in numbers)
     if len(masks) <= COMPLETE_UP_TO:
-        return [
-            path_tree(_dynamic([frozenset(labels) for labels in indices], keep & numbers.keys(), length), len(masks))
-        ]
+        return [path_tree(_dynamic(sets, out, network.lengths), len(masks))]
     ranked: dict[Tree, int] = {}
-    for tree in _found(network, [frozenset(labels) for labels in indices], keep & numbers.keys(), length):
+    for tree in _found(network, sets, out):
         better = network.improved(tree)
         ranked[better] = network.macs(better)
     return sorted(ranked, key=lambda t: ranked[t])
 
 
-def _found(network: Network, sets: list[frozenset], keep: frozenset, length: Callable[[Any], int]) -> Iterator[Tree]:
+def _found(network: Network, sets: list[frozenset], keep: frozenset) -> Iterator[Tree]:
     # Imported here: only products of many factors need it.
     from opt_einsum.path_random import RandomGreedy
 
     count = len(sets)
     inputs = _shared(sets, keep)
-    lengths = {i: length(i) for labels in inputs for i in labels}
+    lengths: dict[Any, int] = dict(enumerate(network.lengths))
     if count <= DYNAMIC_UP_TO:
-        yield path_tree(_dynamic(sets, keep, length), count)
+        yield path_tree(_dynamic(sets, keep, network.lengths), count)
     else:
         state = random.getstate()
         random.seed(count)
         try:
             greedy = RandomGreedy(max_repeats=64, minimize="flops", parallel=False)
-            yield path_tree(greedy(inputs, frozenset(keep), lengths), count)
+            yield path_tree(greedy(inputs, keep, lengths), count)
         finally:
             random.setstate(state)
     if find_spec("cotengra") is not None:
@@ -262,11 +263,11 @@ def _shared(sets: list[frozenset], keep: frozenset) -> list[frozenset]:
     return [frozenset(i for i in labels if i in keep or uses[i] > 1) for labels in sets]
 
 
-def _dynamic(sets: list[frozenset], keep: frozenset, length: Callable[[Any], int]) -> Any:
+def _dynamic(sets: list[frozenset], keep: frozenset, lengths: Sequence[int]) -> Any:
     from opt_einsum.paths import dynamic_programming
 
-    inputs = _shared(sets, keep)
-    return dynamic_programming(inputs, keep, {i: length(i) for labels in inputs for i in labels})
+    known: dict[Any, int] = dict(enumerate(lengths))
+    return dynamic_programming(_shared(sets, keep), keep, known)
 
 
 def shared_trees(
