@@ -13,6 +13,7 @@ from fractions import Fraction
 from itertools import chain, count, product
 from math import prod
 
+from polyattn.algebra.canonical import collect_arguments
 from polyattn.algebra.monomial import (
     Factor,
     FunctionFactor,
@@ -25,9 +26,9 @@ from polyattn.algebra.monomial import (
     size_product,
     writable,
 )
-from polyattn.errors import BudgetError
+from polyattn.errors import BudgetError, SpecError
 from polyattn.language import Specification
-from polyattn.language.functions import KEEPING, SUMS, kind
+from polyattn.language.functions import KEEPING, RECIPROCAL, SUMS, kind
 from polyattn.language.sizes import ROOT
 from polyattn.language.syntax import (
     IDENTITY,
@@ -77,6 +78,13 @@ def text_products(
         if position == MAX_MONOMIALS:
             raise BudgetError(f"multiplying the brackets out gives more than {MAX_MONOMIALS} monomials")
         yield found
+
+
+def _vanishes(factor: FunctionFactor) -> bool:
+    """Return whether all terms of a function's argument cancel."""
+    alone = Monomial(Fraction(1), (), (factor,))
+    (collected,) = collect_arguments(alone, frozenset(factor.indices)).factors
+    return isinstance(collected, FunctionFactor) and not collected.terms
 
 
 def number_name(ref: SizeRef) -> str:
@@ -162,6 +170,9 @@ class _Expander:
         bound = {i: Index(next(self.fresh), i.size) for i in over}
         terms = tuple(t.renamed(bound) for t in terms)
         factor = FunctionFactor(body.function, tuple(bound.values()), free, terms, at)
+        if body.function == RECIPROCAL and _vanishes(factor):
+            line, column = body.at.line, body.at.column
+            raise SpecError("this denominator is 0 whatever its tensors are: its terms cancel", "", line, column)
         return _Inline(target, (Monomial(Fraction(1), (), (factor,)),))
 
     def _sum(

@@ -11,8 +11,10 @@ from polyattn.algebra.expand import Expansion, expand
 from polyattn.algebra.polynomial import Polynomial, Signature
 from polyattn.algebra.printing import statements_of
 from polyattn.display import block, note, svg
-from polyattn.errors import NotPolynomialError
+from polyattn.errors import BudgetError, NotPolynomialError, SpecError
 from polyattn.language import Specification
+from polyattn.language.functions import RECIPROCAL
+from polyattn.language.syntax import Call, Definition, Statements
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +36,18 @@ class Spec(Specification):
     Raises:
         SpecError: the text is wrong; the message shows the line with a caret under the place.
     """
+
+    def __init__(self, text: str | bytes | Statements):
+        super().__init__(text)
+        if not any(map(_may_cancel, self.core)):
+            return
+        try:
+            self.expansion()
+        except SpecError as error:
+            source = text.decode("utf-8") if isinstance(text, bytes) else text if isinstance(text, str) else ""
+            raise SpecError(error.reason, source, error.line, error.column) from None
+        except BudgetError:  # too large to expand: the denominators stay as they are
+            pass
 
     def _repr_html_(self) -> str:
         """Return the equations, typeset if the notebook has MathJax, above the text and the parameters."""
@@ -198,6 +212,12 @@ class Spec(Specification):
         from polyattn.algebra.evaluate import evaluate
 
         return evaluate(self, tensors, sizes, functions)
+
+
+def _may_cancel(definition: Definition) -> bool:
+    """Return whether a definition is 1 over a sum with a term that is subtracted."""
+    body = definition.body
+    return isinstance(body, Call) and body.function == RECIPROCAL and any(t.negative for t in body.argument.terms)
 
 
 def _with_where(statement: str) -> str:

@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 
-from polyattn import BudgetError, Spec
+from polyattn import BudgetError, Spec, SpecError
 from polyattn.testing import specifications
 
 from .arrays import agree, evaluated
@@ -145,3 +145,15 @@ def test_the_budget_is_for_what_there_is_and_not_for_depth():
     assert deep.polynomial().degree == 1
     wide = Spec(f"x[N,C]; y[a,b] = x[a,b]*{brackets(9)}")
     assert len(wide.polynomial().terms) == 512
+
+
+@pytest.mark.parametrize(
+    "denominator",
+    ["x[a,c]*x[a,c] - x[a,d]*x[a,d]", "x[a,b] - x[a,b]", "exp(x[a,b]) - exp(x[a,b])", "(x[a,b] + 1)*2 - 2*x[a,b] - 2"],
+)
+def test_a_denominator_whose_terms_cancel_is_refused_with_its_place(denominator: str):
+    text = f"x[N,C]; y[a,b] = x[a,b]/({denominator})"
+    with pytest.raises(SpecError, match="this denominator is 0") as caught:
+        Spec(text)
+    assert caught.value.column == text.index("/(") + 2
+    assert Spec(f"x[N,C]; y[a,b] = x[a,b]/({denominator} + x[a,b])").degree
