@@ -14,9 +14,10 @@ from .blocks import CASES, EVERY_KIND, FLOAT16, awake
 from .forms import assert_state_carries_it, assert_twins_compute_the_same_and_share_nothing, value_and_gradients
 
 every_block = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+BOTH = {*EVERY_KIND} - {"Axial"}
 HALVES = [
-    # The similarities of a map of three axes take seconds: in CI in the dtype with the smaller range only.
-    pytest.param(name, dtype, marks=[pytest.mark.nightly] if (name, dtype) == ("Axial", torch.bfloat16) else [])
+    # In CI further forms of a block, and one whose similarities take seconds, have one dtype only.
+    pytest.param(name, dtype, marks=[] if dtype == case.halves[-1] or name in BOTH else [pytest.mark.nightly])
     for name, case in CASES.items()
     if case.large is not None
     for dtype in case.halves
