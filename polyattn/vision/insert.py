@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from polyattn.algebra import Spec
 from polyattn.errors import InsertError, SpecError
+from polyattn.vision.arrangement import Arrangement, Rearranged
 from polyattn.vision.make import Value, make
 from polyattn.vision.trace import Example, arguments_of, run, trace
+from polyattn.vision.wrapped import refuse_wrapped
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -33,12 +35,16 @@ def insert(
     *,
     example_input: Example | None = None,
     sizes: Mapping[str, int] | None = None,
+    layout: str | None = None,
+    prefix_tokens: int | None = None,
 ) -> Model:
     """Insert attention after named submodules of any network, in place.
 
     Each named submodule gets the attention as its child `attention`, applied to its output. The network's own
-    state-dict keys are unchanged; the new ones are `<name>.attention.*`. Outputs are read as (B, C, *spatial): other
-    layouts, such as a transformer's (B, N, C), are not recognised.
+    state-dict keys are unchanged; the new ones are `<name>.attention.*`, in other layouts than (B, C, *spatial)
+    `<name>.attention.layer.*`. The channels of an output are the axis with the width of the submodule's norms or, where
+    that does not tell, the axis that keeps its length as the network runs on a larger image. Tokens (B, N, C) are
+    the grid of the patch embedding, or a square, behind prefix tokens, which pass the attention by.
 
     Args:
         model: the network.
@@ -50,13 +56,16 @@ def insert(
             spatial shapes. Default: an image of 224 x 224 zeros, if the first convolution takes images.
         sizes: values of the specifications' remaining sizes; each specification takes its own. Spatial sizes of
             parameters (H and W of `ba_transform`) are those of the run.
+        layout: layout of all the outputs, such as "BCHW", "BHWC" or "BNC", instead of the one found.
+        prefix_tokens: number of tokens in front of (B, N, C) that belong to no position, such as a class token.
 
     Returns:
         The network. New modules have the device, the dtype and the training flag of the submodule before them. The run
         restores training flags, buffers and random states.
 
     Raises:
-        InsertError: a name cannot be used, a module cannot be built or changes the shape, or the network does not run.
+        InsertError: a name cannot be used, a module cannot be built or changes the shape, the layout is in doubt, the
+            network does not run, or is compiled or wrapped by DistributedDataParallel or FSDP already.
             The network is then unchanged.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
@@ -65,6 +74,7 @@ def insert(
     ['0.weight', '0.bias', '0.attention.w', '0.attention.alpha', '0.attention.beta']
     """
     # All names and specifications are checked before the first run, so cheap mistakes fail early.
+    refuse_wrapped(model)
     targets = {name: _target(model, name) for name in attentions}
     _refuse_aliases(targets)
     values = {name: _parsed(name, value) for name, value in attentions.items()}
@@ -72,8 +82,11 @@ def insert(
     if not values:
         return model
     arguments = arguments_of(model, example_input)
-    traced = trace(model, targets, arguments)
+    traced = trace(model, targets, arguments, layout, prefix_tokens)
     made = {name: make(name, value, targets[name], traced[name], sizes or {}) for name, value in values.items()}
+    for name, one in traced.items():
+        if one.arrangement != Arrangement():
+            made[name] = Rearranged(made[name], one.arrangement).train(one.training)
     try:
         for name, target in targets.items():
             _attach(target, made[name])

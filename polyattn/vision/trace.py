@@ -14,6 +14,7 @@ from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
 from polyattn.errors import InsertError
+from polyattn.vision.arrangement import Arrangement, axis_of, tokens_of, told_by_sizes, told_by_widths
 
 Example = Tensor | tuple[Any, ...]
 """An example: the network's input, or the tuple of all its arguments."""
@@ -23,15 +24,17 @@ Hook = Callable[[nn.Module, Any, Any], None]
 
 @dataclass(frozen=True)
 class Traced:
-    """A submodule's output (B, C, *spatial), and the properties that a module after it must have.
+    """A submodule's output, and the properties that a module after it must have.
 
     Attributes:
-        output: output of its first call.
+        output: output of its first call, as (B, C, *spatial).
+        arrangement: the layout in which the submodule returns it.
         device, dtype: device and dtype of the submodule's parameters; without parameters, those of its output.
         training: training flag of the submodule.
     """
 
     output: Tensor
+    arrangement: Arrangement
     device: torch.device
     dtype: torch.dtype
     training: bool
@@ -89,14 +92,62 @@ def arguments_of(model: nn.Module, example: Example | None) -> tuple[Any, ...]:
     return (convolution.weight.new_zeros(1, 3, 224, 224),)
 
 
-def trace(model: nn.Module, targets: Mapping[str, nn.Module], arguments: tuple[Any, ...]) -> dict[str, Traced]:
+def trace(
+    model: nn.Module,
+    targets: Mapping[str, nn.Module],
+    arguments: tuple[Any, ...],
+    layout: str | None = None,
+    prefix_tokens: int | None = None,
+) -> dict[str, Traced]:
     """Record each target's output during a run of the model.
 
+    Args:
+        layout, prefix_tokens: see `insert`; None if they are to be found.
+
     Raises:
-        InsertError: the model does not run; or a target is not called, does not return one tensor (B, C, *spatial), or
-            returns several shapes.
+        InsertError: the model does not run; or a target is not called, does not return one tensor of a layout that can
+            be told, or returns several numbers of channels.
     """
-    outputs: dict[nn.Module, list[Any]] = {target: [] for target in targets.values()}
+    patches = _patches(model)
+    wanted = {*targets.values()} | ({patches} if patches is not None else set())
+    try:
+        outputs, error = _outputs(model, wanted, arguments)
+        if error is not None:
+            raise error
+    except Exception as error:
+        given = ", ".join(str(tuple(a.shape)) if isinstance(a, Tensor) else type(a).__name__ for a in arguments)
+        raise InsertError(f"the model does not run on the example input, {given}: {error}") from error
+    other: dict[nn.Module, list[Any]] = {}
+    grid = None
+    if patches is not None and outputs[patches]:
+        height, width = outputs[patches][0].shape[2:]
+        grid = (height, width)
+    found = {}
+    for name, target in targets.items():
+        output = _checked(name, outputs[target])
+        shape = tuple(output.shape)
+        if layout is not None:
+            axis = axis_of(layout, name, shape)
+        else:
+            axis = told_by_widths(target, model, shape)
+            if axis is None:
+                # Of a run at another size, all that came before it failed counts too.
+                other = other or _outputs(model, wanted, _larger(arguments))[0]
+                axis = told_by_sizes(name, model, shape, other[target])
+        arrangement = Arrangement(axis)
+        if axis == 2 and len(shape) == 3:
+            arrangement = tokens_of(name, model, shape, grid, prefix_tokens)
+        elif prefix_tokens:
+            raise InsertError(f"`prefix_tokens` is {prefix_tokens}, but the output of {name!r}, {shape}, has no tokens")
+        found[name] = _traced(target, output, arrangement)
+    return found
+
+
+def _outputs(
+    model: nn.Module, wanted: set[nn.Module], arguments: tuple[Any, ...]
+) -> tuple[dict[nn.Module, list[Any]], Exception | None]:
+    """Run the model; return the outputs of modules, and the error that ended the run."""
+    outputs: dict[nn.Module, list[Any]] = {module: [] for module in wanted}
 
     def record(module: nn.Module, _: Any, output: Any) -> None:
         outputs[module].append(output)
@@ -104,26 +155,51 @@ def trace(model: nn.Module, targets: Mapping[str, nn.Module], arguments: tuple[A
     try:
         run(model, *arguments, hooks=dict.fromkeys(outputs, record))
     except Exception as error:
-        given = ", ".join(str(tuple(a.shape)) if isinstance(a, Tensor) else type(a).__name__ for a in arguments)
-        raise InsertError(f"the model does not run on the example input, {given}: {error}") from error
-    return {name: _traced(name, target, outputs[target]) for name, target in targets.items()}
+        return outputs, error
+    return outputs, None
 
 
-def _traced(name: str, target: nn.Module, outputs: list[Any]) -> Traced:
+def _larger(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return arguments with images, clips and sequences of other lengths, which differ from each other."""
+
+    def larger(given: Any) -> Any:
+        if not isinstance(given, Tensor) or given.dim() < 3 or not given.is_floating_point():
+            return given
+        spatial = given.shape[2:]
+        # 32 times whole numbers, for networks that halve their maps five times.
+        return given.new_zeros(*given.shape[:2], *(n + 32 * (1 + k) for k, n in enumerate(spatial)))
+
+    return tuple(map(larger, arguments))
+
+
+def _patches(model: nn.Module) -> nn.Module | None:
+    """Return the patch embedding: the first convolution, if its patches do not overlap."""
+    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+    if first is None or first.kernel_size != first.stride or max(first.kernel_size) == 1:
+        return None
+    return first
+
+
+def _checked(name: str, outputs: list[Any]) -> Tensor:
     if not outputs:
         raise InsertError(f"{name!r} is never called as the model runs on the example input")
     others = [type(output).__name__ for output in outputs if not isinstance(output, Tensor)]
     if others:
         raise InsertError(f"the output of {name!r} is a {others[0]}, not one tensor")
     shapes = dict.fromkeys(tuple(output.shape) for output in outputs)
-    if len(shapes) > 1:
+    # A module shared over the levels of a pyramid has maps of one number of channels and several sizes.
+    if len({(len(shape), shape[:2]) for shape in shapes}) > 1:
         several = " and ".join(map(str, shapes))
         raise InsertError(f"{name!r} is called {len(outputs)} times, and gives different shapes: {several}")
     if outputs[0].dim() < 3:
         raise InsertError(f"the output of {name!r} has the shape {tuple(outputs[0].shape)}, not (B, C, *spatial)")
+    return outputs[0]
+
+
+def _traced(target: nn.Module, output: Tensor, arrangement: Arrangement) -> Traced:
     # The parameters decide: an output may be on another device or, under autocast, in another dtype.
-    like = next((p for p in target.parameters() if p.is_floating_point()), outputs[0])
-    return Traced(outputs[0], like.device, like.dtype, target.training)
+    like = next((p for p in target.parameters() if p.is_floating_point()), output)
+    return Traced(arrangement.forth(output), arrangement, like.device, like.dtype, target.training)
 
 
 @contextmanager
