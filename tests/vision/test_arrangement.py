@@ -71,7 +71,7 @@ def test_tokens_are_the_patches_in_their_order_and_prefix_tokens_pass_by():
     model.own.data.normal_()
     before = torch.cat([model.own.expand(2, -1, -1), model.patches(image).flatten(2).transpose(1, 2)], 1)
     before = model.mix(before)
-    spec = "x[H,W,C]; y[i,j,c] = x[u,j,c]"  # sums over rows
+    spec = "x[H,W,C]; where i : H; y[i,j,c] = x[u,j,c]"  # sums over rows
     pa.vision.insert(
         model, {"mix": lambda channels: pa.nn.Attention(spec, channels, alpha=0.0, beta=1.0)}, example_input=image
     )
