@@ -33,7 +33,8 @@ def refuse_wrapped(model: nn.Module) -> None:
         by = by or next((name for kind, (_, name) in kinds.items() if isinstance(module, kind)), "")
         if by or any(kind.__name__ == "FSDPModule" for kind in type(module).__mro__):
             raise _refusal(by or "fully_shard")
-    if any(_around(model, kinds)):
+    # Not `any`: a wrapper may have no truth value.
+    if next(_around(model, kinds), None) is not None:
         gc.collect()  # a wrapper that was dropped is no wrapper
         for wrapper in _around(model, kinds):
             raise _refusal(next(by for kind, (_, by) in kinds.items() if isinstance(wrapper, kind)))
