@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
+from torch.utils.flop_counter import FlopCounterMode
 
 import polyattn as pa
 from polyattn import kernels
@@ -320,3 +321,16 @@ def test_flags_of_the_process_hold_until_the_last_thread_is_done(before):
         assert reduced() == before
     finally:
         flags.allow_bf16_reduced_precision_reduction, flags.allow_fp16_reduced_precision_reduction = found
+
+
+@pytest.mark.parametrize("wanted", range(3))
+def test_project_computes_only_the_gradients_that_are_asked_for(wanted: int):
+    tensors = [torch.randn(shape) for shape in ((2, 5, 3), (3, 4), (2, 3))]
+    tensors[wanted].requires_grad_()
+    y = kernels.project(*tensors)
+    with FlopCounterMode(display=False) as counter:
+        y.sum().backward()
+    assert counter.get_total_flops() <= 2 * 2 * 5 * 3 * 4  # one product
+    x, w, scale = tensors
+    (expected,) = torch.autograd.grad(((x * scale[:, None]) @ w).sum(), tensors[wanted])
+    torch.testing.assert_close(tensors[wanted].grad, expected)

@@ -96,14 +96,18 @@ def _setup_project(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward_project(ctx: Any, seed: Tensor) -> tuple[Tensor | None, ...]:
     x, w, *rest = ctx.saved_tensors
-    dx = torch.matmul(seed, w.mT)
+    of_x, of_w, of_scale, _ = ctx.needs_input_grad
+    dx = torch.matmul(seed, w.mT) if of_x else None
     if not ctx.scaled:
-        return dx, _matrix_gradient(x, seed, w, ctx.precision), None, None
+        return dx, _matrix_gradient(x, seed, w, ctx.precision) if of_w else None, None, None
     (scale,) = rest
+    dx = None if dx is None else dx * scale[:, None]
+    if not of_w and not of_scale:
+        return dx, None, None, None
     # One product serves both gradients: that of w scales its rows, that of the scale sums it against w.
     cross = cross_gram(x, seed, 1.0, ctx.precision)
     dw = cross * scale[:, :, None]
-    return dx * scale[:, None], dw if w.dim() == 3 else dw.sum(0), (cross * w).sum(-1), None
+    return dx, dw if w.dim() == 3 else dw.sum(0), (cross * w).sum(-1), None
 
 
 def _matrix_gradient(x: Tensor, seed: Tensor, w: Tensor, precision: str) -> Tensor:
@@ -136,9 +140,14 @@ def _setup_pair(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward_pair(ctx: Any, seed: Tensor) -> tuple[Tensor | None, ...]:
     a, m, x, s = ctx.saved_tensors
-    da, dx = torch.matmul(seed, m.mT), torch.matmul(seed, s.mT)
-    how = ctx.precision
-    return da, _matrix_gradient(a, seed, m, how), dx, _matrix_gradient(x, seed, s, how), None
+    how, (of_a, of_m, of_x, of_s, _) = ctx.precision, ctx.needs_input_grad
+    return (
+        torch.matmul(seed, m.mT) if of_a else None,
+        _matrix_gradient(a, seed, m, how) if of_m else None,
+        torch.matmul(seed, s.mT) if of_x else None,
+        _matrix_gradient(x, seed, s, how) if of_s else None,
+        None,
+    )
 
 
 _project_pair.register_autograd(_backward_pair, setup_context=_setup_pair)
