@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from polyattn import catalog
 from polyattn.algebra import Spec
 from polyattn.nn.block import BATCH_NORMS, Block, inner_width, matrix, one_of, pointwise, settling, whole
+from polyattn.nn.factory import as_factory
 from polyattn.nn.parts import part
 from polyattn.nn.plain import is_plain
 from polyattn.runtime.function import SpecFunction
@@ -33,6 +34,8 @@ class A2(Block):
         dim: the number of spatial axes.
         bias: whether the projections to features, maps and vectors have biases.
         zero_init: whether the batch norm's scale starts at 0, which makes the block the identity.
+        generator: random generator of the initial values.
+        device, dtype: of the parameters and buffers, as in torch's modules.
 
     Shape:
         (B, channels, *spatial) to the same; contiguous or channels-last.
@@ -45,6 +48,7 @@ class A2(Block):
     torch.Size([2, 8, 5, 7])
     """
 
+    @as_factory
     def __init__(
         self,
         channels: int,
@@ -56,6 +60,9 @@ class A2(Block):
         bias: bool = True,
         zero_init: bool = True,
         objective: str = "training",
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ):
         super().__init__(channels, dim)
         inner = inner_width(channels, reduction)

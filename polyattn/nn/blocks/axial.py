@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from polyattn import catalog
 from polyattn.algebra import Spec
 from polyattn.nn.block import AXES, Block, inner_width, matrix, one_of, pointwise, settling
+from polyattn.nn.factory import as_factory
 from polyattn.nn.fused import attention
 from polyattn.nn.parts import part
 from polyattn.runtime.function import SpecFunction
@@ -33,6 +34,8 @@ class Axial(Block):
         dim: the number of spatial axes.
         gamma: initial value of each axis's gamma. With 0 the block starts as the identity; terms over two axes then
             have zero gradient at first, as their factor is the product of both gammas.
+        generator: random generator of the initial values.
+        device, dtype: of the parameters and buffers, as in torch's modules.
 
     Shape:
         (B, channels, *spatial) to the same; contiguous or channels-last.
@@ -44,6 +47,7 @@ class Axial(Block):
     torch.Size([2, 8, 5, 7])
     """
 
+    @as_factory
     def __init__(
         self,
         channels: int,
@@ -53,6 +57,9 @@ class Axial(Block):
         dim: int = 2,
         gamma: float = 0.0,
         objective: str = "training",
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ):
         super().__init__(channels, dim)
         self.inner_channels = inner_width(channels, reduction)

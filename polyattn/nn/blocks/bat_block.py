@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from polyattn.errors import SizeError
 from polyattn.nn.block import Block, inner_width, settling
 from polyattn.nn.blocks.bat_transform import BATransform
 from polyattn.nn.conv_norm import ConvNormReLU
+from polyattn.nn.factory import as_factory
 from polyattn.nn.pointwise_conv import turned_if_few
 from polyattn.runtime.layouts import laid_out_as
 
@@ -26,6 +28,8 @@ class BATBlock(Block):
         bias: whether the 1x1 convolutions before batch norms have biases.
         block_size, groups, predictor_channels, normalisation, downsample, larger_maps, dim, temporal_groups,
             temporal_size: see `BATransform`.
+        generator: random generator of the initial values.
+        device, dtype: of the parameters and buffers, as in torch's modules.
 
     Shape:
         (B, channels, H, W) or (B, channels, T, H, W) to the same, of any size; contiguous or channels-last, which is
@@ -39,6 +43,7 @@ class BATBlock(Block):
     torch.Size([2, 16, 25, 42])
     """
 
+    @as_factory
     def __init__(
         self,
         channels: int,
@@ -56,6 +61,9 @@ class BATBlock(Block):
         dim: int = 2,
         temporal_groups: int = 0,
         temporal_size: int | None = None,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ):
         super().__init__(channels, dim, (2, 3))
         self.inner_channels = inner = inner_width(channels, reduction, inner_channels)

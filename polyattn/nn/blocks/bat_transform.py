@@ -14,6 +14,7 @@ from polyattn.errors import SizeError
 from polyattn.kernels.runtime import has_triton
 from polyattn.nn.block import CONVOLUTIONS, Block, one_of, part_of, settling, whole
 from polyattn.nn.conv_norm import ConvNormReLU, folded, kaiming
+from polyattn.nn.factory import as_factory
 from polyattn.nn.partition import block_max, block_mean, cut, of_blocks, overlapped, slid_blocks, taken
 from polyattn.nn.parts import part
 from polyattn.nn.pointwise_conv import turned_if_few
@@ -58,6 +59,8 @@ class BATransform(Block):
         dim: 2, or 3 for (B, C, T, H, W).
         temporal_groups: number of channel groups, each with its own temporal matrix; 0 for none.
         temporal_size: the number of blocks along time.
+        generator: random generator of the initial values.
+        device, dtype: of the parameters and buffers, as in torch's modules.
 
     Shape:
         (B, channels, H, W) or (B, channels, T, H, W) to the same; contiguous or channels-last, which is kept.
@@ -69,6 +72,7 @@ class BATransform(Block):
     torch.Size([2, 8, 7, 9])
     """
 
+    @as_factory
     def __init__(
         self,
         channels: int,
@@ -83,6 +87,9 @@ class BATransform(Block):
         dim: int = 2,
         temporal_groups: int = 0,
         temporal_size: int | None = None,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ):
         super().__init__(channels, dim, (2, 3))
         rows, columns = (block_size, block_size) if isinstance(block_size, int) else block_size

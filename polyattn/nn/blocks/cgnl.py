@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from polyattn import catalog
 from polyattn.algebra import Spec
 from polyattn.nn.block import Block, inner_width, matrix, part_of, pointwise, settling
+from polyattn.nn.factory import as_factory
 from polyattn.nn.plain import is_plain, precision
 from polyattn.runtime.function import SpecFunction
 from polyattn.runtime.layouts import channels_first, positions_first
@@ -32,6 +34,8 @@ class CGNL(Block):
         scale: whether to divide the context by the root of its number of summands.
         dim: the number of spatial axes.
         zero_init: whether the group norm's scale starts at 0, which makes the block the identity.
+        generator: random generator of the initial values.
+        device, dtype: of the parameters and buffers, as in torch's modules.
 
     Shape:
         (B, channels, *spatial) to the same; contiguous or channels-last.
@@ -45,6 +49,7 @@ class CGNL(Block):
     torch.Size([2, 8, 5, 7])
     """
 
+    @as_factory
     def __init__(
         self,
         channels: int,
@@ -55,6 +60,9 @@ class CGNL(Block):
         dim: int = 2,
         zero_init: bool = True,
         objective: str = "training",
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ):
         super().__init__(channels, dim)
         inner = inner_width(channels, reduction)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from polyattn import catalog
 from polyattn.nn.block import Block, inner_width, matrix, one_of, pointwise, settling, whole
+from polyattn.nn.factory import as_factory
 from polyattn.nn.parts import part
 from polyattn.runtime.function import SpecFunction
 from polyattn.runtime.layouts import channels_first, positions_first
@@ -30,6 +31,8 @@ class CrissCross(Block):
         dim: 2.
         gamma: initial value of gamma. With 0 the block starts as the identity; terms over two recurrences then train
             slowly, as their factor is the square of gamma.
+        generator: random generator of the initial values.
+        device, dtype: of the parameters and buffers, as in torch's modules.
 
     Shape:
         (B, channels, H, W) to the same; contiguous or channels-last.
@@ -41,6 +44,7 @@ class CrissCross(Block):
     torch.Size([2, 8, 5, 7])
     """
 
+    @as_factory
     def __init__(
         self,
         channels: int,
@@ -51,6 +55,9 @@ class CrissCross(Block):
         dim: int = 2,
         gamma: float = 0.0,
         objective: str = "training",
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ):
         super().__init__(channels, dim, (2,))
         inner = inner_width(channels, reduction)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from polyattn import catalog
 from polyattn.nn.block import Block, inner_width, matrix, one_of, part_of, pointwise, settling, whole
+from polyattn.nn.factory import as_factory
 from polyattn.nn.parts import part
 from polyattn.runtime.function import SpecFunction
 from polyattn.runtime.layouts import channels_first
@@ -31,6 +32,8 @@ class EfficientNL(Block):
         dim: the number of spatial axes.
         bias: whether the four projections have biases.
         zero_init: whether the last projection starts at 0, which makes the block the identity.
+        generator: random generator of the initial values.
+        device, dtype: of the parameters and buffers, as in torch's modules.
 
     Shape:
         (B, channels, *spatial) to the same; contiguous or channels-last.
@@ -45,6 +48,7 @@ class EfficientNL(Block):
     torch.Size([2, 8, 5, 7])
     """
 
+    @as_factory
     def __init__(
         self,
         channels: int,
@@ -58,6 +62,9 @@ class EfficientNL(Block):
         bias: bool = True,
         zero_init: bool = False,
         objective: str = "training",
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ):
         super().__init__(channels, dim)
         keys = inner_width(channels, reduction, key_channels)

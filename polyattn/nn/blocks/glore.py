@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from polyattn import catalog
 from polyattn.algebra import Spec
 from polyattn.nn.block import BATCH_NORMS, Block, inner_width, matrix, pointwise, settling, whole
+from polyattn.nn.factory import as_factory
 from polyattn.nn.parts import part
 from polyattn.nn.plain import is_plain
 from polyattn.runtime.function import SpecFunction
@@ -33,6 +34,8 @@ class GloRe(Block):
             large maps overflow 16 bits.
         dim: the number of spatial axes.
         zero_init: whether the batch norm's scale starts at 0, which makes the block the identity.
+        generator: random generator of the initial values.
+        device, dtype: of the parameters and buffers, as in torch's modules.
 
     Shape:
         (B, channels, *spatial) to the same; contiguous or channels-last.
@@ -44,6 +47,7 @@ class GloRe(Block):
     torch.Size([2, 8, 5, 7])
     """
 
+    @as_factory
     def __init__(
         self,
         channels: int,
@@ -54,6 +58,9 @@ class GloRe(Block):
         dim: int = 2,
         zero_init: bool = True,
         objective: str = "training",
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ):
         super().__init__(channels, dim)
         state = inner_width(channels, reduction)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from polyattn import catalog
 from polyattn.errors import SizeError
 from polyattn.nn.block import BATCH_NORMS, Block, inner_width, matrix, one_of, pointwise, settling, whole
+from polyattn.nn.factory import as_factory
 from polyattn.nn.parts import part
 from polyattn.nn.plain import is_plain, precision
 from polyattn.runtime.communicator import WHOLE, Exchange
@@ -37,6 +38,8 @@ class LatentGNN(Block):
         dim: the number of spatial axes.
         graph_conv: whether each kernel's output passes a 1x1 convolution with batch norm and ReLU.
         residual: whether to add X. `gamma`, initially 0, is then the factor of the rest.
+        generator: random generator of the initial values.
+        device, dtype: of the parameters and buffers, as in torch's modules.
 
     Shape:
         (B, channels, *spatial) to the same; contiguous or channels-last.
@@ -53,6 +56,7 @@ class LatentGNN(Block):
     down_channel_v2l: nn.Sequential
     down_channel_l2v: nn.Sequential
 
+    @as_factory
     def __init__(
         self,
         channels: int,
@@ -64,6 +68,9 @@ class LatentGNN(Block):
         graph_conv: bool = False,
         residual: bool = True,
         objective: str = "training",
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ):
         super().__init__(channels, dim)
         inner = inner_width(channels, reduction)

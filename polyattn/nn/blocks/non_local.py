@@ -13,6 +13,7 @@ from polyattn.algebra import Spec
 from polyattn.errors import SizeError
 from polyattn.nn.block import AXES, BATCH_NORMS, Block, inner_width, matrix, one_of, part_of, pointwise, settling, whole
 from polyattn.nn.conv_norm import affine
+from polyattn.nn.factory import as_factory
 from polyattn.nn.fused import attention
 from polyattn.nn.plain import is_plain
 from polyattn.nn.pointwise_conv import are_few, projected, times_columns
@@ -60,6 +61,8 @@ class NonLocal(Block):
         norm: batch norm on the output.
         zero_init: the block starts as the identity: the norm's scale (without norm, `out`) starts at 0.
         dim: the number of axes of positions.
+        generator: random generator of the initial values.
+        device, dtype: of the parameters and buffers, as in torch's modules.
 
     Shape:
         (B, channels, *positions) to the same, of any size; contiguous or channels-last, which is kept.
@@ -71,6 +74,7 @@ class NonLocal(Block):
     torch.Size([2, 8, 5, 7])
     """
 
+    @as_factory
     def __init__(
         self,
         channels: int,
@@ -86,6 +90,9 @@ class NonLocal(Block):
         norm: bool = True,
         zero_init: bool = True,
         dim: int = 2,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ):
         super().__init__(channels, dim)
         self.similarity = one_of("similarity", similarity, SIMILARITIES)
