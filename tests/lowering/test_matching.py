@@ -168,5 +168,5 @@ def test_a_matrix_is_no_gram_matrix_where_its_factors_differ():
 def test_an_unknown_kernel_is_refused_by_name():
     plan = pa.plan(pa.catalog.nl(), {"N": 4, "C": 2})
     for wrong in ("grams", ["gram", "grams"]):
-        with pytest.raises(pa.SizeError, match="no kernel 'grams'; there are bilinear, cross_gram"):
+        with pytest.raises(pa.SizeError, match="no kernel 'grams'; there are attention, bilinear, cross_gram"):
             lower(plan, kernels=wrong)

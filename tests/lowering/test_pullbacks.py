@@ -115,7 +115,7 @@ def test_nl_keeps_the_shares_and_nothing_else_of_their_size():
 
 def test_under_a_memory_limit_the_shares_are_made_again():
     sizes = {"N": 512, "C": 64, "R": 32}
-    free = plan(NL, sizes, "training")
+    free = plan(NL, sizes, "training", kernels="off")
     limit = 4 * 512 * 512
     assert free.kept_bytes > limit
     tight = keeping_little(free, 0, question(NL, sizes, "training", memory_limit=limit))
