@@ -259,7 +259,7 @@ class Emitter(Writer):
         axes = len(way.batches)
         rows = len(way.rows) if way.folds else 1
         if way.regroups:
-            value = self.method("movedim", value, -1, axes)
+            value = self.method("movedim", value, axes + rows, axes)  # ONNX has no negative axes
             value = value if way.folds else self.ungrouped(value, axes + 1, way.rows)
             value = self.ungrouped(value, axes, way.columns)
             result = [*way.batches, *way.columns, *way.rows]
