@@ -106,7 +106,9 @@ def verify(subject: Any, *arguments: Any, **options: Any) -> Verification:
     >>> print(verify(mine, "x[N,C]; y[a,b] = 1/N*x[a,c]*x[e,c]*x[e,b]", {"N": 5, "C": 2}, seed=1))
     yes, modular: mine as ...
     """
-    if len(arguments) and isinstance(arguments[0], Spec | str):
+    first = arguments[0] if arguments else None
+    # A text has brackets; any other string stands where sizes are expected, and is refused there.
+    if isinstance(first, Spec) or (isinstance(first, str) and "[" in first):
         return _judged(subject, *arguments, **options)
     if "spec" in options:
         return _judged(subject, options.pop("spec"), *arguments, **options)
