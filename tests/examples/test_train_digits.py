@@ -54,7 +54,12 @@ def test_no_sum_of_local_parts_is_right_more_than_two_times_out_of_three():
 def test_every_block_of_the_library_is_in_the_example():
     import polyattn.nn
 
-    blocks = {name for name in polyattn.nn.__all__ if name[0].isupper()} - {"Attention", "BATransform", "Chunked"}
+    blocks = {name for name in polyattn.nn.__all__ if name[0].isupper()} - {
+        "Attention",
+        "BATransform",
+        "Chunked",
+        "Layer",
+    }
     assert blocks <= {name.split(",")[0] for name in example.BLOCKS}
     for name in example.BLOCKS:
         x = torch.randn(2, 1, 12, 12)

@@ -15,7 +15,8 @@ from torch import fx
 
 from polyattn import SizeError, Spec, SpecError, lower, plan, verify
 from polyattn.language import value_of
-from polyattn.language.syntax import FUNCTIONS, Access, Input
+from polyattn.language.functions import RESERVED
+from polyattn.language.syntax import Access, Input
 from polyattn.lowering import argument_names, training_function
 from polyattn.lowering.graphs import placeholder
 from polyattn.testing import size_assignments, specification_texts
@@ -27,7 +28,7 @@ WORDS = (
     *("polyattn_lowering_shapes_expect_shape", "args", "kwargs", "given", "named", "module", "tensor", "W1", "w1"),
     *(word.lower() for word in keyword.kwlist),
 )
-NOT_NAMES = ("where", "I", *FUNCTIONS)
+NOT_NAMES = ("where", "I", *RESERVED)
 NAMES = (st.sampled_from(WORDS) | st.from_regex(r"[A-Za-z][A-Za-z0-9_]{0,3}", fullmatch=True)).filter(
     lambda name: name not in NOT_NAMES
 )
@@ -192,7 +193,7 @@ def test_lowering_writes_no_argument_that_is_not_a_name(name: str):
 
 @pytest.mark.parametrize("name", ["x, q=print()", "_x", "x y"])
 def test_a_plan_of_names_that_the_language_refuses_is_not_lowered(name: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("polyattn.language.resolve.check_names", lambda statements, source: None)
+    monkeypatch.setattr("polyattn.language.checks._Checker.check_spelling", lambda self: None)
     spec = Spec("z[N,C]; y[a,b] = z[a,b]")
     hostile = plan(Spec(with_tensors_called(spec.statements, {"z": name})), {"N": 2, "C": 2})
     for make in (lower, argument_names):

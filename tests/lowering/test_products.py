@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from polyattn import Spec, catalog, lower, plan
 from polyattn.lowering import emit, products
-from polyattn.lowering.graphs import _lower, _lower_backward
+from polyattn.lowering.graphs import CHECKED, _lower, _lower_backward
 from polyattn.lowering.products import ways
 from polyattn.study.counted import run
 from polyattn.testing import size_assignments, specification_texts
@@ -37,8 +37,10 @@ def check(spec: Spec, sizes: dict[str, int], turn: int, channels_first: bool, us
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(emit, "choose", forced(turn, used))
         kept = () if made.backward is None else made.backward.kept
-        forward = _lower.__wrapped__(made, channels_first, (), kept)[0]
-        backward = None if made.backward is None else _lower_backward.__wrapped__(made, channels_first, ())
+        forward = _lower.__wrapped__(made, channels_first, (), kept, False, CHECKED, ())[0]
+        backward = (
+            None if made.backward is None else _lower_backward.__wrapped__(made, channels_first, (), False, CHECKED, ())
+        )
     y, *values = forward(*tensors)
     expected = torch.from_numpy(reference(spec, made.sizes, tensors, 2))
     torch.testing.assert_close(y.detach(), expected, rtol=1e-9, atol=1e-9)
@@ -88,8 +90,8 @@ def test_no_matrix_above_the_bound_is_filled_up_or_made_for_its_diagonal(monkeyp
 
         monkeypatch.setattr(emit, "choose", recorded)
         for channels_first in (False, True):
-            _lower.__wrapped__(made, channels_first, (), made.backward.kept)
-            _lower_backward.__wrapped__(made, channels_first, ())
+            _lower.__wrapped__(made, channels_first, (), made.backward.kept, False, CHECKED, ())
+            _lower_backward.__wrapped__(made, channels_first, (), False, CHECKED, ())
         return found
 
     assert min(largest().values()) > 8**2

@@ -249,8 +249,7 @@ BAD_LAYERS = [
         catalog.ba_transform(),
         {"H": 2},
         pa.SizeError,
-        "missing sizes G (for parameter 'wf'), K (for parameter 'wf'), W (for parameter 'wq'): "
-        'give sizes={"G": ..., "K": ..., "W": ...}',
+        'missing sizes G, M, K, which no input fixes: give sizes={"G": ..., "M": ..., "K": ...}',
     ),
     (LINEAR, {"C": 5}, pa.SizeError, "C = 5 in sizes contradicts channels=4"),
     (LINEAR, {"Z": 5}, pa.SizeError, "unknown size 'Z'; the sizes are N, C"),

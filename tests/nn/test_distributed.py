@@ -8,7 +8,7 @@ from torch.nn.parallel import DistributedDataParallel
 from polyattn import catalog
 from polyattn.nn import Attention
 
-SHAPE = (4, 6, 40, 40)
+SHAPE = (8, 6, 40, 40)
 """Of the joined batch: so many positions that the planned backward pass takes less arithmetic than autograd's."""
 
 
