@@ -21,7 +21,7 @@ def forced(turn: int, used: Counter):
     """A choice that takes one way after the other, beginning somewhere, whatever it costs."""
     state = [turn]
 
-    def choose(node, left, right, length, wanted):
+    def choose(node, left, right, length, wanted, long):
         found = [*ways(node, left, right, length), *ways(node, right, left, length)]
         way = found[state[0] % len(found)]
         state[0] += 1
@@ -81,12 +81,12 @@ def test_no_matrix_above_the_bound_is_filled_up_or_made_for_its_diagonal(monkeyp
     def largest() -> dict[str, int]:
         found = {"fills": 0, "traces": 0}
 
-        def recorded(node, left, right, length, wanted):
+        def recorded(node, left, right, length, wanted, long):
             for way in (*ways(node, left, right, length), *ways(node, right, left, length)):
                 if way.tied is not None:
                     kind, other = ("fills", way.inner) if way.fills else ("traces", way.rows)
                     found[kind] = max(found[kind], products.entries((*other, *way.columns), length))
-            return products.choose(node, left, right, length, wanted)
+            return products.choose(node, left, right, length, wanted, long)
 
         monkeypatch.setattr(emit, "choose", recorded)
         for channels_first in (False, True):

@@ -29,7 +29,7 @@ def test_study_writes_all_that_it_counted_as_a_table(tmp_path):
 def test_study_refuses_what_it_cannot_do_before_it_counts(tmp_path):
     for words, message in (
         (("nl", "--sizes", "N=4,C"), "`--sizes`: got 'C'"),
-        (("nl", "--sizes", "N=4,N=5"), "given twice"),
+        (("nl", "--sizes", "N=4,N=5"), "gives N twice"),
         (("nl", "--sizes", "N=4:8,C=2", "-o", str(tmp_path / "a.jpg")), "not as 'a.jpg'"),
         (("nl", "--sizes", "N=4:8"), "missing size: C"),
         (("nope", "--sizes", "N=4:8"), "no attention 'nope'"),
