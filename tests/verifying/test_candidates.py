@@ -13,6 +13,7 @@ from torch import nn
 
 import polyattn as pa
 from polyattn.verifying.ring.field import Field, draw_field, meaning, simplest
+from polyattn.verifying.ring.size import Size
 
 GRAM = "x[N,C]; y[a,b] = 1/N*x[a,c]*x[e,c]*x[e,b]"
 SIZES = {"N": 5, "C": 3}
@@ -300,3 +301,71 @@ def test_windows_cut_by_unfold_are_followed():
         return windows.sum(-1) / 5
 
     assert pa.verify(candidate, text, SIZES)
+
+
+MAXIMUM = "x[N,C]; y[b] = max[a](x[a,b])"
+
+
+@pytest.mark.parametrize(
+    "candidate",
+    [
+        lambda x: x.amin(1),
+        lambda x: x[:, :2].amax(1) + x[:, 2:].amax(1),
+        lambda x: x.amax((1, 2)).unsqueeze(-1).expand(2, 3),
+        lambda x: torch.minimum(x[:, 0], x[:, 1:].amax(1)),
+    ],
+)
+def test_another_extreme_is_not_the_maximum(candidate):
+    assert pa.verify(lambda x: x.max(1)[0], MAXIMUM, SIZES)
+    assert pa.verify(candidate, MAXIMUM, SIZES).difference is not None
+
+
+@pytest.mark.parametrize("other", [lambda x: x.clamp_min(0.21), lambda x: x.clamp_max(0.12), lambda x: x.sin()])
+def test_functions_whose_names_have_the_same_letters_are_told_apart(other):
+    text, sizes = "x[N,C]; y[a,b] = x[a,b]", {"N": 4, "C": 2}
+    assert pa.verify(lambda x: x + x.clamp_min(0.12) - x.clamp_min(0.12), text, sizes)
+    assert not pa.verify(lambda x: x + x.clamp_min(0.12) - other(x), text, sizes)
+
+
+@pytest.mark.parametrize("view_first", [False, True])
+def test_scores_masked_in_place_are_masked_in_every_view(view_first):
+    text = "x[N,C]; m[N,N]; s[a,e] = x[a,c]*x[e,c] + m[a,e]; p[a,e] = softmax[e](s[a,e]); y[a,b] = p[a,e]*x[e,b]"
+
+    def candidate(x, m):
+        scores = x @ x.mT + m
+        view = scores[:, :, :]
+        (scores if view_first else view)[:, :, 0] = -math.inf
+        return (view if view_first else scores).softmax(-1) @ x
+
+    def right(x, m):
+        return (x @ x.mT + m).softmax(-1) @ x
+
+    def other(x, m):
+        scores = (x @ x.mT + m).exp()
+        return scores[..., 1:] @ x[:, 1:] / scores[..., 1:].sum(-1, keepdim=True)
+
+    assert pa.verify(right, text, SIZES)
+    assert not pa.verify(candidate, text, SIZES)
+    assert not pa.verify(other, text, SIZES)
+    assert pa.verify(lambda x, m: right(x, m) + candidate(x, m) - other(x, m), text, SIZES)
+
+
+@pytest.mark.parametrize("size", [4, 8])
+def test_roots_of_sizes_are_symbols_on_both_sides(size):
+    text, sizes = "x[N,C]; y[a,b] = 1/sqrt(C)*x[a,d]*x[e,d]*x[e,b]", {"N": 3, "C": size}
+    assert pa.verify(lambda x: x @ x.mT @ x / size**0.5, text, sizes)
+    assert pa.verify(lambda x: (x * size**-0.25) @ (x * size**-0.25).mT @ x, text, sizes)
+    assert not pa.verify(lambda x: x @ x.mT @ x / (size + 1) ** 0.5, text, sizes)
+
+
+FRACTIONS = st.lists(st.fractions(-50, 50, max_denominator=40), min_size=1, max_size=6)
+
+
+@given(FRACTIONS, FRACTIONS)
+def test_bounds_hold_for_tensors_side_by_side(left, right):
+    """Every entry times the least common denominator is a whole number within the bounds."""
+    first, second = (Size.floats(map(float, values)) for values in (left, right))
+    for size, values in ((first, left), (second, right), (first.join(second), left + right)):
+        denominator = math.lcm(*(v.denominator for v in values))
+        assert denominator < 2**size.common
+        assert max(abs(v * denominator) for v in values) < 2**size.bits

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from random import Random
+from zlib import crc32
 
 import torch
 from sympy import factorint, isprime
@@ -22,7 +23,7 @@ LONGEST = 2**20
 """The most terms of a sum of products of halves: below 2^53 in all."""
 
 LARGEST_FACTORED = 2**80
-
+"""The largest product of numerator and denominator under a root."""
 
 ZERO_AT_ZERO = frozenset(
     """abs relu gelu elu sin erf sqrt mish hardswish leaky_relu log1p expm1 selu celu""".split()  # noqa: SIM905
@@ -97,6 +98,7 @@ class Field:
         return root
 
     def has_root(self, number: int) -> bool:
+        """Return whether a number is a square other than 0."""
         return pow(number, (self.prime - 1) // 2, self.prime) == 1
 
     def number(self, value: float, bits: int = 53) -> int:
@@ -106,9 +108,6 @@ class Field:
             return self.rational(rational)
         return self.root(rational, roots) * (1 if value > 0 else -1) % self.prime
 
-    def times(self, a: Tensor, b: Tensor) -> Tensor:
-        return a * b % self.prime
-
     def power(self, a: Tensor, exponent: int) -> Tensor:
         """Return a power; a negative one is of the inverse."""
         if exponent < 0:
@@ -116,8 +115,8 @@ class Field:
         result = torch.ones_like(a)
         while exponent:
             if exponent % 2:
-                result = self.times(result, a)
-            a, exponent = self.times(a, a), exponent // 2
+                result = result * a % self.prime
+            a, exponent = a * a % self.prime, exponent // 2
         return result
 
     def inverse(self, a: Tensor) -> Tensor:
@@ -159,7 +158,8 @@ class Field:
 
     def opaque(self, name: str, a: Tensor) -> Tensor:
         """Return a function of which only the name is known, entry by entry; it is 0 at 0 where its namesake is."""
-        seed = (self.salt * (sum(name.encode()) + 257)) % self.prime
+        # A checksum, since names that differ in the order of digits are other functions.
+        seed = self.salt * (crc32(name.encode()) + 1) % self.prime
         value = self.power((a + seed) % self.prime, 5) * (seed + 1) + a
         if name in ZERO_AT_ZERO:
             value = value - pow(seed, 5, self.prime) * (seed + 1)

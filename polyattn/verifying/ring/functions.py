@@ -26,6 +26,7 @@ from polyattn.verifying.ring.operations import (
     times,
     total,
 )
+from polyattn.verifying.ring.planes import Residues
 from polyattn.verifying.ring.ring import Ring
 from polyattn.verifying.ring.size import Size
 from polyattn.verifying.ring.tensor import RingTensor
@@ -62,7 +63,7 @@ def _safe_softmax(ring: Ring, a: RingTensor, dim: int, dtype: Any = None) -> Rin
     below = total(ring, powers, dim, True)
     if a.infinite is not None:
         # Rows that are masked out altogether are 0.
-        below.values = torch.where(a.infinite.all(dim, keepdim=True), 1, below.values)
+        below.values.masked_fill_(a.infinite.all(dim, keepdim=True), 1)
     return divide(ring, powers, below)
 
 
@@ -97,7 +98,8 @@ def _opaque(ring: Ring, name: str, a: RingTensor) -> RingTensor:
     """Carry a function without laws here: equal arguments have equal values."""
     ring.refuse_infinite(name, a)
     ring.opaque.add(name)
-    return ring.compute((a,), lambda plane, x: plane.opaque(name, x), size_of(a) * Size(degree=5, bits=31))
+    # No chance of a false yes is stated where functions are opaque: sizes no longer matter.
+    return ring.compute((a,), lambda plane, x: plane.opaque(name, x), size_of(a))
 
 
 def _named(name: str) -> Callable[..., Any]:
@@ -120,45 +122,44 @@ OPERATIONS |= {
 }
 
 
-@row("amax", "amin", "max", "min")
-def _largest(ring: Ring, a: RingTensor, dim: Any = None, keepdim: bool = False) -> Any:
-    """Carry a maximum as a symmetric opaque function: the maximum that softmax subtracts cancels."""
-    if isinstance(dim, RingTensor):
-        return _pairwise("maximum")(ring, a, dim)
-    name = "amax"
-    ring.opaque.add(name)
-    dims = dims_of(a, dim)
-    result = ring.compute(
-        (a,), lambda plane, x: plane.sum(plane.opaque(name, x), dims, keepdim), size_of(a) * Size(degree=5, bits=31)
-    )
-    return result if dim is None or not isinstance(dim, int) else (result, _Unordered.like(result))
+def _extreme(name: str) -> Callable[..., Any]:
+    def function(ring: Ring, a: RingTensor, dim: Any = None, keepdim: bool = False) -> Any:
+        """Carry a maximum as a symmetric function: the one that softmax subtracts cancels."""
+        if isinstance(dim, RingTensor):
+            return OPERATIONS[f"{name}imum"](ring, a, dim)
+        ring.opaque.add(name)
+        dims = dims_of(a, dim)
 
+        def along(plane: Residues, x: Tensor) -> Tensor:
+            x = torch.where(a.masked, plane.field.salt % plane.field.prime, x)
+            # Outside of the sum another function, or maxima of parts would add up to that of the whole.
+            return plane.opaque(name, plane.sum(plane.opaque(name, x), dims, keepdim))
 
-OPERATIONS["amax"] = OPERATIONS["amin"] = lambda ring, a, dim=(), keepdim=False: _largest(
-    ring, a, tuple(dim) or tuple(range(a.dim())), keepdim
-)
+        result = ring.compute((a,), along, size_of(a))
+        if not isinstance(dim, int):
+            return result
+        # The places of the maximum, which a ring does not know: every use as an index is refused.
+        return result, RingTensor(result.values, None, None, torch.int64, Size())
 
-
-class _Unordered:
-    """The places of a maximum, which a ring does not know."""
-
-    @staticmethod
-    def like(a: RingTensor) -> RingTensor:
-        return RingTensor(a.values, None, None, torch.int64, a.state.size)
+    return function
 
 
 def _pairwise(name: str) -> Callable[..., Any]:
     def function(ring: Ring, a: Any, b: Any) -> RingTensor:
         a, b = ring.carried(a), ring.carried(b)
         ring.opaque.add(name)
-        size = (size_of(a) + size_of(b)) * Size(degree=5, bits=31)
-        result = ring.compute((a, b), lambda plane, x, y: plane.add(plane.opaque(name, x), plane.opaque(name, y)), size)
-        return result
+
+        def of_both(plane: Residues, x: Tensor, y: Tensor) -> Tensor:
+            return plane.opaque(name, plane.add(plane.opaque(name, x), plane.opaque(name, y)))
+
+        return ring.compute((a, b), of_both, size_of(a) + size_of(b))
 
     return function
 
 
-OPERATIONS |= {name: _pairwise(name) for name in ("maximum", "minimum")}
+for _name in ("max", "min"):
+    OPERATIONS[_name] = OPERATIONS[f"a{_name}"] = _extreme(_name)
+    OPERATIONS[f"{_name}imum"] = _pairwise(f"{_name}imum")
 
 
 @row("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training")
@@ -180,14 +181,14 @@ def _batch_norm(ring: Ring, x: RingTensor, weight: Any, bias: Any, mean: Any, va
 
 @row("var", "var_mean")
 def _variance(ring: Ring, a: RingTensor, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *,
-              correction: Any = None) -> RingTensor:  # fmt: skip
+              correction: Any = None) -> Any:  # fmt: skip
     dims = dims_of(a, dim)
     count = prod(a.shape[d] for d in dims)
     if correction is None:
         correction = 1 if unbiased else 0
     with ring:
         off = a - a.mean(dims, keepdim=True)
-        return (off * off).sum(dims, keepdim=keepdim) / (count - int(correction))  # type: ignore[return-value]
+        return (off * off).sum(dims, keepdim=keepdim) / (count - int(correction))
 
 
 OPERATIONS["var_mean"] = lambda ring, a, dim=None, *rest, keepdim=False, **options: (
@@ -196,10 +197,10 @@ OPERATIONS["var_mean"] = lambda ring, a, dim=None, *rest, keepdim=False, **optio
 )
 
 
-def _normalized(ring: Ring, x: RingTensor, dims: list[int], eps: float) -> RingTensor:
+def _normalized(ring: Ring, x: Any, dims: list[int], eps: float) -> Any:
     with ring:
         off = x - x.mean(dims, keepdim=True)
-        return off * ((off * off).mean(dims, keepdim=True) + eps).rsqrt()  # type: ignore[return-value]
+        return off * ((off * off).mean(dims, keepdim=True) + eps).rsqrt()
 
 
 @row("native_layer_norm")
@@ -217,7 +218,7 @@ def _group_norm(ring: Ring, x: RingTensor, weight: Any, bias: Any, n: int, c: in
     shape = [1, c, *[1] * (x.dim() - 2)]
     with ring:
         grouped = x.reshape(n, groups, -1)
-        result = _normalized(ring, grouped, [2], eps).reshape(x.shape)  # type: ignore[arg-type]
+        result = _normalized(ring, grouped, [2], eps).reshape(x.shape)
         result = result if weight is None else result * ring.carried(weight).reshape(shape)
         result = result if bias is None else result + ring.carried(bias).reshape(shape)
     return result, torch.empty(0), torch.empty(0)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from polyattn.algebra import Spec
+from polyattn.algebra.monomial import ROOT, power_value
 from polyattn.errors import BudgetError, PolyattnError, ProofError, SizeError
 from polyattn.language import value_of
 from polyattn.lowering import lower, plan
@@ -51,7 +52,7 @@ class Run:
     Attributes:
         have, want: residues of the output and, by request, of the gradients, by name.
         ring: what was met on the way.
-        size: bounds for the candidate's entries.
+        size: bounds for the entries of the candidate less those of the specification.
         failure: why the candidate has no values.
     """
 
@@ -179,10 +180,14 @@ class _Judging:
     random: Random
 
     def __post_init__(self) -> None:
-        # Specifications with functions need exponentials from the start; a candidate may turn out to.
+        # Primes with exponentials, with roots and of 16 bits are drawn once something has asked for them.
         self.exponentials = False
         self.roots: set[int] = set()
         self.bits = 31 if self.dtype.itemsize > 2 else 16
+        # Roots of sizes are rational approximations among monomials, and symbols where the text is run.
+        self.by_monomials = self.spec.is_polynomial and not any(
+            size[0] == ROOT for term in self.spec.expansion().terms for size, _ in term.powers
+        )
 
     def verification(self, seed: int) -> Verification:
         bound, points = Fraction(1), 0
@@ -197,15 +202,13 @@ class _Judging:
                 run = self.run()
             if run.failure or any(not torch.equal(run.have[n], run.want[n]) for n in run.want):
                 return self._finish(self._checks(run), run, points, None, seed)
-            if run.ring.exponentials or run.ring.opaque:
-                bound = Fraction(1)
-                if points == FEWEST + 1:
+            if unbounded := run.ring.exponentials or bool(run.ring.opaque):
+                if points > FEWEST:
                     break
             else:
                 bound *= min(Fraction(1), _chance(run.ring.field, run.size, self.roots))
         assert run is not None
-        stated = None if run.ring.exponentials or run.ring.opaque else bound
-        return self._finish(self._checks(run), run, points, stated, seed)
+        return self._finish(self._checks(run), run, points, None if unbounded else bound, seed)
 
     def run(self) -> Run:
         """Return the values at a fresh point modulo a fresh prime."""
@@ -236,7 +239,7 @@ class _Judging:
             for t in (*self.spec.inputs, *self.spec.parameters)
         }
         seed = unknowns((BATCH, *self.shapes[self.spec.output])) if self.derivative else None
-        want = self._text(ring, tensors, seed)
+        want, wanted_size = self._text(ring, tensors, seed)
         opaque, ring.opaque = ring.opaque, set()
         try:
             with kernels_in(ring):
@@ -256,7 +259,7 @@ class _Judging:
                 return Run(
                     {}, want, ring, Size(), f"its {name} has shape {tuple(have[name].shape)}, not {tuple(array.shape)}"
                 )
-        return Run(have, want, ring, size)
+        return Run(have, want, ring, size + wanted_size)
 
     def _outputs(
         self, ring: Ring, call: Callable[[Mapping[str, Tensor]], Any], tensors: Mapping[str, RingTensor],
@@ -283,9 +286,11 @@ class _Judging:
             size = size.join(gradient.state.size)
         return found, size
 
-    def _text(self, ring: Ring, tensors: Mapping[str, RingTensor], seed: RingTensor | None) -> dict[str, Tensor]:
+    def _text(
+        self, ring: Ring, tensors: Mapping[str, RingTensor], seed: RingTensor | None
+    ) -> tuple[dict[str, Tensor], Size]:
         """Return the specification's values: its monomials one by one, or, of functions, the text step by step."""
-        if self.spec.is_polynomial and seed is None:
+        if self.by_monomials and seed is None:
             arithmetic = modular(ring.field.prime)
             expansion = self.spec.expansion()
             samples = []
@@ -296,8 +301,19 @@ class _Judging:
                 }
                 samples.append(evaluate(expansion.terms, expansion.output, Point(self.sizes, arrays), arithmetic))
             shape = (BATCH, *self.shapes[self.spec.output])
-            return {self.spec.output: torch.from_numpy(np.stack(samples)).reshape(shape)}
-        return self._outputs(ring, lambda given: self.text(*given.values()), tensors, seed)[0]
+            return {self.spec.output: torch.from_numpy(np.stack(samples)).reshape(shape)}, self._expanded_size()
+        return self._outputs(ring, lambda given: self.text(*given.values()), tensors, seed)
+
+    def _expanded_size(self) -> Size:
+        """Return bounds for the monomials' sum: each counts once for every value of its indices."""
+        size = Size()
+        for term in self.spec.expansion().terms:
+            number = Size.number(term.coefficient)
+            for name, exponent in term.powers:
+                number = number * Size.number(power_value(name, exponent, self.sizes))
+            count = value_of((i.size for i in term.indices()), self.sizes)
+            size = size + number * Size(len(term.factors), count.bit_length())
+        return size
 
     def _atomic(self, tensor: str, array: np.ndarray) -> np.ndarray:
         return array.reshape([value_of([a], self.sizes) for atoms in self.spec.shape(tensor) for a in atoms])
@@ -344,7 +360,7 @@ class _Judging:
     def _finish(
         self, checks: tuple[Check, ...], run: Run, points: int, bound: Fraction | None, seed: int
     ) -> Verification:
-        reference = "the expanded sum of products" if self.spec.is_polynomial and not self.derivative else "the text"
+        reference = "the expanded sum of products" if self.by_monomials and not self.derivative else "the text"
         method = (
             f"run on elements of the integers modulo {points} random prime{'s' if points > 1 else ''} of {self.bits} "
             f"bits, a batch of {BATCH}, against {reference} there"
@@ -383,10 +399,12 @@ def _chance(field: Field, size: Size, roots: set[int]) -> Fraction:
     """Bound the chance that a difference that is not 0 is 0 at this random prime and point.
 
     With roots of primes as symbols the difference has a norm, the product of its conjugates, with integer coefficients.
+
+    Args:
+        size: bounds for the difference, whose numerator has to vanish.
     """
     conjugates = 2 ** len(roots)
-    bits = conjugates * 2 * (size.bits + size.common + size.divisor_bits + 64)
-    degree = conjugates * 2 * (size.degree + size.divisor + 1)
+    degree, bits = conjugates * size.degree, conjugates * (size.bits + 64)
     width = field.prime.bit_length()
     # Of the numbers of this width, more than 1 in 2 * width is a prime that is 3 modulo 4; each root halves them.
     primes = Fraction(2 ** (width - 1), 2 * width * conjugates * (width if field.order else 1))

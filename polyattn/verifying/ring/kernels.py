@@ -18,7 +18,7 @@ from torch import Tensor
 
 from polyattn.errors import ProofError
 from polyattn.kernels.runtime import has_triton, interpreting
-from polyattn.verifying.ring.ring import Ring
+from polyattn.verifying.ring.ring import KERNELS, Ring
 from polyattn.verifying.ring.tensor import RingTensor
 
 CARRIERS = {
@@ -87,12 +87,15 @@ def _launched(ring: Ring, launch: Callable[..., None]) -> Callable[..., None]:
     def run(executor: Any, *args: Any, **kwargs: Any) -> None:
         memory: dict[tuple[int, torch.dtype], tuple[Tensor, Tensor, Tensor]] = {}
         written: list[tuple[RingTensor, tuple[int, torch.dtype]]] = []
+        outside: set[int] = set()
 
         def encode(value: Any) -> Any:
             if isinstance(value, Tensor) and value.is_floating_point() and not isinstance(value, RingTensor):
                 value = ring.lift(value)
+                outside.add(value.values.untyped_storage().data_ptr())
             if not isinstance(value, RingTensor):
                 return value
+            ring.refuse_infinite("a kernel", value)
             carrier = CARRIERS[value.dtype]
             if carrier == torch.int16 and ring.field.prime >= 2**16:
                 raise NeedsNarrow
@@ -117,10 +120,12 @@ def _launched(ring: Ring, launch: Callable[..., None]) -> Callable[..., None]:
                         after.long() & (2 ** (8 * after.element_size()) - 1) if after.element_size() < 8 else after
                     )
             changed = {k for k, (_, e, b) in memory.items() if not torch.equal(e.view(b.dtype), b)}
+        if any(pointer in outside for pointer, _ in changed):
+            raise ProofError("a kernel of `candidate` writes into a tensor that was made outside of it")
         for tensor, key in written:
             if key in changed:
                 tensor.state.constant = tensor.state.exponents = False
-                tensor.state.size = ring.kernel_size
+                tensor.state.size = tensor.state.size.join(KERNELS)
 
     return run
 
@@ -248,8 +253,8 @@ class _Arithmetic:
             for value, other in ((left, right), (right, left)):
                 if kind == "maximum" and not other.any():
                     return self.handle(self.opaque("relu", value), a.dtype)
-            both = self.opaque(kind, left) + self.opaque(kind, right)
-            return self.handle(both % self.prime, a.dtype)
+            both = (self.opaque(kind, left) + self.opaque(kind, right)) % self.prime
+            return self.handle(self.opaque(kind, both), a.dtype)
 
         return compute
 

@@ -51,10 +51,9 @@ def add(ring: Ring, a: Any, b: Any, *, alpha: Any = 1) -> RingTensor:
         b = times(ring, b, alpha) if isinstance(b, RingTensor) else b * alpha
     if isinstance(b, float) and b == -math.inf:
         return _fill(ring, a, torch.ones(a.shape, dtype=torch.bool), b)
-    infinite = _infinite(a, b)
-    result = ring.compute((a, b), lambda plane, x, y: plane.add(x, y), size_of(a) + size_of(b), torch.add)
-    result.infinite = None if infinite is None else infinite.expand(result.shape)
-    return result
+    return ring.compute(
+        (a, b), lambda plane, x, y: plane.add(x, y), size_of(a) + size_of(b), torch.add, _infinite(a, b)
+    )
 
 
 @row("sub")
@@ -81,10 +80,9 @@ def times(ring: Ring, a: Any, b: Any) -> RingTensor:
             ring.refuse_infinite("a product", left)
         if isinstance(right, RingTensor):
             ring.refuse_infinite("a product", left)
-    infinite = _infinite(a, b)
-    result = ring.compute((a, b), lambda plane, x, y: plane.times(x, y), size_of(a) * size_of(b), torch.mul)
-    result.infinite = infinite
-    return result
+    return ring.compute(
+        (a, b), lambda plane, x, y: plane.times(x, y), size_of(a) * size_of(b), torch.mul, _infinite(a, b)
+    )
 
 
 @row("reciprocal")
@@ -101,16 +99,14 @@ def divide(ring: Ring, a: Any, b: Any, *, rounding_mode: str | None = None) -> R
     if not isinstance(b, RingTensor):
         if b == 0:
             raise ProofError("`candidate` divides by 0")
-        infinite = _infinite(a)
-        result = ring.compute(
+        return ring.compute(
             (a,),
             lambda plane, x: plane.times(x, pow(plane.number(b), -1, plane.field.prime)),
             # The number is one denominator of all entries.
             size_of(a) * Size(0, 0, size_of(b).bits) * Size(degree=size_of(b).degree, bits=size_of(b).common),
             lambda x: x / b,
+            _infinite(a),
         )
-        result.infinite = infinite
-        return result
     ring.refuse_infinite("a quotient", b)
     return times(ring, inverse(ring, b), a)
 
@@ -249,17 +245,10 @@ def _where(ring: Ring, condition: Any, a: Any, b: Any) -> RingTensor:
     if isinstance(condition, RingTensor):
         raise ProofError("`candidate` chooses by values, which a ring does not order")
     a, b = (ring.lift(torch.tensor(float(v))) if not isinstance(v, Tensor) else ring.carried(v) for v in (a, b))
-    masks = None
-    if a.infinite is not None or b.infinite is not None:
-        none = torch.zeros((), dtype=torch.bool)
-        left, right = (none if t.infinite is None else t.infinite for t in (a, b))
-        masks = torch.where(condition, left, right)
-    result = ring.compute(
+    return ring.compute(
         (a, b), lambda plane, x, y: torch.where(condition, x, y), size_of(a).join(size_of(b)),
-        lambda x, y: torch.where(condition, x, y),
+        lambda x, y: torch.where(condition, x, y), torch.where(condition, a.masked, b.masked),
     )  # fmt: skip
-    result.infinite = None if masks is None else masks.expand(result.shape)
-    return result
 
 
 @row("masked_fill")
@@ -297,7 +286,6 @@ WRITES |= {
     "copy_": lambda ring, target, source, non_blocking=False: _expanded(ring, ring.carried(source), target),
     "fill_": lambda ring, target, value: _expanded(ring, ring.carried(_tensor(value)), target),
     "zero_": lambda ring, target: ring.lift(torch.zeros(target.shape)),
-    "index_put_": lambda ring, *arguments: _put(ring, *arguments),
 }
 
 
@@ -305,13 +293,15 @@ def _tensor(value: Any) -> Tensor:
     return value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
 
 
-def _expanded(ring: Ring, source: RingTensor, target: RingTensor) -> RingTensor:
+def _expanded(ring: Ring, source: RingTensor, target: RingTensor) -> Any:
     with ring:
-        return source.expand(target.shape)  # type: ignore[return-value]
+        return source.expand(target.shape)
 
 
 def _put(ring: Ring, target: RingTensor, indices: Sequence[Any], values: Any, accumulate: bool = False) -> RingTensor:
     values = ring.carried(values)
+    if accumulate:
+        ring.refuse_infinite("a sum", target, values)
     size = (
         size_of(target) + size_of(values).summed(values.numel())
         if accumulate
@@ -322,7 +312,8 @@ def _put(ring: Ring, target: RingTensor, indices: Sequence[Any], values: Any, ac
         result = torch.ops.aten.index_put(x, indices, v, accumulate)
         return plane.add(result, 0) if plane is not None else result
 
-    return ring.compute((target, values), put, size, lambda x, v: put(None, x, v))
+    masked = torch.ops.aten.index_put(target.masked, indices, values.masked)
+    return ring.compute((target, values), put, size, lambda x, v: put(None, x, v), masked)
 
 
 OPERATIONS["index_put"] = _put

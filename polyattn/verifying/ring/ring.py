@@ -7,7 +7,6 @@ are, sums and products run modulo the prime, the rest is decomposed by torch's o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from math import prod
 from typing import Any
 
 import torch
@@ -60,7 +59,7 @@ class Ring(TorchDispatchMode):
         opaque: functions that were carried as opaque ones, such as "relu" or "amax".
         exponentials: whether an exponential was taken.
         divided_by_zero: whether a kernel divided by 0, perhaps in lanes that it does not store.
-        kernels, kernel_size: whether a kernel was launched, and bounds taken for what kernels write.
+        kernels: whether a kernel was launched.
     """
 
     def __init__(self, field: Field):
@@ -74,7 +73,6 @@ class Ring(TorchDispatchMode):
         self.opaque: set[str] = set()
         self.exponentials = False
         self.divided_by_zero = False
-        self.kernel_size = KERNELS
         self.kernels = False
         self.generator = torch.Generator().manual_seed(field.salt)
 
@@ -91,18 +89,14 @@ class Ring(TorchDispatchMode):
 
     def lift(self, tensor: Tensor, dtype: torch.dtype | None = None) -> RingTensor:
         """Return a plain tensor of numbers as a tensor of constants."""
-        infinite = tensor == -torch.inf if tensor.is_floating_point() else None
-        if infinite is not None and not bool(infinite.any()):
-            infinite = None
+        infinite = tensor == -torch.inf
+        infinite = infinite if bool(infinite.any()) else None
         if tensor.is_floating_point() and not bool((tensor.isfinite() | (tensor == -torch.inf)).all()):
             raise ProofError("a constant tensor has entries that are nan or inf, which have no meaning in a ring")
         first, second = self.planes
         dtype = dtype or (tensor.dtype if tensor.is_floating_point() else torch.get_default_dtype())
-        bits = MANTISSA[tensor.dtype] if tensor.is_floating_point() else 64
-        size = Size()
-        for value in tensor.detach().unique().tolist():
-            if value != -torch.inf:
-                size = size.join(Size.float(value, min(bits, 53)))
+        bits = MANTISSA.get(tensor.dtype, 53)
+        size = Size.floats((v for v in tensor.detach().unique().tolist() if v != -torch.inf), bits)
         return RingTensor(
             first.lift(tensor), second.lift(tensor) if second else None, tensor.detach().double(), dtype, size, infinite
         )
@@ -203,17 +197,19 @@ class Ring(TorchDispatchMode):
         values, powers = run(lambda a: residues(a.values)), run(lambda a: residues(a.powers))
         if name in FLOATS_ONLY:
             values, powers = values.long(), None if powers is None else powers.long()
-        numbers = run(lambda a: a.numbers)
-        infinite = None
-        if any(a.infinite is not None for a in carried):
-            infinite = run(lambda a: torch.zeros_like(a.values, dtype=torch.bool) if a.infinite is None else a.infinite)
+        numbers, masked = run(lambda a: a.numbers), run(lambda a: a.masked)
         if len(carried) == 1:
             state = carried[0].state
         else:
             size = carried[0].state.size
             for other in carried[1:]:
                 size = size.join(other.state.size)
-            state = State(all(a.state.constant for a in carried), all(a.state.exponents for a in carried), size)
+            state = State(
+                all(a.state.constant for a in carried),
+                all(a.state.exponents for a in carried),
+                any(a.state.infinite for a in carried),
+                size,
+            )
         dtype = _promoted(carried)
 
         def wrap(v: Any, *rest: Any) -> Any:
@@ -222,9 +218,12 @@ class Ring(TorchDispatchMode):
                 return type(v)(wrap(*entry) for entry in zip(v, *columns, strict=True))
             return RingTensor(v, rest[0], rest[1], dtype, state.size, rest[2], state)
 
-        return wrap(values, powers, numbers, infinite)
+        return wrap(values, powers, numbers, masked)
 
     def _compared(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+        if name in ("eq", "ne") and isinstance(args[0], RingTensor) and args[1] == -torch.inf:
+            # Unknowns are finite: -inf is only where a mask has put it.
+            return args[0].masked.clone() if name == "eq" else ~args[0].masked
         reals = [a.reals if isinstance(a, RingTensor) else a for a in args]
         if any(r is None for r in reals):
             raise ProofError(f"`candidate` compares values ({name}), which a ring does not order")
@@ -261,22 +260,16 @@ class Ring(TorchDispatchMode):
             result = self.lift(torch.as_tensor(result, dtype=torch.float64))
         target.values.copy_(result.values)
         state, source = target.state, result.state
-        whole = target.values.untyped_storage().nbytes() == target.values.numel() * target.values.element_size()
+        # What a state says holds for all views, so it only becomes weaker.
         for name, flag in (("powers", "exponents"), ("numbers", "constant")):
             mine, theirs = getattr(target, name), getattr(result, name)
-            valid = False
             if getattr(state, flag) and getattr(source, flag) and theirs is not None and mine is not None:
                 mine.copy_(theirs)
-                valid = True
-            elif whole and getattr(source, flag) and theirs is not None:
-                setattr(target, name, theirs.clone())
-                valid = True
-            setattr(state, flag, valid)
-        if result.infinite is not None or target.infinite is not None:
-            if target.infinite is None:
-                target.infinite = torch.zeros_like(target.values, dtype=torch.bool)
-            target.infinite.copy_(torch.zeros(()) if result.infinite is None else result.infinite)
-        state.size = source.size if whole else state.size.join(source.size)
+            else:
+                setattr(state, flag, False)
+        target.masked.copy_(result.masked)
+        state.infinite |= source.infinite
+        state.size = state.size.join(source.size)
         return target
 
     # For the table of operations
@@ -294,7 +287,6 @@ class Ring(TorchDispatchMode):
         size: Size,
         real: Callable[..., Tensor] | None = None,
         infinite: Tensor | None = None,
-        exponents: bool = True,
     ) -> RingTensor:
         """Return a result from its planes.
 
@@ -302,7 +294,7 @@ class Ring(TorchDispatchMode):
             operands: ring tensors, and numbers to be lifted.
             compute: the operation, of a plane and the operands in it.
             real: the operation on float64 tensors, where all operands are constants.
-            exponents: whether the result may stand in an exponential.
+            infinite: where entries of the result are -inf.
         """
         ring = [o for o in operands if isinstance(o, RingTensor)]
 
@@ -313,7 +305,7 @@ class Ring(TorchDispatchMode):
         first, second = self.planes
         values = on(first, lambda o: o.values)
         powers = None
-        if second is not None and exponents and all(o.exponents is not None for o in ring):
+        if second is not None and all(o.exponents is not None for o in ring):
             powers = on(second, lambda o: o.exponents)
         numbers = None
         if real is not None and all(o.reals is not None for o in ring):
@@ -321,7 +313,8 @@ class Ring(TorchDispatchMode):
         return RingTensor(values, powers, numbers, _promoted(ring), size, infinite)
 
     def refuse_infinite(self, name: str, *operands: Any) -> None:
-        if any(isinstance(o, RingTensor) and o.infinite is not None and bool(o.infinite.any()) for o in operands):
+        """Raise ProofError if an operand has entries that are -inf."""
+        if any(isinstance(o, RingTensor) and o.infinite is not None for o in operands):
             raise ProofError(f"`candidate` takes {name} of -inf, which has a meaning only in softmax and exp")
 
 
@@ -331,7 +324,3 @@ def _promoted(carried: Iterable[RingTensor]) -> torch.dtype:
         dtype = tensor.dtype if dtype is None else torch.promote_types(dtype, tensor.dtype)
     assert dtype is not None
     return dtype
-
-
-def entries(shape: Sequence[int]) -> int:
-    return prod(shape)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil, lcm
 
 from polyattn.verifying.ring.field import meaning
 
@@ -43,8 +45,14 @@ class Size:
         )
 
     def join(self, other: Size) -> Size:
-        """Return bounds for tensors put side by side."""
-        return Size(*(max(a, b) for a, b in zip(self._all(), other._all(), strict=True)))
+        """Return bounds for tensors put side by side, over a common denominator of both."""
+        return Size(
+            max(self.degree, other.degree),
+            max(self.bits + other.common, other.bits + self.common),
+            self.common + other.common,
+            max(self.divisor, other.divisor),
+            max(self.divisor_bits, other.divisor_bits),
+        )
 
     def inverse(self) -> Size:
         return Size(self.divisor, self.common + self.divisor_bits, 0, self.degree, self.bits)
@@ -62,16 +70,22 @@ class Size:
 
     @classmethod
     def number(cls, number: Fraction) -> Size:
-        return cls(0, abs(number.numerator).bit_length(), number.denominator.bit_length() - 1)
+        return cls(0, abs(number.numerator).bit_length(), number.denominator.bit_length())
 
     @classmethod
     def float(cls, value: float, bits: int = 53) -> Size:
         """Return the bound of the number that a float stands for; a root is bounded as a variable."""
-        rational, roots = meaning(value, bits)
-        return cls.number(rational) * cls(degree=1) if roots else cls.number(rational)
+        return cls.floats([value], bits)
 
-    def _all(self) -> tuple[int, ...]:
-        return self.degree, self.bits, self.common, self.divisor, self.divisor_bits
+    @classmethod
+    def floats(cls, values: Iterable[float], bits: int = 53) -> Size:
+        """Return the bound of the numbers that floats stand for, over their least common denominator."""
+        largest, denominator, degree = Fraction(0), 1, 0
+        for value in values:
+            rational, roots = meaning(value, bits)
+            largest, denominator = max(largest, abs(rational)), lcm(denominator, rational.denominator)
+            degree = 1 if roots else degree
+        return cls(degree, ceil(largest * denominator).bit_length(), denominator.bit_length())
 
 
 VARIABLE = Size(degree=1)

@@ -19,11 +19,13 @@ class State:
     Attributes:
         constant: whether all entries are known numbers.
         exponents: whether the entries may stand in an exponential.
+        infinite: whether some entries may be -inf.
         size: bounds for the entries.
     """
 
     constant: bool
     exponents: bool
+    infinite: bool
     size: Size
 
 
@@ -32,15 +34,14 @@ class RingTensor(Tensor):
 
     Attributes:
         values: residues modulo the field's prime, int64.
-        exponents: the same entries modulo the order of the field's base, for exponentials; None after one.
-        reals: float64 values, where all entries are known numbers.
-        infinite: where entries are -inf; None for nowhere.
+        powers, numbers, masked: the other planes, which views share too: residues modulo the order of the field's base,
+            float64 values, and where entries are -inf. `exponents`, `reals` and `infinite` say which of them hold.
     """
 
     values: Tensor
     powers: Tensor | None
     numbers: Tensor | None
-    infinite: Tensor | None
+    masked: Tensor
     state: State
 
     @staticmethod
@@ -54,6 +55,7 @@ class RingTensor(Tensor):
         infinite: Tensor | None = None,
         state: State | None = None,
     ) -> RingTensor:
+        """Make a tensor of planes: memory of its own or, where a state is given, a view of another tensor's."""
         made = torch.Tensor._make_wrapper_subclass(  # pyright: ignore[reportAttributeAccessIssue]
             cls,
             values.shape,
@@ -62,8 +64,16 @@ class RingTensor(Tensor):
             dtype=dtype,
             device=values.device,
         )
-        made.values, made.powers, made.numbers, made.infinite = values, powers, numbers, infinite
-        made.state = state or State(numbers is not None, powers is not None, size)
+        made.values, made.powers, made.numbers = values, powers, numbers
+        if state is None:
+            made.masked = torch.zeros_like(values, dtype=torch.bool)
+            if infinite is not None:
+                made.masked.copy_(infinite)
+            state = State(numbers is not None, powers is not None, infinite is not None, size)
+        else:
+            assert infinite is not None
+            made.masked = infinite
+        made.state = state
         return made
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -71,11 +81,18 @@ class RingTensor(Tensor):
 
     @property
     def exponents(self) -> Tensor | None:
+        """Return the entries as exponents; None after an exponential."""
         return self.powers if self.state.exponents else None
 
     @property
     def reals(self) -> Tensor | None:
+        """Return the entries as float64 numbers; None where some depend on unknowns."""
         return self.numbers if self.state.constant else None
+
+    @property
+    def infinite(self) -> Tensor | None:
+        """Return where entries are -inf; None for nowhere."""
+        return self.masked if self.state.infinite and bool(self.masked.any()) else None
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:
         return f"RingTensor(shape={tuple(self.shape)}, dtype={self.dtype})"
