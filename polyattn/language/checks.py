@@ -25,7 +25,9 @@ from polyattn.language.syntax import (
     Statements,
     Sum,
     Term,
+    accesses,
     is_size_name,
+    walk,
 )
 
 # Each atom becomes an axis of an array in the reference evaluation, and numpy limits the axes.
@@ -166,11 +168,11 @@ class _Checker:
                 on_left.add(index)
         total = body.argument if isinstance(body, Call) else body
         on_right: set[str] = set()
-        for access in _accesses(total):
+        for access in accesses(total):
             self.check_access(access, definition.name)
             on_right.update(access.indices)
         indices = on_right | on_left
-        for factor in _factors(total):
+        for factor in walk(total):
             if isinstance(factor, Access) and not factor.slots and factor.tensor in indices:
                 raise self.error(
                     f"'{factor.tensor}' is an index here; a bare name is a scalar parameter, so rename one of them",
@@ -179,7 +181,7 @@ class _Checker:
             if isinstance(factor, SizeRef):
                 self.check_size(factor)
         self.check_zero(body)
-        for call in _calls(body):
+        for call in (part for part in walk(body) if isinstance(part, Call)):
             self.check_call(call, target, call is body)
         self.nested[definition.name] = self.depth(body, body.at if isinstance(body, Call) else target.at)
         # A declared index may stand on the left alone: the result is broadcast along it.
@@ -268,7 +270,7 @@ class _Checker:
             raise self.error(f"'{name}' works on each entry by itself and takes no index in square brackets", call.at)
         if own != ENTRYWISE and not call.over:
             raise self.error(f"'{name}' needs the index that it runs over, as in '{name}[e](...)'", call.at)
-        on_right = {i for access in _accesses(call.argument) for i in access.indices}
+        on_right = {i for access in accesses(call.argument) for i in access.indices}
         for index, count in Counter(call.over).items():
             if count > 1:
                 raise self.error(f"index '{index}' is repeated in '{name}[{','.join(call.over)}]'", call.at)
@@ -328,10 +330,10 @@ def _spelt(statements: Statements) -> Iterator[tuple[str, str, bool | None, At]]
     yield from ((f.name, "a function", False, f.at) for f in statements.functions)
     for definition in statements.definitions:
         body = definition.body
-        for call in _calls(body):
+        for call in (part for part in walk(body) if isinstance(part, Call)):
             yield call.function, "a function", False, call.at
             yield from ((index, "an index", False, call.at) for index in call.over)
-        for access in (definition.target, *_accesses(body.argument if isinstance(body, Call) else body)):
+        for access in (definition.target, *accesses(body.argument if isinstance(body, Call) else body)):
             yield access.tensor, "a tensor", None if access.slots else False, access.at
             yield from ((index, "an index", False, slot.at) for slot in access.slots for index in slot.indices)
 
@@ -342,33 +344,3 @@ def _is_zero(total: Sum) -> bool:
 
 def _slots(count: int) -> str:
     return {0: "no slots", 1: "1 slot"}.get(count, f"{count} slots")
-
-
-def _factors(total: Sum) -> Iterator[object]:
-    for term in total.terms:
-        for factor in term.factors:
-            if isinstance(factor, Bracket):
-                yield from _factors(factor.body)
-            elif isinstance(factor, Call):
-                yield from _factors(factor.argument)
-            else:
-                yield factor
-
-
-def _accesses(total: Sum) -> Iterator[Access]:
-    for factor in _factors(total):
-        if isinstance(factor, Access):
-            yield factor
-
-
-def _calls(part: object) -> Iterator[Call]:
-    """Yield every call of a right-hand side, the outer ones first."""
-    if isinstance(part, Call):
-        yield part
-        yield from _calls(part.argument)
-    elif isinstance(part, Bracket):
-        yield from _calls(part.body)
-    elif isinstance(part, Sum):
-        for term in part.terms:
-            for factor in term.factors:
-                yield from _calls(factor)

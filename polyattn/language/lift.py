@@ -13,7 +13,7 @@ own core.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import count
@@ -33,6 +33,7 @@ from polyattn.language.syntax import (
     Statements,
     Sum,
     Term,
+    accesses,
 )
 
 
@@ -122,7 +123,7 @@ class _Lifter:
     def run(self) -> Core:
         self.taken = {d.name for d in self.statements.definitions} | {i.name for i in self.statements.inputs}
         for definition in self.statements.definitions:
-            for part in (definition.target, *_accesses(definition.body)):
+            for part in (definition.target, *accesses(definition.body)):
                 self.taken |= {part.tensor, *part.indices}
         origins: list[int] = []
         for number, definition in enumerate(self.statements.definitions):
@@ -297,16 +298,3 @@ def _constant(total: Sum) -> Term | None:
 
 def _as_sum(factor: Access | Bracket) -> Sum:
     return factor.body if isinstance(factor, Bracket) else Sum((Term(False, (factor,), (False,), factor.at),))
-
-
-def _accesses(part: object) -> Iterable[Access]:
-    if isinstance(part, Access):
-        yield part
-    elif isinstance(part, Bracket):
-        yield from _accesses(part.body)
-    elif isinstance(part, Call):
-        yield from _accesses(part.argument)
-    elif isinstance(part, Sum):
-        for term in part.terms:
-            for factor in term.factors:
-                yield from _accesses(factor)

@@ -6,6 +6,7 @@ differ only in spacing and comments give equal trees.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -207,6 +208,25 @@ class Statements:
         if self.functions:
             wheres.append(f"where {', '.join(f.name for f in self.functions)} : {FUNCTION}")
         return "\n".join([*map(str, self.inputs), *map(str, self.splits), *wheres, *map(str, self.definitions)])
+
+
+def walk(part: Sum | Call | Factor) -> Iterator[Sum | Call | Factor]:
+    """Yield a right-hand side, or a part of one, and everything inside it, in the order of the text."""
+    left = [part]
+    while left:
+        part = left.pop()
+        yield part
+        if isinstance(part, Sum):
+            left += [factor for term in reversed(part.terms) for factor in reversed(term.factors)]
+        elif isinstance(part, Call):
+            left.append(part.argument)
+        elif isinstance(part, Bracket):
+            left.append(part.body)
+
+
+def accesses(part: Sum | Call | Factor) -> Iterator[Access]:
+    """Yield the tensors read in a right-hand side, with their slots, in the order of the text."""
+    return (p for p in walk(part) if isinstance(p, Access))
 
 
 def decimal_text(value: Fraction) -> str:

@@ -98,6 +98,7 @@ class _Search:
                     parts = tuple(dict.fromkeys(r.value for r in way.parts))
                     listed.append((0 if value.kind == SUM else volumes[way.loop], parts, number))
             self.ways.append(listed)
+        self.order, self.leaves = self.problem.order, set[int]()
 
     def run(self) -> tuple[list[Solution], int]:
         root = self.problem.root.value
@@ -148,7 +149,7 @@ class _Search:
         price = [inf] * len(values)
         share = [inf] * len(values)
         chosen: dict[int, int] = {}
-        for k in getattr(self, "order", self.problem.order):
+        for k in self.order:
             if values[k].kind == LEAF:
                 price[k] = share[k] = 0.0
                 continue

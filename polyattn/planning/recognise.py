@@ -1,4 +1,4 @@
-"""Exponentials with their normaliser: softmax and logsumexp in any spelling, for numerics.
+"""Exponentials with their normaliser: softmax and logsumexp, for numerics.
 
 `exp(s[e]) / sum[e](exp(s[e]))` overflows where its value is an ordinary number; softmax is computed with the maximum of
 s. In the expanded polynomial every spelling is one monomial: an exponential times the reciprocal of the sum of the same

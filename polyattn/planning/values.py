@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from typing import Any
 
 from polyattn.planning.steps import BATCH, ONE, Coefficient
 
@@ -306,7 +307,7 @@ class Values:
         self.work += 4  # as long as listing so many ways takes
         if self.work > self.most:
             raise TooLargeError
-        best: list[tuple[object, list[tuple[int, ...]]]] = []
+        best: list[tuple[Any, list[tuple[int, ...]]]] = []
         leaves = 0
 
         def visit(colour: dict[int, int]) -> None:
@@ -326,7 +327,7 @@ class Values:
                 sorted((c, tuple(sorted((label, tuple(colour[i] for i in at)) for label, at in a))) for c, a in pieces)
             )
             order = tuple(sorted(colour, key=lambda i: colour[i]))
-            if not best or form < best[0][0]:  # type: ignore[operator]
+            if not best or form < best[0][0]:
                 best[:] = [(form, [order])]
             elif form == best[0][0]:
                 best[0][1].append(order)
