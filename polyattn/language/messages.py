@@ -12,6 +12,8 @@ from polyattn.language.tokens import grammar
 
 STARTS_FACTOR = {"NAME", "NUMBER", "LPAR"}
 
+SLOT_ENDS = "',' or ']' expected: slots are separated by commas and closed by ']'"
+
 HINTS = {
     "^": "there are no powers: write the factor as often as it occurs",
     "@": "there is no matrix product sign: write '*' and name the shared index on both sides",
@@ -66,6 +68,8 @@ def _expectation(error: UnexpectedToken, previous: Token | None) -> str:
     expected, found = set(error.accepts or error.expected or ()), error.token.type
     # The order matters: a state often allows several tokens, and the first test names the likeliest
     # slip.
+    if "RSQB" in expected and "STAR" in expected and found in STARTS_FACTOR:
+        return SLOT_ENDS
     if "STAR" in expected and found in STARTS_FACTOR:
         return "an operator is missing: '*' expected between two factors"
     if found in ("STAR", "SLASH") and previous is not None and previous.type in ("STAR", "SLASH"):
@@ -80,7 +84,7 @@ def _expectation(error: UnexpectedToken, previous: Token | None) -> str:
         return "a scalar is defined without brackets, as in 'y = x[a,b]': the end of the statement expected"
     if expected <= {"_END", "$END"} and previous is not None and previous.type == "RSQB":
         return "the end of the statement expected"
-    if expected - {"RSQB"} == STARTS_FACTOR and previous is not None and previous.type in ("LSQB", "COMMA"):
+    if expected - {"RSQB", "SIGN"} == STARTS_FACTOR and previous is not None and previous.type in ("LSQB", "COMMA"):
         return "an index (or, in an input, a size) or a composite slot such as '(g m)' expected"
     # The general tests stand below the special ones that they would shadow.
     if expected >= STARTS_FACTOR:
@@ -94,12 +98,14 @@ def _expectation(error: UnexpectedToken, previous: Token | None) -> str:
     if {"_WHERE", "NAME"} <= expected:
         return "a statement expected (an input x[N,C], a 'where', or a definition name[index, ...] = sum)"
     if "RSQB" in expected:
-        return "',' or ']' expected: slots are separated by commas and closed by ']'"
+        return SLOT_ENDS
     if {"EQUAL", "_END"} <= expected:
         slots = "slots in square brackets, " if found == "LPAR" else ""
         return f"{slots}'=' and a sum, or the end of the statement expected"
     if "COLON" in expected:
         return "':' and a size, as in 'where r : R', or '=' and a product, as in 'where C = G*M', expected"
+    if expected == {"NAME", "NUMBER"} and previous is not None and previous.type == "SIGN":
+        return "an index or a number expected: a slot holds a sum of whole multiples, such as '2*i+u-1'"
     if expected == {"NAME", "NUMBER"}:
         return "a size expected (a name that starts with a capital, or a number)"
     if expected == {"STAR"}:

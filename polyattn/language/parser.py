@@ -13,6 +13,7 @@ from lark import Token, Tree
 from lark.exceptions import UnexpectedCharacters, UnexpectedToken
 
 from polyattn.errors import SpecError
+from polyattn.language.affine import affine, place
 from polyattn.language.functions import RESERVED, TABLE, nearest
 from polyattn.language.messages import bad_character, bad_token
 from polyattn.language.syntax import (
@@ -142,8 +143,12 @@ class _Builder:
             )
         sizes = []
         for slot in self.slots(head):
-            token = slot.children[0]
-            if len(slot.children) > 1 or not (token.type == "NUMBER" or is_size_name(token)):
+            token = place(slot)
+            if (
+                len(slot.children) > 1
+                or not isinstance(slot.children[0], Token)
+                or not (token.type == "NUMBER" or is_size_name(token))
+            ):
                 raise self.error(
                     "a statement without '=' declares an input, whose slots are sizes (capitals, as in x[N,C]); "
                     "a definition goes on with '=' and a sum",
@@ -197,8 +202,8 @@ class _Builder:
             raise self.no_function(name)
         over = []
         for slot in self.slots(head):
-            if len(slot.children) > 1:
-                raise self.error("a function's indices are plain: split them with commas", _at(slot.children[0]))
+            if len(slot.children) > 1 or not isinstance(slot.children[0], Token):
+                raise self.error("a function's indices are plain: split them with commas", _at(place(slot)))
             over.extend(self.slot(slot).indices)
         return Call(str(name), tuple(over), self.sum(argument), _at(name))
 
@@ -263,12 +268,17 @@ class _Builder:
     def slots(self, head: ParseTree) -> list[ParseTree]:
         found = head.children[1].children if len(head.children) > 1 else []
         if len(found) > MAX_SLOTS:
-            raise self.error(f"a tensor has at most {MAX_SLOTS} slots", _at(found[MAX_SLOTS].children[0]))
+            raise self.error(f"a tensor has at most {MAX_SLOTS} slots", _at(place(found[MAX_SLOTS])))
         return found
 
     def slot(self, tree: ParseTree) -> Slot:
         if len(tree.children) > MAX_SLOTS:
             raise self.error(f"a composite slot has at most {MAX_SLOTS} indices", _at(tree.children[MAX_SLOTS]))
+        if isinstance(tree.children[0], Tree):
+            form = affine(tree.children[0], self.source)
+            raise self.error(
+                f"'{form}' in a slot: a slot holds an index, or a composite such as '(g m)'", _at(place(tree))
+            )
         for token in tree.children:
             if token.type == "NUMBER":
                 raise self.error("a fixed position cannot be written: slots hold indices (small letters)", _at(token))
