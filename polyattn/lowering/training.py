@@ -19,7 +19,7 @@ from polyattn.lowering.graphs import CHECKED, Sizes, is_narrow, shared
 from polyattn.lowering.matching import Kernels, as_choice, fusions
 from polyattn.lowering.module import as_function
 from polyattn.planning import Apply, Device, Plan
-from polyattn.planning.steps import multiplies
+from polyattn.planning.steps import Leaf, multiplies
 
 FEWER = 0.98
 """The share of autograd's multiply-accumulates from which on a planned backward pass counts as cheaper."""
@@ -106,7 +106,8 @@ def backward_pays(plan: Plan, device: Device) -> bool:
     if functions and plan.kept_bytes > LESS_KEPT * _kept_by_autograd(plan):
         return False
     seconds = device.seconds(plan.graph) + device.seconds(plan.backward.graph)
-    return CALLS * device.step_seconds * len(plan.backward_steps) <= NEGLIGIBLE * seconds
+    steps = sum(not isinstance(n, Leaf) for n in plan.backward.graph.nodes)
+    return CALLS * device.step_seconds * steps <= NEGLIGIBLE * seconds
 
 
 def _kept_by_autograd(plan: Plan) -> int:

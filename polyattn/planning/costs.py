@@ -14,7 +14,6 @@ from polyattn.planning.steps import (
     Leaf,
     Node,
     is_matrix_product,
-    length,
     loop_indices,
     materialises_product,
     numel,
@@ -63,17 +62,14 @@ class Device:
             traffic += 2 * self.itemsize * numel(loop_indices(node), sizes)
         arithmetic = 0.0
         if is_matrix_product(node) and isinstance(node, Contract):
-            left, right = (set(o.indices) for o in node.operands)
-            sides = [left - right, right - left, set(node.summed)]
-            if not (sides[0] or sides[1]):
+            left, right = node.sides
+            if not (left or right):
                 # An inner product reads each entry once: its traffic is all of it.
                 return traffic / self.bytes_per_second + self.step_seconds
             # Short sides leave tiles of the matrix units empty; each side costs its own share of the rate.
             efficiency = 1.0
-            for side in sides:
-                extent = 1
-                for index in side:
-                    extent *= length(index, sizes)
+            for side in (left, right, node.summed):
+                extent = numel(side, sizes)
                 efficiency *= extent / (extent + self.tile)
             arithmetic = graph.macs_of(node) / (self.macs_per_second * efficiency)
         return max(arithmetic, traffic / self.bytes_per_second) + self.step_seconds

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from heapq import heapify, heappop, heappush
+from itertools import islice
 
 from polyattn.algebra import Spec
 from polyattn.errors import BudgetError, SizeError
@@ -139,22 +141,28 @@ def ranked_plans(asked: Question, most: int, price: Callable[[Plan], float] | No
     graphs, lower = _candidates(source, sizes)
     plans = [Plan(spec, asked.objective, way, made, lower_bound=lower) for made, way in graphs.items()]
     plans = [p for p in plans if p.macs <= written.macs]
-    plans = plans if asked.accuracy == "any" else _accurate(plans, written, asked.narrow)
     early = price or replace(asked, objective="forward").price
     price = price or asked.price
-    plans.sort(key=lambda p: (early(p), p.peak_bytes))
+
+    def key(plan: Plan) -> tuple[float, int]:
+        return early(plan), plan.peak_bytes
+
+    def ranked() -> Iterator[Plan]:
+        return iter(sorted(plans, key=key)) if asked.accuracy == "any" else _accurate(plans, written, asked.narrow, key)
+
     allowed = 3 * written.macs  # what autograd takes for the author's order
+    ordered: Iterable[Plan] = ranked()
     if asked.objective == "training":
-        plans = _for_training(plans, written, price, max(most, TRAINED_CANDIDATES))
+        ordered = _for_training(islice(ordered, max(most, TRAINED_CANDIDATES)), written, price)
     found: list[Plan] = []
-    for candidate in plans:
+    for candidate in ordered:
         chosen = keeping_little(candidate, allowed, asked, price)
         if limit is None or max(chosen.peak_bytes, chosen.kept_bytes) <= limit:
             found.append(chosen)
         if len(found) == most:
             break
     if not found:
-        least = min(p.peak_bytes for p in plans)  # what is kept can be computed again, down to nothing
+        least = min(p.peak_bytes for p in ranked())  # what is kept can be computed again, down to nothing
         raise BudgetError(
             f"no order of contraction keeps its intermediates within {limit:,} bytes: "
             f"the smallest limit that one keeps to is memory_limit={least}"
@@ -162,32 +170,35 @@ def ranked_plans(asked: Question, most: int, price: Callable[[Plan], float] | No
     return tuple(p if p.accuracy else replace(p, accuracy=accuracy(p.graph, graph, spec, asked.narrow)) for p in found)
 
 
-def _accurate(plans: list[Plan], written: Plan, narrow: bool) -> list[Plan]:
-    """Return the plans with error bounds, on deviations from the mean where they lose more than the author's order.
+def _accurate(
+    plans: list[Plan], written: Plan, narrow: bool, key: Callable[[Plan], tuple[float, int]]
+) -> Iterator[Plan]:
+    """Yield the plans with error bounds, on deviations from the mean where they lose more than the author's order.
 
-    The few products of vectors that this takes more are not held against a plan.
+    The few products of vectors that this takes more are not held against a plan. Bounds and deviations take longer than
+    prices, so each plan gets them in its turn, the cheapest first.
     """
-    found: dict[Graph, Plan] = {}
-    for plan in plans:
-        for candidate in _ways(plan):
-            loss = accuracy(candidate.graph, written.graph, plan.spec, narrow)
-            if loss.kept:
-                found.setdefault(candidate.graph, replace(candidate, accuracy=loss))
-                break
-    return list(found.values())
+    # The number of the plan keeps plans of one price in their order.
+    queue = [(*key(p), k, 0, p) for k, p in enumerate(plans)]
+    heapify(queue)
+    met: set[Graph] = set()
+    while queue:
+        *_, number, centred_steps, plan = heappop(queue)
+        loss = accuracy(plan.graph, written.graph, plan.spec, narrow)
+        if loss.kept:
+            if plan.graph not in met:
+                met.add(plan.graph)
+                yield replace(plan, accuracy=loss)
+        elif centred_steps < len(STEPS):
+            # More and more of the first graph's steps.
+            graph = centred(plans[number].graph, plan.spec, STEPS[centred_steps])
+            after = replace(plan, strategy=f"{plans[number].strategy}, centred", graph=graph)
+            heappush(queue, (*key(after), number, centred_steps + 1, after))
 
 
-def _ways(plan: Plan) -> Iterator[Plan]:
-    """A plan as it is, and with the mean apart in more and more of its steps."""
-    yield plan
-    for steps in STEPS:
-        graph = centred(plan.graph, plan.spec, steps)
-        yield replace(plan, strategy=f"{plan.strategy}, centred", graph=graph)
-
-
-def _for_training(plans: list[Plan], written: Plan, price: Callable[[Plan], float], most: int) -> list[Plan]:
-    """The cheapest few plans and the author's with their backward passes, cheapest in both together first."""
-    chosen = {p.graph: p for p in (*plans[:most], written)}
+def _for_training(plans: Iterable[Plan], written: Plan, price: Callable[[Plan], float]) -> list[Plan]:
+    """The plans and the author's with their backward passes, cheapest first in both together."""
+    chosen = {p.graph: p for p in (*plans, written)}
     trained = [with_backward(p) for p in chosen.values()]
     allowed = min(p.training_macs for p in trained if p.graph == written.graph)
     return sorted(
