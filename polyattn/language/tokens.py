@@ -11,7 +11,7 @@ from lark import Lark, Token
 from polyattn.errors import SpecError
 
 # Bounds the recursion of every later walk over the tree; a person's text nests two or three deep.
-MAX_DEPTH = 40
+MAX_DEPTH = 80
 
 OPENING = {"LPAR": ("RPAR", ")"), "LSQB": ("RSQB", "]")}
 # A newline next to an operator cannot end a statement, so long sums may be broken before or after a
