@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from itertools import count
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -39,6 +40,12 @@ def keep(function: Callable[..., Any]) -> str:
     name = f"f{next(_numbers)}"
     setattr(FUNCTIONS, name, function)
     return name
+
+
+@cache
+def named(function: Callable[..., Any]) -> str:
+    """Store a function of the user's own; return its name in `FUNCTIONS`, the same in each call."""
+    return keep(function)
 
 
 _has_static_value = getattr(symbolic_shapes, "has_static_value", None)  # not in every torch that is supported

@@ -7,7 +7,7 @@ values again, so that nothing is a constant that ought to be a function of the i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from polyattn.lowering.devices import calibrated, kind
-from polyattn.lowering.graphs import CHECKED, Sizes, is_narrow, shared
+from polyattn.lowering.graphs import CHECKED, Own, Sizes, is_narrow, shared
 from polyattn.lowering.matching import Kernels, as_choice, fusions
 from polyattn.lowering.module import as_function
 from polyattn.planning import Apply, Device, Plan
@@ -42,12 +42,13 @@ def differentiable(
     device: str | Device = "cpu",
     dtype: str | torch.dtype = "float32",
     sizes: Sizes = CHECKED,
+    functions: Mapping[str, Own] | None = None,
 ) -> Callable[..., Tensor]:
     """`f(*inputs, *parameters)` as layers run it: with the planned backward pass where it pays, else with autograd's.
 
     Args:
         plan: for any objective.
-        channels_first, kernels, device, dtype: see `lower`. Autocast may be on.
+        channels_first, kernels, device, dtype, functions: see `lower`. Autocast may be on.
         sizes: those that are read from shapes, and whether shapes are checked in each call.
     """
     options: dict[str, Any] = {"channels_first": channels_first, "kernels": kernels, "device": device, "dtype": dtype}
@@ -70,9 +71,11 @@ def forward_function(
     device: str | Device = "cpu",
     dtype: str | torch.dtype = "float32",
     sizes: Sizes = CHECKED,
+    functions: Mapping[str, Own] | None = None,
 ) -> Callable[..., Tensor]:
     """Return `f(*inputs, *parameters)`, the plan's operations one by one: differentiable by autograd."""
     options: dict[str, Any] = {"channels_first": channels_first, "kernels": kernels, "device": device, "dtype": dtype}
+    options["functions"] = functions
     function = as_function(shared(plan, "forward", **options, sizes=sizes))
     return without_autocast(function, len(plan.spec.inputs)) if is_narrow(dtype) else function
 
@@ -136,12 +139,13 @@ def training_function(
     device: str | Device = "cpu",
     dtype: str | torch.dtype = "float32",
     sizes: Sizes = CHECKED,
+    functions: Mapping[str, Own] | None = None,
 ) -> Callable[..., Tensor]:
     """Return `f(*inputs, *parameters)`: a training plan's output, whose gradients its backward pass makes.
 
     Args:
         plan: for the objective "training".
-        channels_first, kernels, device, dtype: see `lower`. Autocast may be on.
+        channels_first, kernels, device, dtype, functions: see `lower`. Autocast may be on.
         sizes: those that are read from shapes, and whether shapes are checked in each call.
 
     Raises:
@@ -155,6 +159,7 @@ def training_function(
     torch.Size([4, 4])
     """
     options: dict[str, Any] = {"channels_first": channels_first, "kernels": kernels, "device": device, "dtype": dtype}
+    options["functions"] = functions
     graphs = [shared(plan, part, **options, sizes=sizes) for part in PARTS]
     forward_graph, backward_graph = (type(graph).forward for graph in graphs)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,7 @@ class Inputs:
         sizes: the sizes that are given.
         shapes: names of sizes, by the input's name.
         objective: of the plans.
+        functions: the callables of functions of the user's own.
     """
 
     spec: Spec
@@ -33,11 +34,18 @@ class Inputs:
     sizes: Mapping[str, int]
     shapes: Mapping[str, tuple[str, ...]]
     objective: str
+    functions: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     _functions: dict[tuple[str, ...], SpecFunction | None] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
-    def of(cls, spec: Spec, sizes: Mapping[str, int], objective: str) -> Inputs:
-        return cls(spec, str(spec), dict(spec.sizes.solve(sizes)), dict(spec.inputs), objective)
+    def of(
+        cls,
+        spec: Spec,
+        sizes: Mapping[str, int],
+        objective: str,
+        functions: Mapping[str, Callable[[Tensor], Tensor]],
+    ) -> Inputs:
+        return cls(spec, str(spec), dict(spec.sizes.solve(sizes)), dict(spec.inputs), objective, functions)
 
     def read(
         self, given: Sequence[Tensor], named: Mapping[str, Tensor], values: Sequence[Tensor]
@@ -158,7 +166,8 @@ class Inputs:
             if torch.compiler.is_compiling():
                 return None
             spec = shared(self.spec, names, self.sizes)
-            self._functions[names] = None if spec is None else SpecFunction(spec, self.sizes, self.objective)
+            made = None if spec is None else SpecFunction(spec, self.sizes, self.objective, self.functions)
+            self._functions[names] = made
         return self._functions[names]
 
 

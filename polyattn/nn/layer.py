@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -38,6 +38,8 @@ class Layer(TracedWhole):
         spec: a specification or its text.
         sizes: the sizes of parameters, and those that no input's shape fixes; further sizes may be given, and are then
             required of the inputs.
+        functions: the callable of each function of your own (`where phi : function`): a function of a tensor, entry by
+            entry, that keeps its shape. It is not a submodule: parameters inside of it belong to whoever holds it.
         objective: objective of the plan, see `polyattn.plan`. "training" also plans the backward pass if gradients are
             required, and equals "forward" otherwise.
         generator: random generator of the initial values.
@@ -47,7 +49,7 @@ class Layer(TracedWhole):
         each input (B, *axes) or (*axes), in the order of the specification; the output alike.
 
     Raises:
-        SpecError: the text is wrong.
+        SpecError: the text is wrong, or `functions` does not fit the functions that it declares.
         SizeError: a missing or contradictory size, named; at call time a wrong number of inputs, unknown names, inputs
             that disagree on a size or on the batch, other dtypes than floating ones and masks.
 
@@ -61,6 +63,7 @@ class Layer(TracedWhole):
         spec: Spec | str,
         sizes: Mapping[str, int] | None = None,
         *,
+        functions: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
         objective: str = "training",
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
@@ -76,8 +79,8 @@ class Layer(TracedWhole):
         self._fetch = itemgetter(*self._attributes) if len(self._attributes) > 1 else _only(one)
         # Scalars are stored with shape (1,) and squeezed back to the specification's shape at each call.
         self._scalar = frozenset(i for i, name in enumerate(self.spec.parameters) if not self.spec.shape(name))
-        self._function = SpecFunction(self.spec, self.sizes, objective)
-        self._inputs = Inputs.of(self.spec, self.sizes, objective)
+        self._function = SpecFunction(self.spec, self.sizes, objective, functions)
+        self._inputs = Inputs.of(self.spec, self.sizes, objective, self._function.functions)
         self.reset_parameters(generator)
 
     def _register(self, factory: Mapping[str, Any]) -> None:

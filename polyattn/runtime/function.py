@@ -12,7 +12,7 @@ from torch import Tensor
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
 from polyattn.lowering import FUNCTIONS, products_dtype, version
-from polyattn.lowering.functions import is_static, is_traced, untraced
+from polyattn.lowering.functions import is_static, is_traced, named, untraced
 from polyattn.planning import BATCH, Plan
 from polyattn.runtime.plan_cache import (
     NOMINAL_BATCH,
@@ -37,14 +37,24 @@ class SpecFunction:
             parts take those of the whole.
         objective: which plan; see `polyattn.plan`. "training" plans the backward pass too where gradients are wanted,
             and is "forward" where they are not.
+        functions: the callables of functions of the user's own, by name; see `polyattn.lower`.
 
     >>> function = SpecFunction(Spec("x[N,C]; y[a,b] = 1/N*x[a,d]*w[d,b]"))
     >>> function({"x": torch.ones(2, 5, 3), "w": torch.eye(3)}).shape
     torch.Size([2, 5, 3])
     """
 
-    def __init__(self, spec: Spec, sizes: Mapping[str, int] | None = None, objective: str = "training"):
+    def __init__(
+        self,
+        spec: Spec,
+        sizes: Mapping[str, int] | None = None,
+        objective: str = "training",
+        functions: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+    ):
         self.spec, self.text, self.objective = spec, str(spec), objective
+        self.functions = dict(functions or {})
+        spec.check_functions(self.functions)
+        self._own = _named(self.functions)
         self.sizes = tuple((name, size) for name, size in (sizes or {}).items() if name in spec.sizes.names)
         self.position_sizes = tuple(size for shape in spec.inputs.values() for size in shape)
         self.inputs, self.parameters = tuple(spec.inputs), tuple(spec.parameters)
@@ -91,7 +101,7 @@ class SpecFunction:
         return function(*tensors)
 
     def _family(self, tensors: Sequence[Tensor]) -> Family:
-        return family_of(self.text, self.sizes, *self._how(tensors))
+        return family_of(self.text, self.sizes, self._own, *self._how(tensors))
 
     def _how(self, tensors: Sequence[Tensor]) -> tuple[str, str, bool, str]:
         """Return what a plan depends on besides sizes: objective, device, memory layout and dtype."""
@@ -142,7 +152,8 @@ class SpecFunction:
             # A trace has one program for all that is done with it, also without gradients.
             objective = "forward" if objective == "training" else objective
             read = tuple(r.size for r in self._reads)
-            name = traced(self.text, self.sizes, pairs(sizes), read, objective, device, channels_first, dtype, True)
+            how = (objective, device, channels_first, dtype, True)
+            name = traced(self.text, self.sizes, self._own, pairs(sizes), read, *how)
             return getattr(FUNCTIONS, name)
         planned, lengths, read = dict(self._fixed), dict(self._fixed), []
         for size, tensor, slot, others in self._reads:
@@ -163,7 +174,8 @@ class SpecFunction:
         planned[BATCH] = max(1, index(batch)) if is_static(batch) else hint(batch, NOMINAL_BATCH)
         eager = torch.compiler.is_exporting()
         known = pairs(planned)
-        name = traced(self.text, self.sizes, known, tuple(read), objective, device, channels_first, dtype, eager)
+        how = (objective, device, channels_first, dtype, eager)
+        name = traced(self.text, self.sizes, self._own, known, tuple(read), *how)
         return getattr(FUNCTIONS, name)
 
     def plan(self, sizes: Mapping[str, int], batch: int = 1, gradient: bool = True) -> Plan:
@@ -180,11 +192,19 @@ class SpecFunction:
         table = self.spec.sizes
         known = {**table.solve({**dict(fixed), **sizes}, table.names), BATCH: batch}
         objective = "forward" if self.objective == "training" and not gradient else self.objective
-        return family_of(self.text, fixed, objective, "cpu", True, "float32").chosen(known)[2]
+        return family_of(self.text, fixed, self._own, objective, "cpu", True, "float32").chosen(known)[2]
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the functions, which are made again where they are needed."""
-        return {**self.__dict__, "_made": {}}
+        return {**self.__dict__, "_made": {}, "_own": ()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._own = _named(self.functions)
+
+
+def _named(functions: Mapping[str, Callable[[Tensor], Tensor]]) -> tuple[tuple[str, str], ...]:
+    return tuple((name, named(function)) for name, function in sorted(functions.items()))
 
 
 def times(atoms: Sequence[str], known: Mapping[str, Any]) -> Any:

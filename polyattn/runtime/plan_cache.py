@@ -18,7 +18,17 @@ from torch import Tensor
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
 from polyattn.language import value_of
-from polyattn.lowering import calibrated, candidates, forward_function, keep, kind, plan, price_of, training_function
+from polyattn.lowering import (
+    FUNCTIONS,
+    calibrated,
+    candidates,
+    forward_function,
+    keep,
+    kind,
+    plan,
+    price_of,
+    training_function,
+)
 from polyattn.lowering.functions import constant_result
 from polyattn.lowering.graphs import Sizes
 from polyattn.lowering.matching import as_choice, by_step, fusions
@@ -30,6 +40,7 @@ from polyattn.planning import BATCH, Device, Plan, Question
 Function = Callable[..., Tensor]
 Numbers = Mapping[str, int]
 Pairs = tuple[tuple[str, int], ...]
+Owns = tuple[tuple[str, str], ...]
 
 NOMINAL_BATCH = 8
 """The batch that a plan is made for where a compiler keeps the batch symbolic. A plan computes every batch, and the
@@ -70,6 +81,7 @@ class Family:
         spec: the specification.
         fixed: numbers of sizes that no shape changes.
         objective, model, channels_first, dtype: see `lowering.plan` and `lowering.lower`.
+        own: functions of the user's own, and the names of their callables in `polyattn.lowering.FUNCTIONS`.
         read: where the other atomic sizes are read from shapes; empty where they do not follow one by one.
         regions: candidates, by the sizes that they are for.
         programs: lowered plans by all that their lowering depends on.
@@ -81,6 +93,7 @@ class Family:
     model: Device
     channels_first: bool
     dtype: str
+    own: Owns = ()
     read: tuple[Read, ...] = ()
     regions: list[Region] = field(default_factory=list)
     programs: dict[object, Function] = field(default_factory=dict)
@@ -127,6 +140,7 @@ class Family:
     def _lowered(self, chosen: Plan, backward: bool, read: tuple[str, ...], short: tuple[str, ...]) -> Function:
         lowered = training_function if backward else forward_function
         options: dict[str, Any] = {"channels_first": self.channels_first, "device": self.model, "dtype": self.dtype}
+        options["functions"] = {name: getattr(FUNCTIONS, kept) for name, kept in self.own}
         return lowered(chosen, **options, sizes=Sizes(read, short))
 
     def _around(self, sizes: Numbers) -> Region:
@@ -166,24 +180,27 @@ def whole(atomic: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
 
 @lru_cache(maxsize=FAMILIES)
 def family(
-    text: str, fixed: Pairs, objective: str, device: str, channels_first: bool, dtype: str, model: Device
+    text: str, fixed: Pairs, own: Owns, objective: str, device: str, channels_first: bool, dtype: str, model: Device
 ) -> Family:
     """Return the programs of a specification, shared by all layers that ask for the same."""
-    return Family(_spec(text), fixed, objective, model, channels_first, dtype)
+    return Family(_spec(text), fixed, objective, model, channels_first, dtype, own)
 
 
-def family_of(text: str, fixed: Pairs, objective: str, device: str, channels_first: bool, dtype: str) -> Family:
+def family_of(
+    text: str, fixed: Pairs, own: Owns, objective: str, device: str, channels_first: bool, dtype: str
+) -> Family:
     """Return the family on the present calibration of a device.
 
     Args:
         text: of the specification; compilers before torch 2.7 know texts as constants, and dataclasses not.
         fixed: the sizes that no shape changes.
+        own: functions of the user's own, with the names of their callables in `polyattn.lowering.FUNCTIONS`.
         objective: "training" gives functions whose gradients the planned backward pass makes.
         device: the type of the device, for the cost model and its kernels.
         channels_first: whether the inputs are (B, ..., C) views of tensors that lie in memory as (B, C, ...).
         dtype: in which products are computed.
     """
-    return family(text, fixed, objective, device, channels_first, dtype, calibrated(kind(device), dtype))
+    return family(text, fixed, own, objective, device, channels_first, dtype, calibrated(kind(device), dtype))
 
 
 @lru_cache(maxsize=FAMILIES)
@@ -200,6 +217,7 @@ def reads(spec: Spec, fixed: Pairs) -> tuple[Read, ...]:
 def traced(
     text: str,
     fixed: Pairs,
+    own: Owns,
     sizes: Pairs,
     read: tuple[str, ...],
     objective: str,
@@ -216,13 +234,15 @@ def traced(
         eager: whether the operations are taken one by one, without a backward pass of their own.
     """
     model = calibrated(kind(device), dtype)
-    return _traced(text, fixed, tuple(sizes), tuple(read), objective, device, channels_first, dtype, eager, model)
+    how = (objective, device, channels_first, dtype, eager, model)
+    return _traced(text, fixed, tuple(own), tuple(sizes), tuple(read), *how)
 
 
 @lru_cache(maxsize=FAMILIES)
 def _traced(
     text: str,
     fixed: Pairs,
+    own: Owns,
     sizes: Pairs,
     read: tuple[str, ...],
     objective: str,
@@ -232,7 +252,7 @@ def _traced(
     eager: bool,
     model: Device,
 ) -> str:
-    made = family(text, fixed, objective, device, channels_first, dtype, model)
+    made = family(text, fixed, own, objective, device, channels_first, dtype, model)
     numbers = whole({s: int(n) for s, n in sizes}, made.spec)
     return keep(made.symbolic(numbers, read, eager))
 

@@ -160,7 +160,7 @@ def test_layers_on_a_gpu_are_planned_with_kernels(monkeypatch):
     monkeypatch.setattr(plan_cache, "forward_function", lambda plan, **options: found.append(plan) or torch.add)
     plan_cache.forget()
     for dtype in ("float32", "bfloat16"):
-        family = plan_cache.family_of(str(pa.catalog.poly_nl()), (("C", 128),), "forward", "cuda", False, dtype)
+        family = plan_cache.family_of(str(pa.catalog.poly_nl()), (("C", 128),), (), "forward", "cuda", False, dtype)
         family.function({"C": 128, "N": 196, "batch": 1})
     plan_cache.forget()
     assert made(found[0]) == {"hadamard_mean", "project"}

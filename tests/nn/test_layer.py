@@ -2,6 +2,7 @@
 
 import copy
 import io
+import pickle
 
 import numpy as np
 import pytest
@@ -221,3 +222,37 @@ def test_a_part_of_a_size_names_the_spelling_that_works(text):
         pa.Spec(f"x[N,C]; {text}; y[a,b] = x[a,c]*w[c,r]*v[r,b]")
     layer = Layer("x[N,C]; where C = 8*R; where r : R; y[a,b] = x[a,c]*w[c,r]*v[r,b]", {"C": 16})
     assert layer.w.shape == (16, 2)
+
+
+def softer(x: torch.Tensor) -> torch.Tensor:
+    return x * torch.sigmoid(1.5 * x)
+
+
+def test_a_function_of_ones_own_is_run_differentiated_copied_and_compiled():
+    text = "x[N,C]; where phi : function; y[a,b] = phi(x[a,c]*w[c,d])*v[d,b]; where d : R"
+    layer = Layer(text, {"C": 4, "R": 3}, functions={"phi": softer})
+    for n in (5, 7):
+        x = torch.randn(2, n, 4, requires_grad=True)
+        wanted = softer(x @ layer.w) @ layer.v
+        for module in (layer, copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+            torch.testing.assert_close(module(x), wanted)
+        inside = (x, layer.w, layer.v)
+        got, expected = (torch.autograd.grad(y.square().sum(), inside) for y in (layer(x), wanted))
+        torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(torch.compile(layer, backend="eager", fullgraph=True)(x), wanted)
+    program = torch.export.export(layer, (x.detach(),), dynamic_shapes=(({1: torch.export.Dim("n", min=2)},),))
+    torch.testing.assert_close(program.module()(x[:, :6].detach()), wanted[:, :6])
+
+
+def test_a_function_of_ones_own_has_a_callable_and_each_layer_its_own():
+    text = "x[N,C]; where phi : function; y[a,b] = phi(x[a,b])"
+    with pytest.raises(pa.SpecError, match="phi"):
+        Layer(text, {"C": 4})
+    x = torch.rand(2, 3, 4)
+    first, second = Layer(text, functions={"phi": torch.sin}), Layer(text, functions={"phi": torch.cos})
+    torch.testing.assert_close(first(x), x.sin())
+    torch.testing.assert_close(second(x), x.cos())
+    # An input that all samples share takes another program, with the same function.
+    text = "x[N,C]; z[M,C]; where phi : function; y[a] = x[a,c]*sum[e](phi(z[e,c]))"
+    layer, z = Layer(text, functions={"phi": torch.exp}), torch.rand(5, 4)
+    torch.testing.assert_close(layer(x, z), torch.einsum("bac,ec->ba", x, z.exp()))

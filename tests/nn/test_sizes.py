@@ -64,7 +64,7 @@ def test_a_layer_forgets_the_oldest_shapes(monkeypatch):
 def test_the_order_taken_around_a_size_is_as_cheap_as_the_one_planned_for_it(batch, height, width, objective):
     spec = pa.catalog.tesa(mean=True)
     fixed = (("C", 32), ("R", 8))
-    family = plan_cache.family_of(str(spec), fixed, objective, "cpu", False, "float32")
+    family = plan_cache.family_of(str(spec), fixed, (), objective, "cpu", False, "float32")
     if not family.regions:
         for size in (30, 31):
             family.chosen({"C": 32, "R": 8, "H": size, "W": size, BATCH: 3})
