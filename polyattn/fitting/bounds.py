@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import opt_einsum
+import torch
 
+from polyattn.errors import FittingError
 from polyattn.fitting.family import symmetrised
 from polyattn.fitting.position_pattern import Layout
+from polyattn.fitting.scaling import as_array, finite, normalised
 
 MOST = 2**27
 """Entries of an intermediate above which norms of positions replace the positions."""
@@ -40,11 +45,88 @@ def pattern_bound(delta: np.ndarray, layout: Layout, x: np.ndarray) -> float:
 
 def output_bound(delta: np.ndarray, layout: Layout, x: np.ndarray) -> float:
     """Bound a batch of samples, whose norms add up as squares; see `Factorisation.bound`."""
-    axes = len(layout.pattern)
-    samples = x.reshape(-1, *x.shape[-axes - 1 :])
-    if layout.is_nl:
-        return float(np.linalg.norm([nl_bound(delta, s, bool(layout.powers)) for s in samples]))
-    return float(np.linalg.norm([pattern_bound(delta, layout, s) for s in samples]))
+    x = x.reshape(-1, *x.shape[-len(layout.pattern) - 1 :])
+    delta, power = normalised(delta)
+    if layout.is_nl and delta.shape[1] > x.shape[-1]:
+        # With biases the constant 1 is one more feature of x; beside it, since it does not scale with x.
+        x = np.concatenate([x, np.ones((*x.shape[:-1], 1))], -1)
+    found: list[tuple[float, int]] = []
+    for sample in x:
+        rows, k = normalised(sample)
+        own = nl_bound(delta, rows, bool(layout.powers)) if layout.is_nl else pattern_bound(delta, layout, rows)
+        found.append((own, power + k * layout.degree))
+    largest = max((k for own, k in found if own), default=0)
+    total = float(np.linalg.norm([np.ldexp(own, k - largest) for own, k in found]))
+    with np.errstate(over="ignore", under="ignore"):
+        bound = float(np.ldexp(total, largest))
+    # A bound below the smallest float is not 0.
+    return max(bound, float(np.nextafter(0.0, 1.0))) if total else 0.0
+
+
+def layer_bound(
+    difference: np.ndarray, magnitude: np.ndarray, terms: int, layout: Layout, x: Any, batched: bool | None
+) -> float:
+    """Bound the error of an output evaluated in floats: that of the core, plus the rounding of both evaluations.
+
+    Sums of products over K indices, in any order, are off by at most γ_K = K u / (1 - K u) times the same sums over
+    magnitudes (Higham, 2002, section 3.1), with u the unit roundoff of x's precision, and at least that of float64.
+
+    Args:
+        difference: the approximation less the core, the output's mode first.
+        magnitude: the sum of the core's magnitudes and those of the factors' products.
+        terms: length of all sums over channels and ranks, plus the number of factors.
+        x: input, one sample or a batch.
+        batched: whether the first axis of x is the batch; None: whichever reading has the larger bound.
+
+    Raises:
+        FittingError: `x` is not an input of the layer.
+    """
+    unit = _unit_roundoff(x)
+    rows = finite(as_array(x, "x"), "x")
+    found = []
+    for samples in _readings(rows, layout, difference.shape, batched):
+        # Twice: a planned layer may take the mean out of the map before its sums.
+        count = 2 * (terms + int(np.prod(samples.shape[1:-1])) * layout.degree)
+        gamma = count * unit / (1 - count * unit) if count * unit < 1 else np.inf
+        found.append(
+            output_bound(difference, layout, samples) + gamma * output_bound(magnitude, layout, np.abs(samples))
+        )
+    return max(found)
+
+
+def _unit_roundoff(x: Any) -> float:
+    """Return the unit roundoff of x's precision, float64's for whole numbers."""
+    if isinstance(x, torch.Tensor):
+        return torch.finfo(x.dtype if x.is_floating_point() else torch.float64).eps / 2
+    dtype = np.asarray(x).dtype
+    return float(np.finfo(dtype if dtype.kind == "f" else float).eps) / 2
+
+
+def _readings(x: np.ndarray, layout: Layout, shape: tuple[int, ...], batched: bool | None) -> list[np.ndarray]:
+    """Return x as (samples, *positions, C), in each reading that its shape has.
+
+    On a single axis positions are a set, so a map of any number of axes is one sample: its reading as a batch and the
+    one as a map are both possible.
+    """
+    axes, channels = len(layout.pattern), layout.channels(np.empty((shape[0], 0)))
+    names = ", ".join(layout.names)
+    flat = axes == 1 and layout.blocks == (1,)
+    wanted = f"({names}, {channels}) or, as a batch, (B, {names}, {channels})"
+    if x.ndim < axes + 1 or x.shape[-1] != channels or not x.size:
+        raise FittingError(f"`x` has the shape {wanted}; found {x.shape}")
+    whole = x.reshape(-1, channels)[None] if flat else x[None]
+    found = []
+    if batched is not True and (flat or x.ndim == axes + 1):
+        found.append(whole)
+    if batched is not False and (x.ndim == axes + 2 or (flat and x.ndim > axes + 2)):
+        found.append(x.reshape(len(x), -1, channels) if flat else x)
+    if not found:
+        raise FittingError(f"`x` has the shape {wanted}; found {x.shape} with batched={batched}")
+    for samples in found:
+        wrong = [n for n, s in zip(samples.shape[1:-1], layout.blocks, strict=True) if n % s]
+        if wrong:
+            raise FittingError(f"`x` has {wrong[0]} positions on an axis with {layout.blocks} blocks: not a multiple")
+    return found
 
 
 def _scale(layout: Layout, shape: tuple[int, ...]) -> float:

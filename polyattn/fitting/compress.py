@@ -186,10 +186,10 @@ def _truncated(layer: TrainedLayer, sizes: dict[str, int], most: int) -> Factori
     factors, parameters = truncated(target, ranks, layer.bias)
     rebuilt = BLOCK_TERMS.rebuild(factors)
     error = relative(rebuilt - target, target, PAIR)
-    approximation = rebuilt.permute(3, 0, 1, 2).numpy()
+    kept = tuple(f.numpy() for f in factors)
     layout = Layout(powers=(("N", -1),) if layer.mean else ())
     return Factorisation(
-        BLOCK_TERMS.name, ranks, made.spec, parameters, error, made, layer.core, approximation, "none", layout, ()
+        BLOCK_TERMS.name, ranks, made.spec, parameters, error, made, layer.core, kept, "none", layout, ()
     )
 
 

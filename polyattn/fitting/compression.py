@@ -44,6 +44,10 @@ class Candidate:
     score_after: float | None
     chosen: bool = False
 
+    def __repr__(self) -> str:
+        own = f"{self.layer or 'the model'}, {self.family} of rank {self.factorisation.ranks}"
+        return f"Candidate({own}: {self.macs:,} MACs, relative error {self.after:.3g})"
+
     @property
     def macs(self) -> int:
         """Count the multiply-accumulates on one sample."""
@@ -86,6 +90,10 @@ class Compression:
     model: nn.Module
     score: float | None
     compressed_score: float | None
+
+    def __repr__(self) -> str:
+        chosen = "; ".join(repr(c) for c in self.candidates if c.chosen)
+        return f"Compression({len(self.candidates)} candidates, chosen: {chosen or 'none'})"
 
     def pareto(self, layer: str | None = None) -> tuple[Candidate, ...]:
         """Return the Pareto front: candidates without one both cheaper and nearer, the cheapest first."""

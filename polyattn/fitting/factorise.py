@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -16,12 +19,22 @@ from torch import Tensor
 from polyattn.algebra import ChannelCore, Spec
 from polyattn.errors import FittingError
 from polyattn.fitting.block_terms import BLOCK_TERMS
-from polyattn.fitting.bounds import output_bound
+from polyattn.fitting.bounds import layer_bound
 from polyattn.fitting.cp import CP
-from polyattn.fitting.family import SYMMETRIES, Family, Ranks, Settings, parameters_of, relative
+from polyattn.fitting.family import (
+    SYMMETRIES,
+    Family,
+    Ranks,
+    Settings,
+    as_ranks,
+    parameters_of,
+    projected,
+    relative,
+)
 from polyattn.fitting.input_core import Located, taken
 from polyattn.fitting.position_pattern import Layout, arrays, equation
 from polyattn.fitting.recognise import Recognition
+from polyattn.fitting.scaling import exponent, normalised, spread, times_power
 from polyattn.fitting.tensor_train import TT
 from polyattn.fitting.tucker import TUCKER
 from polyattn.fitting.weighting import square_root, unweighted, weighted
@@ -29,6 +42,8 @@ from polyattn.lowering import plan
 from polyattn.planning import Plan
 
 FAMILIES: dict[str, Family] = {f.name: f for f in (CP, TUCKER, TT, BLOCK_TERMS)}
+ZERO = 1e-13
+"""Norm of the symmetric part, relative to the core, below which it is rounding."""
 CRITERIA = ("rank", "max_macs", "max_params", "max_error")
 
 
@@ -62,7 +77,7 @@ class Factorisation(Fitted):
             given.
         plan: the layer's plan at the requested sizes.
         core: the factored tensor, T[b,d,f,h]: the output's mode, then one for each x.
-        approximation: the tensor of the parameters, likewise.
+        factors: the family's factors, in the order of its parameters; with biases, one more entry of each x's mode.
         symmetry: "pair", "shared" or "none"; see `factorise`.
         layout: the positions of the x's, with blocks and powers of sizes; NL's with or without 1/N.
         errors: the error of each start.
@@ -75,7 +90,7 @@ class Factorisation(Fitted):
     error: float
     plan: Plan
     core: np.ndarray
-    approximation: np.ndarray
+    factors: tuple[np.ndarray, ...]
     symmetry: str
     layout: Layout
     errors: tuple[float, ...]
@@ -85,18 +100,34 @@ class Factorisation(Fitted):
         """Test if the layer divides by the number of positions."""
         return any(e < 0 for _, e in self.layout.powers)
 
-    def bound(self, x: Any) -> float:
-        """Bound the error of the output for an input, in the Frobenius norm.
+    @cached_property
+    def approximation(self) -> np.ndarray:
+        """The tensor of the parameters, the output's mode first."""
+        return _rebuilt(self.family, self.factors)
+
+    def bound(self, x: Any, batched: bool | None = None) -> float:
+        """Bound the error of the output for an input, in the Frobenius norm, as evaluated in x's precision.
 
         With the difference of the cores Δ, symmetrised, the output's at NL's positions is Δ applied to each x[a] and to
         the Gram matrix G = Σ_e x[e] x[e]ᵀ, so its norm is at most each of ‖Δ_(b, dfh)‖₂ ‖X‖ ‖G‖ and ‖Δ_(bd, fh)‖₂ ‖X‖₂
-        ‖G‖. At other positions it is ‖Δ_(b, dfh)‖₂ times the norm of the pattern's sum of products of x's.
+        ‖G‖. At other positions it is ‖Δ_(b, dfh)‖₂ times the norm of the pattern's sum of products of x's. The rounding
+        of both layers' sums is added, in the precision of x.
 
         Args:
             x: the input, (N, C) or with more axes of positions, or a batch of them, for which the norms add up as
                 squares.
+            batched: whether the first axis is the batch. By default, where an array may be a batch of sequences or one
+                map, the larger bound.
+
+        Raises:
+            FittingError: `x` is not a finite input of the layer's channels and axes.
         """
-        return output_bound(self.approximation - self.core, self.layout, np.asarray(x, dtype=float))
+        magnitude = _rebuilt(self.family, [np.abs(f) for f in self.factors]) + np.abs(self.core)
+        terms = sum(self.core.shape) + sum(self.ranks) + len(self.factors) + self.layout.degree
+        return layer_bound(self.approximation - self.core, magnitude, terms, self.layout, x, batched)
+
+    def __repr__(self) -> str:
+        return f"Factorisation({self})"
 
     def __str__(self) -> str:
         rank = " x ".join(map(str, self.ranks))
@@ -106,11 +137,18 @@ class Factorisation(Fitted):
         )
 
 
+def _rebuilt(family: str, factors: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the core of factors, the output's mode first."""
+    exponents = [exponent(f) for f in factors]
+    tensors = [torch.from_numpy(times_power(f, -k)) for f, k in zip(factors, exponents, strict=True)]
+    return times_power(find_family(family).rebuild(tensors).movedim(-1, 0).numpy(), sum(exponents))
+
+
 def factorise(
     core_or_tensor: ChannelCore | Recognition | Located | np.ndarray | Tensor,
     family: str = "cp_nl",
     *,
-    rank: int | tuple[int, ...] | None = None,
+    rank: int | Sequence[int] | None = None,
     max_macs: int | None = None,
     max_params: int | None = None,
     max_error: float | None = None,
@@ -167,6 +205,7 @@ def factorise(
     if len(given) != 1:
         found = " and ".join(given) or "none"
         raise FittingError(f"give exactly one of {', '.join(CRITERIA)}; found {found}")
+    _check_numbers({n: v for n, v in given.items() if n != "rank"}, starts, iterations)
     if symmetry not in SYMMETRIES:
         raise FittingError(f"unknown symmetry {symmetry!r}; there are {', '.join(SYMMETRIES)}")
     if symmetry == "shared" and not chosen.shares:
@@ -179,14 +218,21 @@ def factorise(
     channels, bias = layout.channels(core), at_nl and core.shape[1] > core.shape[0]
     known = {**default_sizes(layout), **(sizes or {}), "C": channels}
     # Inside this stage the output's mode is the last one.
-    target, root = torch.from_numpy(np.ascontiguousarray(np.moveaxis(core, 0, -1))), None
+    scaled, scale = normalised(np.ascontiguousarray(np.moveaxis(core, 0, -1)))
+    target, root = torch.from_numpy(scaled), None
     orders = layout.orders[:1] if symmetry == "none" else layout.orders
     if moments is not None:
         # Blocks of positions have channels of their own, which one matrix of moments does not describe.
         if any(s > 1 for s in layout.blocks):
             raise FittingError(f"moments weigh channels that are alike at all positions; found {layout}")
-        root = square_root(moments, core.shape[1])
-        target = weighted(target, root)
+        root = square_root(moments, core.shape[1], bias)
+        scaled, more = normalised(weighted(target, root).numpy())
+        target, scale = torch.from_numpy(scaled), scale + more
+    if not projected(target, orders).norm() > ZERO * target.norm():
+        raise FittingError(
+            "the core is antisymmetric over exchangeable x's, so the layer is zero at every input: there is nothing to "
+            'factor; symmetry="none" factors the core as it is'
+        )
 
     def spec(ranks: Ranks) -> Spec:
         if at_nl:
@@ -209,18 +255,19 @@ def factorise(
             # The fit was in weighted features; the parameters act on plain ones.
             if root is not None:
                 factors = unweighted(factors, weights, root)
-            approximation = chosen.rebuild(factors).movedim(-1, 0).numpy()
+            factors = spread(factors, scale)
             if at_nl:
                 parameters = parameters_of(chosen, factors, bias, shared)
             else:
                 parameters = arrays(layout, channels, weights, factors)
             made = planned(ranks)
+            kept = tuple(f.numpy() for f in factors)
             return Factorisation(
-                family, ranks, made.spec, parameters, error, made, core, approximation, symmetry, layout, errors
+                family, ranks, made.spec, parameters, error, made, core, kept, symmetry, layout, errors
             )
 
         if rank is not None:
-            ranks = (rank,) if isinstance(rank, int) else tuple(rank)
+            ranks = as_ranks(rank, family)
             chosen.check(ranks, tuple(target.shape))
             return fitted(ranks)
         # Increasing ranks, so that a budget or an error can be found by bisection.
@@ -236,6 +283,21 @@ def factorise(
 
         assert max_params is not None
         return fitted(_largest(ladder, count, max_params, "parameters", family))
+
+
+def _check_numbers(criteria: Mapping[str, Any], starts: int, iterations: int) -> None:
+    """Check budgets, an error and the settings of a fit.
+
+    Raises:
+        FittingError: one is not a number in its range.
+    """
+    for name, value in criteria.items():
+        # Comparisons with NaN are false, so that a search would run to either end of its ranks.
+        if isinstance(value, bool) or not isinstance(value, Real) or math.isnan(value):
+            raise FittingError(f"`{name}` is a number; found {value!r}")
+    for name, value, least in (("starts", starts, 1), ("iterations", iterations, 0)):
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+            raise FittingError(f"`{name}` is a whole number from {least}; found {value!r}")
 
 
 def default_sizes(layout: Layout) -> dict[str, int]:

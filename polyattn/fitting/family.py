@@ -7,9 +7,11 @@ biases, the modes of the x's have one more entry, the constant 1 behind the chan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import index
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,7 +87,7 @@ class Family:
             FittingError: bad ranks; names their limits and the shape.
         """
         limits = self.most(ranks, shape)
-        whole = all(isinstance(r, int) and not isinstance(r, bool) and r >= 1 for r in ranks)
+        whole = all(r >= 1 for r in ranks)
         if len(ranks) != len(limits) or not whole:
             wanted = "one positive whole number" if len(limits) == 1 else f"{len(limits)} positive whole numbers"
             raise FittingError(f"the rank of {self.name} is {wanted}, not {_bare(ranks)}")
@@ -94,6 +96,21 @@ class Family:
                 f"rank {_bare(ranks)} is too large for {self.name}: a core of shape {' x '.join(map(str, shape))} "
                 f"needs at most {_bare(limits)}"
             )
+
+
+def as_ranks(rank: Any, family: str) -> Ranks:
+    """Return a rank or ranks as a tuple of whole numbers, numpy's included.
+
+    Raises:
+        FittingError: one is not a whole number.
+    """
+    given = tuple(rank) if isinstance(rank, Iterable) and not isinstance(rank, str) else (rank,)
+    try:
+        if any(isinstance(r, bool | np.bool_) for r in given):
+            raise TypeError
+        return tuple(index(r) for r in given)
+    except TypeError:
+        raise FittingError(f"`rank` of {family} is positive whole numbers; found {rank!r}") from None
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from polyattn.algebra import ChannelCore
 from polyattn.errors import FittingError
 from polyattn.fitting.position_pattern import Layout
 from polyattn.fitting.recognise import Recognition, recognise
+from polyattn.fitting.scaling import as_array, finite
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,6 +20,9 @@ class Located:
 
     core: np.ndarray
     layout: Layout
+
+    def __repr__(self) -> str:
+        return f"Located({self.layout} ⊗ core of shape {' x '.join(map(str, self.core.shape))})"
 
 
 Given = Located | ChannelCore | Recognition | np.ndarray | Tensor
@@ -33,7 +37,7 @@ def taken(given: Given, mean: bool | None) -> Located:
     if isinstance(given, Located):
         return given
     if not isinstance(given, ChannelCore | Recognition):
-        array = _checked(_array(given))
+        array = finite(as_array(given, "core"), "core")
         # Order 8 is the interaction tensor of degree 3; all else has to be a core.
         if array.ndim != 8:
             layout = Layout(powers=(("N", -1),) if mean else ())
@@ -62,7 +66,7 @@ def components(given: ChannelCore | Recognition) -> list[Located]:
     if isinstance(given, ChannelCore):
         axes, modes = len(given.pattern), given.core.ndim
         layout = Layout(given.pattern, (1,) * axes, ((),) * modes, given.powers)
-        return [Located(_nonzero(_checked(np.asarray(given.core))), layout)]
+        return [Located(_nonzero(finite(as_array(given.core, "core"), "core")), layout)]
     found = []
     for component in given.components:
         modes, blocks, c = component.core.ndim, given.blocks, given.shape[-1]
@@ -82,22 +86,6 @@ def with_mean(layout: Layout, mean: bool) -> Layout:
     """Return the layout with or without a division by all positions."""
     powers = tuple((name, -1) for name in layout.names) if mean else ()
     return Layout(layout.pattern, layout.blocks, layout.pooled, powers)
-
-
-def _array(given: np.ndarray | Tensor) -> np.ndarray:
-    return given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
-
-
-def _checked(array: np.ndarray) -> np.ndarray:
-    if array.dtype.kind not in "fiu":
-        raise FittingError(f"a core has real numbers; found {array.dtype}")
-    # float64: the fits compare errors near rounding.
-    array = array.astype(float)
-    bad = int((~np.isfinite(array)).sum())
-    if bad:
-        place = tuple(map(int, np.argwhere(~np.isfinite(array))[0]))
-        raise FittingError(f"{bad} of {array.size} entries are not finite, the first at {place}: {array[place]}")
-    return array
 
 
 def _nonzero(array: np.ndarray) -> np.ndarray:

@@ -54,6 +54,9 @@ class TrainedLayer:
     core: np.ndarray
     mean: bool
 
+    def __repr__(self) -> str:
+        return f"TrainedLayer({type(self.module).__name__} of {self.channels} channels, mean={self.mean})"
+
     @property
     def channels(self) -> int:
         return self.core.shape[0]

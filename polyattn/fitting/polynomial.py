@@ -17,12 +17,13 @@ from torch import Tensor
 
 from polyattn.algebra import ChannelCore, Spec
 from polyattn.errors import FittingError
-from polyattn.fitting.bounds import output_bound
+from polyattn.fitting.bounds import layer_bound
 from polyattn.fitting.factorise import CRITERIA, FAMILIES, Factorisation, Fitted, default_sizes, factorise, find_family
 from polyattn.fitting.family import Weight, symmetrised
 from polyattn.fitting.input_core import Located, components
 from polyattn.fitting.position_pattern import Layout, arrays, equation
 from polyattn.fitting.recognise import Recognition, recognise
+from polyattn.fitting.scaling import exponent, times_power
 from polyattn.lowering import plan
 from polyattn.planning import Plan
 
@@ -47,6 +48,9 @@ class Part:
     layout: Layout
     core: np.ndarray
     factorisation: Factorisation | None
+
+    def __repr__(self) -> str:
+        return f"Part({self.name}, {self.layout}: {'whole' if self.factorisation is None else self.factorisation})"
 
     @property
     def degree(self) -> int:
@@ -76,11 +80,23 @@ class FactoredPolynomial(Fitted):
     error: float
     plan: Plan
 
-    def bound(self, x: Any) -> float:
-        """Bound the error of the output for an input or a batch of them: the sum of the parts' bounds."""
-        x = np.asarray(x, dtype=float)
-        made = [p.factorisation for p in self.parts if p.factorisation is not None]
-        return float(sum(output_bound(f.approximation - f.core, f.layout, x) for f in made))
+    def bound(self, x: Any, batched: bool | None = None) -> float:
+        """Bound the error of the output for an input or a batch: the sum of the parts' bounds, rounding included."""
+        found = 0.0
+        for part in self.parts:
+            if part.factorisation is not None:
+                found += part.factorisation.bound(x, batched)
+            elif part.degree:
+                # Kept whole: off by rounding only.
+                zero, size = np.zeros_like(part.core), sum(part.core.shape) + part.layout.modes
+                found += layer_bound(zero, 2 * np.abs(part.core), size, part.layout, x, batched)
+        return found
+
+    def __repr__(self) -> str:
+        orders = ", ".join(p.name for p in self.parts)
+        return (
+            f"FactoredPolynomial(orders {orders}, relative error {self.error:.3g}, {self.parameter_count:,} parameters)"
+        )
 
     def __str__(self) -> str:
         lines = [
@@ -174,7 +190,7 @@ def _cores(given: Any, axes: int) -> list[Located]:
             if isinstance(item, ChannelCore):
                 found += components(item)
                 continue
-            recognised = item if isinstance(item, Recognition) else recognise(_array(item), axes)
+            recognised = item if isinstance(item, Recognition) else recognise(item, axes)
             inputs.add(recognised.shape)
             found += components(recognised)
         if len(inputs) > 1:
@@ -185,10 +201,6 @@ def _cores(given: Any, axes: int) -> list[Located]:
     if len(channels) > 1:
         raise FittingError(f"the orders have different numbers of channels: {sorted(channels)}")
     return sorted(found, key=lambda c: -c.layout.degree)
-
-
-def _array(item: Any) -> np.ndarray:
-    return item.detach().cpu().numpy() if isinstance(item, Tensor) else np.asarray(item)
 
 
 def _names(cores: list[Located]) -> list[str]:
@@ -209,6 +221,8 @@ def _at(value: Any, degree: int) -> Any:
 
 def _sum(parts: tuple[Part, ...], sizes: Mapping[str, int] | None, objective: str) -> FactoredPolynomial:
     terms, parameters, off, norm = [], {}, 0.0, 0.0
+    # Squares of cores far from 1 leave the range of floats.
+    scale = max(exponent(part.core) for part in parts)
     for part in parts:
         made, layout, channels = part.factorisation, part.layout, part.layout.channels(part.core)
         if made is None:
@@ -219,8 +233,8 @@ def _sum(parts: tuple[Part, ...], sizes: Mapping[str, int] | None, objective: st
             weights, ranks = find_family(made.family).weights(made.ranks, layout.degree)
             parameters |= {name + part.name: array for name, array in made.parameters.items()}
             # Parts at different patterns are different functions, so their errors add up as squares.
-            off += (part.error * _norm(part)) ** 2
-        norm += _norm(part) ** 2
+            off += (part.error * _norm(part, scale)) ** 2
+        norm += _norm(part, scale) ** 2
         terms.append((layout, weights, ranks, part.name))
     spec = equation(terms)
     known = {**default_sizes(parts[0].layout), **(sizes or {}), "C": parts[0].layout.channels(parts[0].core)}
@@ -228,9 +242,9 @@ def _sum(parts: tuple[Part, ...], sizes: Mapping[str, int] | None, objective: st
     return FactoredPolynomial(parts, made.spec, parameters, (off / norm) ** 0.5, made)
 
 
-def _norm(part: Part) -> float:
-    """Return the norm of the symmetric part, or of the whole core if that was fitted."""
+def _norm(part: Part, scale: int) -> float:
+    """Return the norm of the symmetric part, or of the whole core if that was fitted, divided by 2^scale."""
     orders = part.layout.orders
     if part.factorisation is not None and part.factorisation.symmetry == "none":
         orders = orders[:1]
-    return float(np.linalg.norm(symmetrised(part.core, orders)))
+    return float(np.linalg.norm(symmetrised(times_power(part.core, -scale), orders)))

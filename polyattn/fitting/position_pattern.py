@@ -119,6 +119,12 @@ def equation(terms: Sequence[tuple[Layout, Sequence[Weight], dict[str, int], str
     lines = [f"x[{','.join(names)},C]"]
     lines += [f"where {n} = {s}*{n}1" for n, s in zip(names, blocks, strict=True) if s > 1]
     lines += [f"where {', '.join(f'c{m}' for m in range(modes))} : C"]
+    # An output that no x is tied to is the same at all places of the axis.
+    lines += [
+        f"where p{k} : {name}{'1' if size > 1 else ''}"
+        for k, (name, size) in enumerate(zip(names, blocks, strict=True))
+        if not any(layout.pattern[k][0] in layout.pattern[k][1:] for layout, *_ in terms)
+    ]
     lines += [f"where {', '.join(f'o{k}_{m}' for m in range(modes))} : {s}" for k, s in enumerate(blocks) if s > 1]
     products = []
     for layout, weights, ranks, suffix in terms:

@@ -24,6 +24,7 @@ from polyattn.algebra.core import growth, pattern_text, standard
 from polyattn.errors import BudgetError, FittingError
 from polyattn.fitting.family import Weight
 from polyattn.fitting.position_pattern import Layout, arrays, equation
+from polyattn.fitting.scaling import as_array, finite, normalised, times_power
 
 BUDGET = 2**30
 
@@ -66,6 +67,9 @@ class Recognition:
         """Return the layer as a specification, a parameter for each component, and their arrays."""
         return _rebuild(self)
 
+    def __repr__(self) -> str:
+        return f"Recognition({self})"
+
     def __str__(self) -> str:
         split = [f"axis {k} in {s} blocks" for k, s in enumerate(self.blocks) if s > 1]
         what = "; plus ".join(str(c) for c in self.components) or "nothing"
@@ -97,11 +101,12 @@ def recognise(tensor: Any, axes: int = 2, *, tolerance: float = 1e-8) -> Recogni
     >>> print(recognise(w))
     δ[y,x1] δ[x2,x3] ⊗ core of shape 2 x 2 x 2 x 2, residual ...
     """
-    w = np.asarray(tensor)
+    w = as_array(tensor, "tensor")
     shape = _checked(w, axes)
-    norm = float(np.linalg.norm(w))
-    if norm == 0:
+    if not w.any():
         raise FittingError("the tensor is zero: it has no pattern")
+    w, scale = normalised(w)
+    norm = float(np.linalg.norm(w))
     # Fewest blocks first: the coarsest pattern that fits is the one with the fewest weights.
     choices = product(*([s for s in range(1, n + 1) if n % s == 0] for n in shape[:-1]))
     ordered = sorted(choices, key=lambda blocks: (prod(blocks), blocks))
@@ -113,7 +118,8 @@ def recognise(tensor: Any, axes: int = 2, *, tolerance: float = 1e-8) -> Recogni
         weights_everywhere = blocks == shape[:-1] and prod(blocks) > 1
         constant = _constant(kept[0], shape, blocks) if weights_everywhere else ()
         if residual <= tolerance and (not weights_everywhere or constant):
-            return Recognition(shape, blocks, tuple(kept), residual, constant)
+            scaled = tuple(ChannelCore(c.pattern, times_power(c.core, scale)) for c in kept)
+            return Recognition(shape, blocks, scaled, residual, constant)
         if not weights_everywhere:
             nearest = pattern_text(kept[0].pattern) if kept else "nothing"
             left.append((residual, blocks, nearest))
@@ -133,16 +139,11 @@ def _checked(w: np.ndarray, axes: int) -> tuple[int, ...]:
             f"an interaction tensor of inputs with {axes} axes has their shape once more than its degree (four times "
             f"at 3); found order {w.ndim}, shape {w.shape}"
         )
-    if w.dtype.kind not in "fiu":
-        raise FittingError(f"an interaction tensor has real numbers; found {w.dtype}")
     if w.size * 8 > BUDGET:
         raise BudgetError(
             f"a tensor of {w.size:,} entries would need {w.size * 8 / 2**30:.3g} GiB; the budget is 1 GiB"
         )
-    bad = int((~np.isfinite(w)).sum())
-    if bad:
-        place = tuple(map(int, np.argwhere(~np.isfinite(w))[0]))
-        raise FittingError(f"{bad} of {w.size} entries are not finite, the first at {place}: {w[place]}")
+    finite(w, "tensor")
     return tuple(map(int, w.shape[:axes]))
 
 
