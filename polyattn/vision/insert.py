@@ -7,7 +7,9 @@ itself.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
+from copy import copy
 from difflib import get_close_matches
 from typing import Any, TypeVar, cast
 
@@ -51,7 +53,8 @@ def insert(
         attentions: by the submodule's name in `model.named_modules()`, one of: a specification or its text, which
             becomes a `polyattn.nn.Attention` (the identity at the start); a module, used as it is; a class or another
             callable from the number of channels to a module, such as `polyattn.nn.PolyNL` or
-            `functools.partial(polyattn.nn.Attention, spec, beta=1.0)`.
+            `functools.partial(polyattn.nn.Attention, spec, beta=1.0)`. Of a submodule that returns a dict, list or
+            tuple, the key of the tensor stands behind its name: "fpn[0]"; that attention is `<name>.attention.<key>`.
         example_input: a tensor, or the tuple of all arguments, on which the network runs once to find channels and
             spatial shapes. Default: an image of 224 x 224 zeros, if the first convolution takes images.
         sizes: values of the specifications' remaining sizes; each specification takes its own. Spatial sizes of
@@ -75,21 +78,25 @@ def insert(
     """
     # All names and specifications are checked before the first run, so cheap mistakes fail early.
     refuse_wrapped(model)
-    targets = {name: _target(model, name) for name in attentions}
-    _refuse_aliases(targets)
+    keys = _keys(model, attentions)
+    targets = {name: _target(model, _without_key(name, keys)) for name in attentions}
+    _refuse_aliases(targets, keys)
     values = {name: _parsed(name, value) for name, value in attentions.items()}
     _refuse_unknown(sizes or {}, values.values())
     if not values:
         return model
     arguments = arguments_of(model, example_input)
-    traced = trace(model, targets, arguments, layout, prefix_tokens)
+    traced = trace(model, targets, keys, arguments, layout, prefix_tokens)
     made = {name: make(name, value, targets[name], traced[name], sizes or {}) for name, value in values.items()}
     for name, one in traced.items():
         if one.arrangement != Arrangement():
             made[name] = Rearranged(made[name], one.arrangement).train(one.training)
     try:
         for name, target in targets.items():
-            _attach(target, made[name])
+            if name not in keys:
+                _attach(target, made[name])
+        for target, entries in _by_key(targets, keys, made).items():
+            _attach(target, Entries(entries))
         _check_calls(model, targets, made, arguments)
     # BaseException: an interrupt must not leave the network half changed either.
     except BaseException:
@@ -154,12 +161,68 @@ def _target(model: nn.Module, name: str) -> nn.Module:
     return target
 
 
-def _refuse_aliases(targets: Mapping[str, nn.Module]) -> None:
-    # Two names of one module would attach two attentions to it.
-    first: dict[nn.Module, str] = {}
+class Entries(nn.Module):
+    """Attention on entries of a dict, list or tuple; the other entries pass.
+
+    Args:
+        layers: the attention by the entry's key.
+    """
+
+    def __init__(self, layers: Mapping[str, nn.Module]):
+        super().__init__()
+        self.keys = {key: key.replace(".", "_") for key in layers}
+        for key, layer in layers.items():
+            self.add_module(self.keys[key], layer)
+
+    def forward(self, output: Any) -> Any:
+        """Return the same kind of container with new entries; the given one stays as it is."""
+        if isinstance(output, Mapping):
+            new: Any = copy(output)
+            for own, entry in output.items():
+                if str(own) in self.keys:
+                    new[own] = self._layer(str(own))(entry)
+            return new
+        fields = getattr(output, "_fields", ())
+        entries = [
+            self._layer(key)(entry) if (key := self._key(k, fields)) else entry for k, entry in enumerate(output)
+        ]
+        return type(output)(*entries) if fields else type(output)(entries)
+
+    def _layer(self, key: str) -> nn.Module:
+        return self.get_submodule(self.keys[key])
+
+    def _key(self, number: int, fields: tuple[str, ...]) -> str | None:
+        return next((key for key in (str(number), *fields[number : number + 1]) if key in self.keys), None)
+
+
+def _keys(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
+    """Return the keys of entries, by name, of names such as "fpn[0]"."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    found = ((name, re.fullmatch(r".+\[([^\[\]]+)\]", name)) for name in names if name not in modules)
+    return {name: match[1] for name, match in found if match}
+
+
+def _without_key(name: str, keys: Mapping[str, str]) -> str:
+    return name.removesuffix(f"[{keys[name]}]") if name in keys else name
+
+
+def _by_key(
+    targets: Mapping[str, nn.Module], keys: Mapping[str, str], made: Mapping[str, nn.Module]
+) -> dict[nn.Module, dict[str, nn.Module]]:
+    found: dict[nn.Module, dict[str, nn.Module]] = {}
+    for name, key in keys.items():
+        found.setdefault(targets[name], {})[key] = made[name]
+    return found
+
+
+def _refuse_aliases(targets: Mapping[str, nn.Module], keys: Mapping[str, str]) -> None:
+    # Two names of one module would attach two attentions to it, unless each is for an entry of its own.
+    first: dict[tuple[nn.Module, str | None], str] = {}
     for name, target in targets.items():
-        if first.setdefault(target, name) != name:
-            raise InsertError(f"{first[target]!r} and {name!r} are one module, which takes one attention")
+        if first.setdefault((target, keys.get(name)), name) != name:
+            raise InsertError(
+                f"{first[target, keys.get(name)]!r} and {name!r} are one module, which takes one attention"
+            )
 
 
 def _parsed(name: str, value: Value) -> Value:

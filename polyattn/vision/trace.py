@@ -95,6 +95,7 @@ def arguments_of(model: nn.Module, example: Example | None) -> tuple[Any, ...]:
 def trace(
     model: nn.Module,
     targets: Mapping[str, nn.Module],
+    keys: Mapping[str, str],
     arguments: tuple[Any, ...],
     layout: str | None = None,
     prefix_tokens: int | None = None,
@@ -102,10 +103,11 @@ def trace(
     """Record each target's output during a run of the model.
 
     Args:
+        keys: of the entry, by name, for targets that return a dict, list or tuple.
         layout, prefix_tokens: see `insert`; None if they are to be found.
 
     Raises:
-        InsertError: the model does not run; or a target is not called, does not return one tensor of a layout that can
+        InsertError: the model does not run; or a target is not called, does not return a tensor of a layout that can
             be told, or returns several numbers of channels.
     """
     patches = _patches(model)
@@ -124,7 +126,7 @@ def trace(
         grid = (height, width)
     found = {}
     for name, target in targets.items():
-        output = _checked(name, outputs[target])
+        output = _checked(name, outputs[target], keys.get(name))
         shape = tuple(output.shape)
         if layout is not None:
             axis = axis_of(layout, name, shape)
@@ -133,7 +135,8 @@ def trace(
             if axis is None:
                 # Of a run at another size, all that came before it failed counts too.
                 other = other or _outputs(model, wanted, _larger(arguments))[0]
-                axis = told_by_sizes(name, model, shape, other[target])
+                larger = [entry_of(output, keys.get(name)) for output in other[target]]
+                axis = told_by_sizes(name, model, shape, larger)
         arrangement = Arrangement(axis)
         if axis == 2 and len(shape) == 3:
             arrangement = tokens_of(name, model, shape, grid, prefix_tokens)
@@ -180,9 +183,32 @@ def _patches(model: nn.Module) -> nn.Module | None:
     return first
 
 
-def _checked(name: str, outputs: list[Any]) -> Tensor:
+def entry_of(output: Any, key: str | None) -> Any:
+    """Return a dict's, list's or tuple's entry; None if there is no such entry; the output itself without a key."""
+    if key is None:
+        return output
+    if isinstance(output, Mapping):
+        return next((entry for own, entry in output.items() if str(own) == key), None)
+    if isinstance(output, list | tuple) and key.isdigit() and int(key) < len(output):
+        return output[int(key)]
+    return getattr(output, key, None) if key in getattr(output, "_fields", ()) else None
+
+
+def _keys_of(output: Any) -> list[str]:
+    """Return the keys of the tensors in a dict, list or tuple."""
+    entries = output.items() if isinstance(output, Mapping) else enumerate(output)
+    return [str(key) for key, entry in entries if isinstance(entry, Tensor)]
+
+
+def _checked(name: str, outputs: list[Any], key: str | None) -> Tensor:
     if not outputs:
         raise InsertError(f"{name!r} is never called as the model runs on the example input")
+    several = next((output for output in outputs if isinstance(output, Mapping | list | tuple)), None)
+    if several is not None and not isinstance(entry_of(several, key), Tensor):
+        have = [f"'{name.removesuffix(f'[{key}]')}[{own}]'" for own in _keys_of(several)]
+        hint = f": name one of its tensors, {' or '.join(have)}" if have else ", which holds no tensors"
+        raise InsertError(f"the output of {name!r} is a {type(several).__name__}{hint}")
+    outputs = [entry_of(output, key) for output in outputs]
     others = [type(output).__name__ for output in outputs if not isinstance(output, Tensor)]
     if others:
         raise InsertError(f"the output of {name!r} is a {others[0]}, not one tensor")

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from collections import OrderedDict, namedtuple
 
 import pytest
 import torch
@@ -162,3 +163,64 @@ def test_what_cannot_be_inserted_is_refused_and_the_network_runs_as_before(reaso
     with pytest.raises(pa.InsertError, match=reason):
         pa.vision.insert(model, attentions, example_input=image, **options)
     assert torch.equal(model(image), before)
+
+
+class Pyramid(nn.Module):
+    """Two maps in a container of some kind, and the sum of their means."""
+
+    def __init__(self, pack, unpack):
+        super().__init__()
+        self.levels, self.unpack = Levels(pack), unpack
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        fine, coarse = self.unpack(self.levels(x))
+        return fine.mean((2, 3)) + coarse.mean((2, 3))
+
+
+class Levels(nn.Module):
+    def __init__(self, pack):
+        super().__init__()
+        self.fine, self.coarse, self.pack = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 4, 4), pack
+
+    def forward(self, x: torch.Tensor):
+        return self.pack(self.fine(x), self.coarse(x))
+
+
+Two = namedtuple("Two", "fine coarse")
+CONTAINERS = {
+    "dict": (lambda a, b: {"fine": a, "p.2": b}, lambda y: y.values(), ("fine", "p.2")),
+    "ordered": (lambda a, b: OrderedDict([(0, a), (1, b)]), lambda y: (y[0], y[1]), ("0", "1")),
+    "list": (lambda a, b: [a, b], lambda y: y, ("0", "1")),
+    "tuple": (lambda a, b: (a, b), lambda y: y, ("0", "1")),
+    "named": (Two, lambda y: (y.fine, y.coarse), ("fine", "1")),
+}
+
+
+@pytest.mark.parametrize("kind", CONTAINERS)
+def test_attention_follows_entries_of_dicts_lists_and_tuples(kind: str, images: torch.Tensor):
+    pack, unpack, (fine, coarse) = CONTAINERS[kind]
+    model = Pyramid(pack, unpack)
+    before, y = model(images), model.levels(images)
+    names = [f"levels[{fine}]", f"levels[{coarse}]"]
+    pa.vision.insert(model, {names[1]: pa.catalog.poly_nl(), names[0]: pa.nn.PolyNL}, example_input=images)
+    torch.testing.assert_close(model(images), before)
+    assert type(model.levels(images)) is type(y)
+    first, second = (getattr(model.levels.attention, key.replace(".", "_")) for key in (fine, coarse))
+    nn.init.constant_(first.beta, 0.5)
+    nn.init.constant_(second.beta, 0.25)
+    a, b = unpack(y)
+    torch.testing.assert_close(model(images), first(a).mean((2, 3)) + second(b).mean((2, 3)))
+    pa.vision.remove(model, "levels")
+    torch.testing.assert_close(model(images), before)
+
+
+def test_a_container_names_its_entries(images: torch.Tensor):
+    model = Pyramid(*CONTAINERS["dict"][:2])
+    for name in ("levels", "levels[coarse]"):
+        with pytest.raises(
+            pa.InsertError, match=r"is a dict: name one of its tensors, 'levels\[fine\]' or 'levels\[p.2\]'"
+        ):
+            pa.vision.insert(model, {name: pa.catalog.poly_nl()}, example_input=images)
+    with pytest.raises(pa.InsertError, match="no submodule 'conv'"):
+        pa.vision.insert(model, {"conv[0]": pa.catalog.poly_nl()}, example_input=images)
+    assert "levels.attention" not in dict(model.named_modules())
