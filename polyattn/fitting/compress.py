@@ -7,12 +7,12 @@ network's.
 
 from __future__ import annotations
 
-import copy
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,13 +21,16 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from polyattn.errors import FittingError
+from polyattn.fitting.batches import Forward, batches_of, call, in_double, outputs_of
 from polyattn.fitting.block_terms import BLOCK_TERMS, truncated
 from polyattn.fitting.compression import Candidate, Compression
-from polyattn.fitting.factorise import FAMILIES, Factorisation, factorise
+from polyattn.fitting.factorise import FAMILIES, Factorisation, factorise, is_antisymmetric
 from polyattn.fitting.family import PAIR, relative
 from polyattn.fitting.layers import TrainedLayer, layers_of
 from polyattn.fitting.position_pattern import Layout
-from polyattn.fitting.tuning import attention_of, error, outputs, replaced, tune
+from polyattn.fitting.scaling import exponent
+from polyattn.fitting.surgery import attention_of, evaluating, in_float64, random_state_kept, replaced, tied
+from polyattn.fitting.tuning import error, in_parts, tune
 from polyattn.lowering import plan
 
 TRUNCATION = "truncation"
@@ -37,8 +40,9 @@ HELD_OUT = 4
 
 def compress(
     model: nn.Module,
-    data: Tensor | Iterable[Tensor],
+    data: Any,
     *,
+    forward: Callable[[nn.Module, Any], Any] | None = None,
     families: Sequence[str] = ("cp_nl", "tucker_nl", "tt_nl", "block_term_nl"),
     budgets: Sequence[float] = (1 / 6, 1 / 3, 1 / 2),
     ranks: Mapping[str, Sequence[int | tuple[int, ...]]] | None = None,
@@ -54,11 +58,15 @@ def compress(
     """Replace a network's trained layers of NL's kind by cheaper ones.
 
     Supported are `nn.Attention` with a specification of NL's kind and `nn.NonLocal` with the dot product (heads and
-    biases included, without sub-sampling). The given model is left unchanged.
+    biases included, without sub-sampling). The given model and the global random state are left unchanged. In the copy
+    a layer is replaced wherever the model has it; it keeps its hooks, mode and norm, and stays frozen. A layer that is
+    zero on the data, or has a weight that another module shares, is kept; `skipped` of the result says why.
 
     Args:
         model: the layer, or a network with such layers.
-        data: inputs of the model; a tensor (B, ...), or several. One sample in four measures, the others fit.
+        data: inputs of the model: a tensor or an array (B, ...), a dict of keyword arguments, or an iterable of
+            batches, such as a loader: of a tuple (x, y) the model gets x. One sample in four measures, the others fit.
+        forward: calls the model on a batch of `data`, where it does not take the batch alone.
         families: the catalogue's names.
         budgets: upper limits for the multiply-accumulates of a candidate, as fractions of the trained layer's own
             cheapest plan on one sample.
@@ -78,86 +86,138 @@ def compress(
         Every candidate with its cost and its errors before and after, and the model with the best ones inserted.
 
     Raises:
-        FittingError: the model has no layer of NL's kind, a family is unknown, the layers never see the data, the
-            samples are too few, or the budgets are below every candidate.
+        FittingError: the model has no layer of NL's kind, a family is unknown, all layers are skipped (they never see
+            the data, or too few samples), or the budgets are below every candidate.
     """
     unknown = [f for f in (*families, *(ranks or {})) if f not in FAMILIES]
     if unknown:
         raise FittingError(f"unknown family {unknown[0]!r}; there are {', '.join(FAMILIES)}")
     if fit_to not in ("layer", "network"):
         raise FittingError(f'fit_to is "layer" or "network", not {fit_to!r}')
-    batches = [data] if isinstance(data, Tensor) else list(data)
-    through = torch.cat(batches) if fit_to == "network" else None
-    layers = layers_of(model)
-    # One pass for all layers, before any of them is replaced.
-    seen = _activations(model, layers, batches)
-    score = None if evaluate is None else evaluate(model)
-    found: list[Candidate] = []
-    whole = len(layers) * (len(budgets) * (len(families) + truncation) + sum(map(len, (ranks or {}).values())))
-    shown = sys.stderr.isatty() if progress is None else progress
-    with Progress(console=Console(stderr=True), transient=True, disable=not shown) as bar:
-        task = bar.add_task("compress", total=whole)
-        for name, layer in layers.items():
-            x = seen[name]
-            sizes = {"N": prod(x.shape[2:]), "B": 1}
-            cost = plan(layer.spec, {**layer.sizes, **sizes, "C": layer.channels}).macs
-            given = {
-                "mean": layer.mean, "moments": _moments(x, layer.bias), "sizes": sizes, "starts": starts,
-                "iterations": iterations, "seed": seed, "progress": False,
-            }  # fmt: skip
-            wanted: list[tuple[str, Callable[[], Factorisation]]] = []
-            for most in (int(share * cost) for share in budgets):
-                wanted += [(f, partial(factorise, layer.core, f, max_macs=most, **given)) for f in families]
-                if truncation:
-                    wanted.append((TRUNCATION, partial(_truncated, layer, sizes, most)))
-            for family, several in (ranks or {}).items():
-                wanted += [(family, partial(factorise, layer.core, family, rank=r, **given)) for r in several]
-            for family, make in wanted:
-                bar.update(task, description=f"{name} {family}")
-                try:
-                    made = make()
-                except FittingError as error:
-                    # Other errors are faults of the arguments and concern every family.
-                    if "keeps to" not in str(error):
-                        raise
+    run = forward or call
+    # One state for all: loaders, layers and `evaluate` may draw numbers.
+    with random_state_kept(model):
+        batches = batches_of(data, model)
+        layers = layers_of(model)
+        # One pass for all layers, before any of them is replaced.
+        ready, skipped = _ready(model, layers, _activations(model, layers, batches, run))
+        if not ready:
+            raise FittingError(
+                "no layer can be replaced: " + "; ".join(f"{n or 'the model'} {w}" for n, w in skipped.items())
+            )
+        network = None
+        if fit_to == "network":
+            with evaluating(model), torch.no_grad():
+                network = outputs_of(model, batches, run)
+        score = _scored(evaluate, model)
+        found: list[Candidate] = []
+        whole = len(ready) * (len(budgets) * (len(families) + truncation) + sum(map(len, (ranks or {}).values())))
+        shown = sys.stderr.isatty() if progress is None else progress
+        with Progress(console=Console(stderr=True), transient=True, disable=not shown) as bar:
+            task = bar.add_task("compress", total=whole)
+            for name, (layer, x, goal) in ready.items():
+                sizes = {"N": prod(x.shape[2:]), "B": 1}
+                cost = plan(layer.spec, {**layer.sizes, **sizes, "C": layer.channels}).macs
+                given = {
+                    "mean": layer.mean, "moments": _moments(x, layer.bias), "sizes": sizes, "starts": starts,
+                    "iterations": iterations, "seed": seed, "progress": False,
+                }  # fmt: skip
+                wanted: list[tuple[str, Callable[[], Factorisation]]] = []
+                for most in (int(share * cost) for share in budgets):
+                    wanted += [(f, partial(factorise, layer.core, f, max_macs=most, **given)) for f in families]
+                    if truncation:
+                        wanted.append((TRUNCATION, partial(_truncated, layer, sizes, most)))
+                for family, several in (ranks or {}).items():
+                    wanted += [(family, partial(factorise, layer.core, family, rank=r, **given)) for r in several]
+                for family, make in wanted:
+                    bar.update(task, description=f"{name} {family}")
+                    try:
+                        made = make()
+                    except FittingError as error:
+                        # Other errors are faults of the arguments and concern every family.
+                        if "keeps to" not in str(error):
+                            raise
+                        bar.advance(task)
+                        continue  # the family has no member that is so cheap
+                    trial = replaced(model, {name: layer.replaced_by(made)})
+                    aims = [_layer_aim(trial, name, x, goal)]
+                    # The layer's own outputs come first: a start near the goal for the harder fit to the network's.
+                    if network is not None:
+                        aims.append(_network_aim(trial, batches, run, network))
+                    of = 0 if family == TRUNCATION else steps
+                    found.append(_candidate(trial, name, layer, family, made, cost, aims, evaluate, of))
                     bar.advance(task)
-                    continue  # the family has no member that is so cheap
-                of = 0 if family == TRUNCATION else steps
-                found.append(_candidate(model, name, layer, family, made, x, cost, evaluate, of, through))
-                bar.advance(task)
-    if not found:
-        raise FittingError(f"no family has a member within the budgets {tuple(budgets)} of the layers' cost")
-    return _chosen(model, layers, found, score, evaluate)
+        if not found:
+            raise FittingError(f"no family has a member within the budgets {tuple(budgets)} of the layers' cost")
+        return _chosen(model, found, score, evaluate, skipped)
 
 
-def _activations(model: nn.Module, layers: Mapping[str, TrainedLayer], batches: list[Tensor]) -> dict[str, Tensor]:
+def _activations(
+    model: nn.Module, layers: Mapping[str, TrainedLayer], batches: list[Any], run: Forward
+) -> dict[str, list[Tensor]]:
     """Record the inputs of each layer."""
     seen: dict[str, list[Tensor]] = {name: [] for name in layers}
-    hooks = [layer.module.register_forward_pre_hook(_keep(seen[name])) for name, layer in layers.items()]
-    training = model.training
+    hooks = [
+        layer.module.register_forward_pre_hook(_keep(seen[name]), with_kwargs=True) for name, layer in layers.items()
+    ]
     try:
-        with torch.no_grad():
-            # Evaluation mode: dropout and batch statistics would change what the layers see.
-            model.eval()
+        # Evaluation mode: dropout and batch statistics would change what the layers see.
+        with torch.no_grad(), evaluating(model):
             for batch in batches:
-                model(batch)
+                run(model, batch)
     finally:
         # Hooks on the caller's model must not survive an error.
-        model.train(training)
         for hook in hooks:
             hook.remove()
-    for name, parts in seen.items():
-        if sum(map(len, parts)) < HELD_OUT:
-            raise FittingError(
-                f"layer '{name}' saw {sum(map(len, parts))} samples of the data; give {HELD_OUT} or more"
-            )
-        if len({p.shape[1:] for p in parts}) > 1:
-            raise FittingError(f"layer '{name}' saw inputs of several shapes: give data of one")
-    return {name: torch.cat(parts) for name, parts in seen.items()}
+    return seen
 
 
-def _keep(parts: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    return lambda _, args: parts.append(args[0].detach())
+def _keep(parts: list[Tensor]) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+    def kept(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        parts.append((args[0] if args else kwargs["x"]).detach())
+
+    return kept
+
+
+def _ready(
+    model: nn.Module, layers: Mapping[str, TrainedLayer], seen: Mapping[str, list[Tensor]]
+) -> tuple[dict[str, tuple[TrainedLayer, Tensor, Tensor]], dict[str, str]]:
+    """Return the layers that can be replaced with their inputs and outputs in float64, and why the others cannot."""
+    ready, skipped = {}, {}
+    for name, layer in layers.items():
+        parts, other = seen[name], tied(model, layer)
+        count = sum(map(len, parts))
+        if other is not None:
+            skipped[name] = f"has a weight that is also '{other}': a replacement would untie them"
+        elif count < HELD_OUT:
+            skipped[name] = f"saw {count} samples of the data; give {HELD_OUT} or more"
+        elif len({p.shape[1:] for p in parts}) > 1:
+            skipped[name] = "saw inputs of several shapes: give data of one"
+        else:
+            x = torch.cat(parts).double()
+            if not layer.bias:
+                # Of degree 3 exactly: at magnitude one, neither squares nor cubes leave the range of floats.
+                k = exponent(x.cpu())
+                x = x * 2.0 ** -(k // 2) * 2.0 ** -(k - k // 2)
+            goal = in_parts(layer.attend, x)
+            if not goal.isfinite().all():
+                skipped[name] = "has inputs, weights or outputs that are not finite"
+            elif not goal.any() or is_antisymmetric(layer.core):
+                skipped[name] = "is zero on the data"
+            else:
+                ready[name] = (layer, x, goal)
+    return ready, skipped
+
+
+def _scored(evaluate: Callable[[nn.Module], float] | None, model: nn.Module) -> float | None:
+    """Evaluate a model, and put its modules back into their modes."""
+    if evaluate is None:
+        return None
+    modes = [(m, m.training) for m in model.modules()]
+    score = evaluate(model)
+    for module, training in modes:
+        module.training = training
+    return score
 
 
 def _moments(x: Tensor, bias: bool) -> np.ndarray:
@@ -193,41 +253,61 @@ def _truncated(layer: TrainedLayer, sizes: dict[str, int], most: int) -> Factori
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Aim:
+    """Outputs that a candidate is fitted to and measured by: the layer's, or the network's.
+
+    Attributes:
+        whole: the module that computes them, in evaluation mode.
+        run: computes them in float64.
+        wanted: those of the trained layer.
+    """
+
+    whole: nn.Module
+    run: Callable[[], Tensor]
+    wanted: Tensor
+
+    def error(self) -> float:
+        # Every fourth sample, not the last quarter: data are often sorted.
+        held = torch.arange(len(self.wanted)) % HELD_OUT == 0
+        with torch.no_grad(), evaluating(self.whole), in_float64(self.whole):
+            return error(self.run()[held], self.wanted[held])
+
+    def tune(self, module: nn.Module, steps: int) -> None:
+        fitted = torch.arange(len(self.wanted)) % HELD_OUT != 0
+        with evaluating(self.whole):
+            tune(module, self.whole, lambda: self.run()[fitted], self.wanted[fitted], steps)
+
+
+def _layer_aim(trial: nn.Module, name: str, x: Tensor, goal: Tensor) -> Aim:
+    own = attention_of(trial.get_submodule(name))
+    return Aim(own, lambda: own.attend(x), goal)
+
+
+def _network_aim(trial: nn.Module, batches: list[Any], run: Forward, wanted: Tensor) -> Aim:
+    doubled = [in_double(batch) for batch in batches]
+    return Aim(trial, lambda: outputs_of(trial, doubled, run), wanted.double())
+
+
 def _candidate(
-    model: nn.Module,
+    trial: nn.Module,
     name: str,
     layer: TrainedLayer,
     family: str,
     made: Factorisation,
-    x: Tensor,
     cost: int,
+    aims: list[Aim],
     evaluate: Callable[[nn.Module], float] | None,
     steps: int,
-    through: Tensor | None,
 ) -> Candidate:
-    module = layer.replaced_by(made)
-    own, whole = attention_of(module), replaced(model, {name: module})
-    goal = layer.attend(x)
-    aims: list[tuple[Callable[[Tensor], Tensor], nn.Module, Tensor, Tensor]] = [(own.attend, own, x, goal)]
-    # The layer's own outputs come first: a start near the goal for the harder fit to the network's.
-    if through is not None:
-        aims.append((whole.eval(), whole, through, outputs(copy.deepcopy(model).eval(), through)))
-
-    def measured() -> tuple[float, float | None]:
-        run, _, given, wanted = aims[-1]
-        # Every fourth sample, not the last quarter: data are often sorted.
-        held = torch.arange(len(given)) % HELD_OUT == 0
-        return error(run, given[held], wanted[held]), None if evaluate is None else evaluate(whole)
-
-    before, score = measured()
+    module = trial.get_submodule(name)
+    before, score = aims[-1].error(), _scored(evaluate, trial)
     after, tuned = before, score
     if steps:
-        for run, of, given, wanted in aims:
-            fitted = torch.arange(len(given)) % HELD_OUT != 0
-            tune(module, of, run, given[fitted], wanted[fitted], steps)
+        for aim in aims:
+            aim.tune(module, steps)
         # Measured again, since tuning may have kept the old parameters.
-        after, tuned = measured()
-    module.train(layer.module.training)
+        after, tuned = aims[-1].error(), _scored(evaluate, trial)
     return Candidate(
         name, family, made, module, cost, sum(p.numel() for p in layer.module.parameters()), before, after, score, tuned
     )
@@ -235,17 +315,17 @@ def _candidate(
 
 def _chosen(
     model: nn.Module,
-    layers: Mapping[str, TrainedLayer],
     found: list[Candidate],
     score: float | None,
     evaluate: Callable[[nn.Module], float] | None,
+    skipped: dict[str, str],
 ) -> Compression:
     """Insert, for each layer, the candidate with the smallest error of its output, truncations excluded."""
     best: dict[str, Candidate] = {}
-    for name in layers:
+    for name in dict.fromkeys(c.layer for c in found):
         own = [c for c in found if c.layer == name and c.family != TRUNCATION]
         if own:
             best[name] = min(own, key=lambda c: c.after)
     found = [replace(c, chosen=c is best.get(c.layer)) for c in found]
     made = replaced(model, {name: c.module for name, c in best.items()})
-    return Compression(tuple(found), made, score, None if evaluate is None else evaluate(made))
+    return Compression(tuple(found), made, score, _scored(evaluate, made), skipped)

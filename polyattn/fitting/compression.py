@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,12 +85,14 @@ class Compression:
         candidates: all of them.
         model: a copy of the network with, for each layer, the candidate whose output is nearest to the trained one's.
         score, compressed_score: scores of the original and of the compressed network, on request.
+        skipped: for each layer that is kept as it is, why.
     """
 
     candidates: tuple[Candidate, ...]
     model: nn.Module
     score: float | None
     compressed_score: float | None
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         chosen = "; ".join(repr(c) for c in self.candidates if c.chosen)
@@ -122,7 +125,9 @@ class Compression:
 
     def __rich__(self) -> Table:
         title = "" if self.score is None else f"score {self.score:.4g}, compressed {self.compressed_score:.4g}"
-        table = Table(title=title, caption="* in the compressed model; + none is both cheaper and nearer")
+        notes = ["* in the compressed model; + none is both cheaper and nearer"]
+        notes += [f"{name or 'the model'} is kept: it {why}" for name, why in self.skipped.items()]
+        table = Table(title=title, caption="\n".join(notes))
         for heading in ("layer", "family", "rank", "MACs", "share", "core error", "output error", "score"):
             words = heading in ("layer", "family")
             table.add_column(heading, justify="left" if words else "right", overflow="fold")

@@ -30,6 +30,7 @@ from polyattn.fitting.family import (
     parameters_of,
     projected,
     relative,
+    symmetrised,
 )
 from polyattn.fitting.input_core import Located, taken
 from polyattn.fitting.position_pattern import Layout, arrays, equation
@@ -233,6 +234,9 @@ def factorise(
             "the core is antisymmetric over exchangeable x's, so the layer is zero at every input: there is nothing to "
             'factor; symmetry="none" factors the core as it is'
         )
+    # The fits see a core of norm 1, so that their steps do not depend on its scale.
+    norm = target.norm().item()
+    target = target / norm
 
     def spec(ranks: Ranks) -> Spec:
         if at_nl:
@@ -252,6 +256,7 @@ def factorise(
             factors, errors = chosen.fit(target, ranks, settings)
             error = relative(chosen.rebuild(factors) - target, target, orders)
             weights, _ = chosen.weights(ranks, layout.degree)
+            factors = [*factors[:-1], factors[-1] * norm]
             # The fit was in weighted features; the parameters act on plain ones.
             if root is not None:
                 factors = unweighted(factors, weights, root)
@@ -283,6 +288,12 @@ def factorise(
 
         assert max_params is not None
         return fitted(_largest(ladder, count, max_params, "parameters", family))
+
+
+def is_antisymmetric(core: np.ndarray) -> bool:
+    """Test if a core at NL's positions, the output's mode first, is zero up to the exchange of key and value."""
+    scaled, _ = normalised(core)
+    return not np.linalg.norm(symmetrised(scaled)) > ZERO * np.linalg.norm(scaled)
 
 
 def _check_numbers(criteria: Mapping[str, Any], starts: int, iterations: int) -> None:

@@ -67,12 +67,13 @@ class TrainedLayer:
 
     @torch.no_grad()
     def attend(self, x: Tensor) -> Tensor:
-        """Compute the output before residual and norm."""
-        if isinstance(self.module, Attention):
-            return self.module.attend(x)
-        rows = self.module.spec_parameters()
-        made = Attention(self.spec, self.channels, sizes=self.sizes, residual=False).to(x)
-        made.load_state_dict(rows)
+        """Compute the output before residual and norm, in x's precision."""
+        # Values are drawn first and then overwritten: from a generator, so that the global one does not move.
+        made = Attention(
+            self.spec, self.channels, sizes=self.sizes, residual=False, generator=torch.Generator()
+        ).to(x)  # fmt: skip
+        for name, parameter in made._parameters_of_spec():
+            parameter.copy_(self.module.spec_parameters()[name])
         return made(x)
 
     def replaced_by(self, found: Factorisation) -> nn.Module:
@@ -80,7 +81,7 @@ class TrainedLayer:
         old = self.module
         like = next(old.parameters())
         residual = isinstance(old, Attention) and old.alpha is not None
-        made = Attention(found.spec, self.channels, residual=residual)
+        made = Attention(found.spec, self.channels, residual=residual, generator=torch.Generator())
         made = made.to(device=like.device, dtype=like.dtype)
         with torch.no_grad():
             for name, parameter in made._parameters_of_spec():
@@ -94,8 +95,11 @@ class TrainedLayer:
             # The output's bias is added after the polynomial, so the core does not contain it.
             if self.bias and old.out.bias is not None:
                 dict(made._parameters_of_spec())["bo"].copy_(old.out.bias)
+        made.training = old.training
         # A copy: the replaced module keeps its own norm, and may be trained further.
-        return FactoredNonLocal(made, copy.deepcopy(old.norm)).train(old.training)
+        factored = FactoredNonLocal(made, copy.deepcopy(old.norm))
+        factored.training = old.training
+        return factored
 
 
 def trained_layer(module: nn.Module) -> TrainedLayer:

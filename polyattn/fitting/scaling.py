@@ -50,7 +50,8 @@ def finite(array: np.ndarray, name: str) -> np.ndarray:
 def exponent(array: np.ndarray | Tensor) -> int:
     """Return k with the largest magnitude in [2^(k-1), 2^k); 0 for zeros."""
     values = array.detach().numpy() if isinstance(array, Tensor) else array
-    return int(np.frexp(np.abs(values).max(initial=0.0))[1])
+    largest = np.abs(values).max(initial=0.0)
+    return int(np.frexp(largest)[1]) if np.isfinite(largest) else 0
 
 
 def normalised(array: np.ndarray) -> tuple[np.ndarray, int]:
