@@ -19,6 +19,7 @@ _ORIGINS = {
     "NotPolynomialError": "errors",
     "PolyattnError": "errors",
     "ProofError": "errors",
+    "ReadingError": "errors",
     "ShardingError": "errors",
     "SizeError": "errors",
     "SpecError": "errors",
@@ -37,6 +38,8 @@ _ORIGINS = {
     "einsum": "lowering",
     "lower": "lowering",
     "plan": "lowering",
+    "Reading": "reading",
+    "read": "reading",
     "catalog": "catalog",
     "fitting": "fitting",
     "nn": "nn",
@@ -60,6 +63,8 @@ __all__ = [
     "PolyattnError",
     "Polynomial",
     "ProofError",
+    "Reading",
+    "ReadingError",
     "ShardingError",
     "SizeError",
     "Spec",
@@ -77,6 +82,7 @@ __all__ = [
     "parallel",
     "plan",
     "prove",
+    "read",
     "structure",
     "study",
     "symmetrise",
@@ -99,6 +105,7 @@ if TYPE_CHECKING:
         NotPolynomialError,
         PolyattnError,
         ProofError,
+        ReadingError,
         ShardingError,
         SizeError,
         SpecError,
@@ -108,6 +115,7 @@ if TYPE_CHECKING:
     from polyattn.lowering import calibrate, einsum, lower, plan, training_function
     from polyattn.planning import Plan
     from polyattn.proving import Verdict, prove
+    from polyattn.reading import Reading, read
     from polyattn.verifying import verify
 
 __getattr__, __dir__ = attach(__name__, _ORIGINS)

@@ -65,6 +65,10 @@ class FittingError(PolyattnError, ValueError):
     """A tensor or layer cannot be factorised as requested; the message has the finding and an alternative."""
 
 
+class ReadingError(PolyattnError, ValueError):
+    """Code cannot be read as an equation; the message has the line of code and the remedy."""
+
+
 class ProofError(PolyattnError, ValueError):
     """A question to the prover makes no sense, or a certificate is not well formed."""
 

@@ -1,0 +1,12 @@
+"""Stage 7, reading: code in torch to its equation.
+
+Input: a module, or a function of tensors, and an example of its arguments. Output: a `Reading`, with a `Spec`, the
+sizes and the parameters behind its names. Guarantees: the equation has the code's values at the example (it is
+evaluated and compared); what has no meaning in the language is cut, and named with its line of code; the module is
+left as it was.
+"""
+
+from polyattn.reading.reader import Cut
+from polyattn.reading.reading import Reading, read
+
+__all__ = ["Cut", "Reading", "read"]

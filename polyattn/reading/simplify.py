@@ -1,0 +1,171 @@
+"""Definitions that a person would not write are put into those that use them; nothing is multiplied out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from polyattn.language.functions import KEEPING, kind
+from polyattn.reading.builder import push
+from polyattn.reading.values import (
+    Access,
+    Body,
+    Call,
+    Index,
+    Pick,
+    Slot,
+    Sum,
+    Tensor,
+    Term,
+    free_copy,
+    map_access,
+    map_sum,
+    power_of,
+    walk,
+)
+
+MAX_FACTORS = 4
+"""A product of more factors is written with definitions."""
+
+
+def simplified(output: Tensor) -> None:
+    """Simplify the definitions below the output, in place."""
+    for _ in range(20):
+        order = [t for t in walk(output) if t.kind == "definition"]
+        uses = Counter(f.tensor for t in order for f in _accesses(t.body))
+        # All of them, not up to the first that changes.
+        changed = [_simplify(t, uses) for t in order]
+        if not any(changed):
+            return
+
+
+def _accesses(body: Body) -> list[Access]:
+    return [f for t in (body.argument if isinstance(body, Call) else body) for f in t.factors]
+
+
+def _simplify(tensor: Tensor, uses: Counter[Tensor]) -> bool:
+    body = tensor.body
+    free = set(tensor.indices) | (set(body.over) if isinstance(body, Call) else set())
+    terms = body.argument if isinstance(body, Call) else body
+    new: list[Term] = []
+    for term in terms:
+        new += _simplified_term(term, free, uses, isinstance(body, Call))
+    result = tuple(new)
+    if not isinstance(body, Call):
+        result = _only_call(tensor, result, uses)
+    else:
+        result = replace(body, argument=result)
+    changed = result != body
+    tensor.body = result
+    return changed
+
+
+def _only_call(tensor: Tensor, terms: Sum, uses: Counter[Tensor]) -> Body:
+    """Return the function itself where a definition only passes its result on."""
+    if len(terms) != 1 or len(terms[0].factors) != 1:
+        return terms
+    (term,), (access,) = terms, terms[0].factors
+    inner = access.tensor
+    if not isinstance(inner.body, Call) or access.divides or term.coefficient.number != 1 or term.coefficient.powers:
+        return terms
+    plain = all(len(slot) == 1 and isinstance(slot[0], Index) for slot in access.slots)
+    if uses[inner] != 1 or not plain or set(access.indices) != set(tensor.indices):
+        return terms
+    if len(set(access.indices)) != len(access.slots):
+        return terms
+    mapping = dict(zip(inner.indices, access.slots, strict=True))
+    kept = [*inner.indices, *inner.body.over]
+    over = tuple(mapping[i][0] if i in mapping else i for i in inner.body.over)
+    argument = map_sum(free_copy(inner.body.argument, kept), mapping)
+    return Call(inner.body.function, tuple(i for i in over if isinstance(i, Index)), argument)
+
+
+def _simplified_term(term: Term, free: set[Index], uses: Counter[Tensor], in_call: bool) -> list[Term]:
+    term = _without_picks(term, free)
+    for place, factor in enumerate(term.factors):
+        inner = factor.tensor
+        if inner.kind == "onehot" or inner.kind != "definition" or isinstance(inner.body, Call):
+            continue
+        if any(not isinstance(e, Index) for slot in factor.slots for e in slot):
+            continue
+        terms = inner.body
+        if not terms and not factor.divides:
+            return []
+        if len(terms) == 1 and _is_alias(terms[0], inner, factor):
+            return [_put_in(term, place, terms[0], free)]
+        if factor.divides or uses[inner] > 1:
+            continue
+        if len(terms) == 1:
+            found = _put_in(term, place, terms[0], free)
+            many = sum(f.tensor.kind != "onehot" for f in found.factors) > MAX_FACTORS
+            if (not many or len(term.factors) == 1) and (not in_call or _sums_inside(found, free)):
+                return [found]
+        elif len(term.factors) == 1:
+            spliced = [_put_in(term, place, t, free) for t in terms]
+            if not in_call or all(_sums_inside(t, free) for t in spliced):
+                return spliced
+    return [term]
+
+
+def _is_alias(term: Term, inner: Tensor, factor: Access) -> bool:
+    """Return whether a definition is a number, or another tensor's entries times one, without a sum."""
+    if not term.factors:
+        return True
+    if len(term.factors) > 1 or (factor.divides and term.factors[0].divides):
+        return False
+    return set(term.indices) <= set(inner.indices)
+
+
+def _put_in(term: Term, place: int, inner: Term, free: set[Index]) -> Term:
+    """Return a product with one of its factors replaced by the product that defines it."""
+    factor = term.factors[place]
+    mapping: dict[Index, Slot] = dict(zip(factor.tensor.indices, factor.slots, strict=True))
+    (copied,) = free_copy((inner,), mapping)
+    factors = tuple(replace(f, divides=f.divides != factor.divides) for f in map_sum((copied,), mapping)[0].factors)
+    scale = copied.coefficient.inverse() if factor.divides else copied.coefficient
+    found = Term(term.coefficient * scale, (*term.factors[:place], *factors, *term.factors[place + 1 :]))
+    # An index that the product no longer has was summed: each of its entries counts.
+    for index in set(term.indices) - free - set(found.indices):
+        found = replace(found, coefficient=found.coefficient * power_of(index.size))
+    return found
+
+
+def _sums_inside(term: Term, free: set[Index]) -> bool:
+    """Return whether the language takes every summed index of a function's argument as summed there."""
+    counts = Counter(i for f in term.factors for i in dict.fromkeys(f.indices))
+    return all(counts[i] > 1 for i in term.indices if i not in free)
+
+
+def _without_picks(term: Term, free: set[Index]) -> Term:
+    """Return a product without the sums over one entry."""
+    for place, factor in enumerate(term.factors):
+        if factor.tensor.kind != "onehot" or factor.divides or len(factor.slots[0]) != 1:
+            continue
+        (index,) = factor.slots[0]
+        if not isinstance(index, Index) or index in free:
+            continue
+        others = [f for k, f in enumerate(term.factors) if k != place]
+        if any(not _can_push(f, index) for f in others):
+            continue
+        entry: dict[Index, Slot] = {index: (Pick(factor.tensor.number, index.size),)}
+        factors = tuple(push(map_access(f, entry)) for f in others)
+        return _without_picks(replace(term, factors=factors), free)
+    return term
+
+
+def _can_push(access: Access, index: Index) -> bool:
+    """Return whether an entry of an index can be taken out of a tensor without a further factor."""
+    for slot, own in zip(access.slots, access.tensor.indices or access.slots, strict=False):
+        if index not in slot:
+            continue
+        if access.tensor.kind == "input":
+            return False
+        if access.tensor.kind == "onehot":
+            return len(slot) == 1
+        body = access.tensor.body
+        if isinstance(body, Call) and kind(body.function) == KEEPING and own in body.over:
+            return False
+        if access.tensor.kind == "definition":
+            inside = _accesses(body)
+            return all(_can_push(f, own) for f in inside if own in f.indices) if isinstance(own, Index) else False
+    return True
