@@ -12,14 +12,19 @@ a sum is a tensor with a line in `functions`, `f1[n,n1] = softmax[n1](x[n,c]*x[n
     {"add": 3, "to": 1, "in": "left", "factors": [0, 2, 1]}  Term 3 is term 1 with another number, which is added to it.
     {"same": "f2", "as": "f1", "letters": [1, 0], "terms": [[0, [1, 0]]]}  The functions are one, and f1 comes in place
         of f2: its indices are these of f2, term k of f2 is this term of f1. With "in", "term" and "factor": only there.
+    {"law": "sigmoid", "of": "f1", "make": ["f7", "f8"]}  By a law of functions f1 is something else, which comes in its
+        place everywhere; the law makes new functions of these names. See `Laws`.
 `renaming` lists further given equations, `u[i,j] = w[i,j]`, numbered behind the others: each says that a tensor which
-the left side alone has is one that the right side alone has, no two the same one.
+the left side alone has is one that the right side alone has, no two the same one. `where` lists functions of the claim
+outside whose domain (reciprocal: not 0, log: above 0, sqrt: 0 or more, of the argument) nothing is claimed.
 `factors` has the place in the first term of each factor of the second; indices have to correspond one to one, free ones
-as the outputs do. Steps lead to `results`, whose terms correspond one to one as `pairs` says. The claim: at any sizes
+as the outputs do. Steps lead to `results`, the two sums and functions
+that laws made; the terms of the two correspond one to one as `pairs` says. The claim: at any sizes
 the two are equal for all tensors of `shapes` that satisfy the given equations, where sizes are atomic: none is a
 product of others. Whether they are expanded rightly from other texts is not checked.
 """
 
+import ast
 import json
 import re
 import sys
@@ -29,11 +34,11 @@ from itertools import chain
 
 BYTES, WORK, BITS = 4_000_000, 1_500_000, 20_000  # of the file, slots made in all, length of a number
 REDUCES = {"max", "min", "logsumexp", None}  # what these run over is gone; any other function keeps its indices
-CLAIM = ("indices", "shapes", "functions", "given", "renaming", "left", "right")
+CLAIM = ("indices", "shapes", "functions", "given", "renaming", "where", "left", "right")
 LETTERS = r"(?:\[([a-z]\w*(?:,[a-z]\w*)*)\])?"
 ACCESS = re.compile(rf"([A-Za-z]\w*){LETTERS}", re.A)
 LINE = re.compile(rf"([A-Za-z]\w*){LETTERS} = (?:([a-z]\w*){LETTERS}\((.*)\)|(.*))", re.A)
-ROOT = re.compile(r"sqrt\(\w+\)", re.A)  # of a size or a number: a number like a size, of which nothing is used
+ROOT = re.compile(r"sqrt\(\w+\)", re.A)  # of a size or a number: a number like a size, of which its square is used
 
 # An index is (letter, size), a factor (tensor, indices). A sum's letters: of its slots, then what it reduces over.
 Term = namedtuple("Term", "number powers factors")
@@ -99,11 +104,11 @@ class Proof:
 
     def __init__(self, data):
         names = "s:format d:indices d:shapes l:functions l:given s:left s:right l:steps l:results l:pairs"
-        renaming = (data := dict(data)).pop("renaming", [])
+        renaming, where = (data := dict(data)).pop("renaming", []), data.pop("where", [])
         kind, self.sizes, self.shapes, functions, given, left, right, steps, results, pairs = fields(data, names)
         need(kind == "polyattn equality 2", "another format")
         need(all(re.fullmatch(r"[A-Z]\w*|[1-9]\d{0,8}", s, re.A) for s in self.sizes.values()), "there is no such size")
-        self.sums, self.used, self.work = {}, set(), 0
+        self.sums, self.used, self.work, self.claimed, self.needed = {}, set(), 0, {*self.shapes}, set()
         for line in functions:
             new = self.read(line)
             defined = (new.name,) in self.used or new.name in {*self.sums, "I", "left", "right"}
@@ -112,10 +117,20 @@ class Proof:
         rules = [self.rule(*fields(g, "s:equation l:summed")) for g in given]
         self.sums |= {"left": self.read(left), "right": self.read(right)}
         rules += self.renamed(renaming, rules) if renaming else []
+        lines, self.shapes = [*self.sums], dict(self.shapes)
         need({self.step(step, rules) for step in steps} >= {*range(len(rules))}, "an equation is given and not used")
-        left, right = map(self.read, results)
-        tensors = {(name,) for name in self.shapes if name not in (left.name, right.name)}
-        need(self.used - {("I",)} == tensors | {*self.sizes}, "an index or a tensor is not used, or an output is")
+        need(where == [name for name in lines if name in self.needed], "nothing is claimed outside of other domains")
+        left, right, *made = map(self.read, results)
+        for end in made:
+            f = self.sums[end.name]
+            fixed = dict(zip(f.letters, end.letters, strict=True))
+            need(f.function == end.function and {fixed[i] for i in f.over} == end.over, f"{f.name} is another function")
+            bijection(f, end, [[k, [*range(len(t.factors))]] for k, t in enumerate(f.terms)], fixed)
+        tensors = {(name,) for name in self.claimed if name not in (left.name, right.name)}
+        made = {(name,) for name in self.shapes if name not in self.claimed}
+        need(
+            self.used - {("I",)} - made == tensors | {*self.sizes}, "an index or a tensor is not used, or an output is"
+        )
         for total, end in ((self.sums["left"], left), (self.sums["right"], right)):
             need(total[:3] == end[:3] == (*end[:2], None), "the steps lead to another output")
             same = [[k, [*range(len(term.factors))]] for k, term in enumerate(total.terms)]
@@ -207,6 +222,9 @@ class Proof:
         rest = [(name, [root[i] for i in indices]) for name, indices in factors if name != "I"]
         powers = Counter(powers)
         powers.update(size for _, size in {*root.values()} - inside(rest) - {*free})
+        for root_of in [s for s in powers if ROOT.fullmatch(s)]:  # the square of a root is its size
+            whole, powers[root_of] = divmod(powers[root_of], 2)
+            powers[root_of[5:-1]] += whole
         for size in [s for s in powers if s.isdigit()]:
             number *= Fraction(int(size)) ** powers.pop(size)
             self.effort(1, number)
@@ -215,6 +233,8 @@ class Proof:
 
     def step(self, step, rules):
         """Do a step; returns the number of the given equation that it used."""
+        if "law" in step:
+            return Laws(self).do(step)
         if "same" in step:
             return self.same(*fields(step, "s:same s:as l:letters l:terms" + " s:in i:term i:factor" * ("in" in step)))
         total = self.sums[step["in"]]
@@ -230,8 +250,8 @@ class Proof:
         total.terms[at : at + 1] = [t for t in self.use(*rules[use], total.terms[at], them, total.letters) if t.number]
         return use
 
-    def use(self, left, over, at, products, term, chosen, free):
-        names, taken = {}, {*numbers(chosen, len(term.factors))}
+    def use(self, left, over, at, products, term, chosen, free, names=()):
+        names, taken = dict(names), {*numbers(chosen, len(term.factors))}
         rest = [f for k, f in enumerate(term.factors) if k not in taken]
         for k, (name, indices) in zip(chosen, left, strict=True):
             need(name == term.factors[k][0], f"{term.factors[k][0]} is not {name}")
@@ -242,7 +262,7 @@ class Proof:
         for number, powers, factors in products:
             own = {i: names[i] if i in at else (f"{self.work} {i[0]}", i[1]) for i in inside(factors)}
             made = rest + [(name, [own[i] for i in indices]) for name, indices in factors]
-            together = {s: term.powers.get(s, 0) + powers[s] for s in {*term.powers, *powers}}
+            together = {s: term.powers.get(s, 0) + powers.get(s, 0) for s in {*term.powers, *powers}}
             yield self.term(term.number * number, together, made, inside(term.factors) - gone, free)
 
     def same(self, name, other, letters, terms, *place):
@@ -261,6 +281,327 @@ class Proof:
                         factors[j] = other, [at[s] for s in letters[: len(g.slots)]]
                 total.terms[k] = self.term(number, powers, factors, inside(total.terms[k].factors), total.letters)
         self.sums = {key: total for key, total in self.sums.items() if place or key != name}
+
+
+# A function as others of its argument s; `sum` is over the indices that the function runs over. The second table is for
+# a function whose argument is nothing but another function, of s.
+TABLE = {
+    "softmax": "exp(s)/sum(exp(s))",
+    "logsumexp": "log(sum(exp(s)))",
+    "sigmoid": "1/(1 + exp(-s))",
+    "tanh": "2/(1 + exp(-2*s)) - 1",
+    "silu": "s/(1 + exp(-s))",
+    "softplus": "log(1 + exp(s))",
+    "abs": "relu(s) + relu(-s)",
+    "relu": "relu(-s) + s",
+    "min": "-max(-s)",
+    "elu": "relu(s) + exp(-relu(-s)) - 1",
+    "gelu": "s*normal_cdf(s)",
+}
+COMPOSED = {
+    "exp log": "s",
+    "log exp": "s",
+    "log reciprocal": "-log(s)",
+    "log sqrt": "1/2*log(s)",
+    "reciprocal reciprocal": "s",
+    "reciprocal sqrt": "sqrt(s)/s",
+    "sqrt exp": "exp(1/2*s)",
+    "sqrt reciprocal": "sqrt(s)/s",
+}
+MADE = re.compile(r"[a-z]\w*", re.A)
+RATIONAL = re.compile(r"-?\d{1,4000}(/\d{1,4000})?", re.A)
+
+
+class Laws:
+    """Laws of functions. Each makes new functions, and returns the products that come in the place of f everywhere; but
+    "cancel", "insert" and "square" rewrite one term, and "copy" only makes a second f."""
+
+    def __init__(self, proof):
+        self.proof, self.local, self.names = proof, False, []
+
+    def do(self, step):
+        law, name, self.names = (step := dict(step)).pop("law"), step.pop("of"), step.pop("make")
+        need(type(self.names) is list, "no list of names")
+        f = self.proof.sums[name]
+        self.domain(f)
+        if law in TABLE or law in COMPOSED:
+            need(not step, "more than a law needs")
+            products = self.table(law, f)
+        else:
+            need(law in ("exp", "content", "shift", "constant", "sign", "cancel", "insert", "square", "copy"), "no law")
+            products = getattr(self, f"by_{law}")(f, **step)
+        need(not self.names, "a name for nothing")
+        if products is not None:
+            need(all(tensor != name for *_, factors in products for tensor, _ in factors), f"{name} stays")
+            del self.proof.sums[name]
+            for total in self.proof.sums.values():
+                self.replace(total, ([(name, f.slots)], set(), {*f.slots}, products))
+
+    def replace(self, total, rule):
+        k = 0
+        while k < len(total.terms):
+            term = total.terms[k]
+            place = next((j for j, (name, _) in enumerate(term.factors) if name == rule[0][0][0]), None)
+            if place is None:
+                k += 1
+                continue
+            new = self.proof.use(*rule, term, [place], total.letters)
+            total.terms[k : k + 1] = [t for t in new if t.number]
+
+    def new(self, function, slots, terms, over=()):
+        """A new function as a product; its name is the next one."""
+        need(self.names and MADE.fullmatch(name := self.names.pop(0)), "a name is missing")
+        need(name not in {*self.proof.shapes, *self.proof.sums}, f"{name} is not new")
+        letters = [*slots, *(i for i in over if i not in slots)]
+        terms = [self.proof.term(*term, inside(term[2]), letters) for term in terms]
+        self.proof.sums[name] = Sum(name, [*slots], function, letters, {*over}, [t for t in terms if t.number])
+        self.proof.shapes[name] = [size for _, size in slots]
+        return Fraction(1), {}, [(name, [*slots])]
+
+    # Signs: 2 for what is above 0, 1 for at least 0, 0 for unknown.
+    def positive(self, terms):
+        found = [self.above(*term) for term in terms]
+        return 0 if 0 in found else 2 if 2 in found else 1
+
+    def above(self, number, powers, factors):
+        counts, found = Counter((name, *indices) for name, indices in factors), 2 if number > 0 else 0
+        for (name, *_), count in counts.items():
+            found = min(found, max(self.sign_of(name), 1 - count % 2))
+        return found
+
+    def sign_of(self, name):
+        f = self.proof.sums.get(name)
+        self.proof.effort(1, Fraction(0))
+        if f is None or f.function in ("exp", "relu", "abs", "normal_cdf", None):
+            return {"exp": 2, "normal_cdf": 2, "relu": 1, "abs": 1}.get(f and f.function, int(name == "I"))
+        if f.function in ("reciprocal", "sqrt", "max"):
+            found = self.positive(f.terms)
+            if f.function == "reciprocal" and found:
+                self.domain(f)  # where it is defined, its argument is not 0
+                return 2
+            if f.function == "sqrt":
+                self.domain(f)
+            return max(found, 1) if f.function == "sqrt" and found != 2 else found
+        return 0
+
+    def domain(self, f):
+        """Notes that f is to be defined, unless it always is."""
+        if f.name in self.proof.claimed and f.function in ("reciprocal", "log", "sqrt"):
+            negative = [(-number, *rest) for number, *rest in f.terms]
+            known = max(self.positive(f.terms), 2 * (f.function == "reciprocal" and self.positive(negative) == 2))
+            if known < (1 if f.function == "sqrt" else 2):
+                self.proof.needed.add(f.name)
+
+    # The laws of the tables.
+    def table(self, law, f):
+        function, _, other = law.partition(" ")
+        need(f.function == function, f"{f.name} is no {function}")
+        if not other:
+            return self.value(ast.parse(TABLE[law], mode="eval").body, f, f.terms, {})[1]
+        need(len(f.terms) == 1 and f.terms[0][:2] == (1, {}) and len(f.terms[0].factors) == 1, "not of one function")
+        ((name, indices),) = f.terms[0].factors
+        inner = self.proof.sums[name]
+        need(inner.function == other and not inner.over and {*indices} <= {*f.slots}, f"{name} is no {other}")
+        self.domain(inner)
+        return self.value(ast.parse(COMPOSED[law], mode="eval").body, f, self.at(inner, indices), {})[1]
+
+    def at(self, f, indices):
+        """The argument of f, at other indices of its slots."""
+        names = {i: (f"{self.proof.work} {i[0]}", i[1]) for t in f.terms for i in inside(t.factors)}
+        names |= dict(zip(f.slots, indices, strict=True))
+        self.proof.effort(1 + len(names), Fraction(0))
+        return [(n, p, [(name, [names[i] for i in where]) for name, where in factors]) for n, p, factors in f.terms]
+
+    def value(self, node, f, s, made):
+        """The free indices and the products of an expression of a table."""
+        letters = f.letters
+        if isinstance(node, ast.Constant):
+            return letters, [(Fraction(node.value), {}, [])]
+        if isinstance(node, ast.Name):
+            return letters, s
+        if isinstance(node, ast.UnaryOp):
+            free, terms = self.value(node.operand, f, s, made)
+            return free, [(-number, *rest) for number, *rest in terms]
+        if isinstance(node, ast.Call):
+            free, terms = self.value(node.args[0], f, s, made)
+            if node.func.id == "sum":
+                return [i for i in free if i not in f.over], terms
+            return self.called(node.func.id, free, terms, f, made, ast.dump(node))
+        (free, left), (other, right) = (self.value(part, f, s, made) for part in (node.left, node.right))
+        if isinstance(node.op, ast.Add | ast.Sub):
+            sign = 1 if isinstance(node.op, ast.Add) else -1
+            return free, [*left, *((sign * number, *rest) for number, *rest in right)]
+        if isinstance(node.op, ast.Div):
+            constant = isinstance(node.right, ast.Constant)
+            other, right = (
+                (other, [(1 / right[0][0], {}, [])])
+                if constant
+                else self.called("reciprocal", other, right, f, made, "1/" + ast.dump(node.right))
+            )
+        need(all(inside(factors) <= {*letters} for *_, factors in right), "sums would meet")
+        return free, [
+            (m * n, {size: p.get(size, 0) + q.get(size, 0) for size in {*p, *q}}, [*a, *b])
+            for m, p, a in left
+            for n, q, b in right
+        ]
+
+    def called(self, function, free, terms, f, made, key):
+        if key not in made:
+            over = [i for i in f.letters if i in f.over] if function in REDUCES else []
+            slots = [i for i in free if i not in over]
+            made[key] = slots, [self.new(function, slots, terms, over)]
+        return made[key]
+
+    # The other laws.
+    def by_exp(self, f, powers):
+        """exp(a + b) = exp(a/k)^k * exp(b/m)^m, with reciprocals for negative powers."""
+        need(f.function == "exp" and len(powers) == len(f.terms), "no power for each term")
+        factors = []
+        for (number, *rest), power in zip(f.terms, powers, strict=True):
+            need(type(power) is int and 0 < abs(power) <= 64, "no power")
+            one = self.new("exp", f.slots, [(number / power, *rest)])
+            one = one if power > 0 else self.new("reciprocal", f.slots, [one])
+            factors += one[2] * abs(power)
+        return [(Fraction(1), {}, factors)]
+
+    def by_content(self, f, number, powers, factors, root=(), primes=()):
+        """1/(cs) = 1/c 1/s; relu(cs) = c relu(s), max(cs) = c max(s) for c >= 0; root and logarithm of c > 0."""
+        need(f.function in ("reciprocal", "relu", "max", "sqrt", "log") and RATIONAL.fullmatch(number), "no content")
+        need(all(type(e) is int and abs(e) < 1000 for e in powers.values()), "no power")
+        number, rest, taken = Fraction(number), [], []
+        need(number and f.terms and len(factors) == len(f.terms), "no content")
+        for (n, p, have), places in zip(f.terms, factors, strict=True):
+            taken.append([have[k] for k in numbers(places, len(have))])
+            left = {size: p.get(size, 0) - powers.get(size, 0) for size in {*p, *powers}}
+            rest.append((n / number, left, [h for k, h in enumerate(have) if k not in places]))
+        need(all(sorted(t) == sorted(taken[0]) for t in taken), "not a content of each term")
+        need(inside(taken[0]) <= {*f.slots}, "an index of the content is summed")
+        if f.function != "reciprocal":
+            least = 1 if f.function in ("relu", "max") else 2
+            known = all(self.sign_of(name) >= least for name, _ in self.unpaired(f, taken[0], rest))
+            need(number > 0 and known, "the content may be negative")
+        content = [(Fraction(1), {}, [factor]) for factor in taken[0]]
+        # What is left may be 1: its root, its reciprocal, its maximum are 1, too, and its logarithm is 0.
+        whole = self.proof.term(*rest[0], (), f.letters)
+        over = [i for i in f.letters if i in f.over]
+        is_one = len(rest) == 1 and whole == (1, {}, [])
+        more = [] if is_one else [lambda: self.new(f.function, f.slots, rest, over)]
+        if f.function in ("relu", "max"):
+            return [(number, powers, [*taken[0], *(one for make in more for one in make()[2])])]
+        if f.function == "log":
+            return self.logarithms(f, number, powers, content, primes) + [make() for make in more]
+        if f.function == "sqrt":
+            each = self.halves(f, taken[0])
+        else:
+            each = [one for c in content for one in self.new(f.function, f.slots, [c])[2]]
+        each += [one for make in more for one in make()[2]]
+        if f.function == "reciprocal":
+            return [(1 / number, {size: -e for size, e in powers.items()}, each)]
+        (value, sizes), slots = root, f.slots
+        need(RATIONAL.fullmatch(value) and all(type(e) is int and abs(e) < 1000 for e in sizes.values()), "no root")
+        square = self.proof.term(Fraction(value) ** 2, {size: 2 * e for size, e in sizes.items()}, [], (), slots)
+        need(Fraction(value) > 0 and square == self.proof.term(number, powers, [], (), slots), "the root is another")
+        return [(Fraction(value), sizes, each)]
+
+    def unpaired(self, f, taken, rest):
+        """The factors of a content whose sign matters: of a root of t*t*u with u >= 0 it does not."""
+        even = f.function == "sqrt" and self.positive(rest)
+        return [factor for factor in taken if not (even and taken.count(factor) % 2 == 0)]
+
+    def halves(self, f, taken):
+        """sqrt(c*c*d) = c*sqrt(d), and sqrt(t*t) = abs(t)."""
+        found, seen = [], []
+        for name, indices in taken:
+            factor = name, indices
+            if factor in seen:
+                continue
+            seen.append(factor)
+            count, one = taken.count(factor), [(Fraction(1), {}, [factor])]
+            if count > 1:
+                one_half = [factor] if self.sign_of(name) else self.new("abs", f.slots, one)[2]
+                found += one_half * (count // 2)
+            found += self.new("sqrt", f.slots, one)[2] if count % 2 else []
+        return found
+
+    def logarithms(self, f, number, powers, content, primes):
+        """log(abc) = log(a) + log(b) + log(c)"""
+        product, sums = Fraction(1), []
+        for prime, power in primes:
+            need(type(prime) is int and type(power) is int and prime > 1 and abs(power) <= 4000, "no prime")
+            product *= Fraction(prime) ** power
+            self.proof.effort(1, product)
+            sums.append((Fraction(power), [(Fraction(prime), {}, [])]))
+        need(product == number, "the number is another")
+        for size, power in sorted(powers.items()):
+            half = ROOT.fullmatch(size)
+            sums.append((Fraction(power, 2 if half else 1), [(Fraction(1), {size[5:-1] if half else size: 1}, [])]))
+        sums += [(Fraction(1), [c]) for c in content]
+        return [(n, {}, self.new("log", f.slots, terms)[2]) for n, terms in sums]
+
+    def by_shift(self, f, terms):
+        """max[e](s + t) = max[e](s) + t for t without e."""
+        need(f.function == "max", "no maximum")
+        out = [f.terms[k] for k in numbers(terms, len(f.terms))]
+        need(out and not any(f.over & inside(t.factors) for t in out), "it depends on what the maximum runs over")
+        rest = [t for k, t in enumerate(f.terms) if k not in terms]
+        over = [i for i in f.letters if i in f.over]
+        return [*out, *([self.new("max", f.slots, rest, over)] if rest else [])]
+
+    def by_constant(self, f):
+        """A function that is constant along a slot is one without it."""
+        kept = [i for i in f.slots if i in f.over or any(i in inside(t.factors) for t in f.terms)]
+        need(len(kept) < len(f.slots), "it depends on each index")
+        return [self.new(f.function, kept, f.terms, [i for i in f.letters if i in f.over])]
+
+    def by_sign(self, f):
+        """relu(s) = s for s >= 0, and 0 for s <= 0."""
+        need(f.function == "relu", "no relu")
+        if self.positive(f.terms):
+            return f.terms
+        need(self.positive([(-number, *rest) for number, *rest in f.terms]), "the sign is unknown")
+        return []
+
+    def by_copy(self, f):
+        self.new(f.function, f.slots, f.terms, [i for i in f.letters if i in f.over])
+
+    def one_term(self, step_in, term, left, over, f, products, chosen, names=()):
+        total = self.proof.sums[step_in]
+        need(type(term) is int and 0 <= term < len(total.terms), "there is no such term")
+        new = self.proof.use(left, over, {*f.slots}, products, total.terms[term], chosen, total.letters, names)
+        total.terms[term : term + 1] = [t for t in new if t.number]
+
+    def by_cancel(self, f, lead, term, factors, **place):
+        """For z = a + b and f = 1/z: a*f = 1 - b*f."""
+        need(f.function == "reciprocal" and type(lead) is int and 0 <= lead < len(f.terms), "no denominator")
+        number, powers, them = f.terms[lead]
+        need("I" not in dict(them), "an identity")
+        one = [(f.name, f.slots)]
+        rest = [(-n / number, p, [*a, *one]) for k, (n, p, a) in enumerate(f.terms) if k != lead]
+        products = [(1 / number, {}, []), *rest]
+        products = [(n, {s: p.get(s, 0) - powers.get(s, 0) for s in {*p, *powers}}, a) for n, p, a in products]
+        self.one_term(place.pop("in"), term, [*them, *one], inside(them) - {*f.slots}, f, products, factors)
+        need(not place, "more than a law needs")
+
+    def by_insert(self, f, term, at, **place):
+        """For f = 1/z: 1 = z*f, at indices each given by factor and slot, or -1 and the number of a free index."""
+        need(f.function == "reciprocal" and f.terms, "no denominator")
+        total = self.proof.sums[place["in"]]
+        need(type(term) is int and 0 <= term < len(total.terms), "there is no such term")
+        lists = [indices for _, indices in total.terms[term].factors]
+        need(all(type(k) is int and type(j) is int and -1 <= k < len(lists) and j >= 0 for k, j in at), "no place")
+        names = dict(zip(f.slots, [(total.letters if k < 0 else lists[k])[j] for k, j in at], strict=True))
+        need(all(i[1] == j[1] for i, j in names.items()), "an index of another size")
+        products = [(n, p, [*factors, (f.name, f.slots)]) for n, p, factors in f.terms]
+        self.one_term(place.pop("in"), term, [], set(), f, products, [], names)
+        need(not place, "more than a law needs")
+
+    def by_square(self, f, term, factors, **place):
+        """sqrt(s)^2 = s; relu(s)^2 = s*relu(s)."""
+        need(f.function in ("sqrt", "relu"), "no root")
+        one = [(f.name, f.slots)]
+        products = [(n, p, [*them, *(one if f.function == "relu" else [])]) for n, p, them in f.terms]
+        self.one_term(place.pop("in"), term, one * 2, set(), f, products, factors)
+        need(not place, "more than a law needs")
 
 
 def check(text, inside=False):

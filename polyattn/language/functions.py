@@ -52,13 +52,13 @@ class Function:
 
 
 _ROWS = (
-    Function("softmax", KEEPING, "torch.softmax", reads=RESULT, legacy=True),
+    Function("softmax", KEEPING, "torch.softmax", reads=RESULT, law="exp(s)/sum(exp(s))", legacy=True),
     Function("normalize", KEEPING, "", legacy=True),
     Function("max", REDUCING, "torch.amax", legacy=True),
-    Function("min", REDUCING, "torch.amin"),
+    Function("min", REDUCING, "torch.amin", law="-max(-s)"),
     Function("mean", REDUCING, "", legacy=True),
     Function("sum", REDUCING, ""),
-    Function("logsumexp", REDUCING, "torch.logsumexp"),
+    Function("logsumexp", REDUCING, "torch.logsumexp", law="log(sum(exp(s)))"),
     Function(
         "relu", ENTRYWISE, "torch.relu", "step(s)", RESULT, latex=r"\operatorname{ReLU}", mathml="ReLU", legacy=True
     ),

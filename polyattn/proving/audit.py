@@ -18,7 +18,7 @@ from polyattn.language import value_of
 from polyattn.proving.evaluation import Point
 from polyattn.proving.independent import refusal
 from polyattn.proving.interval import Interval, Number
-from polyattn.proving.printing import equal_text, given_lines
+from polyattn.proving.printing import equal_text, given_lines, where_text
 from polyattn.proving.prove import Asked, ask
 from polyattn.proving.verdict import Verdict
 from polyattn.proving.work import MAX_CONFIRMING, Meter, SpentError
@@ -63,7 +63,9 @@ def recheck(text: str) -> Recheck:
     if verdict.certificate is not None:
         fault = _fault_of_certificate(verdict, verdict.certificate)
         return Recheck(
-            not fault, fault or f"the certificate proves that these are {equal_text(verdict)} at every size", verdict
+            not fault,
+            fault or f"the certificate proves that these are {equal_text(verdict)} at every size{where_text(verdict)}",
+            verdict,
         )
     if verdict.counterexample is not None:
         fault = _fault_of_counterexample(verdict, verdict.counterexample)
@@ -72,7 +74,7 @@ def recheck(text: str) -> Recheck:
 
 
 # The parts of a certificate that state its claim; its steps may differ from those found now.
-CLAIM = ("indices", "shapes", "functions", "given", "renaming", "left", "right")
+CLAIM = ("indices", "shapes", "functions", "given", "renaming", "where", "left", "right")
 
 
 def _fault_of_certificate(verdict: Verdict, certificate: dict[str, Any]) -> str:
@@ -89,6 +91,8 @@ def _fault_of_certificate(verdict: Verdict, certificate: dict[str, Any]) -> str:
     expected = again.certificate
     if expected is None:
         return "the certificate is about other texts: these are not found to be equal"
+    if verdict.where != again.where:
+        return "the verdict has other conditions than its certificate"
     if verdict.renaming != again.renaming:
         return "the verdict says of other parameters that they are the same"
     other = next((name for name in CLAIM if certificate.get(name) != expected.get(name)), None)

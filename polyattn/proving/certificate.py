@@ -7,7 +7,7 @@ sums, since the steps count terms and factors as the checker does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, count
@@ -21,6 +21,7 @@ from polyattn.proving.certificate_terms import (
     Letters,
     is_identity,
     renumbered,
+    replaced,
     size_text,
     sum_text,
 )
@@ -48,7 +49,7 @@ def certificate(
         NoWitnessError: steps of the certificate's kind do not lead from one side to the other.
         BudgetError: there would be too many steps.
     """
-    proof = _Proof(derivations, given)
+    proof = Proof(derivations, given)
     return renumbered(proof.run(), [proof.equations[text].data["equation"] for text in renaming])
 
 
@@ -60,7 +61,9 @@ class _Equation:
     data: dict[str, Any]
 
 
-class _Proof:
+class Proof:
+    """A proof under construction: two sums and their functions, which change in place, one recorded step at a time."""
+
     def __init__(self, derivations: tuple[Derivation, Derivation], given: Sequence[Given]):
         self.derivations, self.given, self.forms = derivations, given, derivations[0].forms
         self.steps: list[dict[str, Any]] = []
@@ -88,7 +91,8 @@ class _Proof:
         left = self.letters.named(flat.left.indices(), {})
         free = {i: left[i] for i in flat.free}
         # The right side's own letters must differ from all of the left's, even from summed ones.
-        texts = [self.letters.named(t.indices(), free | _reserved(left)) for t in flat.right]
+        reserved = {Index(-1 - k, ""): letter for k, letter in enumerate(left.values())}
+        texts = [self.letters.named(t.indices(), free | reserved) for t in flat.right]
         equation = f"{sum_text([flat.left], [left])} = {sum_text(flat.right, texts)}"
         summed = [left[i] for i in flat.left.indices() if i not in free]
         return _Equation(flat, {"equation": equation, "summed": summed})
@@ -104,11 +108,7 @@ class _Proof:
             self.start += total.terms
             self.rewrite(total)
             done += 1
-        for name in list(self.functions.sums):
-            self.settle(name)
-        # Functions first: terms of the sides can only be equal once equal functions have one name.
-        for side in (self.left, self.right):
-            self.gather(side)
+        self.normalise()
         pairs, results = self.pairs()
         return {
             "format": FORMAT,
@@ -122,6 +122,14 @@ class _Proof:
             "results": results,
             "pairs": pairs,
         }
+
+    def normalise(self) -> None:
+        """Make equal functions and equal terms one."""
+        for name in list(self.functions.sums):
+            self.settle(name)
+        # Functions first: terms of the sides can only be equal once equal functions have one name.
+        for side in (self.left, self.right):
+            self.gather(side)
 
     def shapes(self) -> dict[str, list[str]]:
         """Return the sizes of the slots of every tensor, functions and outputs included."""
@@ -244,13 +252,18 @@ class _Proof:
                     queue.append(new)
         return found[order]
 
+    def copy(self, function: FlatSum) -> FlatSum:
+        """Return an equal function of another name."""
+        copied = self.functions.copied(function)
+        self.copies.append(copied)
+        return copied
+
     def exchange(self, total: FlatSum, place: int, position: int, order: tuple[int, ...]) -> None:
         """Put slot `order[k]` of a symmetric function at place k, by way of an equal copy in this order."""
         factors = [f for f in total.terms[place].factors if isinstance(f, TensorFactor)]
         name, indices = factors[position].tensor, factors[position].indices
         function = self.functions.sums[name]
-        copied = self.functions.copied(function)
-        self.copies.append(copied)
+        copied = self.copy(function)
         here = {"in": self.called(total), "term": place, "factor": position}
         plain = [[k, list(range(len(t.factors)))] for k, t in enumerate(function.terms)]
         own = list(range(len(function.letters)))
@@ -324,7 +337,7 @@ class _Proof:
         wanted = letters[: len(new.slots)]
         for total in (*self.functions.sums.values(), self.left, self.right):
             if total.name not in self.replaced or total in (self.left, self.right):
-                total.terms[:] = [_renamed(total, t, old.name, new.name, wanted) for t in total.terms]
+                total.terms[:] = [replaced(total, t, old.name, new.name, wanted) for t in total.terms]
 
     # The end.
     def pairs(self) -> tuple[list[dict[str, Any]], list[str]]:
@@ -368,13 +381,14 @@ def _rule(given: Given) -> Rule:
         sizes = [size for atoms in given.letters.values() for size in atoms]
         slots = tuple(Index(k, size) for k, size in enumerate(sizes))
         right = Monomial(Fraction(given.sign), (), (TensorFactor(given.tensor, _moved(slots, given.order)),))
-        return Rule(given.text, {}, _access(given.tensor, slots), (right,), slots)
+        return Rule(given.text, {}, access(given.tensor, slots), (right,), slots)
     if isinstance(given, Substitution):
-        return Rule(given.text, {}, _access(given.tensor, given.target), given.terms, given.target)
+        return Rule(given.text, {}, access(given.tensor, given.target), given.terms, given.target)
     return given
 
 
-def _access(tensor: str, indices: tuple[Index, ...]) -> Monomial:
+def access(tensor: str, indices: tuple[Index, ...]) -> Monomial:
+    """Return an access as a monomial."""
     return Monomial(Fraction(1), (), (TensorFactor(tensor, indices),))
 
 
@@ -382,18 +396,5 @@ def _moved(slots: Sequence[Any], order: Sequence[int]) -> tuple[Any, ...]:
     return tuple(slots[k] for k in order)
 
 
-def _reserved(letters: Mapping[Index, str]) -> dict[Index, str]:
-    """Return reserved letters, under indices that do not occur."""
-    return {Index(-1 - k, ""): letter for k, letter in enumerate(letters.values())}
-
-
 def _indices(terms: Iterable[Monomial]) -> set[Index]:
     return {i for t in terms for i in t.all_indices()}
-
-
-def _renamed(total: FlatSum, term: Monomial, old: str, new: str, slots: Sequence[int]) -> Monomial:
-    factors = [f for f in term.factors if isinstance(f, TensorFactor)]
-    if not any(f.tensor == old for f in factors):
-        return term
-    there = [TensorFactor(new, _moved(f.indices, slots)) if f.tensor == old else f for f in factors]
-    return total.with_factors(term, there)

@@ -194,6 +194,15 @@ class Functions:
         return [*(name + text for text, name in self.lines.items()), *self.copies.values()]
 
 
+def replaced(total: FlatSum, term: Monomial, old: str, new: str, slots: Sequence[int]) -> Monomial:
+    """Return a term with another function, which takes these slots of the old one."""
+    factors = [f for f in term.factors if isinstance(f, TensorFactor)]
+    if not any(f.tensor == old for f in factors):
+        return term
+    there = [TensorFactor(new, tuple(f.indices[k] for k in slots)) if f.tensor == old else f for f in factors]
+    return total.with_factors(term, there)
+
+
 def renumbered(found: dict[str, Any], renaming: Sequence[str]) -> dict[str, Any]:
     """Return the certificate with these of its given equations in a list of their own, numbered behind the others."""
     if not renaming:

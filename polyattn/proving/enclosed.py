@@ -130,7 +130,7 @@ def _odd_terms(x: Decimal, square: Decimal, context: Context) -> Iterator[Decima
     term, k = x, 1
     while True:
         yield term
-        term = context.divide(context.multiply(-term, square), Decimal((k + 1) * (k + 2)))
+        term = context.divide(context.multiply(term.copy_negate(), square), Decimal((k + 1) * (k + 2)))
         k += 2
 
 
@@ -138,7 +138,7 @@ def _even_terms(x: Decimal, square: Decimal, context: Context) -> Iterator[Decim
     term, k = Decimal(1), 0
     while True:
         yield term
-        term = context.divide(context.multiply(-term, square), Decimal((k + 1) * (k + 2)))
+        term = context.divide(context.multiply(term.copy_negate(), square), Decimal((k + 1) * (k + 2)))
         k += 2
 
 
@@ -146,7 +146,7 @@ def _normal_terms(x: Decimal, square: Decimal, context: Context) -> Iterator[Dec
     power, k = x, 0
     while True:
         yield context.divide(power, Decimal(2 * k + 1))
-        power = context.divide(context.multiply(-power, square), Decimal(2 * (k + 1)))
+        power = context.divide(context.multiply(power.copy_negate(), square), Decimal(2 * (k + 1)))
         k += 1
 
 

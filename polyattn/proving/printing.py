@@ -17,7 +17,10 @@ SHOWN_PAIRS = 12
 
 def verdict_text(verdict: Verdict) -> str:
     if verdict.certificate is not None:
-        lines = [f"{equal_text(verdict)} at every size: {verdict.reason}", *_proof(verdict.certificate)]
+        lines = [
+            f"{equal_text(verdict)} at every size{where_text(verdict)}: {verdict.reason}",
+            *_proof(verdict.certificate),
+        ]
     elif verdict.counterexample is not None:
         lines = _difference(verdict.counterexample)
     else:
@@ -29,6 +32,11 @@ def equal_text(verdict: Verdict) -> str:
     """Return "equal", or "equal if u = w1, v = w2" for a verdict up to the names of parameters."""
     renamed = ", ".join(f"{old} = {new}" for old, new in verdict.renaming.items())
     return f"equal if {renamed}," if renamed else "equal"
+
+
+def where_text(verdict: Verdict) -> str:
+    """Return ", wherever z is not 0" for a verdict with such conditions."""
+    return f", wherever {' and '.join(verdict.where)}" if verdict.where else ""
 
 
 def given_lines(given: Iterable[str]) -> list[str]:
@@ -47,15 +55,18 @@ def _proof(certificate: dict[str, Any]) -> list[str]:
     lines = [f"  where  {line}" for line in certificate["functions"]]
     renaming = [{"equation": equation, "summed": []} for equation in certificate.get("renaming", ())]
     equations = [*certificate["given"], *renaming]
-    for side, result in zip(("left", "right"), certificate["results"], strict=True):
+    laws = dict.fromkeys(step["law"] for step in certificate["steps"] if "law" in step)
+    for side, result in zip(("left", "right"), certificate["results"], strict=False):
         lines.append(f"  {side:5}  {certificate[side]}")
         used = {step["use"] for step in certificate["steps"] if step.get("in") == side and "use" in step}
         if result != certificate[side]:
-            rules = [equations[k] for k in sorted(used)]
-            # Without a used equation the side changed by gathering only.
-            by = ", ".join(with_sums(r["equation"], r["summed"]) for r in rules) or "equal functions and terms"
+            rules = [with_sums(equations[k]["equation"], equations[k]["summed"]) for k in sorted(used)]
+            # Without a used equation or law the side changed by gathering only.
+            by = ", ".join([*rules, *(["the laws below"] if laws else [])]) or "equal functions and terms"
             lines.append(f"         {result}  by {by}")
-    left, right = map(_terms, certificate["results"])
+    lines += [f"  with   {line}" for line in certificate["results"][2:]]
+    lines += [f"  laws   {', '.join(laws)}"] if laws else []
+    left, right = map(_terms, certificate["results"][:2])
     for pair in certificate["pairs"][:SHOWN_PAIRS]:
         lines.append(f"  {left[pair['left']]}  =  {right[pair['right']]}")
         moved = [f"{i}→{j}" for i, j in pair["indices"].items()]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from polyattn.algebra import Spec
 from polyattn.algebra.canonical import collect
 from polyattn.errors import BudgetError, ProofError
 from polyattn.language import Atoms, Specification
+from polyattn.proving.by_laws import has_laws, prove_by_laws
 from polyattn.proving.certificate import certificate
 from polyattn.proving.certificate_terms import FlatSum, Functions, Letters, sum_text
 from polyattn.proving.context import Context
@@ -32,7 +34,7 @@ from polyattn.proving.renaming import renaming
 from polyattn.proving.search import MAX_WORK, Difference, search
 from polyattn.proving.sizes import CommonSizes
 from polyattn.proving.symmetric import slot_kinds
-from polyattn.proving.verdict import Verdict
+from polyattn.proving.verdict import Verdict, conditions
 from polyattn.proving.work import MAX_PROOF, Meter, SpentError
 
 MAX_GIVEN_LENGTH = 4000
@@ -169,8 +171,31 @@ class Asked:
                         return found
         except SpentError:
             return self.answer("undecided", f"a proof takes more than {MAX_PROOF:,} steps")
+        left_over = ""
+        for left, right in attempts:
+            found, left_over = self.by_laws(left, right)
+            if found is not None:
+                return found
         # The last attempt uses all given equations.
-        return self.search(*attempts[-1], effort)
+        found = self.search(*attempts[-1], effort)
+        if found.status == "undecided" and left_over:
+            found = replace(found, reason=f"{found.reason}; {left_over}")
+        return found
+
+    def by_laws(self, left: Derivation, right: Derivation) -> tuple[Verdict | None, str]:
+        """Return the verdict "equal" by the laws of functions; None, and what is left of the difference, if not."""
+        if not has_laws(left) and not has_laws(right):
+            return None, ""
+        try:
+            with Meter(MAX_PROOF).running():
+                given = self.used(left, right)
+                attempt = prove_by_laws((left, right), given, self.renaming)
+        except SpentError:
+            return None, f"a proof by the laws of functions takes more than {MAX_PROOF:,} steps"
+        if attempt.certificate is None:
+            return None, attempt.left_over
+        verdict = self.accepted(attempt.certificate, given, "equal by the laws of functions")
+        return (verdict, "") if verdict else (None, verdict.reason)
 
     def up_to_names(self, left: Derivation, right: Derivation) -> Verdict | None:
         """Return the verdict "equal" under a renaming of parameters that one side alone has, or None."""
@@ -210,30 +235,38 @@ class Asked:
         return Verdict(status, self.sides[0].text, self.sides[1].text, self.texts, reason, **more)
 
     def equal(self, left: Derivation, right: Derivation) -> Verdict:
-        used = {s.given.text for d in (left, right) for s in d.steps if s.given is not None}
-        # Symmetries do their work inside canonical forms, so steps do not mention them.
-        if left.forms.groups:
-            used |= self.symmetric
-        given = [g for g in self.given if g.text in used]
-        tensors = left.tensors | right.tensors
-        given = [g for g in given if not isinstance(g, Symmetry) or g.tensor in tensors]
+        given = self.used(left, right)
         try:
             found = certificate((left, right), given, self.renaming)
         except NoWitnessError:
             return self.answer("undecided", "the forms are equal, but no certificate can say so: an argument cancels")
         except BudgetError as error:
             return self.answer("undecided", f"the forms are equal, but {error}")
-        # The independent checker has the last word, even over a proof found here.
+        return self.accepted(found, given)
+
+    def used(self, left: Derivation, right: Derivation) -> list[Given]:
+        """Return the given equations that two derivations use."""
+        used = {s.given.text for d in (left, right) for s in d.steps if s.given is not None}
+        # Symmetries do their work inside canonical forms, so steps do not mention them.
+        if left.forms.groups:
+            used |= self.symmetric
+        given = [g for g in self.given if g.text in used]
+        tensors = left.tensors | right.tensors
+        return [g for g in given if not isinstance(g, Symmetry) or g.tensor in tensors]
+
+    def accepted(self, found: dict[str, Any], given: Sequence[Given], how: str = "") -> Verdict:
+        """Return the verdict "equal" if the independent checker, which has the last word, accepts its certificate."""
         refused = refusal(found)
         if refused:
             reason = f"the forms are equal, but proofs/check.py refuses the certificate: {refused}"
             return self.answer("undecided", reason)
-        count = sum(1 for t in left.terms if t.coefficient)
+        count = len(found["pairs"])
         reason = f"{count} monomial{'s' * (count != 1)} on each side, one to one"
+        reason += f", {how}" if how else ""
         # From contradictory equations anything follows.
         if any(isinstance(g, Rule) for g in given) and not self.satisfiable():
             reason += "; no tensors were found that satisfy all given equations, so this may say nothing"
-        return self.answer("equal", reason, certificate=found)
+        return self.answer("equal", reason, certificate=found, where=conditions(found))
 
     def satisfiable(self) -> bool:
         """Return whether simple tensors satisfy the given equations; these need no functions."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, Self, get_args
@@ -28,6 +29,8 @@ class Verdict:
         certificate: for "equal", the data with which `proofs/check.py` checks the proof; see docs.
         renaming: for "equal", the name on the right of each parameter that the left side alone has: the two are equal
             if these are the same tensors. Empty where no parameter is renamed.
+        where: for "equal", the conditions under which the functions of both sides are defined, such as
+            "z[n] is not 0", where the proof needs them: elsewhere nothing is claimed.
         counterexample: for "different", sizes, integer tensors, an entry of the output, and both values there.
     """
 
@@ -39,6 +42,7 @@ class Verdict:
     certificate: dict[str, Any] | None = field(default=None, hash=False)
     counterexample: dict[str, Any] | None = field(default=None, hash=False)
     renaming: dict[str, str] = field(default_factory=dict, hash=False)
+    where: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return self.status == "equal"
@@ -73,11 +77,32 @@ class Verdict:
             raise ProofError(f"this is no JSON: {error}") from None
         names = {f.name for f in fields(cls)}
         if isinstance(data, dict):
-            data.setdefault("renaming", {})  # of a verdict stored before there were any
+            data = {"renaming": {}, "where": [], **data}  # of a verdict stored before there were any
         if not isinstance(data, dict) or set(data) != names:
             raise ProofError(f"a verdict is a JSON object with {', '.join(sorted(names))}")
         _check_types(data)
-        return cls(**{**data, "given": tuple(data["given"])})
+        return cls(**{**data, "given": tuple(data["given"]), "where": tuple(data["where"])})
+
+
+DOMAINS = {"reciprocal": "is not 0", "log": "is above 0", "sqrt": "is not below 0"}
+
+
+def conditions(certificate: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the conditions of a certificate as text."""
+    lines = dict(line.split(" = ", 1) for line in certificate["functions"])
+    names = {left.partition("[")[0]: left for left in lines}
+    found = []
+    for name in certificate.get("where", ()):
+        function, _, argument = lines[names[name]].partition("(")
+        text, before = argument[:-1], ""
+        while text != before:  # functions at the letters of their own lines are written out
+            before, text = text, re.sub(r"\b[a-z]\w*(\[[^\]]*\])?", lambda m: lines.get(m[0], m[0]), text)
+        found.append(f"{text if len(text) <= SHOWN else argument[:-1]} {DOMAINS[function]}")
+    return tuple(found)
+
+
+SHOWN = 200
+"""The length up to which a condition is written out."""
 
 
 def _refuse_constant(name: str) -> None:
@@ -98,6 +123,8 @@ def _check_types(data: Mapping[str, Any]) -> None:
             raise ProofError(f"a verdict's {name} is text, not {type(data[name]).__name__}")
     if not isinstance(data["given"], list) or not all(isinstance(g, str) for g in data["given"]):
         raise ProofError("a verdict's given equations are a list of texts")
+    if not isinstance(data["where"], list) or not all(isinstance(w, str) for w in data["where"]):
+        raise ProofError("a verdict's conditions are a list of texts")
     renaming = data["renaming"]
     if not isinstance(renaming, dict) or not all(isinstance(name, str) for name in renaming.values()):
         raise ProofError("a verdict's renaming is an object of names")

@@ -258,3 +258,28 @@ def test_functions_enclose_their_values_in_500_digits(x, function):
                 mpmath.mpf(str(b)) for b in (Interval.around(interval, 40).low, Interval.around(interval, 40).high)
             )
             assert low <= value <= high
+
+
+SERIES = {
+    "sin": mpmath.sin,
+    "cos": mpmath.cos,
+    "normal_cdf": mpmath.ncdf,
+    "normal_pdf": mpmath.npdf,
+    "sqrt": mpmath.sqrt,
+    "log": mpmath.log,
+}
+
+
+@given(
+    st.fractions(Fraction(1, 1000), 9, max_denominator=1000),
+    st.sampled_from(sorted(SERIES)),
+    st.sampled_from([10, 30, 100]),
+)
+def test_series_enclose_their_values_at_any_number_of_digits(x, function, digits):
+    expansion = pa.Spec(f"x[N]; y[a] = {function}(x[a])").expansion()
+    point = Point({"N": 1}, {"x": np.array([x], dtype=object)})
+    (found,) = evaluate(expansion.terms, expansion.output, point, enclosing(digits))
+    interval = Interval.around(found, 400)
+    with mpmath.workdps(500):
+        value = SERIES[function](mpmath.mpf(x.numerator) / x.denominator)
+        assert mpmath.mpf(str(interval.low)) <= value <= mpmath.mpf(str(interval.high))

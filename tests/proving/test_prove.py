@@ -81,15 +81,12 @@ def test_a_scale_inside_a_softmax_is_not_lost():
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        (SOFTMAX, SOFTMAX.replace("x[e,f])", "x[e,f] + x[a,d]*v[d])")),
-        (
-            "x[N,C]; f[a,b] = relu(x[a,b]); y[a,b] = f[a,b]",
-            "x[N,C]; f[a,b] = relu(x[a,b]); g[a,b] = relu(f[a,b]); y[a,b] = g[a,b]",
-        ),
+        ("x[N,C]; y[a,b] = sin(x[a,b])*sin(x[a,b])", "x[N,C]; y[a,b] = 1 - cos(x[a,b])*cos(x[a,b])"),
+        ("x[N,C]; y[a,b] = gelu(x[a,b]) - gelu(-x[a,b])", "x[N,C]; y[a,b] = x[a,b]"),
     ],
 )
 def test_what_only_analysis_can_tell_is_undecided(one, other):
-    verdict = pa.prove(one, other)
+    verdict = pa.prove(one, other, effort=2000)
     assert verdict.status == "undecided"
     assert not verdict
     assert "forms differ" in verdict.reason

@@ -1,0 +1,218 @@
+"""Content: the common factors of the terms of an argument, as far as a function lets them out.
+
+`1/(cs) = 1/c 1/s` for any content, `relu(cs) = c relu(s)` and `max(cs) = c max(s)` for c >= 0, root and logarithm for
+c > 0; a square leaves a root as an absolute value. What is left is the function's key: equal up to content means equal.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import reduce
+from math import gcd, lcm
+
+from polyattn.algebra import Index, Monomial, TensorFactor
+from polyattn.algebra.monomial import multiply_powers, size_product
+from polyattn.language.sizes import ROOT
+from polyattn.proving.certificate_terms import FlatSum
+from polyattn.proving.lawful import LawfulProof, powers_json
+
+ONE = Monomial(Fraction(1), (), ())
+
+
+def content(proof: LawfulProof, f: FlatSum) -> list[FlatSum] | None:
+    """Take the common factors of an argument's terms out of a function."""
+    if not f.terms:
+        return None
+    least = LEAST[f.function]
+    _equal_powers(proof, f, least)
+    shared = [Counter(g for g in t.factors if _may_leave(proof, f, g, least)) for t in f.terms]
+    common = reduce(lambda a, b: a & b, shared)
+    if f.function == "sqrt":
+        common += _squares(proof, f)
+    if len(f.terms) == 1 and f.function != "relu" and f.function != "max" and _is_atom(f):
+        return None
+    powers = _common_powers(f.terms)
+    if f.function == "sqrt":  # fourth roots of sizes are no numbers of the language
+        powers = tuple((size, e) for size, e in powers if size[0] != ROOT)
+    number = _common_number(f.terms)
+    if f.function == "reciprocal" and is_negative(proof, f):
+        number = -number
+    if not common and ((not powers and number == 1) or (f.function == "log" and _is_prime(f.terms))):
+        return None
+    places = []
+    for term in f.terms:
+        have, wanted = [], Counter(common)
+        for k, factor in enumerate(term.factors):
+            if wanted[factor]:
+                wanted[factor] -= 1
+                have.append(k)
+        places.append(have)
+    inverse = tuple((size, -e) for size, e in powers)
+    rest = [
+        Monomial(
+            t.coefficient / number,
+            multiply_powers(t.powers, inverse),
+            tuple(g for k, g in enumerate(t.factors) if k not in at),
+        )
+        for t, at in zip(f.terms, places, strict=True)
+    ]
+    taken = [f.terms[0].factors[k] for k in places[0]]
+    return _take_out(proof, f, number, powers, taken, places, [] if rest == [ONE] else rest)
+
+
+def _take_out(proof: LawfulProof, f: FlatSum, number, powers, taken, places, rest) -> list[FlatSum]:
+    said = {"number": str(number), "powers": powers_json(powers), "factors": places}
+    over = tuple(i for i in f.letters if i in f.over)
+    made: list[FlatSum] = []
+
+    def new(terms: Sequence[Monomial], over: tuple[Index, ...] = ()) -> TensorFactor:
+        made.append(proof.new(f.function, f.slots, terms, over))
+        return TensorFactor(made[-1].name, f.slots)
+
+    def more() -> list[TensorFactor]:
+        return [new(rest, over)] if rest else []
+
+    parts = [Monomial(Fraction(1), (), (factor,)) for factor in taken]
+    if f.function in ("relu", "max"):
+        products = [Monomial(number, powers, (*taken, *more()))]
+    elif f.function == "log":
+        primes = [*_primes(number.numerator, 1), *_primes(number.denominator, -1)]
+        said["primes"] = [list(p) for p in primes]
+        sums = [(Fraction(e), Monomial(Fraction(p), (), ())) for p, e in primes]
+        by_name = sorted(powers_json(powers).items())
+        sizes = {name: size for name, (size, _) in zip(powers_json(powers), powers, strict=True)}
+        for name, e in by_name:
+            size = sizes[name]
+            half = size[0] == ROOT
+            sums.append((Fraction(e, 2 if half else 1), Monomial(*size_product([size.lstrip(ROOT)]), ())))
+        sums += [(Fraction(1), part) for part in parts]
+        products = [Monomial(n, (), (new([term]),)) for n, term in sums]
+        products += [Monomial(Fraction(1), (), (one,)) for one in more()]
+    else:
+        if f.function == "reciprocal":
+            factors = (*[new([part]) for part in parts], *more())
+            products = [Monomial(1 / number, tuple((s, -e) for s, e in powers), factors)]
+        else:
+            halves: list[TensorFactor] = []
+            for factor, times in Counter(taken).items():  # sqrt(c*c*d) = c*sqrt(d), sqrt(t*t) = abs(t)
+                half, one = factor, [Monomial(Fraction(1), (), (factor,))]
+                if times > 1 and not proof.sign_of(factor.tensor):
+                    made.append(proof.new("abs", f.slots, one))
+                    half = TensorFactor(made[-1].name, f.slots)
+                halves += [half] * (times // 2) + ([new(one)] if times % 2 else [])
+            factors = (*halves, *more())
+            root, sizes = _root(number, powers)
+            said["root"] = [str(root), powers_json(sizes)]
+            products = [Monomial(root, sizes, factors)]
+    signs = [] if f.function == "reciprocal" else taken
+    proof.law("content", f, made, signs, rest if f.function == "sqrt" else (), **said)
+    proof.put(f, [p.scaled(Fraction(1)) for p in products])
+    return made
+
+
+LEAST = {"reciprocal": 0, "relu": 1, "max": 1, "sqrt": 2, "log": 2}
+"""The sign that a factor needs to leave a function: 2 above 0, 1 at least 0, 0 any."""
+
+
+def _may_leave(proof: LawfulProof, f: FlatSum, factor: TensorFactor, least: int) -> bool:
+    return factor.tensor != "I" and set(factor.indices) <= set(f.slots) and proof.sign_of(factor.tensor) >= least
+
+
+def _squares(proof: LawfulProof, f: FlatSum) -> Counter[TensorFactor]:
+    """Return the squares that all terms of a root's argument have, of factors of any sign, if the rest is 0 or more."""
+    even = []
+    for term in f.terms:
+        own = Counter(g for g in term.factors if _may_leave(proof, f, g, 0) and proof.sign_of(g.tensor) < 2)
+        even.append(Counter({g: n - n % 2 for g, n in own.items() if n > 1}))
+    common = reduce(lambda a, b: a & b, even)
+    common = Counter({g: n - n % 2 for g, n in common.items() if n > 1})
+    rest = []
+    for term in f.terms:
+        left = list(term.factors)
+        for g in common.elements():
+            left.remove(g)
+        rest.append(Monomial(term.coefficient, term.powers, tuple(left)))
+    return common if proof.positive(rest) else Counter()
+
+
+def _is_atom(f: FlatSum) -> bool:
+    """Return whether the argument is one factor at indices of the slots."""
+    (term,) = f.terms
+    return (
+        term.coefficient == 1
+        and not term.powers
+        and len(term.factors) == 1
+        and (set(term.factors[0].indices) <= set(f.slots))
+    )
+
+
+def _equal_powers(proof: LawfulProof, f: FlatSum, least: int) -> None:
+    """Give each term of an argument the largest power of a reciprocal of a factor, 1/t, so that it can leave."""
+    if len(f.terms) < 2:
+        return
+    have = {g for t in f.terms for g in t.factors if _may_leave(proof, f, g, least)}
+    for factor in sorted(have, key=repr):
+        inner = proof.function(factor)
+        if inner is None or inner.function != "reciprocal" or len(inner.terms) != 1 or not _is_atom(inner):
+            continue
+        most = max(t.factors.count(factor) for t in f.terms)
+        while (k := next((k for k, t in enumerate(f.terms) if t.factors.count(factor) < most), None)) is not None:
+            proof.insert(inner, f, k, factor.indices)
+
+
+def _common_powers(terms: Sequence[Monomial]):
+    """Return the common powers of sizes, roots included."""
+    halves: list[dict[str, int]] = []
+    for term in terms:
+        own: dict[str, int] = {}
+        for size, e in term.powers:
+            name = size.lstrip(ROOT)
+            own[name] = own.get(name, 0) + (e if size[0] == ROOT else 2 * e)
+        halves.append(own)
+    names = {name for own in halves for name in own}
+    least = {name: min(own.get(name, 0) for own in halves) for name in names}
+    return multiply_powers([(ROOT + name, e) for name, e in least.items() if not name.isdigit() or e > 0], ())
+
+
+def _common_number(terms: Sequence[Monomial]) -> Fraction:
+    top = reduce(gcd, (t.coefficient.numerator for t in terms))
+    return Fraction(abs(top), reduce(lcm, (t.coefficient.denominator for t in terms)))
+
+
+def is_negative(proof: LawfulProof, f: FlatSum) -> bool:
+    """Return whether of s and -s the second is taken, by their canonical forms."""
+    if len(f.terms) == 1:
+        return f.terms[0].coefficient < 0
+    minus = FlatSum(f.name, f.slots, f.function, f.over, [t.scaled(Fraction(-1)) for t in f.terms])
+    mine, other = (repr(proof.key(proof.standing_alone(g), ())) for g in (f, minus))
+    return other < mine
+
+
+def _root(number: Fraction, powers):
+    """Return the root of a content as a number and powers."""
+    value, sizes = size_product([ROOT + str(number)])
+    halved = [(size, e) for size, e in powers if size[0] != ROOT]
+    return value, multiply_powers(sizes, [(ROOT + size, e) for size, e in halved])
+
+
+def _primes(number: int, sign: int) -> list[tuple[int, int]]:
+    found, prime = [], 2
+    while prime * prime <= number and prime < 1000:
+        power = 0
+        while number % prime == 0:
+            number, power = number // prime, power + 1
+        if power:
+            found.append((prime, sign * power))
+        prime += 1
+    return [*found, (number, sign)] if number > 1 else found
+
+
+def _is_prime(terms: Sequence[Monomial]) -> bool:
+    """Return whether an argument is a prime number or a size."""
+    if len(terms) > 1 or terms[0].factors:
+        return False
+    number, powers = terms[0].coefficient, terms[0].powers
+    primes = [*_primes(number.numerator, 1), *_primes(number.denominator, -1)]
+    return [e for _, e in (*primes, *powers)] == [1] and not any(size[0] == ROOT for size, _ in powers)

@@ -1,0 +1,280 @@
+"""Proofs by laws of functions, on the sums of a certificate.
+
+Functions come in their normal form, the innermost first: each law puts products in the place of one function,
+everywhere, and may make new functions, which come in their normal form in turn. What is left are exponentials of
+monomials, reciprocals, roots, logarithms and maxima of sums without content, and relus of one sign; equal ones are
+one. Then both sides are sums of products of such atoms. Every step is one of the certificate, which `proofs/check.py`
+does again with laws of its own; a slip here can lose a proof, but not make one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from itertools import count
+from typing import Any
+
+from polyattn.algebra import Index, Monomial, TensorFactor
+from polyattn.errors import BudgetError
+from polyattn.proving.certificate import Proof, access
+from polyattn.proving.certificate_terms import FlatSum, size_text
+from polyattn.proving.derivation import Derivation
+from polyattn.proving.given import Given, Rule, tensors_of
+from polyattn.proving.rewriting import Use, applied, bare, first_use, instance, joined
+from polyattn.proving.slot_symmetry import slot_kinds
+from polyattn.proving.work import charge
+
+MAX_TERMS = 400
+"""The largest number of terms of a sum that laws may make."""
+
+MAX_REWRITES = 400
+"""The largest number of rewritings of one sum."""
+
+
+class LawfulProof(Proof):
+    """A proof under construction whose functions have laws; its sums change in place, one recorded step at a time."""
+
+    def __init__(self, derivations: tuple[Derivation, Derivation], given: Sequence[Given]):
+        super().__init__(derivations, given)
+        self.bases: dict[Any, Fraction] = {}
+        """For the exponential of each monomial, the multiple of the monomial in its atom."""
+        self.splits = 0
+        self.needed: set[str] = set()
+        """The functions of the claim that have to be defined."""
+        self.noting = False
+
+    def copy(self, function: FlatSum) -> FlatSum:
+        copied = self.new(function.function, function.slots, function.terms, function.over)
+        self.law("copy", function, [copied])
+        self.replaced[copied.name] = function.name  # used up at once
+        return copied
+
+    def shapes(self) -> dict[str, list[str]]:
+        made = set(self.functions.sums) - self.claimed
+        return {name: sizes for name, sizes in super().shapes().items() if name not in made}
+
+    def live(self) -> list[FlatSum]:
+        return [s for name, s in self.functions.sums.items() if name not in self.replaced] + [self.left, self.right]
+
+    def function(self, factor: Any) -> FlatSum | None:
+        """Return the function that a factor is of, None for a tensor."""
+        name = factor.tensor if isinstance(factor, TensorFactor) else factor
+        return None if name in self.replaced else self.functions.sums.get(name)
+
+    # Steps.
+    def new(self, function: str, slots: Sequence[Index], terms: Sequence[Monomial], over: Sequence[Index] = ()):
+        """Return a new function."""
+        made = FlatSum(self.functions.fresh(), tuple(slots), function, tuple(over), [])
+        made.terms = [made.ordered(t) for t in terms if t.coefficient]
+        self.functions.sums[made.name] = made
+        return made
+
+    def law(
+        self,
+        name: str,
+        f: FlatSum,
+        made: Sequence[FlatSum] = (),
+        taken: Sequence[TensorFactor] = (),
+        rest: Sequence[Monomial] = (),
+        **more: Any,
+    ) -> None:
+        """Record a law of a function, and the functions that have to be defined for it.
+
+        Args:
+            made: the new functions.
+            taken, rest: the factors, and the sum, whose signs the law rests on.
+        """
+        self.noting = True
+        self.domain(f)
+        for factor in taken:
+            self.sign_of(factor.tensor)
+        self.positive(rest)
+        if name == "sign" and not self.positive(f.terms):
+            self.positive([t.scaled(Fraction(-1)) for t in f.terms])
+        self.noting = False
+        self.step(**{"law": name, "of": f.name, "make": [m.name for m in made], **more})
+
+    def domain(self, f: FlatSum) -> None:
+        """Note that a function has to be defined, unless it always is."""
+        if f.name in self.claimed and f.function in ("reciprocal", "log", "sqrt"):
+            known = self.positive(f.terms)
+            if f.function == "reciprocal" and self.positive([t.scaled(Fraction(-1)) for t in f.terms]) == 2:
+                known = 2
+            if known < (1 if f.function == "sqrt" else 2):
+                self.needed.add(f.name)
+
+    @property
+    def claimed(self) -> set[str]:
+        return set(self.functions.lines.values())
+
+    def put(self, f: FlatSum, products: Sequence[Monomial]) -> None:
+        """Put products in the place of a function everywhere."""
+        rule = Rule("", {}, access(f.name, f.slots), tuple(products), f.slots)
+        self.replaced[f.name] = ""
+        for total in self.live():
+            k = 0
+            while k < len(total.terms):
+                factors = total.terms[k].factors
+                at = (j for j, g in enumerate(factors) if isinstance(g, TensorFactor) and g.tensor == f.name)
+                place = next(at, None)
+                if place is None:
+                    k += 1
+                    continue
+                self.rewrite_term(total, k, rule, (place,))
+
+    def rewrite_term(self, total: FlatSum, place: int, rule: Rule, factors: tuple[int, ...]) -> None:
+        charge(20 + total.terms[place].length * (1 + len(rule.right)))
+        new = applied([total.terms[place]], frozenset(total.letters), rule, Use((0,), factors))
+        total.terms[place : place + 1] = [total.ordered(t) for t in new if t.coefficient]
+        _check_length(total)
+
+    def insert(self, f: FlatSum, total: FlatSum, place: int, at: Sequence[Index]) -> None:
+        """Multiply a term by a denominator and its reciprocal, which is `f`, at these indices."""
+        term, letters = total.terms[place], total.letters
+        where = []
+        for index in at:
+            if index in letters:
+                where.append([-1, letters.index(index)])
+            else:
+                where.append(
+                    next([k, g.indices.index(index)] for k, g in enumerate(term.factors) if index in g.indices)
+                )
+        self.law("insert", f, term=place, at=where, **{"in": self.called(total)})
+        fresh = count(1 + max((i.id for i in (*term.all_indices(), *letters)), default=-1))
+        names, summed = dict(zip(f.slots, at, strict=True)), [i for i in term.indices() if i not in letters]
+        new = []
+        for t in f.terms:
+            charge(20 + term.length + t.length)
+            body = Monomial(t.coefficient, t.powers, (*t.factors, TensorFactor(f.name, f.slots)))
+            new.append(joined(term, [*map(bare, term.factors), instance(body, names, fresh)], summed))
+        total.terms[place : place + 1] = [total.ordered(t) for t in new if t.coefficient]
+        _check_length(total)
+
+    # Normal forms.
+    def normal(self, name: str, rows: Any) -> None:
+        """Bring a function, whose inner functions are in normal form, into its own."""
+        if name in self.replaced:
+            return
+        total = self.functions.sums[name]
+        charge(50 + 20 * sum(t.length for t in total.terms))
+        self.tidy(total)
+        for law in rows(total.function):
+            made = law(self, total)
+            if made is not None:
+                for new in made:
+                    self.normal(new.name, rows)
+                return
+        self.settle(name)
+
+    def settle(self, name: str) -> None:
+        """Replace a function in normal form by the first one equal to it."""
+        total = self.functions.sums[name]
+        key = self.key(self.standing_alone(total), ())
+        other = self.settled.setdefault(key, name)
+        if other != name:
+            self.replace(total, self.functions.sums[other])
+            return
+        kinds = slot_kinds(total, lambda term: self.key(term, total.letters))
+        if len(set(kinds)) < len(kinds):
+            self.kinds[name] = kinds
+
+    def settle_anew(self) -> None:
+        """Settle all functions again after their arguments changed."""
+        before, self.settled = list(self.settled.values()), {}
+        for name in before:
+            if name not in self.replaced:
+                self.tidy(self.functions.sums[name])
+                self.settle(name)
+
+    def tidy(self, total: FlatSum, kept: frozenset[str] = frozenset()) -> None:
+        """Add equal terms up and use the laws of products until none applies.
+
+        Args:
+            kept: reciprocals that are not cancelled.
+        """
+        for _ in range(MAX_REWRITES):
+            self.gather(total)
+            if not self.rewrite_products(total, kept):
+                return
+        raise BudgetError("a sum is rewritten too often")
+
+    def rewrite_products(self, total: FlatSum, kept: frozenset[str]) -> bool:
+        for name in sorted(tensors_of(total.terms)):
+            f = self.function(name)
+            if f is None or name in kept:
+                continue
+            for law, rule, more in _product_rules(f):
+                charge(10 * sum(t.length for t in total.terms))
+                use = first_use(total.terms, frozenset(total.letters), rule)
+                if use is not None:
+                    place, factors = use.place[0], list(use.factors)
+                    self.law(law, f, term=place, factors=factors, **more, **{"in": self.called(total)})
+                    self.rewrite_term(total, place, rule, use.factors)
+                    return True
+        return False
+
+    # Signs: 2 for what is above 0, 1 for at least 0, 0 for unknown.
+    def positive(self, terms: Sequence[Monomial]) -> int:
+        found = [self.above(t) for t in terms]
+        return 0 if 0 in found else 2 if 2 in found else 1
+
+    def above(self, term: Monomial) -> int:
+        charge(5 + len(term.factors))
+        found = 2 if term.coefficient > 0 else 0
+        for factor in set(term.factors):
+            assert isinstance(factor, TensorFactor)
+            found = min(found, max(self.sign_of(factor.tensor), 1 - term.factors.count(factor) % 2))
+        return found
+
+    def sign_of(self, name: str) -> int:
+        f = self.function(name)
+        if f is None:
+            return int(name == "I")
+        if f.function in SIGNS:
+            return SIGNS[f.function]
+        if f.function in ("reciprocal", "sqrt", "max"):
+            found = self.positive(f.terms)
+            if self.noting and (f.function == "sqrt" or (f.function == "reciprocal" and found)):
+                self.domain(f)
+            return {"reciprocal": 2 if found else 0, "sqrt": max(found, 1), "max": found}[f.function]
+        return 0
+
+
+SIGNS = {"exp": 2, "normal_cdf": 2, "relu": 1, "abs": 1}
+
+
+def _product_rules(f: FlatSum) -> list[tuple[str, Rule, dict[str, Any]]]:
+    """Return the laws of products with a function: as the law's name, the rule, and what the step says besides."""
+    one = access(f.name, f.slots)
+    if f.function == "reciprocal" and f.terms:
+        lead = max(range(len(f.terms)), key=lambda k: (len(f.terms[k].factors), f.terms[k].names))
+        first = f.terms[lead]
+        if any(isinstance(g, TensorFactor) and g.tensor == "I" for g in first.factors):
+            return []
+        below = tuple((size, -e) for size, e in first.powers)
+        rest = [
+            Monomial(-t.coefficient, t.powers, (*t.factors, *one.factors)).scaled(1 / first.coefficient, below)
+            for k, t in enumerate(f.terms)
+            if k != lead
+        ]
+        right = (Monomial(1 / first.coefficient, (), ()).scaled(1 + 0 * first.coefficient, below), *rest)
+        left = Monomial(one.coefficient, (), (*first.factors, *one.factors))
+        return [("cancel", Rule("", {}, left, right, f.slots), {"lead": lead})]
+    if f.function in ("sqrt", "relu"):
+        more = one.factors if f.function == "relu" else ()
+        right = tuple(Monomial(t.coefficient, t.powers, (*t.factors, *more)) for t in f.terms)
+        left = Monomial(one.coefficient, (), one.factors * 2)
+        return [("square", Rule("", {}, left, right, f.slots), {})]
+    return []
+
+
+def powers_json(powers: Sequence[tuple[str, int]]) -> dict[str, int]:
+    return {size_text(size): e for size, e in powers}
+
+
+def _check_length(total: FlatSum) -> None:
+    if len(total.terms) > MAX_TERMS:
+        raise BudgetError(f"by the laws of functions a sum has more than {MAX_TERMS} terms")
+
+
+Law = Callable[[LawfulProof, FlatSum], "list[FlatSum] | None"]
