@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator
+from itertools import product
 
 from polyattn.errors import SpecError
+from polyattn.language.conditions import comparison, is_condition, sizes_in
 from polyattn.language.functions import ENTRYWISE, KEEPING, REDUCING, RESERVED, SUMS, kind
 from polyattn.language.lift import Core, constant_root, lifted
 from polyattn.language.names import is_name, no_case, no_name
@@ -168,7 +170,7 @@ class _Checker:
                 on_left.add(index)
         total = body.argument if isinstance(body, Call) else body
         on_right: set[str] = set()
-        for access in accesses(total):
+        for access in (*accesses(total), *(body.where if isinstance(body, Call) else ())):
             self.check_access(access, definition.name)
             on_right.update(access.indices)
         indices = on_right | on_left
@@ -239,6 +241,10 @@ class _Checker:
 
     def check_access(self, access: Access, defining: str) -> None:
         name, rank = access.tensor, len(access.slots)
+        if is_condition(name):
+            for size in sizes_in(name):
+                self.check_size(SizeRef(size, access.at))
+            return
         if name == IDENTITY and rank != 2:
             raise self.error(f"the identity has two slots, {IDENTITY}[i,j], not {rank}", access.at)
         if name == defining:
@@ -270,7 +276,8 @@ class _Checker:
             raise self.error(f"'{name}' works on each entry by itself and takes no index in square brackets", call.at)
         if own != ENTRYWISE and not call.over:
             raise self.error(f"'{name}' needs the index that it runs over, as in '{name}[e](...)'", call.at)
-        on_right = {i for access in accesses(call.argument) for i in access.indices}
+        on_right = {i for access in (*accesses(call.argument), *call.where) for i in access.indices}
+        self.check_places(call)
         for index, count in Counter(call.over).items():
             if count > 1:
                 raise self.error(f"index '{index}' is repeated in '{name}[{','.join(call.over)}]'", call.at)
@@ -282,6 +289,22 @@ class _Checker:
                 raise self.error(f"'{name}' reduces index '{index}' away: it cannot stand on the left", call.at)
         if name == "sqrt" and (root := constant_root(call)) is not None and any(r.size == "0" for r in root):
             raise self.error("the root of a number needs a number above 0", call.at)
+
+    def check_places(self, call: Call) -> None:
+        """Refuse a maximum over places of which all may be left out."""
+        if not call.where or call.function not in ("max", "min", "logsumexp"):
+            return
+        others = {i for c in call.where for i in c.indices if i not in call.over}
+        # One place is enough: where every index that runs is at the same position as an index that stays.
+        for chosen in product(sorted(others), repeat=len(call.over)):
+            at = dict(zip(call.over, chosen, strict=True))
+            if all(_holds_at(c, at) for c in call.where):
+                return
+        raise self.error(
+            f"'{call.function}' needs at least one place at every size, and these conditions may leave out all of "
+            "them: write one that holds where two positions are equal, such as 'e <= a'",
+            call.where[0].at,
+        )
 
     def check_brackets(self, term: Term, free: set[str], outside: set[str]) -> None:
         """Check the bracket rule: a summed index both inside a bracketed term and outside of the bracket has to be in
@@ -333,9 +356,21 @@ def _spelt(statements: Statements) -> Iterator[tuple[str, str, bool | None, At]]
         for call in (part for part in walk(body) if isinstance(part, Call)):
             yield call.function, "a function", False, call.at
             yield from ((index, "an index", False, call.at) for index in call.over)
-        for access in (definition.target, *accesses(body.argument if isinstance(body, Call) else body)):
-            yield access.tensor, "a tensor", None if access.slots else False, access.at
+        for access in (definition.target, *accesses(body)):
+            if not is_condition(access.tensor):
+                yield access.tensor, "a tensor", None if access.slots else False, access.at
             yield from ((index, "an index", False, slot.at) for slot in access.slots for index in slot.indices)
+
+
+def _holds_at(condition: Access, at: dict[str, str]) -> bool:
+    """Return whether a condition holds at every size where some indices are at the positions of others."""
+    compared, totals = comparison(condition.tensor), Counter[tuple[str, ...]]()
+    for factor, slot in zip(compared.slots, condition.slots, strict=True):
+        totals[tuple(at.get(i, i) for i in slot.indices)] += factor
+    # Sizes are at least 1: the largest value of the combination counts.
+    largest = compared.number + sum(n for _, n in compared.sizes)
+    plain = not any(totals.values()) and all(n <= 0 for _, n in compared.sizes)
+    return plain and compared.relation == "<=" and largest <= 0
 
 
 def _is_zero(total: Sum) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from polyattn.language.conditions import is_condition, symbols
 from polyattn.language.functions import TABLE
 from polyattn.language.lift import mentioned
 from polyattn.language.syntax import (
@@ -89,10 +90,24 @@ def split_index(name: str) -> tuple[str, str, int]:
 
 
 def _access(access: Access) -> str:
+    if is_condition(access.tensor):
+        return rf"\left[{_condition(access)}\right]"
     if not access.slots:
         return name_latex(access.tensor)
     slots = " ".join(_slot(slot) for slot in access.slots)
     return f"{name_latex(access.tensor)}_{{{slots}}}"
+
+
+RELATIONS = {"<=": r"\le", ">=": r"\ge", "==": "=", "!=": r"\ne", "*": r"\,"}
+
+
+def _condition(access: Access) -> str:
+    """Return a condition without its brackets."""
+    slots = {f"{{{k}}}": _slot(slot) for k, slot in enumerate(access.slots)}
+    return " ".join(
+        slots.get(part) or RELATIONS.get(part) or (index_latex(part) if part[0].isalpha() else part)
+        for part in symbols(access.tensor)
+    )
 
 
 def _slot(slot: Slot) -> str:
@@ -111,7 +126,8 @@ def _right(definition: Definition) -> str:
 
 
 def _call(call: Call, free: set[str]) -> str:
-    over = f"_{{{_list(call.over)}}}" if call.over else ""
+    places = r" \,:\, " + r",\, ".join(map(_condition, call.where)) if call.where else ""
+    over = f"_{{{_list(call.over)}{places}}}" if call.over else ""
     # An index that the function runs over is bound by it, so the argument gets no sum sign for it.
     argument = _sum(call.argument, free | set(call.over))
     if call.function == "sum":

@@ -19,6 +19,7 @@ from fractions import Fraction
 from itertools import count
 
 from polyattn.errors import SpecError
+from polyattn.language.places import everywhere
 from polyattn.language.functions import RECIPROCAL, REDUCING, SUMS, TABLE, kind
 from polyattn.language.syntax import (
     NOWHERE,
@@ -58,7 +59,7 @@ def lifted(statements: Statements, source: str = "") -> Core:
     """
     if not any(map(_is_nested, statements.definitions)):
         return Core(statements.definitions, tuple(range(len(statements.definitions))))
-    return _Lifter(statements, source).run()
+    return _Lifter(replace(statements, definitions=tuple(map(everywhere, statements.definitions))), source).run()
 
 
 def mentioned(part: object) -> Iterator[str]:
@@ -70,6 +71,7 @@ def mentioned(part: object) -> Iterator[str]:
     elif isinstance(part, Call):
         gone = set(part.over) if kind(part.function) == REDUCING else set()
         yield from (i for i in mentioned(part.argument) if i not in gone)
+        yield from (i for condition in part.where for i in condition.indices if i not in gone)
     elif isinstance(part, Term):
         for factor in part.factors:
             yield from mentioned(factor)
@@ -99,7 +101,7 @@ def _sums_all(call: Call) -> bool:
 
 def _is_nested(definition: Definition) -> bool:
     body = definition.body
-    if isinstance(body, Call) and not _sums_all(body):
+    if isinstance(body, Call) and (body.where or not _sums_all(body)):
         return True
     total = body.argument if isinstance(body, Call) else body
     return any(map(_has_functions, total.terms))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
+from polyattn.language.conditions import is_condition, symbols
 from polyattn.language.functions import TABLE
 from polyattn.language.latex import GREEK, latex, split_index, split_name, summed_here, surroundings
 from polyattn.language.syntax import (
@@ -54,6 +55,8 @@ def _word(word: str) -> str:
 
 
 def _access(access: Access) -> str:
+    if is_condition(access.tensor):
+        return _row(f"<mo>[</mo>{_condition(access)}<mo>]</mo>")
     word, mark = split_name(access.tensor)
     base = _word(word)
     above = f"<mrow><mo>(</mo><mn>{mark}</mn><mo>)</mo></mrow>" if mark.isdigit() else f"<mtext>{escape(mark)}</mtext>"
@@ -63,6 +66,28 @@ def _access(access: Access) -> str:
     if mark:
         return f"<msup>{base}{above}</msup>"
     return f"<msub>{base}{below}</msub>" if access.slots else base
+
+
+_SIGNS = {"<=": "≤", ">=": "≥", "==": "=", "!=": "≠", "<": "&lt;", ">": "&gt;", "-": "−", "+": "+", "*": "⁢"}
+
+
+def _condition(access: Access) -> str:
+    """Return a condition without its brackets."""
+    text = ""
+    for part in symbols(access.tensor):
+        if part[0] == "{":
+            text += _slot(access.slots[int(part[1:-1])])
+        elif part in _SIGNS:
+            text += f"<mo>{_SIGNS[part]}</mo>"
+        else:
+            text += index_mathml(part) if part[0].isalpha() else f"<mn>{part}</mn>"
+    return text
+
+
+def _over(call: Call) -> str:
+    """Return the indices that a function runs over, with the conditions on their places."""
+    places = "<mo>,</mo>".join(map(_condition, call.where))
+    return _row(_list(call.over) + "<mo>:</mo>" + places) if places else _list(call.over)
 
 
 def _slot(slot: Slot) -> str:
@@ -84,11 +109,11 @@ def _call(call: Call, free: set[str]) -> str:
     if call.function == "abs":
         return f"<mrow><mo>|</mo>{_sum(call.argument, argument)}<mo>|</mo></mrow>"
     if call.function == "sum":
-        return f"<munder><mo>∑</mo>{_list(call.over)}</munder>{_bracketed(call.argument, argument)}"
+        return f"<munder><mo>∑</mo>{_over(call)}</munder>{_bracketed(call.argument, argument)}"
     row = TABLE.get(call.function)
     function = f"<mi>{row.mathml}</mi>" if row and row.mathml else _word(call.function)
     if call.over:
-        function = f"<msub>{function}{_list(call.over)}</msub>"
+        function = f"<msub>{function}{_over(call)}</msub>"
     return f"{function}{_bracketed(call.argument, argument)}"
 
 

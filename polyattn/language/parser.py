@@ -13,7 +13,8 @@ from lark import Token, Tree
 from lark.exceptions import UnexpectedCharacters, UnexpectedToken
 
 from polyattn.errors import SpecError
-from polyattn.language.affine import affine, place
+from polyattn.language.affine import Affine, affine, place
+from polyattn.language.conditions import combination_text, comparison, is_condition
 from polyattn.language.functions import RESERVED, TABLE, nearest
 from polyattn.language.messages import bad_character, bad_token
 from polyattn.language.syntax import (
@@ -196,7 +197,7 @@ class _Builder:
         return Definition(target, self.sum(body))
 
     def call(self, tree: ParseTree) -> Call:
-        head, argument = tree.children
+        head, argument, *where = tree.children
         name = head.children[0]
         if name not in TABLE and name not in self.own:
             raise self.no_function(name)
@@ -205,7 +206,44 @@ class _Builder:
             if len(slot.children) > 1 or not isinstance(slot.children[0], Token):
                 raise self.error("a function's indices are plain: split them with commas", _at(place(slot)))
             over.extend(self.slot(slot).indices)
-        return Call(str(name), tuple(over), self.sum(argument), _at(name))
+        conditions = tuple(self.condition(tree, _at(place(tree))) for tree in where)
+        if conditions and not over:
+            raise self.error(
+                f"'{name}' works on each entry by itself and has no places to choose: 'where' belongs to functions "
+                "along indices, such as 'softmax[e]'",
+                conditions[0].at,
+            )
+        return Call(str(name), tuple(over), self.sum(argument), _at(name), conditions)
+
+    def condition(self, tree: ParseTree, at: At) -> Access:
+        """Return a comparison as an access of the reserved tensor of its name."""
+        left, relation, right = tree.children
+        composite = any(len(side.children) > 1 for side in (left, right))
+        slots: dict[tuple[str, ...], Slot] = {}
+        texts = [self.side(side, slots) for side in (left, right)]
+        name = f"[{texts[0]}{relation}{texts[1]}]"
+        if composite and not set(texts) <= {"{0}", "{1}"}:
+            raise self.error(
+                "a composite is compared as a whole, with another composite or an index: '[(g n) <= (h m)]'", at
+            )
+        if not slots:
+            raise self.error("a condition compares positions: it has at least one index, as in '[e <= a]'", at)
+        if len(comparison(name).slots) < len(slots) or not all(comparison(name).slots):
+            raise self.error("an index cancels in this condition: leave it out", at)
+        return Access(name, tuple(slots.values()), at)
+
+    def side(self, tree: ParseTree, slots: dict[tuple[str, ...], Slot]) -> str:
+        """Return one side of a comparison as text, with numbered slots."""
+        numbered: dict[str, str] = {}
+        if len(tree.children) > 1:
+            form, keys = Affine.of({"": 1}), {"": self.slot(tree)}
+        else:
+            form = affine(tree.children[0], self.source)
+            keys = {index: Slot((index,), _at(place(tree))) for index in form.indices}
+        for name, slot in keys.items():
+            slots.setdefault(slot.indices, slot)
+            numbered[name] = f"{{{list(slots).index(slot.indices)}}}"
+        return combination_text([(numbered.get(n, n), c) for n, c in form.terms], form.constant)
 
     def no_function(self, name: Any) -> SpecError:
         return self.error(
@@ -234,6 +272,8 @@ class _Builder:
             factor = self.factor(child)
             if divide and isinstance(factor, Number) and not factor.value:
                 raise self.error("division by zero", factor.at)
+            if divide and isinstance(factor, Access) and is_condition(factor.tensor):
+                raise self.error("a condition is 0 somewhere and cannot be divided by", factor.at)
             factors.append(factor)
             divides.append(divide)
             # '/' binds only the next factor: a/2*b is a*b/2.
@@ -254,6 +294,9 @@ class _Builder:
             return Bracket(self.sum(inner), _at(opened))
         if tree.data == "call":
             return self.call(tree)
+        if tree.data == "condition":
+            opened, inner = tree.children
+            return self.condition(inner, _at(opened))
         access = self.access(tree)
         if access.tensor in (*RESERVED, *self.own):
             raise self.error(f"'{access.tensor}' is a function: its argument follows in round brackets", access.at)

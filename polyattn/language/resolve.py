@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from polyattn.errors import SpecError
 from polyattn.language.checks import MAX_ATOMS, check_names
+from polyattn.language.conditions import is_condition
 from polyattn.language.lift import Core
 from polyattn.language.sizes import Atoms, SizeTable
 from polyattn.language.syntax import (
@@ -25,6 +26,7 @@ from polyattn.language.syntax import (
     Slot,
     Statements,
     Sum,
+    is_fixed,
 )
 
 Variable = tuple[str, object, object]
@@ -59,6 +61,8 @@ def resolve(statements: Statements, source: str = "") -> Resolved:
 def accesses_of(body: Sum | Call) -> Iterator[Access]:
     """Yield all accesses of a right-hand side, in the order of the text."""
     total = body.argument if isinstance(body, Call) else body
+    if isinstance(body, Call):
+        yield from body.where
     for term in total.terms:
         for factor in term.factors:
             if isinstance(factor, Access):
@@ -115,9 +119,9 @@ class _Resolver:
 
     @staticmethod
     def _slot_variable(number: int, access: Access, k: int) -> Variable:
-        """Return the variable of an access's slot; each use of the identity is a tensor with a size of its own."""
-        if access.tensor == IDENTITY:
-            return ("slot", (IDENTITY, number, access), 0)
+        """Return the variable of an access's slot; each identity or condition is a tensor with a size of its own."""
+        if is_fixed(access.tensor):
+            return ("slot", (access.tensor, number, access), 0)
         return ("slot", access.tensor, k)
 
     def _variables(self, number: int, access: Access, k: int, slot: Slot) -> list[Variable]:
@@ -217,6 +221,11 @@ class _Resolver:
     def _contradiction(self, access: Access, k: int, parts: list[Variable], have: Atoms, product: Atoms) -> SpecError:
         slot = access.slots[k]
         here, there = self.sizes.name(have), self.sizes.name(product)
+        if is_condition(access.tensor):
+            return self._error(
+                f"a condition compares positions of one size, but '{slot}' has size {there}, and the slot before it {here}",
+                slot.at,
+            )
         if access.tensor == IDENTITY:
             return self._error(f"the identity's two slots have one size, but here {here} and {there}", slot.at)
         if access.tensor not in self.inputs and access.tensor not in self.defined:
@@ -279,7 +288,7 @@ class _Resolver:
             for access in (definition.target, *accesses_of(definition.body)):
                 for index in access.indices:
                     indices[index] = self.values["index", number, index]
-                if access.tensor == IDENTITY:
+                if is_fixed(access.tensor):
                     continue
                 ranks.setdefault(access.tensor, len(access.slots))
                 if access.tensor not in self.inputs and access.tensor not in self.defined:

@@ -10,8 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from polyattn.language.conditions import is_condition
+
 IDENTITY = "I"
 """The reserved tensor I[i,j]: 1 where i = j, else 0. Its two slots have one size, any size."""
+
+
+def is_fixed(tensor: str) -> bool:
+    """Return whether a name is reserved for zeros and ones that every size fixes: the identity, or a condition."""
+    return tensor == IDENTITY or is_condition(tensor)
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Access:
-    """`tensor[slot, ...]`, or a bare name for a scalar parameter."""
+    """`tensor[slot, ...]`, or a bare name for a scalar parameter, or a condition (see `conditions`)."""
 
     tensor: str
     slots: tuple[Slot, ...]
@@ -49,6 +56,8 @@ class Access:
         return tuple(i for slot in self.slots for i in slot.indices)
 
     def __str__(self) -> str:
+        if is_condition(self.tensor):
+            return self.tensor.format(*self.slots)
         return f"{self.tensor}[{','.join(map(str, self.slots))}]" if self.slots else self.tensor
 
 
@@ -84,16 +93,21 @@ class Bracket:
 
 @dataclass(frozen=True)
 class Call:
-    """`function[over, ...](argument)`: a factor of a product, or the whole right-hand side of a definition."""
+    """`function[over, ...](argument)`: a factor of a product, or the whole right-hand side of a definition.
+
+    `where` has the conditions on the places that it runs over, `softmax[e](s[a,e] where e <= a)`; all have to hold.
+    """
 
     function: str
     over: tuple[str, ...]
     argument: Sum
     at: At = field(default=NOWHERE, compare=False, repr=False)
+    where: tuple[Access, ...] = ()
 
     def __str__(self) -> str:
         over = f"[{','.join(self.over)}]" if self.over else ""
-        return f"{self.function}{over}({self.argument})"
+        where = f" where {', '.join(str(c)[1:-1] for c in self.where)}" if self.where else ""
+        return f"{self.function}{over}({self.argument}{where})"
 
 
 Factor = Access | Number | SizeRef | Bracket | Call
@@ -219,7 +233,7 @@ def walk(part: Sum | Call | Factor) -> Iterator[Sum | Call | Factor]:
         if isinstance(part, Sum):
             left += [factor for term in reversed(part.terms) for factor in reversed(term.factors)]
         elif isinstance(part, Call):
-            left.append(part.argument)
+            left += [*reversed(part.where), part.argument]
         elif isinstance(part, Bracket):
             left.append(part.body)
 
