@@ -30,7 +30,8 @@ from polyattn.algebra.monomial import (
     size_product,
     writable,
 )
-from polyattn.language.syntax import IDENTITY
+from polyattn.language.conditions import AT_MOST, LESS, comparison, is_condition
+from polyattn.language.syntax import IDENTITY, is_fixed
 
 
 def collect(terms: Iterable[Monomial], free: Sequence[Index]) -> tuple[Monomial, ...]:
@@ -188,6 +189,18 @@ def _without_preference(term: Monomial, local: frozenset[Index]) -> Monomial:
     return Monomial(term.coefficient, term.powers, (*moved, *own))
 
 
+def slot_kind(tensor: str, slot: int) -> int:
+    """Return what a slot of a tensor shares with the slots that it can be exchanged with.
+
+    The identity is symmetric; a condition in normal form is so in slots of one coefficient, the largest first.
+    """
+    if tensor == IDENTITY:
+        return 0
+    if is_condition(tensor) and tensor not in (LESS, AT_MOST):
+        return -comparison(tensor).slots[slot]
+    return slot
+
+
 Path = tuple[int, ...]
 """Where a term or factor stands in the tree of nested functions: positions, alternating factor and term."""
 
@@ -226,8 +239,7 @@ class _Graph:
         if isinstance(factor, TensorFactor):
             vertex = self.add(("tensor", depth, factor.tensor, len(factor.indices)))
             for k, index in enumerate(factor.indices):
-                # The identity's slots share one kind, since I[i,j] = I[j,i].
-                self.mark(vertex, ("slot", 0 if factor.tensor == IDENTITY else k), self.index(index, scope))
+                self.mark(vertex, ("slot", slot_kind(factor.tensor, k)), self.index(index, scope))
         else:
             vertex = self.add(("function", depth, factor.function))
             inside = {i: self.index(i, scope) for i in factor.free}
@@ -281,9 +293,10 @@ class _Graph:
             path = (*term, position)
             if isinstance(factor, TensorFactor):
                 indices = self._names(factor.indices, term, ids)
-                # Not in slot order: the identity is symmetric.
-                if factor.tensor == IDENTITY:
-                    indices = tuple(sorted(indices))
+                # Not in slot order: slots of one kind are exchangeable.
+                if is_fixed(factor.tensor):
+                    tensor, pairs = factor.tensor, enumerate(indices)
+                    indices = tuple(i for _, i in sorted(pairs, key=lambda p: (slot_kind(tensor, p[0]), p[1])))
                 new: Factor = TensorFactor(factor.tensor, indices)
             else:
                 new = self._rebuild_function(factor, path, labels, ids)

@@ -15,8 +15,10 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import count
 
+from polyattn.algebra.conditions import slot_lengths
 from polyattn.algebra.monomial import Factor, FunctionFactor, Index, Monomial, Powers, TensorFactor
 from polyattn.language import Atoms, SizeTable
+from polyattn.language.conditions import is_condition, sizes_in
 from polyattn.language.sizes import ROOT
 from polyattn.language.syntax import IDENTITY, Split
 
@@ -203,6 +205,12 @@ class _Blocks:
                     self.read(inner, inside | set(factor.over))
             elif factor.tensor == IDENTITY:
                 pairs.append((factor.indices[0], factor.indices[1]))
+            elif is_condition(factor.tensor):
+                for slot in slot_lengths(factor):
+                    self.slot(slot)
+                for size in sizes_in(factor.tensor):
+                    if size in self.merging.gone:
+                        raise CountsError(part=size)
             else:
                 rest = iter(factor.indices)
                 for atoms in self.merging.shapes.get(factor.tensor, [(i.size,) for i in factor.indices]):

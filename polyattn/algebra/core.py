@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from polyattn.algebra.conditions import conditions_in
 from polyattn.algebra.expand import Expansion
 from polyattn.algebra.monomial import FunctionFactor, Index, Monomial, Powers, TensorFactor, power_value
 from polyattn.algebra.tensor import add_to_diagonal
@@ -177,6 +178,11 @@ def _core(
     positions: set[str],
 ) -> tuple[Pattern, np.ndarray, Powers]:
     """Return a monomial's pattern, its core with the x's in standard order, and its powers of positions."""
+    if any(conditions_in([term])):
+        raise NotPolynomialError(
+            "a condition between positions is not a pattern of deltas, so this layer has no core over channels: take "
+            "interaction_tensor"
+        )
     slots = spec.shape(spec.output)
     modes = [output, *(f.indices for f in term.factors if isinstance(f, TensorFactor) and f.tensor == x)]
     widths = [len(atoms) for atoms in slots]

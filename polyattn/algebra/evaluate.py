@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from polyattn.algebra.conditions import condition_array
 from polyattn.algebra.expand import text_products
 from polyattn.errors import BudgetError, SizeError
 from polyattn.language import Atoms, Specification, value_of
+from polyattn.language.conditions import is_condition
 from polyattn.language.functions import REDUCING, TABLE, kind
 from polyattn.language.syntax import IDENTITY, Access, Call, Definition, SizeRef, Sum
 
@@ -111,9 +113,11 @@ def _define(
 
 
 def _softmax(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
-    # The largest power is exp(0): nothing overflows.
-    powers = np.exp(array - array.max(axis=axes, keepdims=True))
-    return powers / powers.sum(axis=axes, keepdims=True)
+    # The largest power is exp(0): nothing overflows. A row without places, all minus infinity, is 0.
+    top = array.max(axis=axes, keepdims=True)
+    powers = np.exp(array - np.where(np.isneginf(top), 0, top))
+    total = powers.sum(axis=axes, keepdims=True)
+    return powers / np.where(total == 0, 1, total)
 
 
 def _logsumexp(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
@@ -124,6 +128,11 @@ def _logsumexp(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
 def _largest(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     found = array == array.max(axis=axes, keepdims=True)
     return found / found.sum(axis=axes, keepdims=True)
+
+
+def _log(a: np.ndarray) -> np.ndarray:
+    # Minus infinity for the places that conditions leave out.
+    return np.where(a == 0, -np.inf, np.log(np.where(a == 0, 1, a)))
 
 
 def _sigmoid(a: np.ndarray) -> np.ndarray:
@@ -155,7 +164,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "relu": lambda a, axes: np.maximum(a, 0),
     "sigmoid": lambda a, axes: _sigmoid(a),
     "exp": lambda a, axes: np.exp(a),
-    "log": lambda a, axes: np.log(a),
+    "log": lambda a, axes: _log(a),
     "sqrt": lambda a, axes: np.sqrt(a),
     "abs": lambda a, axes: np.abs(a),
     "tanh": lambda a, axes: np.tanh(a),
@@ -220,7 +229,10 @@ def _product(
         for atom in atoms:
             numbers.setdefault(atom, len(numbers))
         lengths = [value_of([letters[name][k]], known) for name, k in atoms]
-        array = _identity(lengths) if access.tensor == IDENTITY else values[access.tensor]
+        if is_condition(access.tensor):
+            array = condition_array(access.tensor, lengths, known)
+        else:
+            array = _identity(lengths) if access.tensor == IDENTITY else values[access.tensor]
         operands += [array, [numbers[a] for a in atoms]]
     if len(numbers) > MAX_LETTERS:
         raise BudgetError(

@@ -14,6 +14,7 @@ from itertools import chain, count, product
 from math import prod
 
 from polyattn.algebra.canonical import collect_arguments
+from polyattn.algebra.conditions import condition_terms, resized
 from polyattn.algebra.monomial import (
     Factor,
     FunctionFactor,
@@ -26,8 +27,9 @@ from polyattn.algebra.monomial import (
     size_product,
     writable,
 )
-from polyattn.errors import BudgetError, SpecError
+from polyattn.errors import BudgetError, SizeError, SpecError
 from polyattn.language import Specification
+from polyattn.language.conditions import is_condition, sizes_in
 from polyattn.language.functions import KEEPING, RECIPROCAL, SUMS, kind
 from polyattn.language.sizes import ROOT
 from polyattn.language.syntax import (
@@ -232,6 +234,13 @@ class _Expander:
 
     def _access(self, access: Access, letters: dict[str, tuple[Index, ...]]) -> list[Monomial]:
         indices = tuple(i for name in access.indices for i in letters[name])
+        if is_condition(access.tensor):
+            atoms = {s: self.spec.sizes.atoms(s) for s in sizes_in(access.tensor)}
+            slots = [tuple(i for name in slot.indices for i in letters[name]) for slot in access.slots]
+            try:
+                return condition_terms(resized(access.tensor, atoms), slots)
+            except SizeError as error:
+                raise SpecError(str(error), "", access.at.line, access.at.column) from None
         if access.tensor == IDENTITY:
             # I[(a b),(c d)] is I[a,c]*I[b,d], atom by atom.
             half = len(indices) // 2

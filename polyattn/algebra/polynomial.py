@@ -7,7 +7,7 @@ sizes are undone first (`coarse`), so that `==` is an equivalence relation.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -15,6 +15,7 @@ from html import escape
 
 from polyattn.algebra.canonical import collect
 from polyattn.algebra.coarse import Merging, leaves, undone
+from polyattn.algebra.conditions import conditions_in, resized
 from polyattn.algebra.derivative import derivatives
 from polyattn.algebra.expand import MAX_WORK
 from polyattn.algebra.monomial import (
@@ -25,12 +26,14 @@ from polyattn.algebra.monomial import (
     map_tensors,
     size_product,
 )
+from polyattn.algebra.order import denominators, ordered_sizes, split_by_order
 from polyattn.display import block
 from polyattn.errors import BudgetError, SizeError, SpecError
 from polyattn.language import Atoms, SizeTable
+from polyattn.language.conditions import AT_MOST, LESS, is_condition, sizes_in
 from polyattn.language.names import check_tensor_name
 from polyattn.language.sizes import ROOT
-from polyattn.language.syntax import IDENTITY, Split
+from polyattn.language.syntax import IDENTITY, Split, is_fixed
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,39 @@ class Polynomial:
         return cls(signature, collect(terms, signature.output_indices()))
 
     def __eq__(self, other: object) -> bool:
-        return self._key == other._key if isinstance(other, Polynomial) else NotImplemented
+        if not isinstance(other, Polynomial):
+            return NotImplemented
+        if self._key == other._key:
+            return True
+        return bool(self.ordered or other.ordered) and _equal_in_order(self, other)
 
     def __hash__(self) -> int:
-        return hash(self._key)
+        # A sum with conditions may be equal to one without: their terms differ, their tensors do not.
+        return hash((tuple(sorted(self.signature.inputs)), _all_tensors(self.in_order())))
+
+    @cached_property
+    def ordered(self) -> frozenset[str]:
+        """Return the atomic sizes whose positions are compared by conditions."""
+        return ordered_sizes(self.terms)
+
+    def in_order(
+        self, sizes: Collection[str] | None = None, scale: Mapping[str, int] | None = None
+    ) -> tuple[Monomial, ...]:
+        """Return the canonical terms split by the weak orders of their indices; see `polyattn.algebra.order`.
+
+        Args:
+            sizes: the ordered atomic sizes; those of conditions unless given.
+            scale: powers of them that the sum is multiplied by; the largest that it divides by unless given.
+
+        Raises:
+            BudgetError: more than 20,000 weak orders.
+        """
+        sizes = self.ordered if sizes is None else sizes
+        if not sizes:
+            return self.terms
+        scale = denominators(self.terms, sizes) if scale is None else scale
+        output = self.signature.output_indices()
+        return collect(split_by_order(self.terms, output, sizes, scale), output)
 
     @cached_property
     def _key(self) -> tuple:
@@ -144,7 +176,7 @@ class Polynomial:
         return self + -other if isinstance(other, Polynomial) else NotImplemented
 
     def __bool__(self) -> bool:
-        return bool(self.terms)
+        return bool(self.terms and self.in_order())
 
     def __str__(self) -> str:
         from polyattn.algebra.printing import statements_of
@@ -186,7 +218,7 @@ class Polynomial:
     @property
     def tensors(self) -> tuple[str, ...]:
         """Return the sorted names of all tensors, those inside functions included."""
-        return tuple(sorted({name for term in self.terms for name in _tensors(term)}))
+        return _all_tensors(self.terms)
 
     def derivative(self, tensor: str, seed: str = "dy") -> Polynomial:
         """Return the vector-Jacobian product: sum over the output of `seed` times the derivative by `tensor`.
@@ -284,18 +316,38 @@ def _check_independent(sizes: SizeTable, fine: SizeTable) -> None:
         raise SizeError(f"{splits} on one side, but {', '.join(sizes.atomic)} are independent on the other")
 
 
+def _equal_in_order(a: Polynomial, b: Polynomial) -> bool:
+    """Return whether two sums, of which one has conditions, are equal once they are split by weak orders."""
+    try:
+        a, b = common_refinement(a, b)
+    except SizeError:
+        return False
+    mine, theirs = a.signature, b.signature
+    shapes = [{n: s.shapes[n] for n in s.inputs} for s in (mine, theirs)]
+    if shapes[0] != shapes[1] or mine.output_shape != theirs.output_shape:
+        return False
+    sizes = a.ordered | b.ordered
+    scale = denominators((*a.terms, *b.terms), sizes)
+    return a.in_order(sizes, scale) == b.in_order(sizes, scale)
+
+
+def _all_tensors(terms: Iterable[Monomial]) -> tuple[str, ...]:
+    return tuple(sorted({name for term in terms for name in _tensors(term)}))
+
+
 def _tensors(term: Monomial) -> list[str]:
     """Return the names of a monomial's tensors with repetitions, those inside functions included."""
     names: list[str] = []
     map_tensors(term, lambda f: names.append(f.tensor))
-    return [name for name in names if name != IDENTITY]
+    return [name for name in names if not is_fixed(name)]
 
 
 def _sizes(term: Monomial) -> set[str]:
     """Return the sizes of a monomial's indices and coefficients, those inside functions included."""
     inner = (t for f in term.factors if isinstance(f, FunctionFactor) for t in f.terms)
     powers = (size.removeprefix(ROOT) for size, _ in term.powers)
-    return {i.size for i in term.all_indices()}.union(powers, *map(_sizes, inner))
+    compared = (s for f in conditions_in([term]) for s in sizes_in(f.tensor))
+    return {i.size for i in term.all_indices()}.union(powers, compared, *map(_sizes, inner))
 
 
 def _flat(shape: tuple[Atoms, ...]) -> Atoms:
@@ -311,6 +363,15 @@ def _merged(a: Signature, b: Signature) -> Signature:
 
 def _shape_text(signature: Signature) -> str:
     return f"{signature.output}[{','.join(signature.sizes.name(s) for s in signature.output_shape)}]"
+
+
+def _refine_condition(factor: TensorFactor, table: SizeTable, indices: tuple[Index, ...]) -> TensorFactor:
+    """Return a condition over smaller atomic sizes."""
+    if factor.tensor in (LESS, AT_MOST):
+        return TensorFactor(factor.tensor, indices)
+    if len(indices) > len(factor.indices):
+        raise SizeError("a condition with numbers or sizes compares positions of a size that is split elsewhere")
+    return TensorFactor(resized(factor.tensor, {s: table.atoms(s) for s in sizes_in(factor.tensor)}), indices)
 
 
 def _refine_term(term: Monomial, table: SizeTable, output: tuple[Index, ...]) -> Monomial:
@@ -340,6 +401,8 @@ def _refine_term(term: Monomial, table: SizeTable, output: tuple[Index, ...]) ->
                 # I over pairs is the product of the identities over their parts.
                 pairs = zip(*(fresh[i] for i in f.indices), strict=True)
                 factors += [TensorFactor(IDENTITY, pair) for pair in pairs]
+            elif is_condition(f.tensor):
+                factors.append(_refine_condition(f, table, spread(f.indices)))
             else:
                 factors.append(TensorFactor(f.tensor, spread(f.indices)))
         return Monomial(Fraction(1), (), tuple(factors)).scaled(number, powers)

@@ -8,10 +8,12 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import count, repeat
 
+from polyattn.algebra.conditions import slot_lengths
 from polyattn.algebra.monomial import FunctionFactor, Index, Monomial, Powers, TensorFactor
 from polyattn.algebra.polynomial import Polynomial
 from polyattn.errors import SpecError
 from polyattn.language import Atoms, SizeTable, Specification
+from polyattn.language.conditions import is_condition
 from polyattn.language.functions import RECIPROCAL, RESERVED, TABLE
 from polyattn.language.sizes import ROOT
 from polyattn.language.syntax import (
@@ -165,6 +167,9 @@ class Printer:
         divides += [False] * len(above) + [True] * (len(below) + len(below_number))
 
     def _tensor(self, factor: TensorFactor, names: dict[Index, str]) -> Access:
+        if is_condition(factor.tensor):
+            shape = tuple(tuple(i.size for i in slot) for slot in slot_lengths(factor))
+            return self._access(factor.tensor, factor.indices, names, shape)
         shape = self.signature.shapes.get(factor.tensor)
         if factor.tensor == IDENTITY or shape is None:
             shape = tuple((i.size,) for i in factor.indices)

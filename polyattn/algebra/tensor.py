@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from polyattn.algebra.conditions import condition_array
 from polyattn.algebra.expand import Expansion
 from polyattn.algebra.monomial import FunctionFactor, Index, Monomial, TensorFactor, power_value
 from polyattn.errors import BudgetError, NotPolynomialError, SizeError
 from polyattn.language import Atoms, Specification, value_of
-from polyattn.language.syntax import IDENTITY
+from polyattn.language.conditions import is_condition
+from polyattn.language.syntax import IDENTITY, is_fixed
 
 if TYPE_CHECKING:
     import sympy
@@ -324,6 +326,9 @@ def add_to_diagonal(
     for factor in factors:
         if factor.tensor == IDENTITY:
             operands += [np.eye(value_of([factor.indices[0].size], known)), [numbers[i] for i in factor.indices]]
+        elif is_condition(factor.tensor):
+            lengths = [value_of([i.size], known) for i in factor.indices]
+            operands += [condition_array(factor.tensor, lengths, known), [numbers[i] for i in factor.indices]]
         else:
             operands += [arrays[factor.tensor], [numbers[i] for i in factor.indices]]
     inside = {i for op in operands[1::2] for i in op}
@@ -359,11 +364,21 @@ def _collect_entries(
     parameters = [
         (f.tensor, _place_reader(f.indices, spec.shape(f.tensor), distinct, known))
         for f in tensors
-        if f.tensor not in (IDENTITY, x)
+        if f.tensor != x and not is_fixed(f.tensor)
+    ]
+    conditions = [
+        (
+            condition_array(f.tensor, [lengths[distinct.index(i)] for i in f.indices], known),
+            [*map(distinct.index, f.indices)],
+        )
+        for f in tensors
+        if is_condition(f.tensor)
     ]
     coefficient = _coefficient(term, known)
     for values in product(*map(range, lengths)):
-        if all(values[i] == values[j] for i, j in identities):
+        if all(values[i] == values[j] for i, j in identities) and all(
+            array[tuple(values[k] for k in at)] for array, at in conditions
+        ):
             entry = entries.setdefault(place_in_w(values), {})
             factors = tuple(sorted((name, place(values)) for name, place in parameters))
             entry[factors] = entry.get(factors, Fraction(0)) + coefficient

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from itertools import product
 
 from polyattn.errors import SpecError
-from polyattn.language.conditions import comparison, is_condition, sizes_in
+from polyattn.language.conditions import comparison, is_condition
 from polyattn.language.functions import ENTRYWISE, KEEPING, REDUCING, RESERVED, SUMS, kind
 from polyattn.language.lift import Core, constant_root, lifted
 from polyattn.language.names import is_name, no_case, no_name
@@ -242,8 +242,6 @@ class _Checker:
     def check_access(self, access: Access, defining: str) -> None:
         name, rank = access.tensor, len(access.slots)
         if is_condition(name):
-            for size in sizes_in(name):
-                self.check_size(SizeRef(size, access.at))
             return
         if name == IDENTITY and rank != 2:
             raise self.error(f"the identity has two slots, {IDENTITY}[i,j], not {rank}", access.at)

@@ -157,4 +157,4 @@ def symbols(tensor: str) -> list[str]:
 
 def sizes_in(tensor: str) -> tuple[str, ...]:
     """Return the sizes that a condition's name mentions, in the order of the text."""
-    return tuple(dict.fromkeys(n for n in re.findall(r"[A-Z]\w*", tensor, re.A)))
+    return tuple(dict.fromkeys(re.findall(r"[A-Z]\w*", tensor, re.A))) if is_condition(tensor) else ()

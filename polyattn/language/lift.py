@@ -19,8 +19,8 @@ from fractions import Fraction
 from itertools import count
 
 from polyattn.errors import SpecError
-from polyattn.language.places import everywhere
 from polyattn.language.functions import RECIPROCAL, REDUCING, SUMS, TABLE, kind
+from polyattn.language.places import everywhere
 from polyattn.language.syntax import (
     NOWHERE,
     Access,

@@ -70,6 +70,12 @@ def _expectation(error: UnexpectedToken, previous: Token | None) -> str:
     # slip.
     if "RSQB" in expected and "STAR" in expected and found in STARTS_FACTOR:
         return SLOT_ENDS
+    if found == "RELATION" and "EQUAL" in expected:
+        return "'=' and a sum expected: conditions such as '[e == a]' are factors in square brackets"
+    if previous is not None and previous.type == "RELATION":
+        return "the right side of a condition expected (an index, a size, a number, or a sum of whole multiples)"
+    if "RELATION" in expected:
+        return "a condition compares its two sides: one of <=, <, >=, >, == and != expected"
     if "STAR" in expected and found in STARTS_FACTOR:
         return "an operator is missing: '*' expected between two factors"
     if found in ("STAR", "SLASH") and previous is not None and previous.type in ("STAR", "SLASH"):

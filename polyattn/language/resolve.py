@@ -223,7 +223,8 @@ class _Resolver:
         here, there = self.sizes.name(have), self.sizes.name(product)
         if is_condition(access.tensor):
             return self._error(
-                f"a condition compares positions of one size, but '{slot}' has size {there}, and the slot before it {here}",
+                f"a condition compares positions of one size, but '{slot}' has size {there}, "
+                f"and the slot before it {here}",
                 slot.at,
             )
         if access.tensor == IDENTITY:

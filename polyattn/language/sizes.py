@@ -14,7 +14,8 @@ from math import prod
 from operator import index
 
 from polyattn.errors import SizeError
-from polyattn.language.syntax import Split, Statements
+from polyattn.language import conditions
+from polyattn.language.syntax import Split, Statements, accesses
 
 ROOT = "√"
 """In front of a size or a number: the name of its square root, a number like a size."""
@@ -35,6 +36,8 @@ class SizeTable:
         names = [s for i in statements.inputs for s in i.sizes]
         names += [s for split in statements.splits for s in (split.size, *split.parts)]
         names += [d.size for d in statements.index_sizes]
+        # A size that only conditions mention, such as the width of a window, is declared by them.
+        names += [s for d in statements.definitions for a in accesses(d.body) for s in conditions.sizes_in(a.tensor)]
         return cls(tuple(dict.fromkeys(n for n in names if not n.isdigit())), statements.splits)
 
     @cached_property

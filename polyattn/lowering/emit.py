@@ -17,11 +17,13 @@ import torch
 from torch import fx
 
 from polyattn.algebra import Index
+from polyattn.language.conditions import sizes_in
+from polyattn.language.syntax import IDENTITY
 from polyattn.lowering.fusion import Argument, Fusion
 from polyattn.lowering.operations import OPERATIONS, OwnFunction, OwnPullback, is_entrywise
 from polyattn.lowering.products import Indices, Product, choose, plain, turned
 from polyattn.lowering.pullbacks import L1_EPSILON, PULLBACKS, masked_softmax
-from polyattn.lowering.shapes import identity, refined_mean, widened
+from polyattn.lowering.shapes import condition, identity, refined_mean, widened
 from polyattn.lowering.writer import Writer, as_argument, has_batch
 from polyattn.planning import (
     BATCH,
@@ -115,7 +117,12 @@ class Emitter(Writer):
             value = self.apply(node) if isinstance(node, Apply) else self.pullback(node)
             return self.as_map(number, value, node.operands)
         if isinstance(node, Identity):
-            return self.call(identity, self.reference, self.size(node.output[0]))
+            if node.tensor == IDENTITY:
+                return self.call(identity, self.reference, self.size(node.output[0]))
+            lengths = tuple(self.size(i) for i in node.output)
+            names = dict.fromkeys(s for size in sizes_in(node.tensor) for s in size.split("*"))
+            sizes = {name: self.size(Index(0, name)) for name in names}
+            return self.call(condition, self.reference, node.tensor, lengths, sizes)
         assert isinstance(node, Constant)
         return self.method("new_ones", self.reference, ())
 
@@ -383,7 +390,8 @@ class Emitter(Writer):
             return False
         while stack:
             node = nodes[stack.pop()]
-            if isinstance(node, Leaf):
+            # The logarithm of a condition is minus infinity where it does not hold.
+            if isinstance(node, Leaf) or (isinstance(node, Apply) and node.function == "log"):
                 return True
             if isinstance(node, Add) or (isinstance(node, Contract) and len(node.operands) == 1):
                 stack += [o.value for o in node.operands]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
+from polyattn.language.conditions import comparison
 
 
 def expect_shape(tensor: Tensor, name: str, shape: tuple[int, ...], batched: bool) -> Tensor:
@@ -87,6 +88,30 @@ def refined_mean(mean: Tensor, deviations: Tensor, axes: tuple[int, ...]) -> Ten
 def identity(like: Tensor, length: int) -> Tensor:
     """The identity matrix in the dtype of a tensor, made on its device: a copy would make a GPU wait for the host."""
     return torch.eye(length, dtype=like.dtype, device=like.device)
+
+
+def condition(like: Tensor, name: str, lengths: tuple[int, ...], sizes: dict[str, int]) -> Tensor:
+    """A condition between positions as zeros and ones in a tensor's dtype, with an axis for each index of its slots."""
+    compared = comparison(name)
+    width = len(lengths) // max(1, len(compared.slots))
+    total: Any = compared.number
+    for size, factor in compared.sizes:
+        for part in size.split("*"):
+            factor = factor * (int(part) if part.isdigit() else sizes[part])
+        total = total + factor
+    for axis, length in enumerate(lengths):
+        slot = axis // width
+        stride: Any = compared.slots[slot]
+        # The outer part of a composite slot comes first.
+        for inner in lengths[axis + 1 : (slot + 1) * width]:
+            stride = stride * inner
+        shape = [1] * len(lengths)
+        shape[axis] = -1
+        total = total + stride * torch.arange(length, device=like.device).reshape(shape)
+    if not isinstance(total, Tensor):
+        total = torch.full((), total, device=like.device)
+    holds = total <= 0 if compared.relation == "<=" else (total == 0) == (compared.relation == "==")
+    return holds.to(like.dtype)
 
 
 def as_float(coefficient: Fraction) -> float:

@@ -13,6 +13,7 @@ from fractions import Fraction
 from itertools import count
 
 from polyattn.algebra import Index
+from polyattn.language.syntax import IDENTITY
 from polyattn.planning.steps import (
     BATCH,
     ONE,
@@ -72,9 +73,10 @@ class Builder:
         output = tuple(Index(k, i.size) for k, i in enumerate(indices))
         return self.again(Operand(self.add(Leaf(tensor, output)), indices), indices)
 
-    def identity(self, indices: tuple[Index, ...]) -> Operand:
+    def identity(self, indices: tuple[Index, ...], tensor: str = IDENTITY) -> Operand:
+        """Return the identity, or the condition of this name."""
         output = tuple(Index(k, i.size) for k, i in enumerate(indices))
-        return self.again(Operand(self.add(Identity(output)), indices), indices)
+        return self.again(Operand(self.add(Identity(output, tensor=tensor)), indices), indices)
 
     def constant(self) -> Operand:
         return Operand(self.add(Constant()), ())
@@ -369,7 +371,7 @@ def _nameless(node: Node) -> tuple[object, dict[Index, int]]:
     operands = tuple((o.value, move(o.indices)) for o in node.operands)
     extra: object = None
     output: object = move(node.output)
-    if isinstance(node, Leaf):
+    if isinstance(node, Leaf | Identity):
         extra = node.tensor
     elif isinstance(node, Contract):
         extra = node.coefficient

@@ -14,8 +14,10 @@ from itertools import count
 from math import prod
 
 from polyattn.algebra import Index, Spec
+from polyattn.algebra.conditions import condition_factor, resized
 from polyattn.algebra.expand import number_name
 from polyattn.algebra.monomial import size_product
+from polyattn.language.conditions import is_condition, sizes_in
 from polyattn.language.functions import REDUCING, SUMS, kind
 from polyattn.language.syntax import IDENTITY, Access, Bracket, Call, Number, SizeRef, Sum, Term
 from polyattn.planning.builder import BATCH_INDEX, Builder, Order
@@ -111,6 +113,11 @@ class _Writer:
 
     def _access(self, access: Access, letters: Mapping[str, tuple[Index, ...]]) -> list[Operand]:
         indices = _indices(access, letters)
+        if is_condition(access.tensor):
+            atoms = {s: self.spec.sizes.atoms(s) for s in sizes_in(access.tensor)}
+            slots = [tuple(i for name in slot.indices for i in letters[name]) for slot in access.slots]
+            factor = condition_factor(resized(access.tensor, atoms), slots)
+            return [self.builder.identity(factor.indices, factor.tensor)]
         if access.tensor == IDENTITY:
             # One Kronecker delta for each atom: a split size has as many as it has parts.
             half = len(indices) // 2

@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import count
 
 from polyattn.algebra import FunctionFactor, Index, Monomial, Polynomial, TensorFactor
-from polyattn.language.syntax import IDENTITY
+from polyattn.language.syntax import is_fixed
 from polyattn.planning.builder import BATCH_INDEX, Builder
 from polyattn.planning.from_polynomial import contract_sum, factor_operand
 from polyattn.planning.graph import Graph
@@ -40,7 +40,7 @@ class JointSum:
     @property
     def exact(self) -> bool:
         """Whether the lower bound holds for every evaluation in the model; products with the identity may be saved."""
-        plain = all(isinstance(f, TensorFactor) and f.tensor != IDENTITY for f in self.factors)
+        plain = all(isinstance(f, TensorFactor) and not is_fixed(f.tensor) for f in self.factors)
         return self.problem.values.exact and plain
 
 
@@ -150,7 +150,7 @@ def _least(terms: Iterable[Monomial], keep: frozenset[Index], inputs: frozenset[
     """Return what a product with the largest factor of a monomial takes at least: a bound without a search."""
     least = 0
     for term in terms:
-        if len(term.factors) < 2 or any(isinstance(f, TensorFactor) and f.tensor == IDENTITY for f in term.factors):
+        if len(term.factors) < 2 or any(isinstance(f, TensorFactor) and is_fixed(f.tensor) for f in term.factors):
             continue
         uses = Counter(i for f in term.factors for i in set(f.indices))
         for factor in term.factors:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from polyattn.algebra import FunctionFactor, Index, Monomial, Polynomial, TensorFactor
-from polyattn.language.syntax import IDENTITY
+from polyattn.language.syntax import is_fixed
 from polyattn.planning.builder import BATCH_INDEX, Builder, Order
 from polyattn.planning.steps import Coefficient, Operand
 
@@ -51,8 +51,8 @@ def factor_operand(
 ) -> Operand:
     """Build a tensor, or a function of the sum that `total` builds."""
     if isinstance(factor, TensorFactor):
-        if factor.tensor == IDENTITY:
-            return builder.identity(factor.indices)
+        if is_fixed(factor.tensor):
+            return builder.identity(factor.indices, factor.tensor)
         # Parameters carry no batch axis: their products among themselves are computed once for the whole batch.
         lead = (BATCH_INDEX,) if factor.tensor in inputs else ()
         return builder.leaf(factor.tensor, (*lead, *factor.indices))

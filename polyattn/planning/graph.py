@@ -8,6 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from polyattn.algebra import Index
+from polyattn.language.conditions import comparison, is_condition
+from polyattn.language.syntax import IDENTITY
 from polyattn.planning.steps import (
     BATCH,
     Add,
@@ -209,7 +211,7 @@ def _operation(node: Node) -> str:
     if isinstance(node, Add):
         return "add" if len(node.operands) > 1 else "permute"
     if isinstance(node, Identity):
-        return "identity"
+        return "identity" if node.tensor == IDENTITY else "condition"
     if isinstance(node, Constant):
         return "one"
     assert isinstance(node, Contract)
@@ -218,6 +220,16 @@ def _operation(node: Node) -> str:
     if node.summed:
         return "sum"
     return "scale" if node.output == node.operands[0].indices else "diagonal"
+
+
+def fixed_text(node: Node, letters: Sequence[str]) -> str:
+    """Return the identity or a condition with letters in its slots."""
+    tensor = node.tensor if isinstance(node, Identity) else IDENTITY
+    if not is_condition(tensor):
+        return f"{tensor}[{','.join(letters)}]"
+    width = max(1, len(letters) // max(1, len(comparison(tensor).slots)))
+    slots = [letters[k : k + width] for k in range(0, len(letters), width)]
+    return tensor.format(*(s[0] if len(s) == 1 else f"({' '.join(s)})" for s in slots))
 
 
 def _equation(node: Node, names: Sequence[str]) -> str:
@@ -241,5 +253,5 @@ def _equation(node: Node, names: Sequence[str]) -> str:
         over = f"[{','.join(letters[i] for i in node.over)}]" if node.over else ""
         text = f"{_operation(node)}{over}({', '.join(parts)})"
     else:
-        text = "1" if isinstance(node, Constant) else access("I", node.output)
+        text = "1" if isinstance(node, Constant) else fixed_text(node, [letters[i] for i in node.output])
     return f"[{','.join(letters[i] for i in node.output)}] = {text}"

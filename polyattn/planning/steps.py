@@ -15,6 +15,7 @@ from math import prod
 from polyattn.algebra import Index
 from polyattn.algebra.monomial import Monomial, power_value
 from polyattn.language.sizes import ROOT
+from polyattn.language.syntax import IDENTITY
 
 Sizes = Mapping[str, int]
 
@@ -107,11 +108,12 @@ class Leaf(_Node):
 
 @dataclass(frozen=True)
 class Identity(_Node):
-    """The identity matrix over one atomic size."""
+    """The identity matrix over one atomic size, or a condition: zeros and ones that the sizes fix."""
 
     output: tuple[Index, ...]
 
     operands: tuple[Operand, ...] = ()
+    tensor: str = IDENTITY
 
 
 @dataclass(frozen=True)

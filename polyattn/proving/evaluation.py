@@ -19,7 +19,9 @@ import numpy as np
 from sympy import isprime
 
 from polyattn.algebra import FunctionFactor, Index, Monomial, TensorFactor
+from polyattn.algebra.conditions import condition_array
 from polyattn.errors import BudgetError
+from polyattn.language.conditions import is_condition
 from polyattn.language.functions import TABLE
 from polyattn.language.sizes import ROOT
 from polyattn.language.syntax import IDENTITY
@@ -291,6 +293,10 @@ def _operand(factor: TensorFactor | FunctionFactor, point: Point, arithmetic: Ar
             _guard([point.length(i) for i in factor.indices], MAX_CELLS)
             # From integers, so that entries of object arrays are exact.
             array: np.ndarray = np.eye(point.length(factor.indices[0]), dtype=int).astype(arithmetic.dtype)
+        elif is_condition(factor.tensor):
+            lengths = [point.length(i) for i in factor.indices]
+            _guard(lengths, MAX_CELLS)
+            array = condition_array(factor.tensor, lengths, point.sizes).astype(arithmetic.dtype)
         else:
             array = point.tensors[factor.tensor]
         return _diagonal(array, factor.indices)

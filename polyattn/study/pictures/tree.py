@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polyattn.errors import SizeError
+from polyattn.language.syntax import IDENTITY
 from polyattn.planning import BATCH, Graph, Identity, Leaf, Plan, Step
+from polyattn.planning.graph import fixed_text
 from polyattn.study.pictures.style import INK, PAPER, QUIET, compact, figure, plain
 
 if TYPE_CHECKING:
@@ -198,10 +200,15 @@ def _size(text: str) -> tuple[float, float]:
     return max(map(len, lines)) * LETTER + 2 * PAD, len(lines) * LINE + 2 * PAD
 
 
+def _constant(node: Identity) -> str:
+    letters = [i.size[0].lower() + "'" * k for k, i in enumerate(node.output)]
+    return "I" if node.tensor == IDENTITY else fixed_text(node, letters)
+
+
 def _leaf(graph: Graph, v: int, name: str) -> tuple[str, dict[str, Any]]:
     node = graph.nodes[v]
     if not isinstance(node, Leaf):
-        name = "I" if isinstance(node, Identity) else "1"
+        name = _constant(node) if isinstance(node, Identity) else "1"
     filled = isinstance(node, Leaf) and any(i.size == BATCH for i in node.output)
     shape, face = ("circle,pad=0.4", INK) if filled else ("square,pad=0.4", "#eeeeee")
     box = {"boxstyle": shape, "facecolor": face, "edgecolor": INK}
