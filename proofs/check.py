@@ -9,11 +9,16 @@ a sum is a tensor with a line in `functions`, `f1[n,n1] = softmax[n1](x[n,c]*x[n
 "right" and "f1", whose terms (without those that are 0), and the factors of a term, are numbered from 0:
     {"use": 0, "in": "left", "term": 2, "factors": [1]}  These factors are the left side of given equation 0, and make
         place for its right side, behind the others; what it sums, `summed`, occurs nowhere else.
+    {"times": {"N": 1}}  Both sides are multiplied by powers of sizes.
+    {"order": ["N"], "in": "left"}  Each term is split by the weak orders of its indices of these sizes, those of the
+        left included, and so are positive powers of the sizes: N counts an index that is nowhere else.
     {"add": 3, "to": 1, "in": "left", "factors": [0, 2, 1]}  Term 3 is term 1 with another number, which is added to it.
     {"same": "f2", "as": "f1", "letters": [1, 0], "terms": [[0, [1, 0]]]}  The functions are one, and f1 comes in place
         of f2: its indices are these of f2, term k of f2 is this term of f1. With "in", "term" and "factor": only there.
     {"law": "sigmoid", "of": "f1", "make": ["f7", "f8"]}  By a law of functions f1 is something else, which comes in its
         place everywhere; the law makes new functions of these names. See `Laws`.
+A factor `[i<j]` or `[i<=j]` is 1 where it holds, else 0; `[i,k<j,l]` compares the first indices, then the second ones.
+`conditions` says which tensors stand for other conditions; the claim holds for any tensors in their place.
 `renaming` lists further given equations, `u[i,j] = w[i,j]`, numbered behind the others: each says that a tensor which
 the left side alone has is one that the right side alone has, no two the same one. `where` lists functions of the claim
 outside whose domain (reciprocal: not 0, log: above 0, sqrt: 0 or more, of the argument) nothing is claimed.
@@ -30,13 +35,14 @@ import re
 import sys
 from collections import Counter, namedtuple
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, pairwise, zip_longest
 
 BYTES, WORK, BITS = 4_000_000, 1_500_000, 20_000  # of the file, slots made in all, length of a number
 REDUCES = {"max", "min", "logsumexp", None}  # what these run over is gone; any other function keeps its indices
 CLAIM = ("indices", "shapes", "functions", "given", "renaming", "where", "left", "right")
 LETTERS = r"(?:\[([a-z]\w*(?:,[a-z]\w*)*)\])?"
 ACCESS = re.compile(rf"([A-Za-z]\w*){LETTERS}", re.A)
+ORDER = re.compile(r"\[([a-z][\w,]*)(<=?)([a-z][\w,]*)\]", re.A)
 LINE = re.compile(rf"([A-Za-z]\w*){LETTERS} = (?:([a-z]\w*){LETTERS}\((.*)\)|(.*))", re.A)
 ROOT = re.compile(r"sqrt\(\w+\)", re.A)  # of a size or a number: a number like a size, of which its square is used
 
@@ -78,6 +84,17 @@ def inside(factors):
     return {*chain.from_iterable(indices for _, indices in factors)}
 
 
+def holds(name, at, place):
+    """Whether some indices come before others, or are equal; None where their places do not say it yet."""
+    half = len(at) // 2
+    for i, j in zip(at[:half], at[half:], strict=True):
+        if i != j and (i not in place or j not in place):
+            return None
+        if i != j and place[i] != place[j]:
+            return place[i] < place[j] and name != "I"
+    return name != "<"
+
+
 def match(term, target, order, fixed):
     """The index of the target for each index of the term; `fixed` has the free ones."""
     need(len(numbers(order, len(term.factors))) == len(term.factors) == len(target.factors), "not factor by factor")
@@ -105,10 +122,12 @@ class Proof:
     def __init__(self, data):
         names = "s:format d:indices d:shapes l:functions l:given s:left s:right l:steps l:results l:pairs"
         renaming, where = (data := dict(data)).pop("renaming", []), data.pop("where", [])
+        conditions = data.pop("conditions", {})
         kind, self.sizes, self.shapes, functions, given, left, right, steps, results, pairs = fields(data, names)
         need(kind == "polyattn equality 2", "another format")
         need(all(re.fullmatch(r"[A-Z]\w*|[1-9]\d{0,8}", s, re.A) for s in self.sizes.values()), "there is no such size")
         self.sums, self.used, self.work, self.claimed, self.needed = {}, set(), 0, {*self.shapes}, set()
+        need(all(name in self.shapes for name in conditions), "a condition stands for no tensor")
         for line in functions:
             new = self.read(line)
             defined = (new.name,) in self.used or new.name in {*self.sums, "I", "left", "right"}
@@ -161,6 +180,11 @@ class Proof:
                 if re.fullmatch(r"\d{1,4000}", piece, re.A):
                     number *= Fraction(int(piece)) ** exponent
                     self.effort(1, number)
+                elif order := ORDER.fullmatch(piece):
+                    sides = [self.letters(side.split(",")) for side in (order[1], order[3])]
+                    pairs = [*zip_longest(*sides, fillvalue=("", ""))]
+                    need(all(i[1] == j[1] for i, j in pairs), f"{piece} compares positions of two sizes")
+                    factors.append((order[2], [*chain(*sides)]))
                 elif (found and piece[0].isupper() and not found[2]) or ROOT.fullmatch(piece):
                     powers[piece] += exponent
                 else:
@@ -237,7 +261,11 @@ class Proof:
             return Laws(self).do(step)
         if "same" in step:
             return self.same(*fields(step, "s:same s:as l:letters l:terms" + " s:in i:term i:factor" * ("in" in step)))
+        if "times" in step:
+            return self.times(*fields(step, "d:times"))
         total = self.sums[step["in"]]
+        if "order" in step:
+            return self.order(total, *fields(step, "l:order s:in")[:1])
         if "add" in step:
             add, to, _, order = fields(step, "i:add i:to s:in l:factors")
             old, new = (total.terms[k] for k in numbers([add, to], len(total.terms)))
@@ -249,6 +277,49 @@ class Proof:
         need(0 <= use < len(rules) and 0 <= at < len(total.terms), "there is no such place")
         total.terms[at : at + 1] = [t for t in self.use(*rules[use], total.terms[at], them, total.letters) if t.number]
         return use
+
+    def times(self, exponents):
+        """Both sides times sizes, which are at least 1."""
+        need(all(type(e) is int and 0 < e < 99 and s in self.sizes.values() for s, e in exponents.items()), "no powers")
+        for name in ("left", "right"):
+            terms, free = self.sums[name].terms, self.sums[name].letters
+            for k, (number, powers, factors) in enumerate(terms):
+                together = {s: powers.get(s, 0) + exponents.get(s, 0) for s in {*powers, *exponents}}
+                terms[k] = self.term(number, together, factors, (), free)
+
+    def order(self, total, sizes):
+        """Every place of a sum lies in one weak order of its indices: a term is the sum of its parts in each."""
+        made, free = [], total.letters
+        for number, powers, factors in total.terms:
+            counts = [(f"{self.work} {s} {k}", s) for s in sorted(powers) if s in sizes for k in range(powers[s])]
+            rest = {s: e for s, e in powers.items() if s not in sizes or e < 0}
+            indices = [*dict.fromkeys([*free, *chain(*(at for _, at in factors)), *counts])]
+            compared = [f for f in factors if f[0] in ("<", "<=") or (f[0] == "I" and f[1][0][1] in sizes)]
+            others = [f for f in factors if f not in compared]
+            for ranks in self.orders([i for i in indices if i[1] in sizes], {}, compared):
+                equal = [("I", [m[0], j]) for chained in ranks.values() for m in chained for j in m[1:]]
+                steps = [("<", [m[0], n[0]]) for chained in ranks.values() for m, n in pairwise(chained)]
+                made.append(self.term(number, rest, [*others, *equal, *steps], indices, free))
+        total.terms[:] = made
+
+    def orders(self, indices, ranks, compared):
+        """The weak orders in which the conditions hold: each index comes before, into and behind each rank."""
+        place = {i: k for chained in ranks.values() for k, members in enumerate(chained) for i in members}
+        self.effort(1 + len(place), Fraction(1))
+        found = [holds(name, at, place) for name, at in compared]
+        if False in found:
+            return
+        if not indices:
+            need(None not in found, "a condition compares positions that are not ordered")
+            yield ranks
+            return
+        (index, *rest), open_ = indices, [f for f, known in zip(compared, found, strict=True) if known is None]
+        have = ranks.get(index[1], [])
+        for k in range(len(have) + 1):
+            yield from self.orders(rest, {**ranks, index[1]: [*have[:k], [index], *have[k:]]}, open_)
+            if k < len(have):
+                into = [*have[:k], [*have[k], index], *have[k + 1 :]]
+                yield from self.orders(rest, {**ranks, index[1]: into}, open_)
 
     def use(self, left, over, at, products, term, chosen, free, names=()):
         names, taken = dict(names), {*numbers(chosen, len(term.factors))}

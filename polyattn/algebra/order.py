@@ -85,7 +85,9 @@ def parts(term: Monomial, free: Sequence[Index], sizes: Collection[str]) -> Iter
             powers.append((size, exponent))
     orders, rest = [], []
     for factor in term.factors:
-        if isinstance(factor, TensorFactor) and factor.tensor in (LESS, AT_MOST):
+        if isinstance(factor, TensorFactor) and (
+            factor.tensor in (LESS, AT_MOST) or (factor.tensor == IDENTITY and factor.indices[0].size in sizes)
+        ):
             orders.append(_Order.of(factor))
         else:
             rest.append(_inside(factor, sizes))
@@ -113,16 +115,16 @@ def _inside(factor: Factor, sizes: Collection[str]) -> Factor:
 
 @dataclass(frozen=True)
 class _Order:
-    """A condition that one index, or the parts of a composite slot, come before others, or no later."""
+    """A condition that one index, or the parts of a composite slot, come before others, no later, or are equal."""
 
     first: tuple[Index, ...]
     second: tuple[Index, ...]
-    strict: bool
+    kind: str
 
     @classmethod
     def of(cls, factor: TensorFactor) -> _Order:
         half = len(factor.indices) // 2
-        return cls(factor.indices[:half], factor.indices[half:], factor.tensor == LESS)
+        return cls(factor.indices[:half], factor.indices[half:], factor.tensor)
 
     def holds(self, rank: Mapping[Index, int]) -> bool | None:
         """Return whether the condition holds where indices have these ranks; None where they do not decide it."""
@@ -132,8 +134,8 @@ class _Order:
             if i not in rank or j not in rank:
                 return None
             if rank[i] != rank[j]:
-                return rank[i] < rank[j]
-        return not self.strict
+                return rank[i] < rank[j] and self.kind != IDENTITY
+        return self.kind != LESS
 
 
 def weak_orders(indices: Sequence[Index], orders: Sequence[_Order]) -> Iterator[dict[str, Ranks]]:

@@ -7,14 +7,16 @@ sums, since the steps count terms and factors as the checker does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, count
 from typing import Any
 
 from polyattn.algebra import FunctionFactor, Index, Monomial, TensorFactor
+from polyattn.algebra.order import parts
 from polyattn.errors import BudgetError
+from polyattn.language.syntax import is_fixed
 from polyattn.proving.certificate_terms import (
     FlatSum,
     Functions,
@@ -108,6 +110,7 @@ class Proof:
             self.start += total.terms
             self.rewrite(total)
             done += 1
+        self.order()
         self.normalise()
         pairs, results = self.pairs()
         return {
@@ -115,6 +118,7 @@ class Proof:
             "indices": dict(sorted(self.letters.sizes.items())),
             "shapes": self.shapes(),
             "functions": self.functions.texts(),
+            **({"conditions": self.conditions()} if self.functions.conditions else {}),
             "given": [equation.data for equation in self.equations.values()],
             "left": texts[0],
             "right": texts[1],
@@ -137,9 +141,13 @@ class Proof:
         found = {total.name: [i.size for i in total.slots] for total in sums}
         rules = [equation.rule for equation in self.equations.values()]
         for term in chain(self.start, *((r.left, *r.right) for r in rules)):
-            tensors = (f for f in term.factors if isinstance(f, TensorFactor) and not is_identity(f))
+            tensors = (f for f in term.factors if isinstance(f, TensorFactor) and not is_fixed(f.tensor))
             found |= {f.tensor: [i.size for i in f.indices] for f in tensors}
         return dict(sorted(found.items()))
+
+    def conditions(self) -> dict[str, str]:
+        """Return what the tensors that stand for conditions with numbers or sizes are, `[{0}-{1}-W+1<=0]`."""
+        return {name: condition for condition, name in self.functions.conditions.items()}
 
     def step(self, **data: Any) -> None:
         self.steps.append(data)
@@ -148,6 +156,23 @@ class Proof:
 
     def called(self, total: FlatSum) -> str:
         return "left" if total is self.left else "right" if total is self.right else total.name
+
+    # Conditions between positions.
+    def order(self) -> None:
+        """Multiply both sides by the ordered sizes that they divide by, and split all sums by weak orders."""
+        (one, _) = self.derivations
+        sizes, scale = one.sizes, one.scale
+        if not sizes:
+            return
+        if scale:
+            self.step(times=dict(scale))
+            for total in (self.left, self.right):
+                total.terms[:] = [t.scaled(Fraction(1), scale) for t in total.terms]
+        for total in (self.left, self.right, *self.functions.sums.values()):
+            if any(i.size in sizes for i in (*total.letters, *_indices(total.terms))) or _counts(total.terms, sizes):
+                self.step(**{"order": sorted(sizes), "in": self.called(total)})
+                split = [part for t in total.terms for part in parts(t, total.letters, sizes)]
+                total.terms[:] = map(total.ordered, split)
 
     # Given equations.
     def rewrite(self, total: FlatSum) -> None:
@@ -394,6 +419,10 @@ def access(tensor: str, indices: tuple[Index, ...]) -> Monomial:
 
 def _moved(slots: Sequence[Any], order: Sequence[int]) -> tuple[Any, ...]:
     return tuple(slots[k] for k in order)
+
+
+def _counts(terms: Iterable[Monomial], sizes: Collection[str]) -> bool:
+    return any(size in sizes and exponent > 0 for t in terms for size, exponent in t.powers)
 
 
 def _indices(terms: Iterable[Monomial]) -> set[Index]:

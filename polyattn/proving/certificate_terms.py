@@ -7,7 +7,7 @@ product size is several slots. A letter has one size in all of a certificate. `p
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import count
 from string import ascii_lowercase
@@ -15,8 +15,10 @@ from typing import Any
 
 from polyattn.algebra import FunctionFactor, Index, Monomial, TensorFactor
 from polyattn.algebra.canonical import canonical_order, collect_arguments
+from polyattn.language.conditions import AT_MOST, LESS, is_condition
 from polyattn.language.sizes import ROOT
 from polyattn.language.syntax import IDENTITY
+from polyattn.proving.isomorphism import renamed_apart
 from polyattn.proving.rewriting import bare, joined, normalised
 from polyattn.proving.work import GRAPH, charge
 
@@ -104,6 +106,15 @@ def access_text(name: str, indices: Sequence[Index], letters: dict[Index, str]) 
     return f"{name}[{','.join(letters[i] for i in indices)}]" if indices else name
 
 
+def factor_text(factor: TensorFactor, letters: dict[Index, str]) -> str:
+    """Return an access as text; an order has the indices of its two slots on its sides, `[n<n1]` or `[g,m<g1,m1]`."""
+    if factor.tensor not in (LESS, AT_MOST):
+        return access_text(factor.tensor, factor.indices, letters)
+    half = len(factor.indices) // 2
+    sides = (",".join(letters[i] for i in part) for part in (factor.indices[:half], factor.indices[half:]))
+    return f"[{('<' if factor.tensor == LESS else '<=').join(sides)}]"
+
+
 def sum_text(terms: Sequence[Monomial], letters: Sequence[dict[Index, str]]) -> str:
     text = ""
     for term, names in zip(terms, letters, strict=True):
@@ -122,7 +133,7 @@ def product_text(term: Monomial, letters: dict[Index, str]) -> str:
     number, below = abs(term.coefficient.numerator), term.coefficient.denominator
     divide = ([str(below)] if below > 1 else []) + [size_text(s) for s, e in term.powers for _ in range(-e)]
     times = [size_text(s) for s, e in term.powers for _ in range(e)]
-    times += [access_text(f.tensor, f.indices, letters) for f in term.factors if isinstance(f, TensorFactor)]
+    times += [factor_text(f, letters) for f in term.factors if isinstance(f, TensorFactor)]
     # The text starts a quotient with a number: 1/N, not /N.
     first = [str(number)] if number != 1 or divide or not times else []
     if not first:
@@ -150,6 +161,8 @@ class Functions:
     sums: dict[str, FlatSum] = field(default_factory=dict)
     lines: dict[str, str] = field(default_factory=dict)
     copies: dict[str, str] = field(default_factory=dict)  # the line of each
+    conditions: dict[str, str] = field(default_factory=dict)
+    """The names of the conditions with numbers or sizes, tensors to the checker."""
 
     def flat(self, terms: Iterable[Monomial], tidy: Callable[[Monomial], Monomial]) -> list[Monomial]:
         """Return terms with a tensor for each function."""
@@ -161,15 +174,30 @@ class Functions:
 
     def _factor(self, factor) -> TensorFactor:
         if not isinstance(factor, FunctionFactor):
-            return factor
+            return self._named(factor)
         # Slots in canonical order, so that equal functions get equal texts and share a name.
         rank = _ranks(factor)
         free = sorted(factor.free, key=rank)
         over = sorted(range(len(factor.over)), key=lambda k: rank(factor.over[k]))
         bound = tuple(factor.over[k] for k in over)
         new = FlatSum("", (*free, *(() if factor.reduces else bound)), factor.function, bound, [])
+        # Of equal indices the first on the left stands for all: their numbers are in that order.
+        if list(new.letters) != sorted(new.letters):
+            names = {old: Index(k, old.size) for k, old in enumerate(new.letters)}
+            new = FlatSum("", tuple(names[i] for i in new.slots), new.function, tuple(names[i] for i in bound), [])
+            factor = replace(factor, terms=tuple(renamed_apart(t, names) for t in factor.terms))
         new.terms = self.flat(factor.terms, new.ordered)
         return TensorFactor(self.add(new), (*free, *(factor.at[k] for k in over if factor.at)))
+
+    def _named(self, factor: TensorFactor) -> TensorFactor:
+        """Return a tensor in the place of a condition with numbers or sizes, of which a proof uses nothing."""
+        if not is_condition(factor.tensor) or factor.tensor in (LESS, AT_MOST):
+            return factor
+        if factor.tensor not in self.conditions:
+            have = {*self.taken, *self.conditions.values()}
+            name = next(n for k in count(1) if (n := f"c{k}") not in have)
+            self.conditions[factor.tensor] = name
+        return TensorFactor(self.conditions[factor.tensor], factor.indices)
 
     def add(self, new: FlatSum) -> str:
         """Return the name of a function; functions of the same text share it."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from polyattn.algebra import Monomial
+from polyattn.algebra.order import denominators, ordered_sizes, split_by_order
 from polyattn.errors import BudgetError
+from polyattn.language.conditions import is_condition
 from polyattn.proving.given import Given, Rule, Substitution, tensors_of
 from polyattn.proving.isomorphism import Forms, gathered
 from polyattn.proving.question import Side
@@ -37,16 +39,22 @@ class Derivation:
 
     Attributes:
         rules_first: whether rules were used before definitions.
+        sizes: the sizes whose positions are compared on either side; the normal form is split by weak orders.
+        scale: powers of them that both sides are multiplied by, so that neither divides by one.
     """
 
     side: Side
     forms: Forms
     steps: tuple[Step, ...]
     rules_first: bool = True
+    sizes: frozenset[str] = frozenset()
+    scale: tuple[tuple[str, int], ...] = ()
     keys: frozenset = field(init=False)
 
     def __post_init__(self):
         terms = self.steps[-1].terms
+        if self.sizes:
+            terms = gathered(split_by_order(terms, self.forms.free, self.sizes, dict(self.scale)), self.forms)
         # A set: the order of terms does not matter, and gathered terms have different keys.
         object.__setattr__(self, "keys", frozenset((self.forms.key(t), t.coefficient) for t in terms if t.coefficient))
 
@@ -58,10 +66,26 @@ class Derivation:
     def tensors(self) -> set[str]:
         """Return all tensors of all steps."""
         rules = (step.given.tensors for step in self.steps if isinstance(step.given, Rule))
-        return tensors_of(term for step in self.steps for term in step.raw).union(*rules)
+        return {t for t in tensors_of(term for step in self.steps for term in step.raw) if not is_condition(t)}.union(
+            *rules
+        )
 
     def proves_equal(self, other: Derivation) -> bool:
         return self.keys == other.keys
+
+
+def in_order(left: Derivation, right: Derivation) -> tuple[Derivation, Derivation]:
+    """Return both derivations with normal forms split by the weak orders of positions, if conditions compare any.
+
+    Raises:
+        BudgetError: there are too many weak orders.
+    """
+    terms = (*left.terms, *right.terms)
+    sizes = ordered_sizes(terms)
+    if not sizes:
+        return left, right
+    scale = tuple(sorted(denominators(terms, sizes).items()))
+    return replace(left, sizes=sizes, scale=scale), replace(right, sizes=sizes, scale=scale)
 
 
 def derived(side: Side, forms: Forms, given: Sequence[Given] = (), rules_first: bool = True) -> Derivation:

@@ -24,9 +24,10 @@ from polyattn.errors import BudgetError
 from polyattn.language.conditions import is_condition
 from polyattn.language.functions import TABLE
 from polyattn.language.sizes import ROOT
-from polyattn.language.syntax import IDENTITY
+from polyattn.language.syntax import IDENTITY, is_fixed
 from polyattn.proving import enclosed
 from polyattn.proving.interval import Interval, Number, exponential, larger
+from polyattn.proving.left_out import logarithms, present
 from polyattn.proving.work import charge
 
 MAX_CELLS = 2**21
@@ -69,9 +70,10 @@ def _larger(array: np.ndarray) -> np.ufunc:
 
 
 def _softmax(array: np.ndarray, axes: Axes, exp: Callable[[Any], Any] = np.exp) -> Any:
-    # Shifted by the maximum, so that floats do not overflow.
-    powers = exp(array - np.expand_dims(_max(array, axes), axes))
-    return powers / powers.sum(axis=axes, keepdims=True)
+    # Shifted by the maximum, so that floats do not overflow; a row without places is 0.
+    powers = exp(array - np.expand_dims(present(np.asarray(_max(array, axes))), axes))
+    total = powers.sum(axis=axes, keepdims=True)
+    return powers / (total + (total == 0) * _unit(total))
 
 
 OWN = "s^3 + 2*s^2 + 3*s + 5"
@@ -303,9 +305,16 @@ def _operand(factor: TensorFactor | FunctionFactor, point: Point, arithmetic: Ar
     # The function's own indices come last, so that its axes are known from the number of free ones.
     argument = evaluate(factor.terms, (*factor.free, *factor.over), point, arithmetic)
     axes = tuple(range(len(factor.free), argument.ndim))
+    if factor.function == "log" and all(map(_is_fixed, factor.terms)):
+        return _diagonal(logarithms(argument), factor.indices)
     function = arithmetic.functions[factor.function] if factor.function in TABLE else _own
     value = _array(function(argument, axes), arithmetic)
     return _diagonal(value, factor.indices)
+
+
+def _is_fixed(term: Monomial) -> bool:
+    """Return whether a monomial is a product of conditions and identities."""
+    return all(isinstance(f, TensorFactor) and is_fixed(f.tensor) for f in term.factors)
 
 
 def _diagonal(array: np.ndarray, indices: tuple[Index, ...]) -> Operand:

@@ -128,7 +128,7 @@ def reading(text: str) -> str:
 
 def with_sums(equation: str, summed: Sequence[str]) -> str:
     """Return an equation with the summed indices of its left side named."""
-    left, _, right = equation.partition("=")
+    left, _, right = _halves(equation)
     return f"{left.strip()} summed over {', '.join(summed)} is {right.strip()}" if summed else equation
 
 
@@ -187,12 +187,18 @@ def resolved(given: Sequence[str], context: Context) -> tuple[tuple[Given, ...],
     return tuple(sorted(found, key=lambda g: given.index(g.text))), context
 
 
+def _halves(text: str) -> tuple[str, str, str]:
+    """Return an equation's sides and the sign between them; the signs of conditions, such as '<=', are not it."""
+    left, *rest = re.split(r"(?<![<>=!])=(?!=)", text, maxsplit=1)
+    return (left, "=", rest[0]) if rest else (left, "", "")
+
+
 def _statement(text: str) -> Statement:
     match = SUMMED.fullmatch(text.strip())
     if match:
         over = frozenset(re.split(r"[\s,]+", match["over"].strip(", ")))
         return Statement(text, _left(text, match["left"]), _body(text, match["right"]), over)
-    left, equal, right = text.partition("=")
+    left, equal, right = _halves(text)
     if not equal:
         raise ProofError(
             f"given {text!r} is no equation: 'w[d,f] = u[d,r]*v[f,r]', 'C = G*M', 'r : R' or "
@@ -211,7 +217,7 @@ def _left(text: str, left: str) -> Sum:
 
 
 def _body(text: str, part: str) -> Sum | Call:
-    if "=" in part or ";" in part or "\n" in part.strip():
+    if _halves(part)[1] or ";" in part or "\n" in part.strip():
         raise ProofError(f"given {text!r}: one equation with one '=' expected")
     # Parsed as a definition, so that the language's own parser does the work.
     try:

@@ -13,6 +13,8 @@ from fractions import Fraction
 from functools import cache
 from typing import Any
 
+from polyattn.proving.left_out import LeftOut
+
 SHOWN = 9
 """The digits of an enclosed value in print, unless more are needed to tell it from the other side's."""
 
@@ -66,14 +68,16 @@ class Interval:
             return self
         return -self if self.high <= 0 else Interval(Decimal(0), max(self.high, self.low.copy_negate()), self.digits)
 
-    def __add__(self, other: Number) -> Interval:
+    def __add__(self, other: Any) -> Interval:
+        if isinstance(other, LeftOut):
+            return NotImplemented
         other = Interval.around(other, self.digits)
         down, up = roundings(self.digits)
         return Interval(down.add(self.low, other.low), up.add(self.high, other.high), self.digits)
 
     __radd__ = __add__
 
-    def __sub__(self, other: Number) -> Interval:
+    def __sub__(self, other: Any) -> Interval:
         return self + -other
 
     def __rsub__(self, other: Number) -> Interval:
@@ -131,6 +135,8 @@ Number = int | Fraction | Interval
 
 def exponential(number: Number, digits: int) -> Number:
     """Return the exponential: exact only at 0, elsewhere an interval."""
+    if isinstance(number, LeftOut):
+        return 0
     if not isinstance(number, Interval) and number == 0:
         return 1
     return Interval.around(number, digits).exp()
@@ -150,6 +156,8 @@ def larger(a: Number, b: Number) -> Number:
 
 def gap(a: Number, b: Number) -> Decimal | None:
     """Return the least distance of two numbers; None for equal ones, or if it is not far above their uncertainty."""
+    if isinstance(a, LeftOut) or isinstance(b, LeftOut):
+        return None
     difference = a - b
     if not isinstance(difference, Interval):
         return abs(Interval.around(difference, 2 * SHOWN)).low if difference else None

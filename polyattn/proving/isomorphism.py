@@ -161,11 +161,11 @@ class Correspondence:
             raise NoWitnessError
         forms = self.forms.inside(factor)
         names = {i: self.indices[i] for i in left}
-        terms = [_renamed_apart(t, names) for t in mine.terms]
+        terms = [renamed_apart(t, names) for t in mine.terms]
         return slots, witness(terms, factor.terms, forms)
 
 
-def _renamed_apart(term: Monomial, names: dict[Index, Index]) -> Monomial:
+def renamed_apart(term: Monomial, names: dict[Index, Index]) -> Monomial:
     """Return the term at other free indices, with its own indices moved out of their way."""
     start = 1 + max((i.id for i in (*names, *names.values(), *term.all_indices())), default=-1)
     own = [i for i in dict.fromkeys(term.all_indices()) if i not in names]

@@ -15,7 +15,7 @@ from polyattn.proving.certificate import certificate
 from polyattn.proving.certificate_terms import FlatSum, Functions, Letters, sum_text
 from polyattn.proving.context import Context
 from polyattn.proving.counterexample import counterexample, satisfiable
-from polyattn.proving.derivation import Derivation, derived
+from polyattn.proving.derivation import Derivation, derived, in_order
 from polyattn.proving.evaluation import OWN
 from polyattn.proving.given import (
     MAX_GIVEN,
@@ -229,7 +229,10 @@ class Asked:
 
     def pair(self, forms: Forms, given: Sequence[Given], rules_first: bool) -> tuple[Derivation, Derivation]:
         left, right = (derived(side, forms, given, rules_first) for side in self.sides)
-        return left, right
+        try:
+            return in_order(left, right)
+        except BudgetError:  # unsplit forms may still be equal, and are told apart by values
+            return left, right
 
     def answer(self, status, reason: str, **more) -> Verdict:
         return Verdict(status, self.sides[0].text, self.sides[1].text, self.texts, reason, **more)

@@ -19,7 +19,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from polyattn.algebra import FunctionFactor, Index, Monomial
+from polyattn.algebra.conditions import conditions_in
 from polyattn.errors import BudgetError
+from polyattn.language.conditions import comparison, sizes_in
 from polyattn.proving.enclosure import DIGITS, Sides, first_difference
 from polyattn.proving.evaluation import EXACT, FLOATING, Arithmetic, Point, evaluate, modular, prime_beside
 from polyattn.proving.given import Rule, Symmetry
@@ -176,6 +178,13 @@ class _Hunt:
             # N^2 - 3N has roots: its exponents' spread bounds how many sizes may be roots.
             exponents = [_powers(t).get(size, 0) for t in terms]
             bounds[size] = bounds.get(size, 1) + max(exponents) - min(exponents)
+        for factor in conditions_in(terms):
+            compared = comparison(factor.tensor)
+            for size in {i.size for i in factor.indices if not i.size.isdigit() and compared.order is None}:
+                # Room for the numbers of a condition to count.
+                bounds[size] = bounds.get(size, 1) + min(abs(compared.number), 8) + len(compared.sizes)
+            for size in sizes_in(factor.tensor):
+                bounds[size] = max(bounds.get(size, 1), 3)
         most = max(bounds.values(), default=1)
         for rule in self.difference.rules:  # may need as many entries along their own sizes
             indices = {i for t in (rule.left, *rule.right) for i in t.all_indices()}
