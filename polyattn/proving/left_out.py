@@ -1,7 +1,7 @@
 """The logarithm of a condition where it does not hold: minus infinity, exactly.
 
-`softmax[e](s where c)` is the softmax of `s + log(c)`. A number added to an infinity leaves it as it is; the exponential of
-minus infinity is 0, and it is never the maximum; any other operation has no value.
+`softmax[e](s where c)` is the softmax of `s + log(c)`. A number added to an infinity leaves it as it is; the
+exponential of minus infinity is 0, and it is never the maximum; any other operation has no value.
 """
 
 from __future__ import annotations
