@@ -17,7 +17,7 @@ RELATIONS = ("<=", ">=", "==", "!=", "<", ">")
 LESS, AT_MOST = "[{0}<{1}]", "[{0}<={1}]"
 """The two orders: of an index (or the indices of a composite slot, outer first) before another."""
 
-_PART = re.compile(r"([+-]?)(?:(\d+)\*)?(\{\d+\}|[A-Z][\w*]*|\d+)", re.A)
+_PART = r"([+-]?)(?:(\d+)\*)?(\{\d+\}|[A-Z][\w*]*|\d+)"
 
 
 def is_condition(tensor: str) -> bool:
@@ -137,7 +137,7 @@ def comparison(tensor: str) -> Comparison:
     sizes: dict[str, int] = {}
     number = int(relation in ("<", ">"))
     for side, sign in ((left, 1), (right, -1)):
-        for minus, factor, what in _PART.findall(side):
+        for minus, factor, what in re.findall(_PART, side, re.A):
             value = sign * (-1 if minus == "-" else 1) * int(factor or 1)
             if what[0] == "{":
                 slots[int(what[1:-1])] = slots.get(int(what[1:-1]), 0) + value
