@@ -75,7 +75,7 @@ def given_text(claim: Claim) -> str:
 
 def verdict_text(verdict: pa.Verdict) -> str:
     if verdict.counterexample is None:
-        return verdict.status
+        return f"{verdict.status}{', if defined' if verdict.where else ''}"
     left, right = verdict.counterexample["left"], verdict.counterexample["right"]
     return f"{verdict.status}: {left} and {right} at {sizes_text(verdict)}"
 

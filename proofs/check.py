@@ -399,7 +399,10 @@ class Laws:
             need(not step, "more than a law needs")
             products = self.table(law, f)
         else:
-            need(law in ("exp", "content", "shift", "constant", "sign", "cancel", "insert", "square", "copy"), "no law")
+            need(
+                law in ("exp", "content", "shift", "constant", "sign", "cancel", "insert", "square", "copy", "parts"),
+                "no law",
+            )
             products = getattr(self, f"by_{law}")(f, **step)
         need(not self.names, "a name for nothing")
         if products is not None:
@@ -608,6 +611,23 @@ class Laws:
             sums.append((Fraction(power, 2 if half else 1), [(Fraction(1), {size[5:-1] if half else size: 1}, [])]))
         sums += [(Fraction(1), [c]) for c in content]
         return [(n, {}, self.new("log", f.slots, terms)[2]) for n, terms in sums]
+
+    def by_parts(self, f, parts):
+        """A product of sums of their own: 1/(ab) = 1/a 1/b, and the root of a product of a >= 0 and b >= 0."""
+        need(f.function in ("reciprocal", "sqrt") and len(f.terms) == 1 and f.terms[0][:2] == (1, {}), "no product")
+        ((*_, have),) = f.terms
+        need(sorted(k for part in parts for k in numbers(part, len(have))) == [*range(len(have))], "no parts of it")
+        split = [[have[k] for k in part] for part in parts]
+        own = [inside(part) - {*f.slots} for part in split]
+        need(sum(map(len, own)) == len(set().union(*own)), "an index is summed in two parts")
+        need(f.function != "sqrt" or all(self.above(1, {}, part) for part in split), "a part may be negative")
+        return [
+            (
+                Fraction(1),
+                {},
+                [one for part in split for one in self.new(f.function, f.slots, [(Fraction(1), {}, part)])[2]],
+            )
+        ]
 
     def by_shift(self, f, terms):
         """max[e](s + t) = max[e](s) + t for t without e."""

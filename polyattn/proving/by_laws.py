@@ -41,7 +41,7 @@ def prove_by_laws(
     Raises:
         ProofError: a denominator is 0 whatever its tensors are.
     """
-    proof = _Laws(derivations, given)
+    proof = _Laws(derivations, given, rows)
     try:
         found = proof.run()
     except ZeroDenominatorError:
@@ -58,7 +58,7 @@ def prove_by_laws(
 class _Laws(LawfulProof):
     def normalise(self) -> None:
         for name in list(self.functions.sums):
-            self.normal(name, rows)
+            self.normal(name)
         for side in (self.left, self.right):
             self.tidy(side)
         cross_multiply(self)

@@ -216,3 +216,25 @@ def _is_prime(terms: Sequence[Monomial]) -> bool:
     number, powers = terms[0].coefficient, terms[0].powers
     primes = [*_primes(number.numerator, 1), *_primes(number.denominator, -1)]
     return [e for _, e in (*primes, *powers)] == [1] and not any(size[0] == ROOT for size, _ in powers)
+
+
+def parts(proof: LawfulProof, f: FlatSum) -> list[FlatSum] | None:
+    """Write a reciprocal or a root of a product of sums of their own as a product."""
+    if len(f.terms) != 1 or len(f.terms[0].factors) < 2:
+        return None
+    (term,) = f.terms
+    groups: list[tuple[set[Index], list[int]]] = []
+    for k, factor in enumerate(term.factors):
+        own, places = set(factor.indices) - set(f.slots), [k]
+        for other in [g for g in groups if g[0] & own]:
+            groups.remove(other)
+            own, places = own | other[0], other[1] + places
+        groups.append((own, places))
+    split = [tuple(term.factors[k] for k in places) for _, places in groups]
+    terms = [Monomial(Fraction(1), (), part) for part in split]
+    if len(groups) < 2 or (f.function == "sqrt" and not all(map(proof.above, terms))):
+        return None
+    made = [proof.new(f.function, f.slots, [t]) for t in terms]
+    proof.law("parts", f, made, (), terms if f.function == "sqrt" else (), parts=[places for _, places in groups])
+    proof.put(f, [Monomial(Fraction(1), (), tuple(TensorFactor(m.name, f.slots) for m in made))])
+    return made

@@ -308,7 +308,8 @@ def _operand(factor: TensorFactor | FunctionFactor, point: Point, arithmetic: Ar
     if factor.function == "log" and all(map(_is_fixed, factor.terms)):
         return _diagonal(logarithms(argument), factor.indices)
     function = arithmetic.functions[factor.function] if factor.function in TABLE else _own
-    value = _array(function(argument, axes), arithmetic)
+    # An array without axes would become a bare number within a function.
+    value = _array(function(argument, axes) if argument.ndim else function(argument[None], ())[0], arithmetic)
     return _diagonal(value, factor.indices)
 
 

@@ -31,11 +31,23 @@ MAX_REWRITES = 400
 """The largest number of rewritings of one sum."""
 
 
+Law = Callable[["LawfulProof", FlatSum], "list[FlatSum] | None"]
+"""A law: records its step and returns the new functions, or None where it does not apply."""
+
+
 class LawfulProof(Proof):
     """A proof under construction whose functions have laws; its sums change in place, one recorded step at a time."""
 
-    def __init__(self, derivations: tuple[Derivation, Derivation], given: Sequence[Given]):
+    def __init__(
+        self, derivations: tuple[Derivation, Derivation], given: Sequence[Given], rows: Callable[[str], Sequence[Law]]
+    ):
+        """Begin a proof.
+
+        Args:
+            rows: the laws of each function.
+        """
         super().__init__(derivations, given)
+        self.rows = rows
         self.bases: dict[Any, Fraction] = {}
         """For the exponential of each monomial, the multiple of the monomial in its atom."""
         self.splits = 0
@@ -151,18 +163,18 @@ class LawfulProof(Proof):
         _check_length(total)
 
     # Normal forms.
-    def normal(self, name: str, rows: Any) -> None:
+    def normal(self, name: str) -> None:
         """Bring a function, whose inner functions are in normal form, into its own."""
         if name in self.replaced:
             return
         total = self.functions.sums[name]
         charge(50 + 20 * sum(t.length for t in total.terms))
         self.tidy(total)
-        for law in rows(total.function):
+        for law in self.rows(total.function):
             made = law(self, total)
             if made is not None:
                 for new in made:
-                    self.normal(new.name, rows)
+                    self.normal(new.name)
                 return
         self.settle(name)
 
@@ -178,13 +190,11 @@ class LawfulProof(Proof):
         if len(set(kinds)) < len(kinds):
             self.kinds[name] = kinds
 
-    def settle_anew(self) -> None:
-        """Settle all functions again after their arguments changed."""
+    def normalise_anew(self) -> None:
+        """Bring all functions into their normal forms again after their arguments changed."""
         before, self.settled = list(self.settled.values()), {}
         for name in before:
-            if name not in self.replaced:
-                self.tidy(self.functions.sums[name])
-                self.settle(name)
+            self.normal(name)
 
     def tidy(self, total: FlatSum, kept: frozenset[str] = frozenset()) -> None:
         """Add equal terms up and use the laws of products until none applies.
@@ -275,6 +285,3 @@ def powers_json(powers: Sequence[tuple[str, int]]) -> dict[str, int]:
 def _check_length(total: FlatSum) -> None:
     if len(total.terms) > MAX_TERMS:
         raise BudgetError(f"by the laws of functions a sum has more than {MAX_TERMS} terms")
-
-
-Law = Callable[[LawfulProof, FlatSum], "list[FlatSum] | None"]

@@ -17,7 +17,7 @@ from polyattn.algebra.monomial import multiply_powers
 from polyattn.language.functions import TABLE
 from polyattn.proving.certificate import access
 from polyattn.proving.certificate_terms import FlatSum
-from polyattn.proving.content import content, is_negative
+from polyattn.proving.content import content, is_negative, parts
 from polyattn.proving.lawful import Law, LawfulProof
 
 MAX_EXPONENT = 16
@@ -218,12 +218,9 @@ def _split(proof: LawfulProof, key, power: int) -> None:
     new = proof.new("exp", atom.slots, [atom.terms[0].scaled(Fraction(1, power))])
     proof.law("exp", atom, [new], powers=[power])
     proof.put(atom, [Monomial(Fraction(1), (), (TensorFactor(new.name, atom.slots),) * power)])
-    proof.settle_anew()
+    proof.bases = {unit_key(proof, new, new.terms[0]): abs(new.terms[0].coefficient)}
     proof.settle(new.name)
-    proof.bases = {}
-    for f in map(proof.function, proof.settled.values()):
-        if f is not None and f.function == "exp" and f.terms:
-            proof.bases[unit_key(proof, f, f.terms[0])] = abs(f.terms[0].coefficient)
+    proof.normalise_anew()
 
 
 def reciprocal(proof: LawfulProof, f: FlatSum) -> list[FlatSum] | None:
@@ -258,8 +255,8 @@ def shift(proof: LawfulProof, f: FlatSum) -> list[FlatSum] | None:
 ROWS: dict[str, tuple[Law, ...]] = {
     "exp": (composed, exponential),
     "log": (composed, content),
-    "reciprocal": (reciprocal, composed, content),
-    "sqrt": (composed, content),
+    "reciprocal": (reciprocal, composed, content, parts),
+    "sqrt": (composed, content, parts),
     "relu": (one_sign, content),
     "max": (shift, content),
 }

@@ -103,7 +103,10 @@ def test_generated_proofs_are_accepted_and_their_mutants_refused(data):
 @pytest.mark.parametrize("name", STORED)
 def test_stored_certificates_are_accepted_and_their_mutants_refused(name):
     assert not refused(STORED[name])
-    assert_mutants_are_refused(STORED[name], 0, 60)
+    # Fewer for the many that differ in their laws only.
+    assert_mutants_are_refused(
+        STORED[name], 0, 60 if all("use" in s or "add" in s for s in STORED[name]["steps"]) else 15
+    )
 
 
 @pytest.mark.parametrize("strange", [None, True, 10**40, -1, 0.5, "", "0", [], {}, [[]], {"0": 1}])
