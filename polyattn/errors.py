@@ -41,6 +41,10 @@ class ShardingError(PolyattnError, ValueError):
     """A layer cannot be computed on shards of its positions; the message names the step and the reason."""
 
 
+class RecurrenceError(PolyattnError, ValueError):
+    """A specification cannot run position by position in constant memory; the message names the part at fault."""
+
+
 class InsertError(PolyattnError, ValueError):
     """Attention cannot be inserted after a submodule of a network, or removed; the network is unchanged."""
 

@@ -17,7 +17,7 @@ import torch
 from torch import fx
 
 from polyattn.algebra import Index
-from polyattn.language.conditions import sizes_in
+from polyattn.language.conditions import comparison
 from polyattn.language.syntax import IDENTITY
 from polyattn.lowering.fusion import Argument, Fusion
 from polyattn.lowering.operations import OPERATIONS, OwnFunction, OwnPullback, is_entrywise
@@ -120,9 +120,11 @@ class Emitter(Writer):
             if node.tensor == IDENTITY:
                 return self.call(identity, self.reference, self.size(node.output[0]))
             lengths = tuple(self.size(i) for i in node.output)
-            names = dict.fromkeys(s for size in sizes_in(node.tensor) for s in size.split("*"))
-            sizes = {name: self.size(Index(0, name)) for name in names}
-            return self.call(condition, self.reference, node.tensor, lengths, sizes)
+            compared = comparison(node.tensor)
+            sizes = tuple((c, *(self.size(Index(0, s)) for s in name.split("*"))) for name, c in compared.sizes)
+            return self.call(
+                condition, self.reference, compared.relation, compared.slots, lengths, compared.number, sizes
+            )
         assert isinstance(node, Constant)
         return self.method("new_ones", self.reference, ())
 

@@ -12,6 +12,7 @@ from polyattn.algebra import Spec
 from polyattn.errors import SizeError
 from polyattn.lowering.devices import calibrated
 from polyattn.planning import Device, Plan, Question, costs, question, ranked_plans, with_backward
+from polyattn.planning.decoding import decoding_plan
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +38,8 @@ def plan(
     dtype: str | torch.dtype = "float32",
     kernels: str | Sequence[str] = "auto",
     accuracy: str = "any",
-) -> Plan:
+    order: str | None = None,
+) -> Any:
     """The cheapest known way to compute a specification at given sizes.
 
     The candidates are the definitions as written, the definitions with each product in one of its cheapest orders,
@@ -49,7 +51,8 @@ def plan(
         sizes: a number for every size (split sizes through any parts that fix them), and "B" for the batch
             (default 1).
         objective: "forward" for one evaluation; "training" for an evaluation and a backward pass, which is planned
-            with it; "as_written" follows the author.
+            with it; "as_written" follows the author; "decoding" for one step of a causal specification, a
+            `DecodingPlan` with its `state`: the length of what runs is not needed in `sizes`.
         batch: the batch, for a specification that has a size B of its own.
         memory_limit: the most bytes, in float32, that intermediates may take at once, and that may be kept for the
             planned backward pass; what is too much is computed again.
@@ -67,14 +70,21 @@ def plan(
             need be one of deviations from the mean, whose few products more are not counted against the author's.
             `Plan.accuracy` bounds the error of a plan.
 
+        order: for "decoding", the size whose positions come one by one, if conditions compare positions of several.
+
     Raises:
         SizeError: a size is missing, unknown or contradictory, or an option is unknown or out of range.
+        RecurrenceError: the objective is "decoding", and the specification has no recurrence.
         BudgetError: the expansion is too large, or no candidate keeps to the memory limit; says the smallest that would
             do.
 
     >>> print(plan("x[N,C]; y[a,b] = x[a,d]*w[d,b]", {"N": 10, "C": 4}).macs)
     160
     """
+    if objective == "decoding":
+        return decoding_plan(spec, sizes, order, batch)
+    if order is not None:
+        raise SizeError('`order` says which size runs in a plan for "decoding"; leave it out of others')
     if cost not in COSTS:
         raise SizeError(f"unknown cost {cost!r}; there are {', '.join(COSTS)}")
     model = calibrated(device, dtype) if isinstance(device, str) else device

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from fractions import Fraction
-from math import log10
+from math import log10, prod
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +12,6 @@ from torch import Tensor
 
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
-from polyattn.language.conditions import comparison
 
 
 def expect_shape(tensor: Tensor, name: str, shape: tuple[int, ...], batched: bool) -> Tensor:
@@ -90,27 +89,37 @@ def identity(like: Tensor, length: int) -> Tensor:
     return torch.eye(length, dtype=like.dtype, device=like.device)
 
 
-def condition(like: Tensor, name: str, lengths: tuple[int, ...], sizes: dict[str, int]) -> Tensor:
-    """A condition between positions as zeros and ones in a tensor's dtype, with an axis for each index of its slots."""
-    compared = comparison(name)
-    width = len(lengths) // max(1, len(compared.slots))
-    total: Any = compared.number
-    for size, factor in compared.sizes:
-        for part in size.split("*"):
-            factor = factor * (int(part) if part.isdigit() else sizes[part])
-        total = total + factor
+def condition(
+    like: Tensor,
+    relation: str,
+    slots: tuple[int, ...],
+    lengths: tuple[int, ...],
+    number: int,
+    sizes: tuple[tuple[int, ...], ...] = (),
+) -> Tensor:
+    """A condition between positions as zeros and ones, in the dtype of a tensor.
+
+    Args:
+        relation: "<=", "==" or "!=", to 0.
+        slots: the coefficient of each slot.
+        lengths: the length of each axis, the same number of axes for each slot.
+        number: what is added.
+        sizes: products that are added, as their factors.
+    """
+    width = len(lengths) // max(1, len(slots))
+    total: Any = number
+    for factors in sizes:
+        total = total + prod(factors)
     for axis, length in enumerate(lengths):
         slot = axis // width
-        stride: Any = compared.slots[slot]
         # The outer part of a composite slot comes first.
-        for inner in lengths[axis + 1 : (slot + 1) * width]:
-            stride = stride * inner
+        stride = slots[slot] * prod(lengths[axis + 1 : (slot + 1) * width])
         shape = [1] * len(lengths)
         shape[axis] = -1
         total = total + stride * torch.arange(length, device=like.device).reshape(shape)
     if not isinstance(total, Tensor):
         total = torch.full((), total, device=like.device)
-    holds = total <= 0 if compared.relation == "<=" else (total == 0) == (compared.relation == "==")
+    holds = total <= 0 if relation == "<=" else (total == 0) == (relation == "==")
     return holds.to(like.dtype)
 
 

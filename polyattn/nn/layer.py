@@ -10,11 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from polyattn.algebra import Spec
+from polyattn.errors import SizeError
 from polyattn.language import value_of
 from polyattn.nn.initialise import fan_in
 from polyattn.nn.inputs import Inputs
 from polyattn.nn.sizes import checked_sizes, parameter_sizes
+from polyattn.nn.steps import State, Steps
 from polyattn.nn.tracing import TracedWhole, recorded
+from polyattn.planning.decoding import ordered_size
 from polyattn.runtime.function import SpecFunction
 
 
@@ -42,6 +45,7 @@ class Layer(TracedWhole):
             entry, that keeps its shape. It is not a submodule: parameters inside of it belong to whoever holds it.
         objective: objective of the plan, see `polyattn.plan`. "training" also plans the backward pass if gradients are
             required, and equals "forward" otherwise.
+        order: the size whose positions come one by one in `step`, if conditions compare positions of several sizes.
         generator: random generator of the initial values.
         device, dtype: of the parameters, as in torch's modules.
 
@@ -65,13 +69,14 @@ class Layer(TracedWhole):
         *,
         functions: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
         objective: str = "training",
+        order: str | None = None,
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
         self.spec = Spec(spec) if isinstance(spec, str) else spec
-        self.objective = objective
+        self.objective, self.order = objective, order
         self.sizes = checked_sizes(self.spec, sizes)
         self._register({"device": device, "dtype": dtype})
         # itemgetter fetches all parameters in one C call: `forward` runs it on every call.
@@ -97,7 +102,7 @@ class Layer(TracedWhole):
         stem = name.rstrip("_")
         return f"{name}_" if hasattr(type(self), stem) or stem in self.RESERVED else name
 
-    RESERVED = frozenset({"spec", "sizes", "objective", "training"})
+    RESERVED = frozenset({"spec", "sizes", "objective", "order", "training"})
     """Instance attributes that a parameter's name could be, unknown to `hasattr` on the class."""
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -116,8 +121,20 @@ class Layer(TracedWhole):
                 else:
                     parameter.normal_(0.0, fan**-0.5, generator=generator)
 
-    def forward(self, *inputs: Tensor, **named: Tensor) -> Tensor:
-        """Return the specification's output for its inputs, by position or by name."""
+    def forward(self, *inputs: Tensor, **named: Any) -> Any:
+        """Return the specification's output for its inputs, by position or by name.
+
+        With `state=` the inputs are a piece of a sequence that goes on behind the positions of the state; the result is
+        the output of the piece, and the states after it.
+        """
+        if "state" in named and "state" not in self.spec.inputs:
+            state: Any = named.pop("state")
+            names = list(self.spec.inputs)
+            tensors = dict(zip(names, inputs, strict=False)) | named
+            if len(inputs) > len(names) or set(tensors) != set(names):
+                raise SizeError(f"this layer takes {', '.join(names)}; got {', '.join(tensors) or 'no tensor'}")
+            steps = self._steps()
+            return steps.run([tensors[n] for n in names], self._in_shape(self._held()), state)
         if not all(isinstance(given, Tensor) for given in (*inputs, *named.values())):
             call = recorded(self, *inputs, **named)
             if call is not None:
@@ -127,6 +144,65 @@ class Layer(TracedWhole):
             values = self._in_shape(values)
         tensors, batched = self._inputs.read(inputs, named, values)
         return self._inputs.apply(self._function, tensors, batched, values)
+
+    def _steps(self, inputs: Mapping[str, Tensor] | None = None) -> Steps:
+        """Return the recurrence at the layer's sizes, those of the inputs' channels included."""
+        known = dict(self.sizes)
+        running = ordered_size(self.spec, self.order)
+        for name, x in (inputs or {}).items():
+            rest = [slot for slot in self.spec.shape(name) if running not in slot]
+            lengths = [n for slot, n in zip(self.spec.shape(name), x.shape[1:], strict=False) if running not in slot]
+            for slot, length in zip(rest, lengths, strict=True):
+                size = self.spec.sizes.name(slot)
+                if size in self.spec.sizes.names:
+                    known.setdefault(size, int(length))
+        return Steps(self.spec, known, self.order)
+
+    def initial_state(
+        self,
+        batch: int,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> State:
+        """Return the states before the first position, by name: zeros (batch, *channels).
+
+        Args:
+            batch: number of samples.
+            dtype: of the states, default the parameters'; float32 in the place of 16 bits.
+            device: default the parameters'.
+
+        Raises:
+            RecurrenceError: the specification has no recurrence.
+            SizeError: a size of a state follows from neither `sizes` nor the parameters: give it to the layer.
+        """
+        if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+            raise SizeError(f"`batch` is a number of samples, 1 or more, not {batch!r}")
+        held = next(iter(self.parameters()), torch.empty(0))
+        return self._steps().initial(batch, dtype or held.dtype, device or held.device)
+
+    def step(self, *inputs: Any, state: Mapping[str, Tensor] | None = None, **named: Tensor) -> tuple[Tensor, State]:
+        """Return the output of one position and the states after it: `y_t, state = layer.step(x_t, state)`.
+
+        Args:
+            inputs: of one position, (B, *axes) without the ordered axis, by position or by name; where only blocks are
+                ordered, a block. Then the states.
+            state: from `initial_state`, or from the step before; not changed.
+
+        Raises:
+            RecurrenceError: the specification has no recurrence.
+            SizeError: an input or a state of another shape or batch, or one is missing.
+        """
+        if state is None and inputs and isinstance(inputs[-1], Mapping):
+            *given, state = inputs
+            inputs = tuple(given)
+        if state is None:
+            raise SizeError("a step takes the inputs of one position and then `state`, from initial_state or a step")
+        names = list(self.spec.inputs)
+        tensors = dict(zip(names, inputs, strict=False)) | named
+        if len(inputs) > len(names) or set(tensors) != set(names):
+            raise SizeError(f"a step takes {', '.join(names)} and the state; got {', '.join(tensors) or 'no tensor'}")
+        return self._steps().step([tensors[n] for n in names], self._in_shape(self._held()), state)
 
     def spec_parameters(self) -> dict[str, Tensor]:
         """Return the parameters of `spec` by name, in the shapes of `spec`."""

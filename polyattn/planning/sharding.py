@@ -20,6 +20,7 @@ from functools import cached_property
 
 from polyattn.algebra import Index
 from polyattn.errors import ShardingError
+from polyattn.language.conditions import is_condition
 from polyattn.planning.centring import MINUS
 from polyattn.planning.graph import ITEMSIZE, Graph, Step
 from polyattn.planning.steps import ONE, Add, Apply, Constant, Contract, Identity, Leaf, Node, Operand, Pullback, numel
@@ -235,6 +236,8 @@ class _Walk:
     def visit(self, k: int, node: Node) -> tuple[Node, State]:
         if isinstance(node, Leaf):
             return self.leaf(node)
+        if isinstance(node, Identity) and is_condition(node.tensor) and any(i.size == self.size for i in node.output):
+            self.refuse(k, "compares positions, which lie on different devices")
         if isinstance(node, Identity | Constant):
             return node, WHOLE
         assert not isinstance(node, Pullback), "backward passes are not cut; autograd goes through the pieces"

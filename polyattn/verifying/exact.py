@@ -21,7 +21,7 @@ from torch.fx.node import map_arg
 from polyattn.errors import NotPolynomialError, ProofError, SizeError
 from polyattn.kernels import attention
 from polyattn.lowering.pullbacks import PULLBACKS, masked_softmax
-from polyattn.lowering.shapes import expect_shape, identity, refined_mean, summable, widened
+from polyattn.lowering.shapes import condition, expect_shape, identity, refined_mean, summable, widened
 from polyattn.proving.evaluation import Arithmetic
 
 
@@ -200,6 +200,30 @@ class _Run:
     def identity(self, node: fx.Node, like: np.ndarray, n: int) -> np.ndarray:
         return _array([[self.arithmetic.number(Fraction(int(i == j))) for j in range(n)] for i in range(n)])
 
+    def condition(
+        self,
+        node: fx.Node,
+        like: np.ndarray,
+        relation: str,
+        slots: Sequence[int],
+        lengths: Sequence[int],
+        number: int,
+        sizes: Sequence[Sequence[int]] = (),
+    ) -> np.ndarray:
+        found = np.empty(tuple(lengths), dtype=object)
+        width = len(lengths) // max(1, len(slots))
+        start = number + sum(prod(factors) for factors in sizes)
+        for place in np.ndindex(*lengths):
+            total = start
+            for k, factor in enumerate(slots):
+                position = 0
+                for axis in range(k * width, (k + 1) * width):
+                    position = position * lengths[axis] + place[axis]
+                total += factor * position
+            holds = {"<=": total <= 0, "==": total == 0, "!=": total != 0}[relation]
+            found[place] = self.arithmetic.number(Fraction(int(holds)))
+        return found
+
     def new_ones(self, node: fx.Node, like: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         return np.full(shape, self.arithmetic.number(Fraction(1)), dtype=object)
 
@@ -218,6 +242,7 @@ class _Run:
 FUNCTIONS: Mapping[Any, Callable[..., Any]] = {
     expect_shape: _Run.expect_shape,
     identity: _Run.identity,
+    condition: _Run.condition,
     refined_mean: _Run.refined_mean,
     summable: _Run.cast,
     widened: _Run.cast,

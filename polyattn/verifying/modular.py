@@ -25,7 +25,7 @@ from polyattn.algebra import Index, Monomial, TensorFactor
 from polyattn.algebra.monomial import power_value
 from polyattn.errors import ProofError
 from polyattn.language import value_of
-from polyattn.language.syntax import IDENTITY
+from polyattn.language.syntax import is_fixed
 from polyattn.proving.evaluation import Arithmetic, Point, evaluate
 from polyattn.verifying.exact import rational
 from polyattn.verifying.verification import Verification
@@ -148,7 +148,7 @@ def definition(
 
 
 def _count_tensors(term: Monomial) -> int:
-    return sum(isinstance(f, TensorFactor) and f.tensor != IDENTITY for f in term.factors)
+    return sum(isinstance(f, TensorFactor) and not is_fixed(f.tensor) for f in term.factors)
 
 
 def _object(value: Any) -> np.ndarray:

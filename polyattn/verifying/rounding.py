@@ -18,7 +18,7 @@ from torch import Tensor, fx
 from polyattn.errors import ProofError
 from polyattn.kernels import attention
 from polyattn.lowering.pullbacks import L1_EPSILON, masked_softmax
-from polyattn.lowering.shapes import expect_shape, identity, refined_mean, summable, widened
+from polyattn.lowering.shapes import condition, expect_shape, identity, refined_mean, summable, widened
 from polyattn.verifying.exact import interpreted, operation_name
 
 
@@ -223,6 +223,9 @@ class Analysis:
     def identity(self, like: Rounded, n: int) -> Rounded:
         return Rounded.exact(torch.eye(n, dtype=torch.float64))
 
+    def condition(self, like: Rounded, *numbers: Any) -> Rounded:
+        return Rounded.exact(condition(torch.empty(0, dtype=torch.float64), *numbers))
+
     def new_ones(self, like: Rounded, shape: Sequence[int]) -> Rounded:
         return Rounded.exact(torch.ones(shape, dtype=torch.float64))
 
@@ -288,6 +291,7 @@ RULES: Mapping[str, Callable[..., Any]] = {
     "normalize_backward": Analysis.normalize_backward,
     "max_backward": Analysis.max_backward,
     identity.__name__: Analysis.identity,
+    condition.__name__: Analysis.condition,
     "new_ones": Analysis.new_ones,
     "new_zeros": Analysis.new_zeros,
     "size": Analysis.size,

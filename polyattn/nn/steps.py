@@ -1,0 +1,157 @@
+"""Layers that run position by position: states, steps, and sequences in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polyattn.algebra import Spec
+from polyattn.errors import SizeError
+from polyattn.language import value_of
+from polyattn.lowering.shapes import NARROW
+from polyattn.lowering.stepping import lower_step
+from polyattn.planning.decoding import DecodingPlan, decoding_plan
+
+State = dict[str, Tensor]
+"""The states of a layer by name, each (B, *channels)."""
+
+
+@lru_cache(maxsize=128)
+def step_plan(spec: Spec, sizes: tuple[tuple[str, int], ...], order: str | None = None) -> DecodingPlan:
+    return decoding_plan(spec, dict(sizes), order)
+
+
+class Steps:
+    """The steps of a specification at given sizes."""
+
+    def __init__(self, spec: Spec, sizes: Mapping[str, int], order: str | None = None):
+        self.spec = spec
+        self.plan = step_plan(spec, tuple(sorted(sizes.items())), order)
+        self.size = self.plan.order
+        self.axes = {name: self._axis(name) for name in (*spec.inputs, spec.output)}
+        """The slot of the ordered size in each input and in the output; None for an input without one."""
+
+    def _axis(self, tensor: str) -> int | None:
+        slots = [k for k, atoms in enumerate(self.spec.shape(tensor)) if self.size in atoms]
+        if slots and self.spec.shape(tensor)[slots[0]][0] != self.size:
+            raise SizeError(
+                f"'{tensor}' has {self.size} as an inner part of a slot: steps need it as the outer part, or alone"
+            )
+        return slots[0] if slots else None
+
+    def initial(self, batch: int, dtype: torch.dtype, device: Any) -> State:
+        dtype = torch.float32 if dtype in NARROW else dtype
+        return {n: torch.zeros(batch, *shape, dtype=dtype, device=device) for n, shape in self.plan.state.items()}
+
+    def check_state(self, state: Mapping[str, Tensor], batch: int) -> None:
+        """Check a state's names and shapes against the layer and the batch of the inputs.
+
+        Raises:
+            SizeError: the state is another layer's, or of another batch.
+        """
+        wanted = {name: (batch, *shape) for name, shape in self.plan.state.items()}
+        if not isinstance(state, Mapping) or set(state) != set(wanted):
+            have = ", ".join(state) if isinstance(state, Mapping) else type(state).__name__
+            raise SizeError(f"`state` has {have or 'nothing'}, but this layer's is {', '.join(wanted)}")
+        for name, shape in wanted.items():
+            if tuple(state[name].shape) != shape:
+                raise SizeError(
+                    f"`state[{name!r}]` has shape {tuple(state[name].shape)}, but this step needs {shape}: "
+                    f"a state belongs to one batch and one layer"
+                )
+
+    def step(
+        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], state: Mapping[str, Tensor]
+    ) -> tuple[Tensor, State]:
+        """Return one position's output and the states after it, for inputs (B, *axes) without the ordered axis."""
+        batch = self.check_inputs(inputs)
+        self.check_state(state, batch)
+        dtype = inputs[0].dtype
+        # 16-bit numbers would lose a long sum; steps are computed in the precision of their states.
+        wide = (
+            torch.promote_types(torch.float32 if dtype in NARROW else dtype, next(iter(state.values())).dtype)
+            if (state)
+            else dtype
+        )
+        tensors = [
+            x.to(wide).reshape(batch, *self.atoms(name)) for name, x in zip(self.spec.inputs, inputs, strict=True)
+        ]
+        weights = [
+            p.to(wide).reshape(self.lengths(name)) for name, p in zip(self.spec.parameters, parameters, strict=True)
+        ]
+        output, *new = lower_step(self.plan)(*tensors, *weights, *(state[n].to(wide) for n in self.plan.state))
+        shape = self.shape(self.spec.output)
+        return output.reshape(batch, *shape).to(dtype), dict(zip(self.plan.state, new, strict=True))
+
+    def check_inputs(self, inputs: Sequence[Tensor]) -> int:
+        if len(inputs) != len(self.spec.inputs):
+            raise SizeError(
+                f"a step takes {len(self.spec.inputs)} inputs, {', '.join(self.spec.inputs)}, not {len(inputs)}"
+            )
+        batch = inputs[0].shape[0] if inputs[0].dim() else 0
+        for name, x in zip(self.spec.inputs, inputs, strict=True):
+            wanted = (batch, *self.shape(name))
+            if tuple(x.shape) != wanted:
+                raise SizeError(
+                    f"'{name}' has shape {tuple(x.shape)}, but a step takes {wanted}: one position, without its axis"
+                )
+        return batch
+
+    def lengths(self, tensor: str) -> list[int]:
+        known = self.plan.graph.known
+        return [value_of((a,), known) for slot in self.spec.shape(tensor) for a in slot]
+
+    def atoms(self, tensor: str) -> list[int]:
+        known = self.plan.graph.known
+        return [value_of((a,), known) for slot in self.spec.shape(tensor) for a in slot if a != self.size]
+
+    def shape(self, tensor: str) -> list[int]:
+        """Return the shape of one position of a tensor: a slot of the ordered size is gone, or its block is left."""
+        known, found = self.plan.graph.known, []
+        for slot in self.spec.shape(tensor):
+            rest = [a for a in slot if a != self.size]
+            if rest or self.size not in slot:
+                found.append(value_of(rest, known))
+        return found
+
+    def pieces(self, name: str, x: Tensor) -> list[Tensor]:
+        """Return an input's positions one by one."""
+        axis = self.axes[name]
+        if axis is None:
+            return [x]
+        slot = self.spec.shape(name)[axis]
+        block = value_of(slot[1:], self.plan.graph.known)
+        if x.shape[axis + 1] % block:
+            raise SizeError(f"'{name}' has {x.shape[axis + 1]} positions, but comes in blocks of {block}")
+        if len(slot) == 1:
+            return list(x.unbind(axis + 1))
+        return list(x.unflatten(axis + 1, (-1, block)).unbind(axis + 1))
+
+    def joined(self, outputs: Sequence[Tensor]) -> Tensor:
+        axis = self.axes[self.spec.output]
+        assert axis is not None
+        if len(self.spec.shape(self.spec.output)[axis]) > 1:
+            return torch.cat(list(outputs), axis + 1)
+        return torch.stack(list(outputs), axis + 1)
+
+    def run(
+        self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], state: Mapping[str, Tensor]
+    ) -> tuple[Tensor, State]:
+        """Return the output of a piece of a sequence, and the states after it."""
+        pieces = {n: self.pieces(n, x) for n, x in zip(self.spec.inputs, inputs, strict=True)}
+        length = max((len(pieces[n]) for n in pieces if self.axes[n] is not None), default=0)
+        for name, parts in pieces.items():
+            if self.axes[name] is not None and len(parts) != length:
+                raise SizeError(f"'{name}' has {len(parts)} positions, but another input {length}")
+        if not length:
+            raise SizeError("a piece of a sequence has at least one position")
+        outputs, current = [], dict(state)
+        for k in range(length):
+            here = [pieces[n][k] if self.axes[n] is not None else pieces[n][0] for n in self.spec.inputs]
+            y, current = self.step(here, parameters, current)
+            outputs.append(y)
+        return self.joined(outputs), current
