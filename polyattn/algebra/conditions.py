@@ -31,7 +31,9 @@ def condition_terms(tensor: str, slots: Sequence[tuple[Index, ...]]) -> list[Mon
         SizeError: a condition with numbers or sizes, or of more than two slots, on a split size.
     """
     compared = comparison(tensor)
-    if (order := compared.order) is not None:
+    alike = len({tuple(i.size for i in slot) for slot in slots}) == 1
+    # An equation between positions of different sizes is no identity.
+    if (order := compared.order) is not None and (alike or compared.relation == "<="):
         kind, exchanged = order
         first, second = reversed(slots) if exchanged else slots
         if kind in ("==", "!="):

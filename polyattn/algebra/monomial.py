@@ -14,11 +14,11 @@ from functools import lru_cache
 from math import isqrt
 from typing import NamedTuple
 
-from polyattn.errors import BudgetError
+from polyattn.errors import BudgetError, SpecError
 from polyattn.language.checks import MAX_NESTED
 from polyattn.language.functions import REDUCING, kind
 from polyattn.language.parser import MAX_NUMBER
-from polyattn.language.sizes import ROOT
+from polyattn.language.sizes import ROOT, is_name
 from polyattn.language.syntax import IDENTITY
 
 
@@ -199,6 +199,11 @@ def size_product(sizes: Iterable[str], exponent: int = 1) -> tuple[Fraction, Pow
     """Return a product of atomic sizes as a number (from literal sizes) and powers (from named ones)."""
     number, powers = Fraction(1), []
     for size in sizes:
+        if size[0] != ROOT and not (size.isdigit() or is_name(size)):
+            raise SpecError(
+                f"an index over {size} is summed, or averaged, where no tensor has it: its size would be a factor, "
+                "and only names of sizes are; declare the tensor that it runs over as an input"
+            )
         if size.isdigit():
             number *= Fraction(int(size)) ** exponent
         elif size[0] == ROOT and not size[1:].isidentifier():

@@ -15,7 +15,7 @@ from polyattn.errors import SpecError
 from polyattn.language import Atoms, SizeTable, Specification
 from polyattn.language.conditions import is_condition
 from polyattn.language.functions import RECIPROCAL, RESERVED, TABLE
-from polyattn.language.sizes import ROOT
+from polyattn.language.sizes import ROOT, letter_of
 from polyattn.language.syntax import (
     IDENTITY,
     Access,
@@ -111,7 +111,7 @@ class Printer:
         for index in dict.fromkeys(indices):
             if index in names:
                 continue
-            stem = "i" if index.size.isdigit() else index.size[0].lower()
+            stem = letter_of(index.size)
             for k in count():
                 letter = f"{stem}{k or ''}"
                 # A letter has one size in the whole text, since `where` statements are global.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator
 from itertools import product
@@ -11,7 +12,8 @@ from polyattn.language.conditions import comparison, is_condition
 from polyattn.language.functions import ENTRYWISE, KEEPING, REDUCING, RESERVED, SUMS, kind
 from polyattn.language.lift import Core, constant_root, lifted
 from polyattn.language.names import is_name, no_case, no_name
-from polyattn.language.sizes import SizeTable
+from polyattn.language.offsets import with_places
+from polyattn.language.sizes import SizeTable, derived
 from polyattn.language.syntax import (
     IDENTITY,
     NOWHERE,
@@ -77,7 +79,7 @@ class _Checker:
         del self.unused[self.statements.definitions[-1].name]
         for name, at in self.unused.items():
             raise self.error(f"'{name}' is defined but the output does not use it: use it or delete its definition", at)
-        core = lifted(self.statements, self.source)
+        core = lifted(with_places(self.statements), self.source)
         for definition in core.definitions:
             body = definition.body
             free = set(definition.target.indices) | (set(body.over) if isinstance(body, Call) else set())
@@ -108,9 +110,9 @@ class _Checker:
         indices: dict[str, str] = {}
         # In the order of the text, so that the second declaration is blamed, not the sorted tree's.
         for declared in sorted(self.statements.index_sizes, key=lambda d: (d.at.line, d.at.column)):
-            if indices.setdefault(declared.index, declared.size) != declared.size:
+            if indices.setdefault(declared.index, declared.run) != declared.run:
                 raise self.error(
-                    f"index '{declared.index}' has two sizes: {indices[declared.index]} and {declared.size}",
+                    f"index '{declared.index}' has two sizes: {indices[declared.index]} and {declared.run}",
                     declared.at,
                 )
 
@@ -161,6 +163,12 @@ class _Checker:
         # define.
         on_left: set[str] = set()
         for slot in target.slots:
+            if slot.form is not None or slot.numbers:
+                raise self.error(
+                    f"'{slot}' is on the left of '{target.tensor}': the left has plain indices and composites of them, "
+                    "and a definition is read at a combination",
+                    slot.at,
+                )
             for index in slot.indices:
                 if index in on_left:
                     raise self.error(
@@ -342,12 +350,12 @@ def _spelt(statements: Statements) -> Iterator[tuple[str, str, bool | None, At]]
     for declared in statements.inputs:
         # A name with slots may start with a capital; without slots a capital would make it a size.
         yield declared.name, "an input", None if declared.sizes else False, declared.at
-        yield from ((size, "a size", True, declared.at) for size in declared.sizes)
+        yield from ((s, "a size", True, declared.at) for size in declared.sizes for s in _sizes_of(size))
     for split in statements.splits:
         yield from ((size, "a size", True, split.at) for size in (split.size, *split.parts))
     for declared in statements.index_sizes:
         yield declared.index, "an index", False, declared.at
-        yield declared.size, "a size", True, declared.at
+        yield from ((size, "a size", True, declared.at) for size in _sizes_of(declared.size))
     yield from ((f.name, "a function", False, f.at) for f in statements.functions)
     for definition in statements.definitions:
         body = definition.body
@@ -358,6 +366,12 @@ def _spelt(statements: Statements) -> Iterator[tuple[str, str, bool | None, At]]
             if not is_condition(access.tensor):
                 yield access.tensor, "a tensor", None if access.slots else False, access.at
             yield from ((index, "an index", False, slot.at) for slot in access.slots for index in slot.indices)
+
+
+def _sizes_of(size: str) -> tuple[str, ...]:
+    """Return a size, or the names of sizes in a combination of them."""
+    form = derived(size) if isinstance(size, str) and re.search(r"[+*-]", size) else None
+    return (size,) if form is None or str(form) != size else form.sizes
 
 
 def _holds_at(condition: Access, at: dict[str, str]) -> bool:

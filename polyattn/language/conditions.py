@@ -25,6 +25,11 @@ def is_condition(tensor: str) -> bool:
     return tensor[:1] == "["
 
 
+def is_equation(tensor: str) -> bool:
+    """Return whether a tensor's name is that of an equation, which may compare positions of different sizes."""
+    return is_condition(tensor) and "==" in tensor
+
+
 @dataclass(frozen=True)
 class Comparison:
     """An integer combination of slots, sizes and a number, compared with 0.

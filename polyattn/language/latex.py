@@ -94,8 +94,9 @@ def _access(access: Access) -> str:
         return rf"\left[{_condition(access)}\right]"
     if not access.slots:
         return name_latex(access.tensor)
-    slots = " ".join(_slot(slot) for slot in access.slots)
-    return f"{name_latex(access.tensor)}_{{{slots}}}"
+    # Beside a combination, only commas tell the slots apart.
+    between = ", " if any(slot.form is not None for slot in access.slots) else " "
+    return f"{name_latex(access.tensor)}_{{{between.join(map(_slot, access.slots))}}}"
 
 
 RELATIONS = {"<=": r"\le", ">=": r"\ge", "==": "=", "!=": r"\ne", "*": r"\,"}
@@ -111,8 +112,15 @@ def _condition(access: Access) -> str:
 
 
 def _slot(slot: Slot) -> str:
-    indices = r"\,".join(map(index_latex, slot.indices))
-    return indices if len(slot.indices) == 1 else f"({indices})"
+    if slot.form is not None:
+        text = ""
+        for name, factor in slot.form.terms:
+            sign = "-" if factor < 0 else "+" if text else ""
+            text += sign + ("" if abs(factor) == 1 else rf"{abs(factor)}\,") + index_latex(name)
+        number = slot.form.constant
+        return text + (f"{number:+d}" if text and number else "" if text else str(number))
+    parts = r"\,".join(p if p.isdigit() else index_latex(p) for p in slot.parts)
+    return parts if len(slot.parts) == 1 else f"({parts})"
 
 
 def _left(definition: Definition) -> str:

@@ -60,7 +60,8 @@ def _access(access: Access) -> str:
     word, mark = split_name(access.tensor)
     base = _word(word)
     above = f"<mrow><mo>(</mo><mn>{mark}</mn><mo>)</mo></mrow>" if mark.isdigit() else f"<mtext>{escape(mark)}</mtext>"
-    below = _row(_SPACE.join(map(_slot, access.slots)))
+    between = "<mo>,</mo>" if any(slot.form is not None for slot in access.slots) else _SPACE
+    below = _row(between.join(map(_slot, access.slots)))
     if mark and access.slots:
         return f"<msubsup>{base}{below}{above}</msubsup>"
     if mark:
@@ -91,8 +92,18 @@ def _over(call: Call) -> str:
 
 
 def _slot(slot: Slot) -> str:
-    indices = _SPACE.join(map(index_mathml, slot.indices))
-    return indices if len(slot.indices) == 1 else f"<mo>(</mo>{indices}<mo>)</mo>"
+    if slot.form is not None:
+        text = ""
+        for name, factor in slot.form.terms:
+            text += "<mo>−</mo>" if factor < 0 else "<mo>+</mo>" if text else ""
+            text += ("" if abs(factor) == 1 else f"<mn>{abs(factor)}</mn>") + index_mathml(name)
+        number = slot.form.constant
+        if number or not text:
+            text += "<mo>−</mo>" if number < 0 else "<mo>+</mo>" if text else ""
+            text += f"<mn>{abs(number)}</mn>"
+        return text
+    parts = _SPACE.join(f"<mn>{p}</mn>" if p.isdigit() else index_mathml(p) for p in slot.parts)
+    return parts if len(slot.parts) == 1 else f"<mo>(</mo>{parts}<mo>)</mo>"
 
 
 def _right(definition: Definition) -> str:

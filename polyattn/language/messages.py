@@ -68,6 +68,10 @@ def _expectation(error: UnexpectedToken, previous: Token | None) -> str:
     expected, found = set(error.accepts or error.expected or ()), error.token.type
     # The order matters: a state often allows several tokens, and the first test names the likeliest
     # slip.
+    if previous is not None and previous.type == "COLON":
+        return "a size (a name that starts with a capital, or a number) or a range such as -1..1 expected"
+    if previous is not None and previous.type == "DOTS":
+        return "the greatest value of the range expected, as in 'where u : -1..1'"
     if "RSQB" in expected and "STAR" in expected and found in STARTS_FACTOR:
         return SLOT_ENDS
     if found == "RELATION" and "EQUAL" in expected:
@@ -112,6 +116,10 @@ def _expectation(error: UnexpectedToken, previous: Token | None) -> str:
         return "':' and a size, as in 'where r : R', or '=' and a product, as in 'where C = G*M', expected"
     if expected == {"NAME", "NUMBER"} and previous is not None and previous.type == "SIGN":
         return "an index or a number expected: a slot holds a sum of whole multiples, such as '2*i+u-1'"
+    if expected == {"NAME", "NUMBER"} and previous is not None and previous.type == "LPAR":
+        return "an index (a name that starts with a small letter) expected"
+    if expected == {"NAME", "NUMBER", "RPAR"}:
+        return "an index or ')' expected: a composite slot such as '(g m)' has its indices separated by spaces"
     if expected == {"NAME", "NUMBER"}:
         return "a size expected (a name that starts with a capital, or a number)"
     if expected == {"STAR"}:

@@ -145,17 +145,14 @@ class _Builder:
         sizes = []
         for slot in self.slots(head):
             token = place(slot)
-            if (
-                len(slot.children) > 1
-                or not isinstance(slot.children[0], Token)
-                or not (token.type == "NUMBER" or is_size_name(token))
-            ):
+            summed = isinstance(slot.children[0], Tree) and not affine(slot.children[0], self.source).indices
+            if len(slot.children) > 1 or not (summed or token.type == "NUMBER" or is_size_name(token)):
                 raise self.error(
                     "a statement without '=' declares an input, whose slots are sizes (capitals, as in x[N,C]); "
                     "a definition goes on with '=' and a sum",
                     _at(token),
                 )
-            sizes.append(self.size_text(token))
+            sizes.append(self.measure(slot.children[0]))
         return Input(str(name), tuple(sizes), _at(name))
 
     def split(self, tree: ParseTree) -> Split:
@@ -171,8 +168,38 @@ class _Builder:
         for name in names:
             if is_size_name(name):
                 raise self.error(f"'{name}' is a size; 'where ... :' gives indices their size", _at(name))
-        text = self.size_text(size.children[0])
-        return [IndexSize(str(name), text, _at(name)) for name in names]
+        is_range = isinstance(size, Tree) and size.data == "range"
+        text, least = self.range(size) if is_range else (self.measure(size), None)
+        return [IndexSize(str(name), text, _at(name), least) for name in names]
+
+    def measure(self, tree: ParseTree) -> str:
+        """Return a size as text: a name, a number, or a combination such as `2*N-1`."""
+        if isinstance(tree, Token):
+            return self.size_text(tree)
+        form = affine(tree, self.source)
+        if form.indices:
+            raise self.error(
+                f"'{form.indices[0]}' is no size: sizes start with a capital, as in '2*N-1'", _at(place(tree))
+            )
+        return str(form) if form.terms else self.size_text(Token("NUMBER", str(form)))
+
+    def range(self, tree: ParseTree) -> tuple[str, int]:
+        """Return the number of values of a range as text, and the least value."""
+        ends, sign = [], 1
+        for token in tree.children:
+            if token.type in ("SIGN", "DOTS"):
+                sign = -1 if token == "-" else 1
+                continue
+            if not token.isdigit() or len(token) > 9:
+                raise self.error("a range goes from a whole number to another, as in 'where u : -1..1'", _at(token))
+            ends.append(sign * int(token))
+            sign = 1
+        least, greatest = ends
+        if greatest < least:
+            raise self.error(
+                f"the range {least}..{greatest} is empty: the smaller number stands first", _at(tree.children[0])
+            )
+        return str(greatest - least + 1), least
 
     def size_text(self, token: Token) -> str:
         if token.type == "NUMBER":
@@ -317,23 +344,32 @@ class _Builder:
     def slot(self, tree: ParseTree) -> Slot:
         if len(tree.children) > MAX_SLOTS:
             raise self.error(f"a composite slot has at most {MAX_SLOTS} indices", _at(tree.children[MAX_SLOTS]))
-        if isinstance(tree.children[0], Tree):
-            form = affine(tree.children[0], self.source)
-            raise self.error(
-                f"'{form}' in a slot: a slot holds an index, or a composite such as '(g m)'", _at(place(tree))
-            )
+        first = tree.children[0]
+        if len(tree.children) == 1 and (isinstance(first, Tree) or first.type == "NUMBER"):
+            form = affine(first, self.source)
+            if form.sizes:
+                raise self.error(
+                    f"'{form.sizes[0]}' is a size: a slot's combination has indices (small letters) and numbers",
+                    _at(place(tree)),
+                )
+            if not form.constant and [c for _, c in form.terms] == [1]:
+                return Slot(form.indices, _at(place(tree)))
+            return Slot(form.indices, _at(place(tree)), form)
         for token in tree.children:
-            if token.type == "NUMBER":
-                raise self.error("a fixed position cannot be written: slots hold indices (small letters)", _at(token))
-            if is_size_name(token):
+            if token.type == "NUMBER" and (not token.isdigit() or len(token) > 9):
+                raise self.error("numbers here are whole, from 0 to 999999999", _at(token))
+            if token.type == "NAME" and is_size_name(token):
                 raise self.error(
                     f"'{token}' is a size: slots hold indices, which start with a small letter", _at(token)
                 )
-        return Slot(tuple(map(str, tree.children)), _at(tree.children[0]))
+        numbers = tuple((k, int(t)) for k, t in enumerate(tree.children) if t.type == "NUMBER")
+        if len(numbers) == len(tree.children):
+            raise self.error("a composite slot has an index: a number alone stands without brackets", _at(first))
+        return Slot(tuple(str(t) for t in tree.children if t.type == "NAME"), _at(first), None, numbers)
 
 
 def _declares_functions(tree: ParseTree) -> bool:
-    return tree.children[-1].children[0] == FUNCTION
+    return tree.children[-1] == FUNCTION
 
 
 def _kind(node: Tree | Token) -> str:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from polyattn.errors import SpecError
+from polyattn.language.affine import Affine
 from polyattn.language.checks import MAX_ATOMS, check_names
-from polyattn.language.conditions import is_condition
+from polyattn.language.conditions import is_condition, is_equation
 from polyattn.language.lift import Core
-from polyattn.language.sizes import Atoms, SizeTable
+from polyattn.language.offsets import Windows
+from polyattn.language.sizes import Atoms, Places, SizeTable
 from polyattn.language.syntax import (
     IDENTITY,
     Access,
@@ -27,6 +29,7 @@ from polyattn.language.syntax import (
     Statements,
     Sum,
     is_fixed,
+    walk,
 )
 
 Variable = tuple[str, object, object]
@@ -96,10 +99,16 @@ class _Resolver:
         for number, definition in enumerate(self.statements.definitions):
             for access in (definition.target, *accesses_of(definition.body)):
                 for k, slot in enumerate(access.slots):
+                    if slot.form is not None:
+                        # A combination says nothing of sizes: places outside of the tensor are 0.
+                        continue
                     for variable in self._variables(number, access, k, slot):
                         self.watchers.setdefault(variable, []).append((number, access, k))
+        self._count_numbers()
         self._settle(list(self.values))
+        self._combination_defaults()
         self._output_defaults()
+        self._measure_parameters()
         self._unknown()
         return self._result(core)
 
@@ -108,6 +117,7 @@ class _Resolver:
 
     def _declare_indices(self) -> None:
         declared = {d.index: d.size for d in self.statements.index_sizes}
+        self.least = {d.index: d.least for d in self.statements.index_sizes if d.least is not None}
         for number, definition in enumerate(self.statements.definitions):
             for access in (definition.target, *accesses_of(definition.body)):
                 for index in access.indices:
@@ -125,7 +135,12 @@ class _Resolver:
         return ("slot", access.tensor, k)
 
     def _variables(self, number: int, access: Access, k: int, slot: Slot) -> list[Variable]:
-        return [self._slot_variable(number, access, k), *(("index", number, i) for i in slot.indices)]
+        numbers = dict(slot.numbers)
+        parts: list[Variable] = [
+            ("number", (access.tensor, k), n) if n in numbers else ("index", number, part)
+            for n, part in enumerate(slot.parts)
+        ]
+        return [self._slot_variable(number, access, k), *parts]
 
     def _settle(self, changed: list[Variable]) -> None:
         """Propagate known sizes; split a composite slot by the parts of its size only as a last resort."""
@@ -156,7 +171,7 @@ class _Resolver:
                 )
             if whole not in self.values:
                 return [self._learn(whole, product, access, k)]
-            if self.values[whole] != product:
+            if self.values[whole] != product and not is_equation(access.tensor):
                 raise self._contradiction(access, k, parts, self.values[whole], product)
         # One open index takes the atoms that its neighbours leave: they must match at both ends, in
         # order.
@@ -195,7 +210,7 @@ class _Resolver:
         name = self.sizes.name(self.values[whole])
         known = [
             f"'{index}' has size {self.sizes.name(self.values[part])}"
-            for index, part in dict(zip(slot.indices, parts, strict=True)).items()
+            for index, part in dict(zip(slot.parts, parts, strict=True)).items()
             if part in self.values
         ]
         problem = f"composite slot {slot} does not fit slot {k + 1} of '{access.tensor}', whose size is {name}"
@@ -247,6 +262,71 @@ class _Resolver:
             slot.at,
         )
 
+    def _readings(self) -> Iterator[tuple[int, Access, int, Slot]]:
+        for number, definition in enumerate(self.statements.definitions):
+            for access in accesses_of(definition.body):
+                yield from ((number, access, k, slot) for k, slot in enumerate(access.slots))
+
+    def _count_numbers(self) -> None:
+        """Give the part of a parameter's composite slot that numbers pick from as many places as they need."""
+        for _, access, k, slot in self._readings():
+            if access.tensor not in self.inputs | self.defined:
+                for n, value in slot.numbers:
+                    variable: Variable = ("number", (access.tensor, k), n)
+                    have = int(self.values.get(variable, ("0",))[0])
+                    self.values[variable] = (str(max(have, value + 1)),)
+                    self.why[variable] = f"the number {value} in '{access}'"
+
+    def _combination_defaults(self) -> None:
+        """Give the one open index of a combination with offsets, the i of `x[i+u]`, the size of the slot."""
+        for number, access, k, slot in self._readings():
+            whole = self._slot_variable(number, access, k)
+            if slot.form is None or whole not in self.values:
+                continue
+            unknown: list[Variable] = [v for i in slot.indices if (v := ("index", number, i)) not in self.values]
+            ranged = all(i in self.least for i in slot.indices if ("index", number, i) not in unknown)
+            if len(unknown) == 1 and ranged and slot.form.coefficient(str(unknown[0][2])) == 1:
+                self._settle([self._learn(unknown[0], self.values[whole], access, k)])
+
+    def _measure_parameters(self) -> None:
+        """Give a parameter's slot that holds combinations the size from their least value to the greatest."""
+        self.starts: dict[tuple[str, int], Affine] = {}
+        ranges: dict[tuple[str, int], tuple[Affine, Affine]] = {}
+        readings = [r for r in self._readings() if r[1].tensor not in self.inputs | self.defined]
+        combined = {(access.tensor, k) for _, access, k, slot in readings if slot.form is not None}
+        for number, access, k, slot in readings:
+            variables: list[Variable] = [("index", number, i) for i in slot.indices]
+            if (access.tensor, k) not in combined or not all(v in self.values for v in variables):
+                continue
+            picks = slot.form is not None and not slot.indices
+            form = slot.form or Affine.of(dict.fromkeys(slot.indices, 1))
+            ends = {i: self._ends(i, self.values["index", number, i], slot) for i in slot.indices}
+            have = Affine(()) if picks else form.least(ends), form.greatest(ends)
+            known = ranges.setdefault((access.tensor, k), have)
+            if picks and known[0] == Affine(()) and not known[1].terms:
+                known = have = ranges[access.tensor, k] = known[0], max(known[1], have[1], key=lambda a: a.constant)
+            if known != have:
+                raise self._error(
+                    f"parameter '{access.tensor}' is read with two ranges: slot {k + 1} goes from {known[0]} to "
+                    f"{known[1]}, and from {have[0]} to {have[1]} here; declare it as an input",
+                    slot.at,
+                )
+        for (tensor, k), (least, greatest) in ranges.items():
+            size = str(greatest - least + 1)
+            self.starts[tensor, k] = least
+            self._settle([self._learn(("slot", tensor, k), (size,), Access(tensor, ()), k)])
+
+    def _ends(self, index: str, size: Atoms, slot: Slot) -> tuple[Affine, Affine]:
+        """Return the least and the greatest value of an index."""
+        if len(size) > 1:
+            raise self._error(
+                f"index '{index}' runs over the product {self.sizes.name(size)} and cannot be part of a combination: "
+                "leave its size whole",
+                slot.at,
+            )
+        least, (atom,) = Affine((), self.least.get(index, 0)), size
+        return least, least - 1 + (int(atom) if atom.isdigit() else Affine(((atom, 1),)))
+
     def _output_defaults(self) -> None:
         """Give open slots of the output the sizes of the input of the same rank."""
         output = self.statements.definitions[-1]
@@ -254,9 +334,12 @@ class _Resolver:
         like = next((i for i in self.statements.inputs if len(i.sizes) == rank), None)
         if like is None:
             return
+        last = len(self.statements.definitions) - 1
+        # A combination's index is declared, or has the size of its slot.
+        combined = {i for number, _, _, slot in self._readings() if number == last and slot.form for i in slot.indices}
         for k, size in enumerate(like.sizes):
             variable: Variable = ("slot", output.name, k)
-            if variable not in self.values:
+            if variable not in self.values and not combined & set(output.target.slots[k].indices):
                 # Settled after each slot: a size learnt here may fix the next slot otherwise than by
                 # default.
                 self.values[variable] = self.sizes.atoms(size)
@@ -270,14 +353,17 @@ class _Resolver:
                     indices = [i for i in slot.indices if ("index", number, i) not in self.values]
                     # The slot's size is known but not its indices': the slot does not fit, which says
                     # more than "unknown".
-                    if indices and self._slot_variable(number, access, k) in self.values:
+                    if indices and slot.form is None and self._slot_variable(number, access, k) in self.values:
                         raise self._misfit(number, access, k)
-                    unknown += [(index, slot.at) for index in indices]
-        for index, at in unknown:
+                    unknown += [(index, slot) for index in indices]
+        for index, first in unknown:
+            slot = next((s for i, s in unknown if i == index and s.form is not None), first)
+            what = "no input fixes it" if slot.form is None else f"the combination '{slot}' does not fix it"
+            size = index[0].upper()
+            size += "2" * (size in self.sizes.names)
             raise self._error(
-                f"the size of index '{index}' is not known: no input fixes it; "
-                f"declare it ('where {index} : {index[0].upper()}')",
-                at,
+                f"the size of index '{index}' is not known: {what}; declare it ('where {index} : {size}')",
+                slot.at,
             )
 
     def _result(self, core: Core) -> Resolved:
@@ -296,12 +382,48 @@ class _Resolver:
                     parameters[access.tensor] = None
             per_definition.append(indices)
         shapes = {t: tuple(self.values["slot", t, k] for k in range(rank)) for t, rank in ranks.items()}
-        parts = []
+        for variable, atoms in self.values.items():
+            if variable[0] == "number":
+                (tensor, k), n = variable[1], variable[2]  # type: ignore[misc]
+                shapes[f"{tensor}.{k}.{n}"] = (atoms,)
+        parts, definitions = [], []
+        taken = {d.name for d in self.statements.definitions} | shapes.keys()
+        taken |= {i for indices in per_definition for i in indices}
+        windows = Windows(shapes, self.least, self.starts, taken)
+        places = self._places(windows, per_definition)
         for definition, origin in zip(core.definitions, core.origins, strict=True):
             letters = dict.fromkeys(definition.target.indices)
             letters |= dict.fromkeys(i for access in accesses_of(definition.body) for i in access.indices)
-            parts.append({i: per_definition[origin][i] for i in letters})
-            slots = definition.target.slots
-            sizes = tuple(tuple(a for i in slot.indices for a in parts[-1][i]) for slot in slots)
-            shapes.setdefault(definition.name, sizes)
-        return Resolved(shapes, tuple(parameters), tuple(parts), self.sizes, core.definitions)
+            new, sizes = windows.definition(definition, {i: per_definition[origin][i] for i in letters})
+            definitions.append(new)
+            parts.append(sizes)
+            slots = tuple(tuple(a for i in slot.indices for a in sizes[i]) for slot in definition.target.slots)
+            shapes.setdefault(definition.name, slots)
+        shapes = {name: shape for name, shape in shapes.items() if "." not in name}
+        table = replace(self.sizes, places=places)
+        return Resolved(shapes, tuple(parameters), tuple(parts), table, tuple(definitions))
+
+    def _places(self, windows: Windows, sizes: list[dict[str, Atoms]]) -> tuple[Places, ...]:
+        """Return the functions over offsets that need a place; refuse combinations over products."""
+        for number, access, k, slot in self._readings():
+            if slot.form is not None:
+                for index in slot.indices:
+                    self._ends(index, self.values["index", number, index], slot)
+                if len(whole := self.values[self._slot_variable(number, access, k)]) > 1:
+                    raise self._error(
+                        f"slot {k + 1} of '{access.tensor}' has the product {self.sizes.name(whole)} for its size, and "
+                        "cannot be read at a combination: leave its size whole",
+                        slot.at,
+                    )
+        found = []
+        for number, definition in enumerate(self.statements.definitions):
+            for part in walk(definition.body):
+                if isinstance(part, Call):
+                    needed = windows.needed(part, self.inputs | self.defined, sizes[number])
+                    if needed and part.where:
+                        raise self._error(
+                            f"'{part.function}' over offsets takes no condition: not every position would have a place",
+                            part.at,
+                        )
+                    found += [needed] if needed else []
+        return tuple(found)

@@ -6,15 +6,18 @@ on atomic sizes, so `x[n,c]` and `x[n,(g m)]` are one access.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import product
 from math import prod
 from operator import index
 
 from polyattn.errors import SizeError
 from polyattn.language import conditions
+from polyattn.language.affine import Affine
 from polyattn.language.syntax import Split, Statements, accesses
 
 ROOT = "√"
@@ -25,11 +28,72 @@ Atoms = tuple[str, ...]
 
 
 @dataclass(frozen=True)
+class Places:
+    """A function that needs a place: a maximum over offsets, of which those outside of a tensor are left out.
+
+    Attributes:
+        text: the function with its argument.
+        function: its name.
+        over: the offsets.
+        forms: for each slot that is read, the terms and the number of its combination of positions, and its size.
+        lengths: the size of every index of the combinations.
+    """
+
+    text: str
+    function: str
+    over: tuple[str, ...]
+    forms: tuple[tuple[tuple[tuple[str, int], ...], int, Atoms], ...]
+    lengths: tuple[tuple[str, Atoms], ...]
+
+    @property
+    def sizes(self) -> tuple[Atoms, ...]:
+        return (*(size for *_, size in self.forms), *(size for _, size in self.lengths))
+
+    def check(self, known: Mapping[str, int]) -> None:
+        """Raise a SizeError if all places are left out somewhere, at sizes that are known."""
+        lengths = {i: value_of(atoms, known) for i, atoms in self.lengths}
+        left = [(dict(terms), n, value_of(size, known)) for terms, n, size in self.forms]
+        while left:
+            # Slots that share an offset are looked at together.
+            part, more = [left.pop()], True
+            while more:
+                offsets = {i for terms, *_ in part for i in terms if i in self.over}
+                more = [f for f in left if offsets & f[0].keys()]
+                part, left = part + more, [f for f in left if f not in more]
+            offsets = sorted({i for terms, *_ in part for i in terms if i in self.over})
+            others = sorted({i for terms, *_ in part for i in terms if i not in self.over})
+            if prod(lengths[i] for i in (*offsets, *others)) > MOST_PLACES:
+                raise SizeError(f"'{self.text}' has too many places to check that each maximum has one")
+            for at in product(*(range(lengths[i]) for i in others)):
+                here = dict(zip(others, at, strict=True))
+                for off in product(*(range(lengths[i]) for i in offsets)):
+                    values = here | dict(zip(offsets, off, strict=True))
+                    if all(0 <= n + sum(c * values[i] for i, c in terms.items()) < size for terms, n, size in part):
+                        break
+                else:
+                    where = ", ".join(f"{i} = {n}" for i, n in here.items())
+                    raise SizeError(
+                        f"'{self.text}' has no place at position {where or 0}: all are outside of what it reads; "
+                        f"a '{self.function}' needs one, so give the output fewer positions or the window more"
+                    )
+
+
+MOST_PLACES = 2_000_000
+
+
+@dataclass(frozen=True)
 class SizeTable:
-    """The sizes of one specification: `splits` maps a size to its parts, `names` lists all declared sizes."""
+    """The sizes of one specification.
+
+    Attributes:
+        names: all declared sizes.
+        splits: the sizes that are products, with their parts.
+        places: the functions that need a place at every position.
+    """
 
     names: tuple[str, ...]
     splits: tuple[Split, ...]
+    places: tuple[Places, ...] = ()
 
     @classmethod
     def of(cls, statements: Statements) -> SizeTable:
@@ -38,7 +102,9 @@ class SizeTable:
         names += [d.size for d in statements.index_sizes]
         # A size that only conditions mention, such as the width of a window, is declared by them.
         names += [s for d in statements.definitions for a in accesses(d.body) for s in conditions.sizes_in(a.tensor)]
-        return cls(tuple(dict.fromkeys(n for n in names if not n.isdigit())), statements.splits)
+        sums = dict.fromkeys(n for n in names if not (n.isdigit() or is_name(n)))
+        names += [s for name in sums for s in derived(name).sizes]
+        return cls(tuple(dict.fromkeys(n for n in names if is_name(n))), statements.splits)
 
     @cached_property
     def _parts(self) -> dict[str, tuple[str, ...]]:
@@ -130,12 +196,50 @@ class SizeTable:
         missing = [name for name in needed if not name.isdigit() and name not in known]
         if missing:
             raise SizeError(f"missing size{'s' * (len(missing) > 1)}: {', '.join(dict.fromkeys(missing))}")
+        for places in self.places:
+            if all(a in known for atoms in places.sizes for size in atoms for a in names_in(size)):
+                places.check(known)
         return known
+
+
+_PART = r"([+-]?)(?:(\d+)\*)?([A-Z]\w*|\d+)"
+
+
+@lru_cache(maxsize=1024)
+def derived(name: str) -> Affine:
+    """Return the combination of sizes that names a derived size, `2*N-1`."""
+    total = Affine(())
+    for sign, factor, what in re.findall(_PART, name, re.A):
+        number = int(factor or 1) * (-1 if sign == "-" else 1)
+        total += number * int(what) if what.isdigit() else Affine(((what, number),))
+    return total
 
 
 def value_of(atoms: Iterable[str], known: Mapping[str, int]) -> int:
     """Return the number of positions spanned by atomic sizes together."""
-    return prod(int(a) if a.isdigit() else known[a] for a in atoms)
+    return prod(number_of(a, known) for a in atoms)
+
+
+def number_of(size: str, known: Mapping[str, int]) -> int:
+    """Return the number of one atomic size: a number as text, a name, or a combination of names such as `2*N-1`."""
+    if size.isdigit():
+        return int(size)
+    return known[size] if is_name(size) else derived(size).value(known)
+
+
+def letter_of(size: str) -> str:
+    """Return the letter of an index over a size: its first, small; i for a number."""
+    return next((c.lower() for c in size if c.isalpha()), "i")
+
+
+def names_in(size: str) -> tuple[str, ...]:
+    """Return the names in an atomic size: none in a number, several in a combination."""
+    return () if size.isdigit() else (size,) if is_name(size) else derived(size).sizes
+
+
+def is_name(size: str) -> bool:
+    """Return whether a size is a name, and no number or combination."""
+    return size.isidentifier()
 
 
 def _positive(name: str, value: object) -> int:

@@ -12,6 +12,7 @@ from polyattn.language.einsum import einsum_text
 from polyattn.language.functions import SUMS, check_given
 from polyattn.language.latex import latex
 from polyattn.language.mathml import mathml
+from polyattn.language.offsets import spelt_out
 from polyattn.language.parser import parse
 from polyattn.language.resolve import Resolved, accesses_of, resolve
 from polyattn.language.sizes import Atoms, SizeTable
@@ -116,7 +117,16 @@ class Specification:
     @property
     def core_statements(self) -> Statements:
         """Return the statements with the core's definitions: a text without functions inside of products."""
-        return replace(self.statements, definitions=self.core)
+        if not self.has_offsets:
+            return replace(self.statements, definitions=self.core)
+        return spelt_out(self.statements, self.core, self.resolved.index_sizes, self.sizes)
+
+    @property
+    def has_offsets(self) -> bool:
+        """Return whether a slot holds a combination or a number."""
+        return any(
+            s.form or s.numbers for d in self.statements.definitions for a in accesses_of(d.body) for s in a.slots
+        )
 
     @property
     def functions(self) -> tuple[str, ...]:

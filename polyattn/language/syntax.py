@@ -9,8 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from polyattn.language.conditions import is_condition
+
+if TYPE_CHECKING:
+    from polyattn.language.affine import Affine
 
 IDENTITY = "I"
 """The reserved tensor I[i,j]: 1 where i = j, else 0. Its two slots have one size, any size."""
@@ -34,13 +38,31 @@ NOWHERE = At()
 
 @dataclass(frozen=True)
 class Slot:
-    """One slot of an access: a plain index, or a composite `(outer inner)`."""
+    """One slot of an access: a plain index, a composite `(outer inner)`, or an integer combination `2*i+u`.
+
+    Attributes:
+        indices: its indices, in the order of the text.
+        form: the combination; None for an index or a composite.
+        numbers: in a composite, the places of numbers among its parts, and the numbers: `(0 h d)` has (0, 0).
+    """
 
     indices: tuple[str, ...]
     at: At = field(default=NOWHERE, compare=False, repr=False)
+    form: Affine | None = None
+    numbers: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Return the parts of a composite, numbers as text; an index alone is its only part."""
+        parts = list(self.indices)
+        for place, number in self.numbers:
+            parts.insert(place, str(number))
+        return tuple(parts)
 
     def __str__(self) -> str:
-        return self.indices[0] if len(self.indices) == 1 else f"({' '.join(self.indices)})"
+        if self.form is not None:
+            return str(self.form)
+        return self.parts[0] if len(self.parts) == 1 else f"({' '.join(self.parts)})"
 
 
 @dataclass(frozen=True)
@@ -179,14 +201,23 @@ class Split:
 
 @dataclass(frozen=True)
 class IndexSize:
-    """`where r, s : R`, one index at a time."""
+    """`where r, s : R`, one index at a time; or `where u : -1..1`, whose size is the number of its values.
+
+    `least` is the least value of a range; None for an index that counts from 0.
+    """
 
     index: str
     size: str
     at: At = field(default=NOWHERE, compare=False, repr=False)
+    least: int | None = None
+
+    @property
+    def run(self) -> str:
+        """Return what the index runs over: a size, or a range."""
+        return self.size if self.least is None else f"{self.least}..{self.least + int(self.size) - 1}"
 
     def __str__(self) -> str:
-        return f"where {self.index} : {self.size}"
+        return f"where {self.index} : {self.run}"
 
 
 @dataclass(frozen=True)
@@ -217,7 +248,7 @@ class Statements:
         # Indices of one size are declared in one statement; the sizes keep their sorted order.
         by_size: dict[str, list[str]] = {}
         for declared in self.index_sizes:
-            by_size.setdefault(declared.size, []).append(declared.index)
+            by_size.setdefault(declared.run, []).append(declared.index)
         wheres = [f"where {', '.join(indices)} : {size}" for size, indices in by_size.items()]
         if self.functions:
             wheres.append(f"where {', '.join(f.name for f in self.functions)} : {FUNCTION}")

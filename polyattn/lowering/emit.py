@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from string import ascii_letters
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from polyattn.algebra import Index
 from polyattn.language.conditions import comparison
 from polyattn.language.syntax import IDENTITY
 from polyattn.lowering.fusion import Argument, Fusion
+from polyattn.lowering.neighbourhoods import neighbourhood
 from polyattn.lowering.operations import OPERATIONS, OwnFunction, OwnPullback, is_entrywise
 from polyattn.lowering.products import Indices, Product, choose, plain, turned
 from polyattn.lowering.pullbacks import L1_EPSILON, PULLBACKS, masked_softmax
@@ -32,6 +34,7 @@ from polyattn.planning import (
     Coefficient,
     Constant,
     Contract,
+    Convolve,
     Identity,
     Leaf,
     Operand,
@@ -111,6 +114,8 @@ class Emitter(Writer):
         if isinstance(node, Contract):
             value = self.contract(number, node)
             return self.call(widened, value) if self.sums_maps(number) else value
+        if isinstance(node, Convolve):
+            return self.convolve(number, node)
         if isinstance(node, Add):
             return self.add(number, node)
         if isinstance(node, Apply | Pullback):
@@ -230,6 +235,24 @@ class Emitter(Writer):
         way = choose(node, self.side(left), self.side(right), self.length, wanted, self.long)
         self.memory[number] = way.order
         return self.matmul(number, way, node.coefficient, node.output)
+
+    def convolve(self, number: int, node: Convolve) -> fx.Node:
+        """Return a product over neighbourhoods: a convolution, views of windows, or a gather."""
+        letters = dict(zip(dict.fromkeys((*node.loop, *node.relation_indices)), ascii_letters, strict=False))
+        related = {i: letters[i] for i in node.relation_indices}
+        values = [self.in_dtype_of(number, self.values[o.value], o) for o in node.operands]
+        smallest = min(range(len(values)), key=lambda k: numel(node.operands[k].indices, self.source.known))
+        values[smallest] = self.scaled(values[smallest], node.coefficient)
+        sides = ",".join("".join(letters[i] for i in o.indices) for o in node.operands)
+        text = f"{sides}->{''.join(letters[i] for i in node.output)}"
+        placed = tuple(
+            (letters[r.position], tuple((letters[i], c) for i, c in r.terms), self.total(r.sizes, r.number))
+            for r in node.relations
+        )
+        sizes = tuple((letter, self.size(i)) for i, letter in related.items())
+        second = values[1] if len(values) > 1 else None
+        value = self.call(neighbourhood, values[0], second, text, placed, sizes)
+        return self.call(widened, value) if self.sums_maps(number) else value
 
     def memory_of_elementwise(self, node: Node) -> Indices:
         """Where an operand has the shape of the result, the result lies in memory as the operand does."""

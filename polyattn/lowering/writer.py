@@ -14,7 +14,7 @@ from torch import fx
 
 from polyattn.algebra import Index
 from polyattn.language import Atoms, value_of
-from polyattn.language.sizes import ROOT
+from polyattn.language.sizes import ROOT, derived, names_in
 from polyattn.lowering.products import Indices, Side
 from polyattn.lowering.shapes import Read, as_float, divided, identity, multiplied, summable, widened
 from polyattn.planning import BATCH, Coefficient, Graph, Operand
@@ -99,9 +99,14 @@ class Writer:
 
     def slot(self, atoms: Atoms) -> int | fx.Node:
         """The length of a slot."""
-        length: int | fx.Node = value_of([a for a in atoms if a not in self.lengths], self.source.known)
-        for atom in atoms:
-            if atom in self.lengths:
+        read = [a for a in atoms if any(name in self.lengths for name in names_in(a))]
+        length: int | fx.Node = value_of([a for a in atoms if a not in read], self.source.known)
+        for atom in read:
+            if atom not in self.lengths:
+                form = derived(atom)
+                own = self.total(form.terms, form.constant)
+                length = own if length == 1 else self.call(operator.mul, length, own)
+            else:
                 length = self.lengths[atom] if length == 1 else self.call(operator.mul, length, self.lengths[atom])
         return length
 
@@ -125,7 +130,20 @@ class Writer:
         """The index's length; -1 for the batch, which is whatever comes."""
         if index.size in self.lengths:
             return self.lengths[index.size]
+        if index.size != BATCH and any(name in self.lengths for name in names_in(index.size)):
+            form = derived(index.size)
+            return self.total(form.terms, form.constant)
         return -1 if index.size == BATCH else numel([index], self.source.known)
+
+    def total(self, sizes: Sequence[tuple[str, int]], number: int) -> int | fx.Node:
+        """Return a sum of multiples of sizes, or of products `S*U` of sizes, and of a number."""
+        found: int | fx.Node = number
+        for name, factor in sizes:
+            length = self.slot(tuple(name.split("*")))
+            length = factor * length if isinstance(length, int) else self.call(operator.mul, length, factor)
+            both = isinstance(found, int) and isinstance(length, int)
+            found = found + length if both else self.call(operator.add, found, length)  # type: ignore[operator]
+        return found
 
     def factor(self, coefficient: Coefficient) -> Fraction | fx.Node:
         """A coefficient as a number, or as an fx node where it has sizes that are read from shapes."""

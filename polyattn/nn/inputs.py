@@ -12,6 +12,7 @@ from torch import Tensor
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError, SpecError
 from polyattn.language.resolve import accesses_of
+from polyattn.language.sizes import is_name, names_in
 from polyattn.language.syntax import IndexSize, Statements
 from polyattn.nn.masks import as_numbers
 from polyattn.runtime.function import SpecFunction
@@ -106,6 +107,8 @@ class Inputs:
                     f"samples share comes without its batch axis, as ({', '.join(sizes)})"
                 )
             for size, length in zip(sizes, shape[lead:], strict=True):
+                if not (size.isdigit() or is_name(size)):
+                    continue  # a combination such as 2*N-1 is checked when N is known
                 number = int(size) if size.isdigit() else known.setdefault(size, length)
                 if number != length:
                     other = f"`{fixed_by[size]}` has {size} = {number}" if size in fixed_by else "the layer was made"
@@ -185,7 +188,7 @@ def shared(spec: Spec, names: Sequence[str], sizes: Mapping[str, int]) -> Spec |
     have = spec.statements
     rest = tuple(i for i in have.inputs if i.name not in names)
     known = spec.sizes.fixed_by({*sizes, *(s for i in rest for s in i.sizes)})
-    if any(not s.isdigit() and s not in known for name in names for s in spec.inputs[name]):
+    if any(s not in known for name in names for size in spec.inputs[name] for s in names_in(size)):
         return None
     declared = {(d.index, d.size) for d in have.index_sizes}
     for number, definition in enumerate(spec.core):

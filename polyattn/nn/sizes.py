@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError, SpecError
+from polyattn.language.sizes import names_in
 
 
 def layout(spec: Spec) -> tuple[str, tuple[str, ...]]:
@@ -81,8 +82,9 @@ def missing_sizes(spec: Spec, sizes: Mapping[str, int]) -> dict[str, str]:
     for name in spec.parameters:
         for atom in (a for atoms in spec.shape(name) for a in atoms):
             # A missing size may fix others (where D = J*R): only sizes that the user must give are reported.
-            if not atom.isdigit() and atom not in spec.sizes.fixed_by({*sizes, *missing}):
-                missing[atom] = name
+            for size in names_in(atom):
+                if size not in spec.sizes.fixed_by({*sizes, *missing}):
+                    missing[size] = name
     return missing
 
 

@@ -20,7 +20,7 @@ from functools import lru_cache
 from polyattn.algebra import Index, Spec
 from polyattn.planning.centring import is_deviation, position_axes
 from polyattn.planning.graph import Graph
-from polyattn.planning.steps import Add, Apply, Contract, Leaf, Node, Operand
+from polyattn.planning.steps import Add, Apply, Contract, Convolve, Leaf, Node, Operand
 
 WEIGHTS: tuple[slice, ...] = (slice(None), slice(0, 1), slice(-1, None))
 """The axes of weights that sum to 0, in each of the cases that are compared."""
@@ -189,6 +189,9 @@ def _follow(node: Node, states: Sequence[_State], is_map: bool, graph: Graph, sp
         return _State(wide=_rounding(0), narrow=_rounding(0), map=True)
     if isinstance(node, Contract):
         return _contracted(node, states, is_map)
+    if isinstance(node, Convolve):
+        power = sum(states[o.value].power for o in node.operands)
+        return _State(power, wide=_rounding(power), narrow=_rounding(power) if is_map else (), map=is_map)
     if isinstance(node, Add):
         return _added(node, states, is_map)
     if isinstance(node, Apply):

@@ -26,6 +26,7 @@ from polyattn.planning.steps import (
     Apply,
     Coefficient,
     Contract,
+    Convolve,
     Leaf,
     Operand,
     Pullback,
@@ -122,6 +123,10 @@ class _Reverse:
                     self.give_product(node, total, node.operands[mine], node.operands[other])
         elif isinstance(node, Contract):
             self.give_single(node, total)
+        elif isinstance(node, Convolve):
+            for number, mine in enumerate(node.operands):
+                if mine.value in needed:
+                    self.give_convolved(node, total, number)
         elif isinstance(node, Apply):
             self.give_argument(k, node, total)
         elif isinstance(node, Add):
@@ -158,6 +163,14 @@ class _Reverse:
             else:
                 value, scale = self.builder.scaled(value, scale), ONE
         product = self.builder.contract((total, value), output, scale)
+        self.give(mine, product, ONE)
+
+    def give_convolved(self, node: Convolve, total: Operand, number: int) -> None:
+        """Give an operand of a product over neighbourhoods the product of all others with the same relations."""
+        mine, others = node.operands[number], [o for k, o in enumerate(node.operands) if k != number]
+        total = self.builder.permuted(total, node.output)
+        values = [Operand(self.value(o.value).value, o.indices) for o in others]
+        product = self.builder.convolve((total, *values), node.relations, mine.indices, node.coefficient)
         self.give(mine, product, ONE)
 
     def give_single(self, node: Contract, total: Operand) -> None:

@@ -22,14 +22,17 @@ from polyattn.planning.steps import (
     Coefficient,
     Constant,
     Contract,
+    Convolve,
     Identity,
     Leaf,
     Node,
     Operand,
     Pullback,
+    Relation,
     Sizes,
     numel,
 )
+from polyattn.planning.windows import relations, windowed
 
 Pairs = Sequence[tuple[int, int]]
 """Positions of the two operands to contract next; the result goes to the end of the list, as in opt_einsum."""
@@ -111,6 +114,17 @@ class Builder:
         places = _nameless(have)[1]
         return Operand(value, tuple(indices[places[i]] for i in have.output))
 
+    def convolve(
+        self,
+        operands: tuple[Operand, ...],
+        placed: tuple[Relation, ...],
+        output: tuple[Index, ...],
+        scale: Coefficient = ONE,
+    ) -> Operand:
+        """Return a product over neighbourhoods."""
+        output = tuple(sorted(output, key=lambda i: i.size != BATCH))
+        return Operand(self.add(Convolve(operands, placed, output, scale)), output)
+
     def scaled(self, operand: Operand, scale: Coefficient) -> Operand:
         """Multiply a value by a coefficient, within the product or sum that computes it if possible."""
         node = self.nodes[operand.value]
@@ -162,6 +176,9 @@ class Builder:
         kept = frozenset((*keep, BATCH_INDEX))
         # The sign goes to the sum: x and -x then share one node.
         sign, scale = _split_sign(coefficient)
+        operands, placed = relations(operands, kept, self)
+        if placed:
+            return windowed(operands, placed, kept, scale, self), sign
         current, scale = self._sum_private(list(operands), kept, scale)
         pairs = list(order([o.indices for o in current], kept)) if len(current) > 1 else []
         place = self._scale_place(current, pairs, kept, scale)
@@ -377,6 +394,11 @@ def _nameless(node: Node) -> tuple[object, dict[Index, int]]:
         extra = node.coefficient
         # A set: a contraction's axes may come in any order, which `contract` translates back.
         output = frozenset(numbers[i] for i in node.output)
+    elif isinstance(node, Convolve):
+        extra = (
+            node.coefficient,
+            *((move(r.indices), tuple(c for _, c in r.terms), r.sizes, r.number) for r in node.relations),
+        )
     elif isinstance(node, Add):
         extra = node.coefficients
     elif isinstance(node, Apply | Pullback):

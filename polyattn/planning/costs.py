@@ -10,6 +10,7 @@ from polyattn.planning.steps import (
     Add,
     Constant,
     Contract,
+    Convolve,
     Identity,
     Leaf,
     Node,
@@ -71,6 +72,13 @@ class Device:
             for side in (left, right, node.summed):
                 extent = numel(side, sizes)
                 efficiency *= extent / (extent + self.tile)
+            arithmetic = graph.macs_of(node) / (self.macs_per_second * efficiency)
+        elif isinstance(node, Convolve) and len(node.operands) == 2:
+            # Both operands' channels fill the tiles; a convolution of each channel by itself fills a row of them.
+            summed, mine = (i for o in node.operands for i in o.indices if i not in node.output), node.operands[1]
+            own = [i for i in mine.indices if i in node.output and i not in node.operands[0].indices]
+            extent = numel(own, sizes), numel(dict.fromkeys(summed), sizes)
+            efficiency = extent[0] / (extent[0] + self.tile) * extent[1] / (extent[1] + self.tile)
             arithmetic = graph.macs_of(node) / (self.macs_per_second * efficiency)
         return max(arithmetic, traffic / self.bytes_per_second) + self.step_seconds
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from polyattn.algebra import Index
 from polyattn.language.conditions import comparison, is_condition
+from polyattn.language.sizes import derived, letter_of
 from polyattn.language.syntax import IDENTITY
 from polyattn.planning.steps import (
     BATCH,
@@ -16,6 +17,7 @@ from polyattn.planning.steps import (
     Apply,
     Constant,
     Contract,
+    Convolve,
     Identity,
     Leaf,
     Node,
@@ -27,6 +29,7 @@ from polyattn.planning.steps import (
     numel,
     swapped_axes,
 )
+from polyattn.planning.windows import relation_text
 
 if TYPE_CHECKING:
     import sympy
@@ -200,6 +203,9 @@ def symbol(size: str) -> sympy.Expr:
 
     if size.isdigit():
         return sympy.Integer(int(size))
+    if not size.isidentifier():
+        form = derived(size)
+        return sympy.Add(form.constant, *(c * symbol(s) for s, c in form.terms))
     return sympy.Symbol("B" if size == BATCH else size, positive=True, integer=True)
 
 
@@ -214,6 +220,8 @@ def _operation(node: Node) -> str:
         return "identity" if node.tensor == IDENTITY else "condition"
     if isinstance(node, Constant):
         return "one"
+    if isinstance(node, Convolve):
+        return "convolve" if len(node.operands) == 2 else "window"
     assert isinstance(node, Contract)
     if len(node.operands) == 2:
         return "contract" if node.summed else "multiply"
@@ -235,8 +243,10 @@ def fixed_text(node: Node, letters: Sequence[str]) -> str:
 def _equation(node: Node, names: Sequence[str]) -> str:
     letters: dict[Index, str] = {}
     used: dict[str, int] = {}
-    for index in dict.fromkeys([*(i for o in node.operands for i in o.indices), *node.output]):
-        stem = "i" if index.size.isdigit() else index.size[0].lower()
+    placed = node.relations if isinstance(node, Convolve) else ()
+    inside = [i for o in node.operands for i in o.indices] + [i for r in placed for i in r.indices]
+    for index in dict.fromkeys([*inside, *node.output]):
+        stem = letter_of(index.size)
         # n, n1, n2, ...: the letter of the size, numbered from the second index on.
         used[stem] = used.get(stem, -1) + 1
         letters[index] = f"{stem}{used[stem] or ''}"
@@ -245,7 +255,8 @@ def _equation(node: Node, names: Sequence[str]) -> str:
         return f"{name}[{','.join(letters[i] for i in indices)}]" if indices else name
 
     parts = [access(names[o.value], o.indices) for o in node.operands]
-    if isinstance(node, Contract):
+    if isinstance(node, Contract | Convolve):
+        parts += [relation_text(r, letters) for r in placed]
         text = " * ".join(([] if node.coefficient.is_one else [str(node.coefficient)]) + parts)
     elif isinstance(node, Add):
         text = " + ".join(p if c.is_one else f"{c}*{p}" for p, c in zip(parts, node.coefficients, strict=True))

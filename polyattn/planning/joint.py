@@ -20,6 +20,7 @@ from heapq import heappop, heappush
 from itertools import count
 from math import ceil, inf
 
+from polyattn.language.sizes import number_of
 from polyattn.planning.steps import Sizes
 from polyattn.planning.values import LEAF, SUM, Reference, Value, Values
 
@@ -200,5 +201,5 @@ class _Search:
 def _volume(loop: tuple[str, ...], sizes: Sizes) -> int:
     volume = 1
     for size in loop:
-        volume *= sizes[size] if size in sizes else int(size)
+        volume *= number_of(size, sizes)
     return volume

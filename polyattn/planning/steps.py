@@ -14,7 +14,7 @@ from math import prod
 
 from polyattn.algebra import Index
 from polyattn.algebra.monomial import Monomial, power_value
-from polyattn.language.sizes import ROOT
+from polyattn.language.sizes import ROOT, number_of
 from polyattn.language.syntax import IDENTITY
 
 Sizes = Mapping[str, int]
@@ -141,6 +141,58 @@ class Contract(_Node):
 
 
 @dataclass(frozen=True)
+class Relation:
+    """An index at a combination of others: `position = sum(c*i) + sum(c*N) + number`.
+
+    Positions outside of their range add nothing.
+    """
+
+    position: Index
+    terms: tuple[tuple[Index, int], ...]
+    sizes: tuple[tuple[str, int], ...] = ()
+    number: int = 0
+
+    @property
+    def indices(self) -> tuple[Index, ...]:
+        return (self.position, *(i for i, _ in self.terms))
+
+    @cached_property
+    def index_set(self) -> frozenset[Index]:
+        return frozenset(self.indices)
+
+    def start(self, sizes: Sizes) -> int:
+        """Return the number, sizes included."""
+        return self.number + sum(
+            c * prod(int(s) if s.isdigit() else sizes[s] for s in name.split("*")) for name, c in self.sizes
+        )
+
+
+@dataclass(frozen=True)
+class Convolve(_Node):
+    """The product of one or two operands over neighbourhoods: a product whose indices obey relations.
+
+    With one operand it is a window, a gather, or a sum over offsets. A position may be an operand's index or one of the
+    output, so the vector-Jacobian product of a convolution is one as well.
+    """
+
+    operands: tuple[Operand, ...]
+    relations: tuple[Relation, ...]
+    output: tuple[Index, ...]
+    coefficient: Coefficient = ONE
+
+    @cached_property
+    def loop(self) -> tuple[Index, ...]:
+        # Positions follow from the other indices.
+        found = dict.fromkeys(i for o in self.operands for i in o.indices)
+        found |= dict.fromkeys(i for r in self.relations for i in r.indices)
+        return tuple(i for i in found if all(i != r.position for r in self.relations))
+
+    @cached_property
+    def relation_indices(self) -> tuple[Index, ...]:
+        return tuple(dict.fromkeys(i for r in self.relations for i in r.indices))
+
+
+@dataclass(frozen=True)
 class Add(_Node):
     """The sum of operands with coefficients, each broadcast over the output's other indices."""
 
@@ -173,11 +225,11 @@ class Pullback(_Node):
     output: tuple[Index, ...]
 
 
-Node = Leaf | Identity | Constant | Contract | Add | Apply | Pullback
+Node = Leaf | Identity | Constant | Contract | Convolve | Add | Apply | Pullback
 
 
 def length(index: Index, sizes: Sizes) -> int:
-    return int(index.size) if index.size.isdigit() else sizes[index.size]
+    return number_of(index.size, sizes)
 
 
 def numel(indices: Iterable[Index], sizes: Sizes) -> int:
@@ -186,7 +238,7 @@ def numel(indices: Iterable[Index], sizes: Sizes) -> int:
     number = 1
     for index in indices:
         size = index.size
-        number *= int(size) if size.isdigit() else sizes[size]
+        number *= int(size) if size.isdigit() else sizes.get(size) or number_of(size, sizes)
     return number
 
 
@@ -197,7 +249,7 @@ def loop_indices(node: Node) -> tuple[Index, ...]:
 
 def multiplies(node: Node) -> bool:
     """Test if a node multiplies entries of two tensors; only these count as multiply-accumulates."""
-    return isinstance(node, Contract) and len(node.operands) == 2
+    return isinstance(node, Contract | Convolve) and len(node.operands) == 2
 
 
 def swapped_axes(node: Node) -> tuple[tuple[Index, Index], ...]:

@@ -16,7 +16,7 @@ from typing import Any
 from polyattn.algebra import FunctionFactor, Index, Monomial, TensorFactor
 from polyattn.algebra.canonical import canonical_order, collect_arguments
 from polyattn.language.conditions import AT_MOST, LESS, is_condition
-from polyattn.language.sizes import ROOT
+from polyattn.language.sizes import ROOT, letter_of
 from polyattn.language.syntax import IDENTITY
 from polyattn.proving.isomorphism import renamed_apart
 from polyattn.proving.rewriting import bare, joined, normalised
@@ -94,7 +94,7 @@ class Letters:
 
     def _stem(self, size: str) -> str:
         if size not in self._stems:
-            used, first = set(self._stems.values()), "i" if size.isdigit() else size[0].lower()
+            used, first = set(self._stems.values()), letter_of(size)
             # n, then a to z, then nn, aa, and so on: stems without digits, since the number follows
             # them.
             options = (s for k in count(1) for s in (first * k, *(letter * k for letter in ascii_lowercase)))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from polyattn.language import Atoms, value_of
+from polyattn.language.sizes import is_name
 from polyattn.proving.enclosure import Sides, first_difference
 from polyattn.proving.evaluation import EXACT, Arithmetic, Point, evaluate
 from polyattn.proving.given import Given, Rule, Substitution, Symmetry
@@ -39,8 +40,8 @@ def counterexample(
         entry: the entry of the output that has to differ; None for the first one that does.
     """
     # Sizes may occur in tensors, inside expansions, or as coefficients only.
-    atoms = {a for shape in shapes.values() for slot in shape for a in slot if not a.isdigit()}
-    atoms |= {i.size for side in sides for t in side.terms for i in t.all_indices() if not i.size.isdigit()}
+    atoms = {a for shape in shapes.values() for slot in shape for a in slot if is_name(a)}
+    atoms |= {i.size for side in sides for t in side.terms for i in t.all_indices() if is_name(i.size)}
     atoms |= {s for side in sides for s in side.spec.sizes.atomic}
     sizes = {name: point.sizes.get(name, 1) for name in sorted(atoms | set(point.sizes))}
     grouped = [value_of(slot, sizes) for slot in sides[0].spec.shape(sides[0].spec.output)]
@@ -82,7 +83,7 @@ def satisfiable(shapes: Mapping[str, tuple[Atoms, ...]], given: Sequence[Given])
     defined = {g.tensor for g in given if isinstance(g, Substitution)}
     rules = [g for g in given if isinstance(g, Rule)]
     bound = {t for rule in rules for t in rule.tensors} - defined
-    atoms = {a for shape in shapes.values() for slot in shape for a in slot if not a.isdigit()}
+    atoms = {a for shape in shapes.values() for slot in shape for a in slot if is_name(a)}
     for number in (1, 2, 3):
         sizes = dict.fromkeys(atoms, number)
         lengths = {t: tuple(value_of((a,), sizes) for slot in shapes[t] for a in slot) for t in shapes}

@@ -23,7 +23,7 @@ from polyattn.algebra.conditions import condition_array
 from polyattn.errors import BudgetError
 from polyattn.language.conditions import is_condition
 from polyattn.language.functions import TABLE
-from polyattn.language.sizes import ROOT
+from polyattn.language.sizes import ROOT, number_of
 from polyattn.language.syntax import IDENTITY, is_fixed
 from polyattn.proving import enclosed
 from polyattn.proving.interval import Interval, Number, exponential, larger
@@ -242,7 +242,7 @@ class Point:
     tensors: Mapping[str, np.ndarray]
 
     def length(self, index: Index) -> int:
-        return self.sizes[index.size] if index.size in self.sizes else int(index.size)
+        return number_of(index.size, self.sizes)
 
 
 def evaluate(terms: Iterable[Monomial], output: Sequence[Index], point: Point, arithmetic: Arithmetic) -> np.ndarray:

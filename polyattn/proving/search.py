@@ -22,6 +22,7 @@ from polyattn.algebra import FunctionFactor, Index, Monomial
 from polyattn.algebra.conditions import conditions_in
 from polyattn.errors import BudgetError
 from polyattn.language.conditions import comparison, sizes_in
+from polyattn.language.sizes import is_name, names_in, number_of
 from polyattn.proving.enclosure import DIGITS, Sides, first_difference
 from polyattn.proving.evaluation import EXACT, FLOATING, Arithmetic, Point, evaluate, modular, prime_beside
 from polyattn.proving.given import Rule, Symmetry
@@ -170,7 +171,7 @@ class _Hunt:
         bounds: dict[str, int] = {}
         for term in terms:
             indices = {*self.difference.output, *term.all_indices()}
-            for size in {i.size for i in indices if not i.size.isdigit()}:
+            for size in {i.size for i in indices if is_name(i.size)}:
                 # At these sizes all indices can take different values, so different monomials are
                 # different functions.
                 bounds[size] = max(bounds.get(size, 1), sum(i.size == size for i in indices))
@@ -188,7 +189,7 @@ class _Hunt:
         most = max(bounds.values(), default=1)
         for rule in self.difference.rules:  # may need as many entries along their own sizes
             indices = {i for t in (rule.left, *rule.right) for i in t.all_indices()}
-            bounds = {i.size: most for i in indices if not i.size.isdigit()} | bounds
+            bounds = {i.size: most for i in indices if is_name(i.size)} | bounds
         if self.difference.applies_functions:
             # One more for functions: a softmax over a size of 1 is constant.
             return {size: bound + 1 for size, bound in (dict.fromkeys(_sizes_inside(terms), 1) | bounds).items()}
@@ -198,7 +199,7 @@ class _Hunt:
         """Return a small point at the given sizes where the sides differ, if one is found."""
         shapes = {
             # Sizes on neither side of the difference have one entry.
-            t: tuple(int(a) if a.isdigit() else sizes.get(a, 1) for a in atoms)
+            t: tuple(number_of(a, {**dict.fromkeys(names_in(a), 1), **sizes}) for a in atoms)
             for t, atoms in self.difference.shapes.items()
         }
         # Tensors that rules restrict cannot be filled freely: their arrays come from a list.

@@ -6,10 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from polyattn.algebra.conditions import resized
 from polyattn.errors import ProofError
 from polyattn.language import Atoms, SizeTable
 from polyattn.language.checks import MAX_ATOMS
+from polyattn.language.conditions import is_condition
+from polyattn.language.sizes import derived, is_name
 from polyattn.language.syntax import (
+    Access,
     Bracket,
     Call,
     Definition,
@@ -64,14 +68,20 @@ class CommonSizes:
 
     def rewritten(self, statements: Statements) -> Statements:
         """Return the statements over the common sizes."""
-        rename = self.names.get
-        inputs = tuple(Input(i.name, tuple(rename(s, s) for s in i.sizes)) for i in statements.inputs)
-        declared = tuple(IndexSize(d.index, rename(d.size, d.size)) for d in statements.index_sizes)
+        inputs = tuple(Input(i.name, tuple(map(self.size, i.sizes))) for i in statements.inputs)
+        declared = tuple(IndexSize(d.index, self.size(d.size)) for d in statements.index_sizes)
         definitions = tuple(Definition(d.target, self.body(d.body)) for d in statements.definitions)
         # Splits are declared only where a size of them occurs: needless declarations would add sizes.
         used = {s for i in inputs for s in i.sizes} | {d.size for d in declared}
         used |= {p for split in statements.splits for p in (split.size, *split.parts)}
         return Statements(inputs, self.splits_of(used), declared, definitions, statements.functions)
+
+    def size(self, size: str) -> str:
+        """Return a size, or a combination of sizes, over the common sizes."""
+        if size.isdigit() or is_name(size):
+            return self.names.get(size, size)
+        values = {s: int(n) if n.isdigit() else n for s in derived(size).sizes for n in [self.names.get(s, s)]}
+        return str(derived(size).substitute(values))
 
     def atoms(self, size: str) -> Atoms:
         """Return a size as its atomic sizes, outermost first."""
@@ -101,6 +111,8 @@ class CommonSizes:
             return Bracket(self.total(factor.body))
         if isinstance(factor, Call):
             return replace(factor, argument=self.total(factor.argument))
+        if isinstance(factor, Access) and is_condition(factor.tensor):
+            return replace(factor, tensor=resized(factor.tensor, {old: (new,) for old, new in self.names.items()}))
         if isinstance(factor, SizeRef):
             name = self.names.get(factor.size, factor.size)
             if factor.root:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
+from polyattn.language.sizes import is_name, number_of
 from polyattn.lowering import FUNCTIONS, products_dtype, version
 from polyattn.lowering.functions import is_static, is_traced, named, untraced
 from polyattn.planning import BATCH, Plan
@@ -119,6 +120,8 @@ class SpecFunction:
         known = dict(self.sizes)
         lengths = [index(n) for x in inputs for n in x.shape[1:]]
         for name, length in zip(self.position_sizes, lengths, strict=True):
+            if not (name.isdigit() or is_name(name)):
+                continue  # a combination such as 2*N-1 is checked when N is known
             number = int(name) if name.isdigit() else known.setdefault(name, length)
             if number != length:
                 raise SizeError(f"size {name} is {number} for this layer, but {length} in the input")
@@ -211,7 +214,7 @@ def times(atoms: Sequence[str], known: Mapping[str, Any]) -> Any:
     """Return the product of atomic sizes, which may be symbols to a compiler."""
     product: Any = 1
     for atom in atoms:
-        number = int(atom) if atom.isdigit() else known[atom]
+        number = number_of(atom, known)
         product = product * number
     return product
 
