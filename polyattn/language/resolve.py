@@ -275,7 +275,7 @@ class _Resolver:
                     variable: Variable = ("number", (access.tensor, k), n)
                     have = int(self.values.get(variable, ("0",))[0])
                     self.values[variable] = (str(max(have, value + 1)),)
-                    self.why[variable] = f"the number {value} in '{access}'"
+                    self.why[variable] = f"slot {k + 1} of '{access}'"
 
     def _combination_defaults(self) -> None:
         """Give the one open index of a combination with offsets, the i of `x[i+u]`, the size of the slot."""

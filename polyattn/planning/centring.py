@@ -26,6 +26,7 @@ from polyattn.planning.steps import (
     Coefficient,
     Constant,
     Contract,
+    Convolve,
     Identity,
     Leaf,
     Node,
@@ -133,6 +134,11 @@ class _Centring:
             (operand,) = node.operands
             argument = self.whole(operand, operand.indices)
             return [_Term((self.builder.apply(node.function, node.over, argument, node.output),))]
+        if isinstance(node, Convolve):
+            # Borders of zeros are no mean: a neighbourhood's operands are whole.
+            operands = tuple(self.whole(o, o.indices) for o in node.operands)
+            made = self.builder.convolve(operands, node.relations, node.output, node.coefficient)
+            return [_Term((made,))]
         if isinstance(node, Pullback):
             whole = tuple(self.whole(o, o.indices) for o in node.operands)
             made = Pullback(node.function, node.over, whole, node.output)
