@@ -51,6 +51,18 @@ def _figure2(passes: Sequence[str], shown: Callable[[dict[str, Any]], str]) -> l
     return [[name, *(shown(c) if "seconds" in c else c["left out"] for c in row)] for name, row in rows]
 
 
+def recipes() -> str:
+    """Multiply-accumulates and peak of the layers of docs/recipes.md, as written and as planned."""
+    head = ["layer", "sizes", "MACs as written", "planned", "peak as written", "planned"]
+    rows = []
+    for run in load("recipes")["runs"]:
+        sizes = " ".join(f"{name}={number}" for name, number in run["sizes"].items())
+        macs, peaks = ([run[o][what] for o in ("as_written", "forward")] for what in ("macs", "peak bytes"))
+        shown = [f"{n / 1e6:,.1f} M" for n in macs], [f"{n / 2**20:,.2f} MiB" for n in peaks]
+        rows.append([run["layer"], sizes, *shown[0], *shown[1]])
+    return table(head, rows)
+
+
 def macs() -> str:
     """Multiply-accumulates of plans against other orders."""
     summary = load("macs")["summary"]
@@ -233,6 +245,7 @@ TABLES = (
     figure2,
     figure2_memory,
     macs,
+    recipes,
     layers,
     bat,
     planning,
