@@ -32,13 +32,13 @@ _ORIGINS = {
     "structure": "algebra",
     "symmetrise": "algebra",
     "Verdict": "proving",
-    "prove": "proving",
+    "prove": "reading",
     "verify": "verifying",
     "Plan": "planning",
     "calibrate": "lowering",
     "einsum": "lowering",
     "lower": "lowering",
-    "plan": "lowering",
+    "plan": "reading",
     "Reading": "reading",
     "read": "reading",
     "catalog": "catalog",
@@ -115,10 +115,10 @@ if TYPE_CHECKING:
         TrainingError,
         WeightsError,
     )
-    from polyattn.lowering import calibrate, einsum, lower, plan, training_function
+    from polyattn.lowering import calibrate, einsum, lower, training_function
     from polyattn.planning import Plan
-    from polyattn.proving import Verdict, prove
-    from polyattn.reading import Reading, read
+    from polyattn.proving import Verdict
+    from polyattn.reading import Reading, plan, prove, read
     from polyattn.verifying import verify
 
 __getattr__, __dir__ = attach(__name__, _ORIGINS)

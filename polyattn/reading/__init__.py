@@ -3,10 +3,27 @@
 Input: a module, or a function of tensors, and an example of its arguments. Output: a `Reading`, with a `Spec`, the
 sizes and the parameters behind its names. Guarantees: the equation has the code's values at the example (it is
 evaluated and compared); what has no meaning in the language is cut, and named with its line of code; the module is
-left as it was.
+left as it was. `prove` and `plan` take an equation or code; no torch is imported for equations.
 """
 
-from polyattn.reading.reader import Cut
-from polyattn.reading.reading import Reading, read
+from typing import TYPE_CHECKING
 
-__all__ = ["Cut", "Reading", "read"]
+from polyattn.lazy import attach
+
+__all__ = ["Cut", "Reading", "plan", "prove", "read"]
+
+if TYPE_CHECKING:
+    from polyattn.reading.asking import plan, prove
+    from polyattn.reading.reader import Cut
+    from polyattn.reading.reading import Reading, read
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "Cut": "reader",
+        "Reading": "reading",
+        "plan": "asking",
+        "prove": "asking",
+        "read": "reading",
+    },
+)

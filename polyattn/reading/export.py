@@ -62,9 +62,7 @@ def export(subject: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Expo
     module = _copied(subject)
     tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)]
     _check(module, tensors)
-    attempts = (
-        [torch.float64, None] if any(t.dtype != torch.float64 for t in tensors if t.is_floating_point()) else [None]
-    )
+    attempts = (torch.float64, None)
     found: Exception | None = None
     for dtype in attempts:
         try:
@@ -142,7 +140,8 @@ def _export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
-        program = program.run_decompositions(_decompositions())
+        if not _plain(program.graph):
+            program = program.run_decompositions(_decompositions())
     signature = program.graph_signature
     _check_mutation(program)
     nodes = {n.name: n for n in program.graph.nodes}
@@ -191,6 +190,21 @@ def _signature_shapes(
 
     bound = inspect.signature(module.forward).bind(*args, **kwargs)
     return tree(dims, dict(bound.arguments))
+
+
+def _plain(graph: Graph) -> bool:
+    """Return whether all operations are in the table and change nothing in place; then nothing is to decompose."""
+    for node in graph.nodes:
+        target: Any = node.target
+        if node.op == "get_attr":
+            return False
+        if node.op == "call_function" and isinstance(target, torch._ops.OpOverload):
+            name = target._schema.name.partition("::")[2]
+            if target._schema.is_mutable or (name not in OPERATIONS and not name.startswith(("sym_", "_assert"))):
+                return False
+        elif node.op == "call_function" and getattr(target, "__module__", "") not in ("_operator", "math"):
+            return False
+    return True
 
 
 def _decompositions() -> dict[Any, Any]:

@@ -9,8 +9,8 @@ from typing import Any
 from polyattn.errors import ReadingError, SizeError
 from polyattn.language.names import is_name
 from polyattn.reading.render import SIZES, Naming, sizes_in
-from polyattn.reading.sizes import Size, UnsayableError, atoms, unify
-from polyattn.reading.values import Tensor, Value
+from polyattn.reading.sizes import Size, UnsayableError, atoms, composite, unify
+from polyattn.reading.values import Index, Tensor, Value
 
 BATCH = "B"
 BATCHED = {1: "C", 2: "N C", 3: "C H W", 4: "C T H W"}
@@ -28,6 +28,10 @@ class Names:
     first: tuple[str, ...] | None = None
     inputs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     numbers: Mapping[int, str] = field(default_factory=dict)
+    splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Letters for the parts of a size, where another text has them."""
+    plain: bool = False
+    """Whether parts of sizes stay numbers."""
 
     @property
     def marked(self) -> bool:
@@ -86,9 +90,17 @@ def _letters(text: object) -> tuple[str, ...]:
 
 
 def name_sizes(
-    naming: Naming, names: Names, inputs: Mapping[str, Value], batch: Size | None, tensors: Sequence[Tensor]
+    naming: Naming,
+    names: Names,
+    inputs: Mapping[str, Value],
+    batch: Size | None,
+    tensors: Sequence[Tensor],
+    axes: Sequence[Sequence[Index]] = (),
 ) -> None:
     """Give letters to the sizes of a text.
+
+    Args:
+        axes: the indices of the output's axes.
 
     Raises:
         ReadingError: `names` does not fit the inputs.
@@ -120,7 +132,7 @@ def name_sizes(
                 letter = _next(naming)
             _give(naming, root, letter, letter[0])
             by_letter[letter] = root
-    _join(naming, tensors)
+    _join(naming, [*(composite([i.size for i in a]) for a in axes if len(a) > 1), *sizes_in(tensors)])
     for root in _all(sizes_in(tensors)):
         if root in naming.sizes or root is batch:
             continue
@@ -133,13 +145,13 @@ def name_sizes(
         _name_parts(naming, root, letter, names)
 
 
-def _join(naming: Naming, tensors: Sequence[Tensor]) -> None:
+def _join(naming: Naming, sizes: Sequence[Size]) -> None:
     """Give sizes that have the same number as a fixed size with a letter the letter as well.
 
     A product of 8 heads and 8 channels is then the C of 64 channels. Sizes that are split in another way stay apart.
     """
     lettered = {root.example: root for root in naming.sizes if root.fixed}
-    for size in list(sizes_in(tensors)):
+    for size in sizes:
         root = size.root
         have = lettered.get(root.example)
         if have is None or not root.fixed or root in naming.sizes or any(_holds(s, root) for s in naming.sizes):
@@ -167,11 +179,14 @@ def _name_parts(naming: Naming, root: Size, letter: str, names: Names) -> None:
     if not parts:
         return
     role = naming.roles.get(root, letter)
+    for part, name in zip(parts, names.splits.get(letter, ()), strict=False):
+        if len(parts) == len(names.splits[letter]) and part not in naming.sizes and not part.parts:
+            _give(naming, part, name, name[0])
     if role == "C":
         naming.roles.setdefault(parts[0], "heads")
         naming.roles.setdefault(parts[-1], "D")
     last = parts[-1]
-    if last.fixed and not last.parts and last not in naming.sizes:
+    if last.fixed and not last.parts and last not in naming.sizes and not names.plain:
         name = "D" if role == "C" and "D" not in naming.sizes.values() else _next(naming)
         _give(naming, last, name, naming.roles.get(last, name))
 

@@ -47,6 +47,12 @@ class Reading:
     batch: Mapping[str, int] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
     tensors: Mapping[str, torch.Tensor] = field(default_factory=dict, repr=False)
+    samples: int = 1
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """Return the sizes of the example, with B for the batch where there is one."""
+        return {**self.sizes, "B": self.samples}
 
     @property
     def is_complete(self) -> bool:
@@ -104,24 +110,41 @@ def read(
     where b : 3
     y[a,b] = x[a,c]*weight[b,c] + bias[b]
     """
+    return read_as(module, args, kwargs, parse_names(names), output)
+
+
+def read_as(
+    module: Any,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None,
+    names: Names,
+    output: int | None = None,
+    labels: Sequence[str] = (),
+) -> Reading:
+    """Return `read`'s answer, with other names for the inputs.
+
+    Args:
+        labels: names for the inputs, in their order.
+    """
     args = (args,) if isinstance(args, torch.Tensor) else tuple(args)
-    exported, found, known = _traced(module, args, dict(kwargs or {}), names)
+    exported, found = _traced(module, args, dict(kwargs or {}), names, labels)
     value = _output(found, output)
-    return _assembled(exported, found, value, known, output or 0)
+    return _assembled(exported, found, value, names, output or 0)
 
 
-def _traced(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], names: Any) -> tuple[Exported, Found, Names]:
-    known = parse_names(names)
+def _traced(
+    module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], known: Names, labels: Sequence[str]
+) -> tuple[Exported, Found]:
     wide = _widened(args, kwargs, known)
     if wide is not None:
         # A batch of one would be read as a number: two of them show whether the code mixes them.
         try:
-            exported = _renamed(export(module, *wide), module, args, kwargs)
-            return exported, Reader(exported).run(), known
+            exported = _renamed(export(module, *wide), module, args, kwargs, labels)
+            return exported, Reader(exported).run()
         except ReadingError:
             pass
-    exported = _renamed(export(module, args, kwargs), module, args, kwargs)
-    return exported, Reader(exported).run(), known
+    exported = _renamed(export(module, args, kwargs), module, args, kwargs, labels)
+    return exported, Reader(exported).run()
 
 
 def _widened(
@@ -137,8 +160,12 @@ def _widened(
     return tuple(map(wide, args)), {k: wide(v) for k, v in kwargs.items()}
 
 
-def _renamed(exported: Exported, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Exported:
-    """Name the inputs after the code's own arguments."""
+def _renamed(
+    exported: Exported, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], given: Sequence[str]
+) -> Exported:
+    """Name the inputs after the code's own arguments, or as given."""
+    if len(given) == len(exported.inputs):
+        return replace(exported, inputs=dict(zip(given, exported.inputs.values(), strict=True)))
     function = module.forward if isinstance(module, torch.nn.Module) else module
     try:
         bound = inspect.signature(function).bind(*args, **kwargs)
@@ -192,7 +219,7 @@ def _assembled(exported: Exported, found: Found, value: Value, names: Names, out
     defined = [t for t in order if t.kind == "definition"]
     naming = Naming({}, None)
     shapes = {name: v for name, (_, v) in found.inputs.items()}
-    name_sizes(naming, names, shapes, batch, [*tensors, *defined])
+    name_sizes(naming, names, shapes, batch, [*tensors, *defined], axes)
     naming.tensors = tensor_names([*tensors, *(d for d in defined if d is not result)], ["y"])
     naming.tensors[result] = "y"
     spec = _text(naming, [*given, *(c[0] for c in cuts)], defined, result, axes)
@@ -293,4 +320,5 @@ def _reading(
     batch = {naming.tensors[t]: layout[n] for n, (t, _) in found.inputs.items() if layout[n] is not None}
     if axis is not None:
         batch[spec.output] = axis
-    return Reading(spec, sizes, parameters, named, fixed, exported.way, batch, sources, held)  # type: ignore[arg-type]
+    samples = next((t.shape[layout[n] or 0] for n, (_, t) in exported.inputs.items() if layout[n] is not None), 1)
+    return Reading(spec, sizes, parameters, named, fixed, exported.way, batch, sources, held, samples)  # type: ignore[arg-type]

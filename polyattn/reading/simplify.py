@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from fractions import Fraction
 
 from polyattn.language.functions import KEEPING, kind
 from polyattn.reading.builder import push
+from polyattn.reading.numbers import exact
 from polyattn.reading.values import (
+    ONE,
     Access,
     Body,
     Call,
+    Coefficient,
     Index,
     Pick,
     Slot,
@@ -22,6 +26,7 @@ from polyattn.reading.values import (
     map_sum,
     power_of,
     walk,
+    with_terms,
 )
 
 MAX_FACTORS = 4
@@ -36,7 +41,30 @@ def simplified(output: Tensor) -> None:
         # All of them, not up to the first that changes.
         changed = [_simplify(t, uses) for t in order]
         if not any(changed):
-            return
+            break
+    for tensor in walk(output):
+        tensor.body = _with_sizes(tensor)
+
+
+def _with_sizes(tensor: Tensor) -> Body:
+    """Return a definition with 1/sqrt(D), or 1/C, for a number of this value where a product sums over D, or C."""
+    body = tensor.body
+    free = set(tensor.indices) | (set(body.over) if isinstance(body, Call) else set())
+
+    def named(term: Term) -> Term:
+        for index in dict.fromkeys(i for i in term.indices if i not in free and i.size.fixed):
+            length = index.size.example
+            for power in (Fraction(-1, 2), Fraction(-1)):
+                number = (
+                    exact(float(length) ** float(power)) if power.denominator > 1 else Coefficient(Fraction(1, length))
+                )
+                plain = Coefficient(abs(term.coefficient.number), term.coefficient.powers)
+                if length > 1 and plain == number:
+                    sign = Coefficient(Fraction(-1 if term.coefficient.number < 0 else 1))
+                    return replace(term, coefficient=sign * power_of(index.size, power))
+        return term
+
+    return with_terms(body, lambda terms: tuple(map(named, terms)))
 
 
 def _accesses(body: Body) -> list[Access]:
@@ -47,9 +75,11 @@ def _simplify(tensor: Tensor, uses: Counter[Tensor]) -> bool:
     body = tensor.body
     free = set(tensor.indices) | (set(body.over) if isinstance(body, Call) else set())
     terms = body.argument if isinstance(body, Call) else body
+    # A number times a definition goes into what uses it: it is not spread over a sum.
+    alone = not isinstance(body, Call) and len(terms) == 1 and terms[0].coefficient != ONE and uses[tensor] > 0
     new: list[Term] = []
     for term in terms:
-        new += _simplified_term(term, free, uses, isinstance(body, Call))
+        new += _simplified_term(term, free, uses, isinstance(body, Call), alone)
     result = tuple(new)
     if not isinstance(body, Call):
         result = _only_call(tensor, result, uses)
@@ -80,7 +110,7 @@ def _only_call(tensor: Tensor, terms: Sum, uses: Counter[Tensor]) -> Body:
     return Call(inner.body.function, tuple(i for i in over if isinstance(i, Index)), argument)
 
 
-def _simplified_term(term: Term, free: set[Index], uses: Counter[Tensor], in_call: bool) -> list[Term]:
+def _simplified_term(term: Term, free: set[Index], uses: Counter[Tensor], in_call: bool, whole: bool) -> list[Term]:
     term = _without_picks(term, free)
     for place, factor in enumerate(term.factors):
         inner = factor.tensor
@@ -100,7 +130,7 @@ def _simplified_term(term: Term, free: set[Index], uses: Counter[Tensor], in_cal
             many = sum(f.tensor.kind != "onehot" for f in found.factors) > MAX_FACTORS
             if (not many or len(term.factors) == 1) and (not in_call or _sums_inside(found, free)):
                 return [found]
-        elif len(term.factors) == 1:
+        elif len(term.factors) == 1 and not whole:
             spliced = [_put_in(term, place, t, free) for t in terms]
             if not in_call or all(_sums_inside(t, free) for t in spliced):
                 return spliced

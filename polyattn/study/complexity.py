@@ -16,7 +16,7 @@ from polyattn.study.orders import ORDERS, ordered_plan
 from polyattn.study.sizes import points
 from polyattn.study.study import Case, Study
 
-Specs = Spec | str | Sequence[Spec | str] | Mapping[str, Spec | str]
+Specs = Spec | str | Any | Sequence[Spec | str | Any] | Mapping[str, Spec | str | Any]
 OBJECTIVES = ("forward", "training")
 
 
@@ -34,7 +34,7 @@ def complexity(
     """Count the costs of layers from their plans at every point of a sweep of sizes.
 
     Args:
-        specs: a specification, its text or a name of the catalogue; several; or several by name.
+        specs: a specification, its text, a name of the catalogue or a reading of code; several; or several by name.
         objective: "forward" for one evaluation, "training" for an evaluation and a backward pass.
         orders: orders of contraction to compare: "as written", "opt_einsum", "planned".
         cost, device: the planner's cost model, and the device whose roofline predicts times; see `polyattn.plan`.
@@ -88,7 +88,7 @@ def named(specs: Specs) -> dict[str, Spec]:
     """Return the specifications by name: the catalogue's name for its entries, else a number."""
     if isinstance(specs, Mapping):
         return {str(name): _spec(spec) for name, spec in specs.items()}
-    several = [specs] if isinstance(specs, str | Spec) else list(specs)
+    several = [specs] if isinstance(specs, str | Spec) or hasattr(specs, "spec") else list(specs)
     found: dict[str, Spec] = {}
     # Specifications compare by content, so an entry is recognised even when it was passed as an object.
     known = {catalog.get(name): name for name in catalog.names()}
@@ -102,10 +102,11 @@ def named(specs: Specs) -> dict[str, Spec]:
     return found
 
 
-def _spec(spec: Spec | str) -> Spec:
+def _spec(spec: Spec | str | Any) -> Spec:
     if isinstance(spec, str):
         return Spec(spec) if "[" in spec else catalog.get(spec)
-    return spec
+    # A reading of code has a specification.
+    return getattr(spec, "spec", spec)
 
 
 def _check_names(layers: Mapping[str, Spec], sizes: Mapping[str, Any]) -> None:

@@ -13,11 +13,19 @@ if TYPE_CHECKING:
     from polyattn.verifying.verification import Verification
 
 
-def assert_equivalent(left: Question, right: Question, given: str | Sequence[str] = ()) -> Verdict:
-    """Fail unless two specifications are proved to be one function at every size.
+def assert_equivalent(
+    left: Question | Any,
+    right: Question | Any,
+    given: str | Sequence[str] = (),
+    *,
+    args: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    names: str | Mapping[Any, str] | None = None,
+) -> Verdict:
+    """Fail unless two specifications, or two pieces of code, are proved to be one function at every size.
 
     Args:
-        left, right, given: as for `polyattn.prove`.
+        left, right, given, args, kwargs, names: as for `polyattn.prove`.
 
     Returns:
         The verdict, with its certificate.
@@ -25,7 +33,7 @@ def assert_equivalent(left: Question, right: Question, given: str | Sequence[str
     Raises:
         AssertionError: they differ, or it is undecided; shows both expanded forms, the terms of one side only, and the
             counterexample.
-        SpecError, ProofError: as `polyattn.prove`.
+        SpecError, ProofError, ReadingError: as `polyattn.prove`.
 
     >>> verdict = assert_equivalent("x[N]; y[a] = x[a] + x[a]", "x[N]; y[a] = 2*x[a]")
     >>> assert_equivalent("x[N]; y[a] = N*x[a]", "x[N]; y[a] = x[a]")
@@ -41,9 +49,20 @@ def assert_equivalent(left: Question, right: Question, given: str | Sequence[str
     """
     # Imported here: the module is imported by tests that do not prove.
     from polyattn.proving import ask
+    from polyattn.reading.asking import is_code
 
-    asked = ask(left, right, given)
-    verdict = asked.verdict()
+    shown: list[str] = []
+    if is_code(left) or is_code(right):
+        from polyattn.reading.comparing import ask_code, confirmed, difference_text
+
+        asked, first, second = ask_code(left, right, given, args, kwargs, names)
+        verdict = asked.verdict()
+        if verdict.status == "different":
+            verdict = confirmed(verdict, first, second, given)
+        shown = difference_text(first, second, given)
+    else:
+        asked = ask(left, right, given)
+        verdict = asked.verdict()
     if verdict:
         return verdict
     forms, only = asked.forms()
@@ -53,7 +72,7 @@ def assert_equivalent(left: Question, right: Question, given: str | Sequence[str
     lines += [f"  {heads[side]:15}  {line}" for side, form in forms.items() for line in form]
     lines += [f"  {f'only {side}':15}  {term}" for side, terms in only.items() for term in terms or ["nothing"]]
     lines += [f"  {'given':15}  {text}" for text in verdict.given]
-    raise AssertionError("\n".join([*lines, str(verdict)]))
+    raise AssertionError("\n".join([*lines, str(verdict), *shown]))
 
 
 LENGTHS = (5, 3, 7, 2, 4, 6, 9, 8)

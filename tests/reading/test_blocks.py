@@ -10,7 +10,7 @@ TOKENS = (draw(2, 5, 16),), (draw(3, 7, 16),)
 MAPS = (draw(2, 8, 3, 5),), (draw(3, 8, 4, 2),)
 
 
-@pytest.mark.parametrize("block", [FusedAttention, SeparateAttention], ids=lambda b: b.__name__)
+@pytest.mark.parametrize("block", [FusedAttention, pytest.param(SeparateAttention, marks=pytest.mark.nightly)])
 def test_attention_over_tokens_reads_whole(block):
     torch.manual_seed(0)
     reading = assert_reads(block(), *TOKENS)
@@ -20,7 +20,9 @@ def test_attention_over_tokens_reads_whole(block):
 
 
 @pytest.mark.parametrize(
-    "block", [NonLocal, lambda: NonLocal(softmax=False), SqueezeExcite], ids=["non-local", "without softmax", "SE"]
+    "block",
+    [NonLocal, *(pytest.param(b, marks=pytest.mark.nightly) for b in (lambda: NonLocal(softmax=False), SqueezeExcite))],
+    ids=["non-local", "without softmax", "SE"],
 )
 def test_attention_over_maps_reads_whole(block):
     torch.manual_seed(0)

@@ -49,6 +49,7 @@ def report(
     """
     if not specs:
         raise PolyattnError("a report needs one specification at least")
+    specs = {name: getattr(spec, "spec", spec) for name, spec in specs.items()}
     sizes = dict(sizes or {})
     check_known(specs, sizes)
     # A missing package is reported before the proofs, which may take long.
