@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from fractions import Fraction
+from itertools import groupby
 from math import ceil, floor
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,8 @@ from polyattn.planning import Plan
 if TYPE_CHECKING:
     import sympy
 
+Number = Any
+"""A `Fraction`, or an irrational algebraic number of sympy's."""
 FORMULA_DEGREE = 2
 """Greatest degree in the varying size for which the points are also given as formulas in the other sizes."""
 
@@ -26,40 +30,46 @@ class Crossover:
         others: the numbers of the other sizes.
         names: names of the plans.
         points: positive numbers of the size, in increasing order, at which the costs are equal and the sign of their
-            difference changes.
+            difference changes: exact, as fractions or sympy's algebraic numbers.
         cheaper: the position (0 or 1) of the cheaper plan below the first point, between the points, and above the
             last; (None,) if both cost the same everywhere.
-        formulas: the positive solutions for the size in terms of the others, as sympy expressions; empty if the costs'
-            difference is of a higher degree than two.
+        formulas: solutions for the size in terms of the others, as sympy expressions, each one of `points` at the
+            numbers of the others; empty if the costs' difference is of a higher degree than two.
+        coefficients: those of the difference of the costs, first less second, from the highest power of the size on.
+        touching: positive numbers at which the costs are equal, and the same plan is cheaper on both sides.
     """
 
     size: str
     others: tuple[tuple[str, int], ...]
     names: tuple[str, str]
-    points: tuple[float, ...]
+    points: tuple[Number, ...]
     cheaper: tuple[int | None, ...]
     formulas: tuple[sympy.Expr, ...]
+    coefficients: tuple[Fraction, ...] = ()
+    touching: tuple[Number, ...] = ()
 
     def cheaper_at(self, number: float) -> int | None:
         """Return the position of the cheaper plan at a size; None if both cost the same."""
-        if number in self.points:
-            return None
-        # The number of points below it is the position of its stretch.
-        return self.cheaper[sum(p < number for p in self.points)]
+        # Exactly: the costs there, and not the place between rounded points.
+        value = Fraction(0)
+        for coefficient in self.coefficients:
+            value = value * Fraction(number) + coefficient
+        return None if not value else int(value > 0)
 
     def __str__(self) -> str:
         at = ", ".join(f"{name}={number}" for name, number in self.others)
         if self.cheaper == (None,):
             return f"{self.names[0]} and {self.names[1]} take the same at every {self.size}, for {at}"
         lines, start = [], 1
+        equal = {int(p) for p in self.touching if isinstance(p, Fraction) and p.denominator == 1}
         for k, which in enumerate(self.cheaper):
             assert which is not None
             # Points may be fractions, sizes are whole: a stretch ends at the last whole number below its point.
             end = ceil(self.points[k]) - 1 if k < len(self.points) else None
-            if end is None or end >= start:
-                span = f"{self.size} = {start} to {end}" if end is not None else f"{self.size} = {start} on"
-                lines.append(f"{self.names[which]} takes less for {span}")
-                start = start if end is None else floor(self.points[k]) + 1
+            spans = [f"{a} to {b}" if b is not None else f"{a} on" for a, b in _without(equal, start, end)]
+            if spans:
+                lines.append(f"{self.names[which]} takes less for {self.size} = {' and '.join(spans)}")
+            start = start if end is None else floor(self.points[k]) + 1
         lines = lines or [f"{self.names[0]} and {self.names[1]} take the same at {self.size} = 1"]
         text = "; ".join(lines) + f" (multiply-accumulates, {at})"
         return text + "".join(f"\n{self.size} = {formula}" for formula in self.formulas)
@@ -105,8 +115,11 @@ def crossover(first: Plan, second: Plan, size: str) -> Crossover:
     pairs = tuple(sorted(others.items()))
     if polynomial.is_zero:
         return Crossover(size, pairs, names, (), (None,), ())
-    points, cheaper = _signs(polynomial)
-    return Crossover(size, pairs, names, points, cheaper, _formulas(difference, symbol) if points else ())
+    points, cheaper, touching = _signs(polynomial)
+    found = _formulas(difference, symbol, numbers, points) if points else ()
+    whole: Any = polynomial.all_coeffs()
+    coefficients = tuple(Fraction(int(c.p), int(c.q)) for c in whole)
+    return Crossover(size, pairs, names, points, cheaper, found, coefficients, touching)
 
 
 def _common_sizes(first: Plan, second: Plan, size: str) -> dict[str, int]:
@@ -129,41 +142,60 @@ def _common_sizes(first: Plan, second: Plan, size: str) -> dict[str, int]:
     return found
 
 
-def _signs(polynomial: sympy.Poly) -> tuple[tuple[float, ...], tuple[int, ...]]:
-    """Find the positive roots with a change of sign, and the cheaper plan around them."""
+def _without(equal: set[int], start: int, end: int | None) -> list[tuple[int, int | None]]:
+    """Return the stretches of start to end between the sizes of equal cost."""
+    found: list[tuple[int, int | None]] = []
+    for place in sorted(e for e in equal if e >= start and (end is None or e <= end)):
+        if place > start:
+            found.append((start, place - 1))
+        start = place + 1
+    return [*found, (start, end)] if end is None or end >= start else found
+
+
+def _signs(polynomial: sympy.Poly) -> tuple[tuple[Number, ...], tuple[int, ...], tuple[Number, ...]]:
+    """Find the positive roots with a change of sign, the cheaper plan around them, and the roots without a change."""
     found: Any = polynomial.real_roots()
-    roots = sorted({float(r) for r in found if r > 0})
-    ends = [0.0, *roots]
-    # The sign is constant between roots, so one probe in each stretch decides.
-    probes = [(a + b) / 2 for a, b in pairwise(ends)] + [2 * ends[-1] + 1]
-    # Exact arithmetic: close to a root, float rounding could flip the sign.
-    values: list[Any] = [polynomial.eval(_exact(p)) for p in probes]
-    positions = [1 if v > 0 else 0 for v in values]
-    points, cheaper = [], [positions[0]]
-    for root, position in zip(roots, positions[1:], strict=True):
+    # Equal roots stand side by side; all are in increasing order.
+    roots = [(root, len(list(several))) for root, several in groupby(found)]
+    positive = [(_number(root), times) for root, times in roots if root.is_positive]
+    # Just above 0 the lowest power decides.
+    lowest: Any = next(c for c in reversed(polynomial.all_coeffs()) if c)
+    points, cheaper, touching = [], [1 if lowest > 0 else 0], []
+    for root, times in positive:
         # A root of even multiplicity touches zero without a change of sides.
-        if position != cheaper[-1]:
+        if times % 2:
             points.append(root)
-            cheaper.append(position)
-    return tuple(points), tuple(cheaper)
+            cheaper.append(1 - cheaper[-1])
+        else:
+            touching.append(root)
+    return tuple(points), tuple(cheaper), tuple(touching)
 
 
-def _exact(number: float) -> sympy.Expr:
+def _number(root: Any) -> Number:
+    return Fraction(int(root.p), int(root.q)) if root.is_Rational else root
+
+
+def _formulas(
+    difference: sympy.Expr, symbol: sympy.Symbol, numbers: Mapping[sympy.Symbol, int], points: tuple[Number, ...]
+) -> tuple[sympy.Expr, ...]:
+    """Solve for the size, without the powers whose coefficients vanish at the numbers of the others."""
     import sympy
 
-    above, below = number.as_integer_ratio()
-    return sympy.Integer(above) / below
-
-
-def _formulas(difference: sympy.Expr, symbol: sympy.Symbol) -> tuple[sympy.Expr, ...]:
-    import sympy
-
-    # The least power of the size divides all of it and has no positive root.
     polynomial = sympy.Poly(sympy.expand(difference), symbol)
-    (least,) = min(polynomial.monoms())
-    reduced = sympy.Poly(sympy.expand(difference / symbol**least), symbol)
+    # A general solution divides by the highest coefficient, which is 0 at such sizes (B = 1, V = C): they are a case of
+    # their own, of a lower degree.
+    kept = [(power, c) for (power,), c in polynomial.terms() if c.subs(numbers) != 0]
+    # The least power of the size divides all of it and has no positive root.
+    least = min(power for power, _ in kept)
+    free = sympy.Dummy("t")
+    reduced = sympy.Poly(sympy.Add(*(c * free ** (power - least) for power, c in kept)), free)
     if not 0 < reduced.degree() <= FORMULA_DEGREE:
         return ()
-    free = sympy.Dummy("t")
-    solutions = sympy.solve(reduced.as_expr().subs(symbol, free), free)
-    return tuple(sympy.simplify(s) for s in solutions if s.is_positive is not False)
+    wanted = [sympy.Rational(p.numerator, p.denominator) if isinstance(p, Fraction) else p for p in points]
+    found = []
+    for solution in sympy.solve(reduced.as_expr(), free):
+        at: Any = solution.subs(numbers)
+        # The other solution of a quadratic equation is negative, or no number, at these sizes.
+        if any(abs(sympy.N(at - p, 30)) < sympy.Rational(1, 10**20) * (1 + abs(p)) for p in wanted):
+            found.append(sympy.simplify(solution))
+    return tuple(found)

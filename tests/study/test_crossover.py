@@ -1,5 +1,7 @@
 """Facts of crossovers: which plan is cheaper on either side of every point, and the complexities of the papers."""
 
+from fractions import Fraction
+
 import pytest
 import sympy
 from hypothesis import given
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from polyattn import SizeError, Spec, catalog, plan
 from polyattn.planning import question, ranked_plans
 from polyattn.study import crossover
-from polyattn.study.crossover import _signs
+from polyattn.study.crossover import Crossover, _signs
 from tests.drawing import share
 
 
@@ -89,8 +91,59 @@ def test_the_printed_ranges_leave_out_the_sizes_of_equal_cost():
 def test_a_size_at_which_costs_touch_is_no_point():
     """N²(N - 4)² of one plan over the other: equal at N = 4, and never dearer."""
     size = sympy.Dummy("N")
-    assert _signs(sympy.Poly(size**2 * (size - 4) ** 2, size, domain="QQ")) == ((), (1,))
-    assert _signs(sympy.Poly(size * (size - 4), size, domain="QQ")) == ((4.0,), (0, 1))
+    assert _signs(sympy.Poly(size**2 * (size - 4) ** 2, size, domain="QQ")) == ((), (1,), (4,))
+    assert _signs(sympy.Poly(size * (size - 4), size, domain="QQ")) == ((4,), (0, 1), ())
+
+
+def test_where_costs_touch_neither_is_cheaper():
+    """N² + 25 against 10 N: equal at N = 5 alone."""
+    size = sympy.Dummy("N")
+    points, cheaper, touching = _signs(sympy.Poly(size**2 - 10 * size + 25, size, domain="QQ"))
+    found = Crossover("N", (), ("a", "b"), points, cheaper, (), (Fraction(1), Fraction(-10), Fraction(25)), touching)
+    assert [found.cheaper_at(n) for n in (4, 5, 6, 5.5)] == [1, None, 1, 1]
+    assert "b takes less for N = 1 to 4 and 6 on" in str(found)
+
+
+@share(0.5)
+@given(st.lists(st.fractions(Fraction(1, 7), 2**60, max_denominator=9), min_size=1, max_size=4), st.booleans())
+def test_roots_are_exact_at_any_magnitude(roots: list[Fraction], turned: bool):
+    """A polynomial made of its roots, against the sign of the product of its factors."""
+    size = sympy.Dummy("N")
+    sign = -1 if turned else 1
+    product = sympy.Integer(sign)
+    for root in roots:
+        product *= size - sympy.Rational(root.numerator, root.denominator)
+    polynomial = sympy.Poly(sympy.expand(product), size, domain="QQ")
+    points, cheaper, touching = _signs(polynomial)
+    assert set(points) | set(touching) == set(roots)
+    coefficients = tuple(Fraction(int(c.p), int(c.q)) for c in polynomial.all_coeffs())
+    found = Crossover("N", (), ("a", "b"), points, cheaper, (), coefficients, touching)
+    for probe in {*roots, *(r + Fraction(1, 2**70) for r in roots), *(r - Fraction(1, 2**70) for r in roots)}:
+        value = Fraction(sign)
+        for root in roots:
+            value *= probe - root
+        assert found.cheaper_at(probe) == (None if not value else int(value > 0))
+        if value:
+            assert cheaper[sum(p < probe for p in points)] == int(value > 0)
+
+
+@pytest.mark.parametrize("name", ["latent_gnn", "glore"])
+def test_formulas_hold_where_the_highest_coefficient_vanishes(name: str):
+    """V = C and B = 1: the general solution divides by V - C or B - 1."""
+    spec = catalog.get(name)
+    sizes = {n: v for n, v in {"N": 50, "C": 12, "R": 5, "V": 12}.items() if n in spec.sizes.names}
+    plans = candidates(name, sizes)[:4]
+    seen = 0
+    for k, first in enumerate(plans):
+        for second in plans[k + 1 :]:
+            found = crossover(first, second, "R")
+            numbers = dict(zip(symbols("B N C V"), (1, 50, 12, 12), strict=True))
+            for formula in found.formulas:
+                at = formula.subs(numbers)
+                assert at.is_finite
+                assert min(abs(float(at) - float(p)) for p in found.points) < 1e-9 * float(at)
+                seen += 1
+    assert seen
 
 
 def test_what_cannot_be_compared_is_refused():
