@@ -26,8 +26,11 @@ from polyattn.fitting.family import (
     spectra_ladder,
 )
 from polyattn.fitting.partial_svd import leading
+from polyattn.fitting.search import tails
 
 EXACT = 1e-8
+MOST_TERMS = 4
+"""Terms searched for a budget, for each channel."""
 
 
 def rebuild(factors: Factors) -> Tensor:
@@ -104,6 +107,23 @@ def _ladder(core: Tensor, _orders: Orders) -> list[Ranks]:
     return [(1, *ranks) for ranks in spectra_ladder(spectra)] + [(g, r, s) for g in range(2, most + 1)]
 
 
+def _left_out(core: Tensor) -> np.ndarray:
+    """Return the share that terms cut to their ranks leave out, as if the cut terms were orthogonal."""
+    most, *_ = _most((), tuple(core.shape))
+    d, f, h, b = core.shape
+    # More terms than that cost more than the core's own entries.
+    terms = min(most, MOST_TERMS * max(core.shape))
+    left, values, right = leading(core.reshape(d * f, h * b), terms)
+    weights, whole = values.square().numpy(), core.square().sum().item()
+    spectra = [torch.linalg.svdvals(m).numpy() for m in (left.T.reshape(-1, d, f), right.reshape(-1, h, b))]
+    first, second = (np.stack([tails(row) for row in rows]) for rows in spectra)
+    # What the cuts leave of a term of norm 1: 1 - (1 - p)(1 - q), without loss of digits where both are small.
+    lost = first[:, :, None] + (1 - first)[:, :, None] * second[:, None, :]
+    rest = max(whole - weights.sum(), 0.0) if terms < most else 0.0
+    behind = tails(values.numpy()) + rest
+    return ((weights[:, None, None] * lost).cumsum(0) + behind[:, None, None]) / whole
+
+
 def _weights(ranks: Ranks, _: int) -> tuple[list[Weight], dict[str, int]]:
     slots: list[Weight] = [("wq", ("g", 1, "r")), ("wk", ("g", 2, "r")), ("wv", ("g", 3, "s")), ("wo", ("g", "s", 0))]
     return slots, dict(zip("grs", ranks, strict=True))
@@ -119,4 +139,5 @@ BLOCK_TERMS = Family(
     rebuild,
     fit,
     (1, 1, 1, None),
+    left_out=_left_out,
 )

@@ -29,7 +29,16 @@ from polyattn.fitting.family import PAIR, relative
 from polyattn.fitting.layers import TrainedLayer, layers_of
 from polyattn.fitting.position_pattern import Layout
 from polyattn.fitting.scaling import exponent
-from polyattn.fitting.surgery import attention_of, evaluating, in_float64, random_state_kept, replaced, tied
+from polyattn.fitting.selection import nearest, shared_budget, timed
+from polyattn.fitting.surgery import (
+    attention_of,
+    evaluating,
+    in_float64,
+    polynomial_parameters,
+    random_state_kept,
+    replaced,
+    tied,
+)
 from polyattn.fitting.tuning import error, in_parts, tune
 from polyattn.lowering import plan
 
@@ -45,6 +54,10 @@ def compress(
     forward: Callable[[nn.Module, Any], Any] | None = None,
     families: Sequence[str] = ("cp_nl", "tucker_nl", "tt_nl", "block_term_nl"),
     budgets: Sequence[float] = (1 / 6, 1 / 3, 1 / 2),
+    total: float | None = None,
+    max_params: float | None = 1.0,
+    max_time: float | None = None,
+    choose: Callable[[Candidate], float] | None = None,
     ranks: Mapping[str, Sequence[int | tuple[int, ...]]] | None = None,
     evaluate: Callable[[nn.Module], float] | None = None,
     steps: int = 100,
@@ -70,6 +83,14 @@ def compress(
         families: the catalogue's names.
         budgets: upper limits for the multiply-accumulates of a candidate, as fractions of the trained layer's own
             cheapest plan on one sample.
+        total: one budget for all layers together, as a fraction of the sum of their own: those candidates of all
+            budgets go into the model that keep to it with the least sum of squared errors; a layer may stay as it is.
+        max_params: upper limit for the parameters of a candidate within a budget, as a fraction of those that it
+            replaces; None for any number.
+        max_time: upper limit for the measured time of a candidate in the model, as a fraction of the trained layer's;
+            candidates above it are in the table only.
+        choose: a number for a candidate, such as `lambda c: c.after + 0.1 * c.speed`; those with the smallest go into
+            the model. By default their error, `after`.
         ranks: further candidates by family.
         evaluate: the score of a model, such as its accuracy; called for the model, and for every candidate before and
             after its fine-tuning.
@@ -100,7 +121,8 @@ def compress(
         batches = batches_of(data, model)
         layers = layers_of(model)
         # One pass for all layers, before any of them is replaced.
-        ready, skipped = _ready(model, layers, _activations(model, layers, batches, run))
+        seen = _activations(model, layers, batches, run)
+        ready, skipped = _ready(model, layers, seen)
         if not ready:
             raise FittingError(
                 "no layer can be replaced: " + "; ".join(f"{n or 'the model'} {w}" for n, w in skipped.items())
@@ -122,11 +144,17 @@ def compress(
                     "mean": layer.mean, "moments": _moments(x, layer.bias), "sizes": sizes, "starts": starts,
                     "iterations": iterations, "seed": seed, "progress": False,
                 }  # fmt: skip
+                largest = None
+                if max_params is not None:
+                    largest = int(max_params * sum(p.numel() for p in polynomial_parameters(layer.module)))
                 wanted: list[tuple[str, Callable[[], Factorisation]]] = []
                 for most in (int(share * cost) for share in budgets):
-                    wanted += [(f, partial(factorise, layer.core, f, max_macs=most, **given)) for f in families]
+                    wanted += [
+                        (f, partial(factorise, layer.core, f, max_macs=most, max_params=largest, **given))
+                        for f in families
+                    ]
                     if truncation:
-                        wanted.append((TRUNCATION, partial(_truncated, layer, sizes, most)))
+                        wanted.append((TRUNCATION, partial(_truncated, layer, sizes, most, largest)))
                 for family, several in (ranks or {}).items():
                     wanted += [(family, partial(factorise, layer.core, family, rank=r, **given)) for r in several]
                 for family, make in wanted:
@@ -147,9 +175,17 @@ def compress(
                     of = 0 if family == TRUNCATION else steps
                     found.append(_candidate(trial, name, layer, family, made, cost, aims, evaluate, of))
                     bar.advance(task)
+                own = [k for k, c in enumerate(found) if c.layer == name]
+                if own:
+                    sample = seen[name][0][:1].to(next(layer.module.parameters()).dtype)
+                    again = timed([found[k] for k in own], layer.module, sample)
+                    found = [c for c in found if c.layer != name] + again
         if not found:
             raise FittingError(f"no family has a member within the budgets {tuple(budgets)} of the layers' cost")
-        return _chosen(model, found, score, evaluate, skipped)
+        best = _best(found, total, max_time, choose or (lambda c: c.after), skipped)
+        found = [replace(c, chosen=c is best.get(c.layer)) for c in found]
+        made = replaced(model, {name: c.module for name, c in best.items()})
+        return Compression(tuple(found), made, score, _scored(evaluate, made), skipped)
 
 
 def _activations(
@@ -229,7 +265,7 @@ def _moments(x: Tensor, bias: bool) -> np.ndarray:
     return (rows.T @ rows / len(rows)).cpu().numpy()
 
 
-def _truncated(layer: TrainedLayer, sizes: dict[str, int], most: int) -> Factorisation:
+def _truncated(layer: TrainedLayer, sizes: dict[str, int], most: int, largest: int | None) -> Factorisation:
     """Cut the layer's similarity and value to the largest rank within a budget, by plain SVDs."""
     target = torch.from_numpy(np.ascontiguousarray(layer.core.transpose(1, 2, 3, 0)))
     known, fitting = {**sizes, "C": layer.channels}, None
@@ -237,7 +273,8 @@ def _truncated(layer: TrainedLayer, sizes: dict[str, int], most: int) -> Factori
     for rank in range(1, layer.channels + 1):
         spec = BLOCK_TERMS.spec((1, rank, rank), layer.mean, layer.bias, False)
         made = plan(spec, known)
-        if made.macs > most:
+        count = sum(prod(layer.channels if s == "C" else int(s) for s in shape) for shape in spec.parameters.values())
+        if made.macs > most or (largest is not None and count > largest):
             break
         fitting = (1, rank, rank), made
     if fitting is None:
@@ -313,19 +350,29 @@ def _candidate(
     )
 
 
-def _chosen(
-    model: nn.Module,
+def _best(
     found: list[Candidate],
-    score: float | None,
-    evaluate: Callable[[nn.Module], float] | None,
+    total: float | None,
+    max_time: float | None,
+    choose: Callable[[Candidate], float],
     skipped: dict[str, str],
-) -> Compression:
-    """Insert, for each layer, the candidate with the smallest error of its output, truncations excluded."""
-    best: dict[str, Candidate] = {}
-    for name in dict.fromkeys(c.layer for c in found):
-        own = [c for c in found if c.layer == name and c.family != TRUNCATION]
-        if own:
-            best[name] = min(own, key=lambda c: c.after)
-    found = [replace(c, chosen=c is best.get(c.layer)) for c in found]
-    made = replaced(model, {name: c.module for name, c in best.items()})
-    return Compression(tuple(found), made, score, _scored(evaluate, made), skipped)
+) -> dict[str, Candidate]:
+    """Return the candidates that go into the model, truncations excluded, and note the layers that have none."""
+    costs = {c.layer: c.trained_macs for c in found}
+    own = [c for c in found if c.family != TRUNCATION]
+    own = [c for c in own if max_time is None or c.speed is None or c.speed <= max_time]
+    if total is None:
+        best = nearest(own, choose)
+        for name in costs.keys() - best.keys():
+            skipped[name] = "has no candidate" + (f" within max_time={max_time:g}" if max_time is not None else "")
+        return best
+    shared = shared_budget(own, costs, total, choose)
+    if shared is None:
+        least = sum(min((c.macs for c in own if c.layer == name), default=cost) for name, cost in costs.items())
+        raise FittingError(
+            f"no candidates keep to total={total:g}: the cheapest of each layer take {least / sum(costs.values()):.3g} "
+            "of the layers' cost; give smaller `budgets`"
+        )
+    for name in costs.keys() - shared.keys():
+        skipped[name] = "keeps to the shared budget as it is"
+    return shared

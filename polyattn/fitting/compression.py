@@ -31,6 +31,8 @@ class Candidate:
             before and after the fine-tuning.
         score_before, score_after: scores of the network with it, on request.
         chosen: whether it is in the compressed model.
+        seconds, trained_seconds: measured times of it and of the trained layer on one sample, medians of interleaved
+            runs.
     """
 
     layer: str
@@ -44,6 +46,8 @@ class Candidate:
     score_before: float | None
     score_after: float | None
     chosen: bool = False
+    seconds: float | None = None
+    trained_seconds: float | None = None
 
     def __repr__(self) -> str:
         own = f"{self.layer or 'the model'}, {self.family} of rank {self.factorisation.ranks}"
@@ -59,6 +63,11 @@ class Candidate:
         """Return its multiply-accumulates divided by the trained layer's."""
         return self.macs / self.trained_macs
 
+    @property
+    def speed(self) -> float | None:
+        """Return its measured time divided by the trained layer's."""
+        return None if self.seconds is None or not self.trained_seconds else self.seconds / self.trained_seconds
+
     def row(self) -> dict[str, Any]:
         ranks = self.factorisation.ranks
         return {
@@ -71,6 +80,8 @@ class Candidate:
             "core error": self.factorisation.error,
             "output error before": self.before,
             "output error": self.after,
+            "seconds": self.seconds,
+            "seconds before": self.trained_seconds,
             "score before": self.score_before,
             "score": self.score_after,
             "chosen": self.chosen,
@@ -125,10 +136,24 @@ class Compression:
 
     def __rich__(self) -> Table:
         title = "" if self.score is None else f"score {self.score:.4g}, compressed {self.compressed_score:.4g}"
-        notes = ["* in the compressed model; + none is both cheaper and nearer"]
+        notes = [
+            "time and share are those of the trained layer's",
+            "* in the compressed model; + none is both cheaper and nearer",
+        ]
         notes += [f"{name or 'the model'} is kept: it {why}" for name, why in self.skipped.items()]
         table = Table(title=title, caption="\n".join(notes))
-        for heading in ("layer", "family", "rank", "MACs", "share", "core error", "output error", "score"):
+        for heading in (
+            "layer",
+            "family",
+            "rank",
+            "MACs",
+            "share",
+            "parameters",
+            "time",
+            "core error",
+            "output error",
+            "score",
+        ):
             words = heading in ("layer", "family")
             table.add_column(heading, justify="left" if words else "right", overflow="fold")
         front = self.pareto()
@@ -138,6 +163,7 @@ class Compression:
             score = "" if c.score_after is None else f"{c.score_before:.4g} → {c.score_after:.4g}"
             table.add_row(
                 c.layer, f"{c.family} {mark}", str(row["rank"]), f"{c.macs:,}", f"{c.share:.2f}",
+                f"{row['parameters']:,}", "" if c.speed is None else f"{c.speed:.2f}",
                 f"{row['core error']:.3g}", f"{c.before:.3g} → {c.after:.3g}", score,
             )  # fmt: skip
         return table

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Integral, Real
 from typing import Any
@@ -20,6 +20,7 @@ from polyattn.algebra import ChannelCore, Spec
 from polyattn.errors import FittingError
 from polyattn.fitting.block_terms import BLOCK_TERMS
 from polyattn.fitting.bounds import layer_bound
+from polyattn.fitting.choosing import Trials, of_error, within_budget
 from polyattn.fitting.cp import CP
 from polyattn.fitting.family import (
     SYMMETRIES,
@@ -45,6 +46,8 @@ from polyattn.planning import Plan
 FAMILIES: dict[str, Family] = {f.name: f for f in (CP, TUCKER, TT, BLOCK_TERMS)}
 ZERO = 1e-13
 """Norm of the symmetric part, relative to the core, below which it is rounding."""
+QUICK = 10
+"""Steps of the fits that compare ranks; only the best are then fitted to the end."""
 CRITERIA = ("rank", "max_macs", "max_params", "max_error")
 
 
@@ -82,6 +85,7 @@ class Factorisation(Fitted):
         symmetry: "pair", "shared" or "none"; see `factorise`.
         layout: the positions of the x's, with blocks and powers of sizes; NL's with or without 1/N.
         errors: the error of each start.
+        path: the ranks that were fitted in the search, with the error of each.
     """
 
     family: str
@@ -95,6 +99,7 @@ class Factorisation(Fitted):
     symmetry: str
     layout: Layout
     errors: tuple[float, ...]
+    path: tuple[tuple[Ranks, float], ...] = ()
 
     @property
     def mean(self) -> bool:
@@ -149,7 +154,7 @@ def factorise(
     core_or_tensor: ChannelCore | Recognition | Located | np.ndarray | Tensor,
     family: str = "cp_nl",
     *,
-    rank: int | Sequence[int] | None = None,
+    rank: int | float | Sequence[int] | None = None,
     max_macs: int | None = None,
     max_params: int | None = None,
     max_error: float | None = None,
@@ -168,8 +173,10 @@ def factorise(
     The core may stand at any pattern of positions, on maps too, and be of any degree from 1: the families except
     `block_term_nl`, which is for degree 3, are then the same decompositions at those positions.
 
-    Exactly one of `rank`, `max_macs`, `max_params` and `max_error` chooses the rank: the given one, the largest within
-    the budget, or the smallest that reaches the error.
+    `rank`, `max_error` or budgets (`max_macs`, `max_params`, or both) choose the ranks: the given ones; the ones with
+    the fewest parameters found that reach the error; or those with the least error within the budgets, of equal ones
+    the smallest. All tuples of ranks are compared by what the decompositions leave out, the best are fitted; `path`
+    of the result has their errors. A share, such as `rank=0.1`, is the budget of that share of the core's entries.
 
     The two x at one position are exchangeable, so a layer depends only on the core's symmetric part over the pair. The
     fit uses that freedom: `symmetry="pair"` fits the symmetric part (at other patterns over all exchangeable x's),
@@ -203,7 +210,8 @@ def factorise(
     """
     chosen = find_family(family)
     given = {n: v for n, v in zip(CRITERIA, (rank, max_macs, max_params, max_error), strict=True) if v is not None}
-    if len(given) != 1:
+    # Several budgets may be kept at once; a rank or an error stands alone.
+    if len(given) != 1 and given.keys() != {"max_macs", "max_params"}:
         found = " and ".join(given) or "none"
         raise FittingError(f"give exactly one of {', '.join(CRITERIA)}; found {found}")
     _check_numbers({n: v for n, v in given.items() if n != "rank"}, starts, iterations)
@@ -238,7 +246,7 @@ def factorise(
     norm = target.norm().item()
     target = target / norm
 
-    def spec(ranks: Ranks) -> Spec:
+    def spec(ranks: Any) -> Spec:
         if at_nl:
             return chosen.spec(ranks, bool(layout.powers), bias, shared)
         return equation([(layout, *chosen.weights(ranks, layout.degree), "")])
@@ -248,12 +256,17 @@ def factorise(
         task = bar.add_task(family, total=None)
         settings = Settings(orders, shared, starts, iterations, seed, lambda: bar.advance(task))
 
+        tried: dict[Ranks, tuple[Factorisation, bool]] = {}
+
         def planned(ranks: Ranks) -> Plan:
             return plan(spec(ranks), known, objective)
 
-        def fitted(ranks: Ranks) -> Factorisation:
+        def fitted(ranks: Ranks, quick: bool = False) -> Factorisation:
+            if ranks in tried and (quick or not tried[ranks][1]):
+                return tried[ranks][0]
             bar.update(task, description=f"{family} of rank {ranks}")
-            factors, errors = chosen.fit(target, ranks, settings)
+            own = replace(settings, starts=1, iterations=min(iterations, QUICK)) if quick else settings
+            factors, errors = chosen.fit(target, ranks, own)
             error = relative(chosen.rebuild(factors) - target, target, orders)
             weights, _ = chosen.weights(ranks, layout.degree)
             factors = [*factors[:-1], factors[-1] * norm]
@@ -267,27 +280,37 @@ def factorise(
                 parameters = arrays(layout, channels, weights, factors)
             made = planned(ranks)
             kept = tuple(f.numpy() for f in factors)
-            return Factorisation(
+            found = Factorisation(
                 family, ranks, made.spec, parameters, error, made, core, kept, symmetry, layout, errors
             )
+            tried[ranks] = (found, quick)
+            return found
 
+        if isinstance(rank, float):
+            max_params, rank = _share(rank, family) * core.size, None
         if rank is not None:
             ranks = as_ranks(rank, family)
             chosen.check(ranks, tuple(target.shape))
-            return fitted(ranks)
-        # Increasing ranks, so that a budget or an error can be found by bisection.
-        ladder = chosen.ladder(target, orders)
-        if max_error is not None:
-            return _within_error(ladder, fitted, max_error)
-        if max_macs is not None:
-            return fitted(_largest(ladder, lambda r: planned(r).macs, max_macs, "MACs", family))
+            found = fitted(ranks)
+        else:
+            trials = Trials(
+                chosen, target, orders, fitted, planned, spec, lambda s, at: plan(s, at, objective), known
+            )  # fmt: skip
+            if max_error is not None:
+                found = of_error(trials, max_error)
+            else:
+                found = within_budget(trials, max_macs, max_params)
+        path = tuple(sorted((ranks, made.error) for ranks, (made, _) in tried.items()))
+        return replace(found, path=path)
 
-        def count(ranks: Ranks) -> int:
-            shapes = spec(ranks).parameters.values()
-            return sum(int(np.prod([_number(s, known) for s in shape])) for shape in shapes)
 
-        assert max_params is not None
-        return fitted(_largest(ladder, count, max_params, "parameters", family))
+def _share(rank: float, family: str) -> float:
+    if not 0 < rank <= 1:
+        raise FittingError(
+            f"`rank` of {family} is positive whole numbers, or the share of the core's entries that its parameters may "
+            f"be, from 0 to 1; found {rank!r}"
+        )
+    return rank
 
 
 def is_antisymmetric(core: np.ndarray) -> bool:
@@ -321,36 +344,3 @@ def find_family(name: str) -> Family:
     if name not in FAMILIES:
         raise FittingError(f"unknown family {name!r}; there are {', '.join(FAMILIES)}")
     return FAMILIES[name]
-
-
-def _number(size: str, known: Mapping[str, int]) -> int:
-    return int(size) if size.isdigit() else known[size]
-
-
-def _largest(ladder: list[Ranks], cost: Callable[[Ranks], int], limit: int, what: str, family: str) -> Ranks:
-    """Find the last rank of the ladder within a budget, by bisection: costs rise along it."""
-    if cost(ladder[0]) > limit:
-        raise FittingError(f"no {family} keeps to {limit:,} {what}: rank {ladder[0]} has {cost(ladder[0]):,} already")
-    low, high = 0, len(ladder)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if cost(ladder[middle]) <= limit else (low, middle)
-    return ladder[low]
-
-
-def _within_error(ladder: list[Ranks], fitted: Callable[[Ranks], Factorisation], limit: float) -> Factorisation:
-    """Find the first rank of the ladder within an error: doubled until one is, then halved back."""
-    low, high, made = -1, 0, fitted(ladder[0])
-    # Each trial is a fit, and small ranks fit fastest: so from below, not by bisection of the whole ladder.
-    while made.error > limit and high < len(ladder) - 1:
-        low, high = high, min(2 * high + 1, len(ladder) - 1)
-        made = fitted(ladder[high])
-    if made.error > limit:
-        raise FittingError(
-            f"no {made.family} reaches a relative error of {limit:g}: rank {made.ranks} has {made.error:.3g}"
-        )
-    while high - low > 1:
-        middle = (low + high) // 2
-        trial = fitted(ladder[middle])
-        low, high, made = (low, middle, trial) if trial.error <= limit else (middle, high, made)
-    return made

@@ -67,6 +67,8 @@ class Family:
         fit: the factors of a core at given ranks, and the error of each start.
         bias_axis: for each factor the axis of the channels; None for one without a bias.
         shares: whether key and value may have one matrix.
+        left_out: the share of a core's square that each tuple of ranks leaves out, before any fit; None for a family
+            whose ranks are one number.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Family:
     fit: Callable[[Tensor, Ranks, Settings], tuple[Factors, tuple[float, ...]]]
     bias_axis: tuple[int | None, ...]
     shares: bool = False
+    left_out: Callable[[Tensor], np.ndarray] | None = None
 
     def check(self, ranks: Ranks, shape: Ranks) -> None:
         """Refuse ranks of a wrong number, or larger than any core of this shape needs.

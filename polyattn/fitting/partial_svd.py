@@ -40,3 +40,9 @@ def leading(matrix: Tensor, n_eigenvecs: int | None = None, **_: object) -> tupl
             return u[:, order], s[order], v[order]
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
     return left[:, :count], values[:count], right[:count]
+
+
+def leading_square(wide: Tensor) -> Tensor:
+    """Return a square matrix with the left singular vectors and values of a wide one."""
+    rows, columns = wide.shape
+    return torch.linalg.qr(wide.T, mode="r").R.T if columns > rows else wide

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +21,8 @@ from polyattn.fitting.family import (
     spectra_ladder,
     torch_backend,
 )
-from polyattn.fitting.partial_svd import leading
+from polyattn.fitting.partial_svd import leading, leading_square
+from polyattn.fitting.search import tails
 
 
 def rebuild(factors: Factors) -> Tensor:
@@ -57,6 +59,24 @@ def _ladder(core: Tensor, _: Orders) -> list[Ranks]:
     return [r for r in spectra_ladder(spectra) if all(a <= b for a, b in zip(r, _most(r, shape), strict=True))]
 
 
+def _left_out(core: Tensor) -> np.ndarray:
+    """Return the sum of the shares that truncations of each unfolding leave out: at most so much TT-SVD does."""
+    shape, whole = tuple(core.shape), core.square().sum().item()
+    spectra = [
+        torch.linalg.svdvals(leading_square(m) if m.shape[0] <= m.shape[1] else leading_square(m.T))
+        for m in (core.reshape(prod(shape[:k]), -1) for k in range(1, len(shape)))
+    ]
+    ranks = np.ogrid[tuple(slice(1, len(s) + 1) for s in spectra)]
+    found = np.zeros([len(s) for s in spectra])
+    for k, values in enumerate(spectra):
+        found = found + (tails(values.numpy()) / whole)[ranks[k] - 1]
+    around = [np.ones(1), *ranks, np.ones(1)]
+    for k, own in enumerate(ranks):
+        useless = (own > around[k] * shape[k]) | (own > shape[k + 1] * around[k + 2])
+        found = np.where(useless, np.inf, found)
+    return found
+
+
 def _weights(ranks: Ranks, degree: int) -> tuple[list[Weight], dict[str, int]]:
     names = [f"r{m}" for m in range(1, degree + 1)]
     middle: list[Weight] = [(f"w{letter(m, degree)}", (names[m - 2], m, names[m - 1])) for m in range(2, degree + 1)]
@@ -75,4 +95,5 @@ TT = Family(
     rebuild,
     fit,
     (0, 1, 1, None),
+    left_out=_left_out,
 )

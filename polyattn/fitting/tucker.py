@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from math import prod
+from operator import mul
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +25,8 @@ from polyattn.fitting.family import (
     spectra_ladder,
     torch_backend,
 )
-from polyattn.fitting.partial_svd import leading
+from polyattn.fitting.partial_svd import leading, leading_square
+from polyattn.fitting.search import outside_boxes
 
 WARM = 4
 """Sweeps of HOOI from the factors of a near tensor."""
@@ -68,6 +72,21 @@ def _ladder(core: Tensor, orders: Orders) -> list[Ranks]:
     return [r for r in spectra_ladder(spectra) if all(a <= b for a, b in zip(r, _most(r, shape), strict=True))]
 
 
+def _left_out(core: Tensor) -> np.ndarray:
+    """Return the share of the square that the truncated higher-order SVD leaves out, for all ranks at once."""
+    inner = core
+    for k in range(core.dim()):
+        # A wide unfolding's left vectors are those of the square factor of its QR decomposition.
+        left, _, _ = torch.linalg.svd(leading_square(core.movedim(k, 0).flatten(1)))
+        inner = torch.tensordot(inner, left, dims=([0], [0]))
+    found = outside_boxes(inner.numpy()) / core.square().sum().item()
+    ranks = np.ogrid[tuple(slice(1, n + 1) for n in core.shape)]
+    for k, own in enumerate(ranks):
+        others = reduce(mul, (r for j, r in enumerate(ranks) if j != k), np.ones((1,) * core.dim()))
+        found = np.where(own > others, np.inf, found)
+    return found
+
+
 def _weights(ranks: Ranks, degree: int) -> tuple[list[Weight], dict[str, int]]:
     names = [f"r{m}" for m in range(1, degree + 1)]
     sides: list[Weight] = [(f"w{letter(m, degree)}", (m, names[m - 1])) for m in range(1, degree + 1)]
@@ -84,4 +103,5 @@ TUCKER = Family(
     rebuild,
     fit,
     (0, 0, 0, None, None),
+    left_out=_left_out,
 )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import polyattn as pa
 from polyattn.errors import FittingError
 from polyattn.fitting import factorise
-from polyattn.fitting.factorise import _within_error
+from polyattn.fitting.choosing import within_error
 from polyattn.fitting.family import symmetrised
 from tests.drawing import share
 
@@ -210,6 +210,6 @@ def test_the_first_rank_within_an_error_is_found_and_no_other(length):
         wanted = next((r for r, e in zip(ladder, errors, strict=True) if e <= limit), None)
         if wanted is None:
             with pytest.raises(FittingError, match=f"no cp_nl reaches a relative error of {limit:g}"):
-                _within_error(ladder, fitted, limit)
+                within_error(ladder, fitted, limit)
         else:
-            assert _within_error(ladder, fitted, limit).ranks == wanted
+            assert within_error(ladder, fitted, limit).ranks == wanted

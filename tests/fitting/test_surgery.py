@@ -225,3 +225,44 @@ def test_a_network_in_mixed_precision_comes_back_in_it():
     assert found.model.stem.weight.dtype == torch.bfloat16
     assert [c.score_after for c in found.candidates] == [1.0, 1.0]
     assert np.isfinite([c.after for c in found.candidates]).all()
+
+
+def test_candidates_have_no_more_parameters_than_the_layer_unless_asked():
+    plain = 2 * C * C  # wf and wg
+    options: dict[str, Any] = {**QUICK, "budgets": (0.95,), "truncation": False}
+    for limit in (0.8, None):
+        found = compress(layer(), maps(), max_params=limit, **options).candidates
+        counts = [c.factorisation.parameter_count for c in found]
+        assert limit is None or max(counts) <= limit * plain
+
+
+def test_one_budget_for_several_layers_is_the_best_choice_of_all():
+    """Against all choices by brute force; a layer may stay as it is."""
+    model = nn.Sequential(layer(), layer())
+    with torch.no_grad():
+        model[1].wf.mul_(0.1)
+    options: dict[str, Any] = {**QUICK, "budgets": (0.4, 0.7)}
+    for total in (0.5, 0.75):
+        found = compress(model, maps(), total=total, truncation=False, **options)
+        whole = {c.layer: c.trained_macs for c in found.candidates}
+        choices = [[(whole[n], 0.0), *((c.macs, c.after**2) for c in found.candidates if c.layer == n)] for n in whole]
+        allowed = [(a, b) for a in choices[0] for b in choices[1] if a[0] + b[0] <= total * sum(whole.values())]
+        taken = {c.layer: (c.macs, c.after**2) for c in found.candidates if c.chosen}
+        picked = [taken.get(n, (whole[n], 0.0)) for n in whole]
+        assert sum(m for m, _ in picked) <= total * sum(whole.values())
+        assert sum(e for _, e in picked) == pytest.approx(min(a[1] + b[1] for a, b in allowed))
+    with pytest.raises(pa.FittingError, match=r"no candidates keep to total=0\.01"):
+        compress(model, maps(), total=0.01, **options)
+
+
+def test_measured_times_are_in_the_table_and_can_decide():
+    found = compress(layer(), maps(), choose=lambda c: -c.macs, **{**QUICK, "budgets": (0.5, 0.8)})
+    own = [c for c in found.candidates if c.family != "truncation"]
+    assert next(c for c in own if c.chosen).macs == max(c.macs for c in own)
+    for c in found.candidates:
+        assert c.speed == c.seconds / c.trained_seconds > 0
+    assert "time" in [str(c.header) for c in found.__rich__().columns]
+    none = compress(layer(), maps(), max_time=1e-9, **QUICK)
+    assert not any(c.chosen for c in none.candidates)
+    assert none.skipped == {"": "has no candidate within max_time=1e-09"}
+    assert none.model.spec == pa.Spec(NL)
