@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,11 @@ def read_spec(source: str) -> Spec:
 
     if source in catalog.names():
         return catalog.get(source)
+    if ".py:" in source:
+        from polyattn.reading.files import is_reference, read_file
+
+        if is_reference(source):
+            return read_file(source).spec
     # Only an equation has a bracket: names and paths hardly ever do.
     if "[" in source:
         return Spec(source)
@@ -71,7 +77,9 @@ def name_specs(sources: list[str]) -> dict[str, Spec]:
     found: dict[str, Spec] = {}
     for source in sources:
         spec = read_spec(source)
+        code = re.search(r"\.py:([A-Za-z_]\w*)", source)
         stem = source if source in catalog.names() else "own" if "[" in source else Path(source).stem
+        stem = code[1] if code else stem
         # Numbered, so that two equations on one command line keep their places.
         name = next(n for k in count(1) if (n := stem if k == 1 else f"{stem} {k}") not in found)
         found[name] = spec

@@ -43,7 +43,9 @@ def options(
     """Show, prove, plan and study attention layers as equations; SPEC is a catalogue name, text, or a file."""
 
 
-SpecArgument = Annotated[str, typer.Argument(metavar="SPEC", help="A catalogue name, equation text, or a file.")]
+SpecArgument = Annotated[
+    str, typer.Argument(metavar="SPEC", help="A catalogue name, equation text, a file, or code: file.py:Class.")
+]
 
 
 def reports_errors(command: Callable[..., Any]) -> Callable[..., Any]:

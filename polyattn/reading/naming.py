@@ -141,6 +141,10 @@ def name_sizes(
                 _give(naming, root, _next(naming), "N")
         elif not root.parts and root.example in names.numbers:
             _give(naming, root, names.numbers[root.example], names.numbers[root.example][0])
+    for size in (s for t in tensors if t.kind == "input" for s in t.sizes):
+        # An input's shape has names: a product of numbers needs one.
+        if size.root.parts and size.root not in naming.sizes and size.root is not batch:
+            _give(naming, size.root, _next(naming), "K")
     for root, letter in list(naming.sizes.items()):
         _name_parts(naming, root, letter, names)
 
