@@ -1,9 +1,9 @@
 """mkdocs hook: what pages link to outside docs/ is part of the site, at the same path.
 
-`[text](../proofs/README.md)` in docs/planning.md is right where the repository is read; the site has no folder above
-its root, so such a link becomes `proofs/README.md`, a page made from that file. Other files (recorded results,
-scripts) are copied as they are, so every link of the site stays inside it. A link to a file that is not there fails the
-strict build.
+The home page is the repository's README.md. `[text](../proofs/README.md)` in docs/planning.md is right where the
+repository is read; the site has no folder above its root, so such a link becomes `proofs/README.md`, a page made from
+that file. Other files (recorded results, scripts) are copied as they are, so every link of the site stays inside it. A
+link to a file that is not there fails the strict build.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = ("CONTRIBUTING.md", "CHANGELOG.md", "proofs/README.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "proofs/README.md")
 LINK = re.compile(r"(?<=\]\()([^)\s#]+)")
 
 
