@@ -22,6 +22,8 @@ ENTRYWISE = ("exp", "sigmoid", "tanh", "silu", "softplus", "relu", "abs", "elu",
 REDUCING = ("sum", "max", "min", "logsumexp", "mean")
 DIGITS = 60
 AGREE = mpmath.mpf(10) ** -30
+LARGEST = 10**4
+"""The largest argument of an exponential that is computed."""
 
 
 def indices(x: Expr) -> frozenset[str]:
@@ -93,6 +95,8 @@ def value(x: Expr, at: dict[str, int], point: dict[str, Any], sizes: dict[str, i
         return mpmath.mpf(sizes[x[1]])
     if kind in REDUCING or kind == "softmax":
         each = [value(x[1], {**at, "e": e}, point, sizes) for e in range(sizes["M"])]
+        if kind in ("softmax", "logsumexp") and max(map(abs, each)) > LARGEST:
+            raise OutsideError
         if kind == "softmax":
             return mpmath.exp(each[at["e"]]) / mpmath.fsum(map(mpmath.exp, each))
         if kind == "logsumexp":
@@ -113,6 +117,8 @@ def value(x: Expr, at: dict[str, int], point: dict[str, Any], sizes: dict[str, i
 
 def function(kind: str, s: Any) -> Any:
     if (kind == "log" and s <= 0) or (kind == "sqrt" and s < 0) or (kind == "reciprocal" and not s):
+        raise OutsideError
+    if abs(s) > LARGEST and kind not in ("log", "sqrt", "relu", "abs"):
         raise OutsideError
     logistic = 1 / (1 + mpmath.exp(-s))
     return {

@@ -674,15 +674,24 @@ class Laws:
         need(not place, "more than a law needs")
 
     def by_insert(self, f, term, at, **place):
-        """For f = 1/z: 1 = z*f, at indices each given by factor and slot, or -1 and the number of a free index."""
+        """For f = 1/z: 1 = z*f, at indices given by factor and slot, by -1 and the number of a free index, or by -2
+        and a number of its own: a new index, whose size divides, since the sum over it counts."""
         need(f.function == "reciprocal" and f.terms, "no denominator")
         total = self.proof.sums[place["in"]]
-        need(type(term) is int and 0 <= term < len(total.terms), "there is no such term")
-        lists = [indices for _, indices in total.terms[term].factors]
-        need(all(type(k) is int and type(j) is int and -1 <= k < len(lists) and j >= 0 for k, j in at), "no place")
-        names = dict(zip(f.slots, [(total.letters if k < 0 else lists[k])[j] for k, j in at], strict=True))
+        need(type(term) is int and 0 <= term < len(total.terms) and len(at) == len(f.slots), "there is no such term")
+        lists, names, sizes = [indices for _, indices in total.terms[term].factors], {}, {}
+        for i, (k, j) in zip(f.slots, at, strict=True):
+            need(type(k) is int and type(j) is int and -2 <= k < len(lists) and j >= 0, "no place")
+            if k == -2:
+                names[i] = (f"{self.proof.work} new {j}", sizes.setdefault(j, i[1]))
+            else:
+                names[i] = (total.letters if k == -1 else lists[k])[j]
         need(all(i[1] == j[1] for i, j in names.items()), "an index of another size")
-        products = [(n, p, [*factors, (f.name, f.slots)]) for n, p, factors in f.terms]
+        below = Counter(sizes.values())
+        products = [
+            (n, {s: p.get(s, 0) - below[s] for s in {*p, *below}}, [*factors, (f.name, f.slots)])
+            for n, p, factors in f.terms
+        ]
         self.one_term(place.pop("in"), term, [], set(), f, products, [], names)
         need(not place, "more than a law needs")
 

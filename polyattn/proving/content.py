@@ -185,6 +185,8 @@ def is_negative(proof: LawfulProof, f: FlatSum) -> bool:
     """Return whether of s and -s the second is taken, by their canonical forms."""
     if len(f.terms) == 1:
         return f.terms[0].coefficient < 0
+    if f.function == "reciprocal" and proof.positive(f.terms):
+        return False
     minus = FlatSum(f.name, f.slots, f.function, f.over, [t.scaled(Fraction(-1)) for t in f.terms])
     mine, other = (repr(proof.key(proof.standing_alone(g), ())) for g in (f, minus))
     return other < mine

@@ -99,7 +99,7 @@ def _patterns(term: Monomial, f: FlatSum, free: set[Index]) -> Counter[Pattern]:
 
 
 def _indices(term: Monomial, pattern: Pattern, model: Monomial, f: FlatSum, free: Sequence[Index]):
-    """Return indices of a term at which to multiply it; None if there are none of these sizes."""
+    """Return indices of a term at which to multiply it, new ones where it has a power of their size; or else None."""
     factor = next(
         g
         for g in model.factors
@@ -115,7 +115,11 @@ def _indices(term: Monomial, pattern: Pattern, model: Monomial, f: FlatSum, free
         alike = _slots(model, index)
         choices = [i for i in term.indices() if i not in free and i.size == index.size and i not in found]
         if not choices:
-            return None
+            if dict(term.powers).get(index.size, 0) < 1:
+                return None
+            top = max((i.id for i in (*term.all_indices(), *free, *found)), default=0)
+            found.append(Index(top + 1, index.size))
+            continue
         found.append(max(choices, key=lambda i: (sum((_slots(term, i) & alike).values()), -i.id)))
     return found
 

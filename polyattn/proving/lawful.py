@@ -15,6 +15,7 @@ from itertools import count
 from typing import Any
 
 from polyattn.algebra import Index, Monomial, TensorFactor
+from polyattn.algebra.monomial import size_product
 from polyattn.errors import BudgetError
 from polyattn.proving.certificate import Proof, access
 from polyattn.proving.certificate_terms import FlatSum, size_text
@@ -141,24 +142,32 @@ class LawfulProof(Proof):
         _check_length(total)
 
     def insert(self, f: FlatSum, total: FlatSum, place: int, at: Sequence[Index]) -> None:
-        """Multiply a term by a denominator and its reciprocal, which is `f`, at these indices."""
+        """Multiply a term by a denominator and its reciprocal, which is `f`, at these indices.
+
+        An index that the term does not have is a new one; the sum over it counts, and its size divides.
+        """
         term, letters = total.terms[place], total.letters
-        where = []
+        where, have = [], term.indices()
+        news = [i for i in dict.fromkeys(at) if i not in have and i not in letters]
         for index in at:
-            if index in letters:
+            if index in news:
+                where.append([-2, news.index(index)])
+            elif index in letters:
                 where.append([-1, letters.index(index)])
             else:
                 where.append(
                     next([k, g.indices.index(index)] for k, g in enumerate(term.factors) if index in g.indices)
                 )
         self.law("insert", f, term=place, at=where, **{"in": self.called(total)})
-        fresh = count(1 + max((i.id for i in (*term.all_indices(), *letters)), default=-1))
+        fresh = count(1 + max((i.id for i in (*term.all_indices(), *letters, *at)), default=-1))
+        number, powers = size_product((i.size for i in news), -1)
         names, summed = dict(zip(f.slots, at, strict=True)), [i for i in term.indices() if i not in letters]
         new = []
         for t in f.terms:
             charge(20 + term.length + t.length)
             body = Monomial(t.coefficient, t.powers, (*t.factors, TensorFactor(f.name, f.slots)))
-            new.append(joined(term, [*map(bare, term.factors), instance(body, names, fresh)], summed))
+            made = instance(body, names, fresh).scaled(number, powers)
+            new.append(joined(term, [*map(bare, term.factors), made], summed))
         total.terms[place : place + 1] = [total.ordered(t) for t in new if t.coefficient]
         _check_length(total)
 
@@ -257,7 +266,7 @@ def _product_rules(f: FlatSum) -> list[tuple[str, Rule, dict[str, Any]]]:
     """Return the laws of products with a function: as the law's name, the rule, and what the step says besides."""
     one = access(f.name, f.slots)
     if f.function == "reciprocal" and f.terms:
-        lead = max(range(len(f.terms)), key=lambda k: (len(f.terms[k].factors), f.terms[k].names))
+        lead = max(range(len(f.terms)), key=lambda k: _rank(f.terms[k]))
         first = f.terms[lead]
         if any(isinstance(g, TensorFactor) and g.tensor == "I" for g in first.factors):
             return []
@@ -276,6 +285,12 @@ def _product_rules(f: FlatSum) -> list[tuple[str, Rule, dict[str, Any]]]:
         left = Monomial(one.coefficient, (), one.factors * 2)
         return [("square", Rule("", {}, left, right, f.slots), {})]
     return []
+
+
+def _rank(term: Monomial) -> tuple[Any, ...]:
+    """Return the rank of a term of a denominator: that of the highest rank is cancelled."""
+    # Numbers such as exp(1) come last, since their inverses are common.
+    return sum(1 for g in term.factors if g.indices), len(term.factors), term.names
 
 
 def powers_json(powers: Sequence[tuple[str, int]]) -> dict[str, int]:
