@@ -109,7 +109,7 @@ def value(x: Expr, at: dict[str, int], point: dict[str, Any], sizes: dict[str, i
     if kind == "*":
         return inner[0] * inner[1]
     if kind == "/":
-        if abs(inner[1]) < 1e-20:
+        if abs(inner[1]) < mpmath.eps * 10**20:
             raise OutsideError
         return inner[0] / inner[1]
     return function(kind, inner[0])

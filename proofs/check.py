@@ -128,6 +128,7 @@ class Proof:
         need(all(re.fullmatch(r"[A-Z]\w*|[1-9]\d{0,8}", s, re.A) for s in self.sizes.values()), "there is no such size")
         self.sums, self.used, self.work, self.claimed, self.needed = {}, set(), 0, {*self.shapes}, set()
         need(all(name in self.shapes for name in conditions), "a condition stands for no tensor")
+        self.conditions = {"I", "<", "<=", *conditions}
         for line in functions:
             new = self.read(line)
             defined = (new.name,) in self.used or new.name in {*self.sums, "I", "left", "right"}
@@ -394,6 +395,10 @@ class Laws:
         law, name, self.names = (step := dict(step)).pop("law"), step.pop("of"), step.pop("make")
         need(type(self.names) is list, "no list of names")
         f = self.proof.sums[name]
+        # The logarithm of a condition that fails is minus infinity, of which these laws say nothing.
+        logs = [total for total in self.proof.sums.values() if total.function == "log"]
+        bare = not any(tensor in self.proof.conditions for g in logs for t in g.terms for tensor, _ in t.factors)
+        need(bare, "a function runs over the places that a condition leaves")
         self.domain(f)
         if law in TABLE or law in COMPOSED:
             need(not step, "more than a law needs")

@@ -61,7 +61,14 @@ class _Laws(LawfulProof):
             self.normal(name)
         for side in (self.left, self.right):
             self.tidy(side)
+        # The laws of functions need no positions in order, so only the terms of the two sides are split.
+        self.order()
+        for side in (self.left, self.right):
+            self.tidy(side)
         cross_multiply(self)
+
+    def ordered_sums(self) -> list[FlatSum]:
+        return [self.left, self.right]
 
     def run(self) -> dict[str, Any]:
         found = super().run()

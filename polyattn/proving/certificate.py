@@ -110,7 +110,6 @@ class Proof:
             self.start += total.terms
             self.rewrite(total)
             done += 1
-        self.order()
         self.normalise()
         pairs, results = self.pairs()
         return {
@@ -129,6 +128,7 @@ class Proof:
 
     def normalise(self) -> None:
         """Make equal functions and equal terms one."""
+        self.order()
         for name in list(self.functions.sums):
             self.settle(name)
         # Functions first: terms of the sides can only be equal once equal functions have one name.
@@ -168,11 +168,15 @@ class Proof:
             self.step(times=dict(scale))
             for total in (self.left, self.right):
                 total.terms[:] = [t.scaled(Fraction(1), scale) for t in total.terms]
-        for total in (self.left, self.right, *self.functions.sums.values()):
+        for total in self.ordered_sums():
             if any(i.size in sizes for i in (*total.letters, *_indices(total.terms))) or _counts(total.terms, sizes):
                 self.step(**{"order": sorted(sizes), "in": self.called(total)})
                 split = [part for t in total.terms for part in parts(t, total.letters, sizes)]
                 total.terms[:] = map(total.ordered, split)
+
+    def ordered_sums(self) -> list[FlatSum]:
+        """Return the sums to split by weak orders."""
+        return [self.left, self.right, *self.functions.sums.values()]
 
     # Given equations.
     def rewrite(self, total: FlatSum) -> None:

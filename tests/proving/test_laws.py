@@ -109,3 +109,16 @@ def test_what_is_left_of_a_difference_is_said():
     verdict = prove("s[N]; y[a] = sin(s[a]) + relu(s[a]) - relu(-s[a])", "s[N]; y[a] = s[a] - sin(-s[a])", effort=200)
     assert verdict.status == "undecided"
     assert "by the laws of functions there is left" in verdict.reason
+
+
+def test_rows_that_leave_out_every_place_do_not_sum_to_one():
+    # The first row has no place before it, and softmax is 0 there.
+    left, right = "p[a,e] = softmax[e](s[a,e] where e < a); y[a] = sum[e](p[a,e])", "y[a] = 1 + 0*sum[e](s[a,e])"
+    assert prove("s[N,N]; " + left, "s[N,N]; " + right, effort=2000).status != "equal"
+
+
+def test_laws_hold_beside_conditions():
+    head = "x[N,C]; "
+    left = "y[a,c] = sum[e](exp(x[a,c] + x[e,c])*[e <= a])"
+    verdict = prove(head + left, head + "y[a,c] = exp(x[a,c])*sum[e](exp(x[e,c])*[e <= a])", effort=0)
+    assert verdict.status == "equal", verdict.reason
