@@ -149,17 +149,27 @@ def _is_atom(f: FlatSum) -> bool:
 
 
 def _equal_powers(proof: LawfulProof, f: FlatSum, least: int) -> None:
-    """Give each term of an argument the largest power of a reciprocal of a factor, 1/t, so that it can leave."""
-    if len(f.terms) < 2:
-        return
-    have = {g for t in f.terms for g in t.factors if _may_leave(proof, f, g, least)}
-    for factor in sorted(have, key=repr):
-        inner = proof.function(factor)
-        if inner is None or inner.function != "reciprocal" or len(inner.terms) != 1 or not _is_atom(inner):
-            continue
+    """Put an argument over a common denominator: each term gets the largest power of a reciprocal, which can leave."""
+    order = {name: k for k, name in enumerate(proof.functions.sums)}
+    done: set[TensorFactor] = set()
+    while len(f.terms) > 1:
+        have = {g for t in f.terms for g in t.factors if isinstance(g, TensorFactor)} - done
+        have = {g for g in have if _may_leave(proof, f, g, least) and _is_reciprocal(proof, g)}
+        if not have:
+            return
+        # The latest first: its denominator may have earlier ones.
+        factor = max(have, key=lambda g: (order.get(g.tensor, 0), repr(g)))
+        done.add(factor)
+        inner = proof.functions.sums[factor.tensor]
         most = max(t.factors.count(factor) for t in f.terms)
         while (k := next((k for k, t in enumerate(f.terms) if t.factors.count(factor) < most), None)) is not None:
             proof.insert(inner, f, k, factor.indices)
+        proof.tidy(f, frozenset(g.tensor for g in done))
+
+
+def _is_reciprocal(proof: LawfulProof, factor: TensorFactor) -> bool:
+    inner = proof.function(factor)
+    return inner is not None and inner.function == "reciprocal" and bool(inner.terms)
 
 
 def _common_powers(terms: Sequence[Monomial]):
