@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ def read_spec(source: str) -> Spec:
 
     if source in catalog.names():
         return catalog.get(source)
+    if source == "-":
+        return Spec(sys.stdin.read())
     if ".py:" in source:
         from polyattn.reading.files import is_reference, read_file
 
@@ -70,15 +73,15 @@ def find_in_clone(folder: str, subject: str) -> Path:
     return path
 
 
-def name_specs(sources: list[str]) -> dict[str, Spec]:
-    """Return the specifications meant by arguments, by title: catalogue names, names of files, "own"."""
+def name_specs(sources: list[str], own: str = "own") -> dict[str, Spec]:
+    """Return the specifications meant by arguments, by title: catalogue names, names of files, `own` for equations."""
     from polyattn import catalog
 
     found: dict[str, Spec] = {}
     for source in sources:
         spec = read_spec(source)
         code = re.search(r"\.py:([A-Za-z_]\w*)", source)
-        stem = source if source in catalog.names() else "own" if "[" in source else Path(source).stem
+        stem = source if source in catalog.names() else own if "[" in source or source == "-" else Path(source).stem
         stem = code[1] if code else stem
         # Numbered, so that two equations on one command line keep their places.
         name = next(n for k in count(1) if (n := stem if k == 1 else f"{stem} {k}") not in found)

@@ -15,6 +15,8 @@ import typer
 from polyattn.cli.arguments import check_folder, find_in_clone, name_specs, read_sizes, read_spec, read_sweep
 from polyattn.errors import PolyattnError, ProofError
 
+ORDERS = "as written,opt_einsum,planned"
+
 # Commands import their stages inside: the help should not wait for torch.
 app = typer.Typer(
     name="polyattn",
@@ -167,36 +169,28 @@ def study(
     quantity: Annotated[str, typer.Option(help="What the figure shows, such as macs or peak_bytes.")] = "macs",
     measure: Annotated[bool, typer.Option("--measure", help="Time every plan here as well.")] = False,
     formulas: Annotated[bool, typer.Option("--formulas", help="Print the formulas in the sizes as well.")] = False,
+    orders: Annotated[str, typer.Option(help="Orders to count, separated by commas.")] = ORDERS,
+    cost: Annotated[str, typer.Option(help='"roofline", "macs" or "measured".')] = "roofline",
+    device: Annotated[str, typer.Option(help='"cpu" or "cuda": what predicts, and measures, times.')] = "cpu",
+    memory_limit: Annotated[int | None, typer.Option(help="Bytes for intermediates of the planned order.")] = None,
+    form: Annotated[str, typer.Option("--format", help='"text", "markdown" or "latex".')] = "text",
+    as_json: Annotated[Path | None, typer.Option("--json", help="Write all rows to this file as JSON.")] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="A figure (.svg, .png, .pdf) or a table (.csv) of it all.")
     ] = None,
 ) -> None:
-    """Print costs of layers over sweeps of sizes.
+    """Print costs of layers over sweeps of sizes; SPEC may be "-", an equation on the standard input.
 
-    Each is counted in the author's order, opt_einsum's and the planner's.
+    Each is counted in the author's order, opt_einsum's and the planner's. Rows come on the error stream as they are
+    counted; Ctrl-C ends the study, and what was counted is printed and written.
     """
-    from polyattn.study import complexity, pictures
+    from polyattn.cli.studying import run_study
 
-    check_folder(out, "--out")
-    # Checked before the study, which may take minutes.
-    if out is not None and out.suffix != ".csv":
-        pictures.check_path(out)
-    # The text of an equation is too long for the head of a row: equations are numbered.
-    layers = {
-        Path(s).stem if Path(s).is_file() else s if "[" not in s else f"layer {k}": s for k, s in enumerate(specs, 1)
-    }
-    wanted = {name: read_spec(source) for name, source in layers.items()}
-    found = complexity(wanted, objective, measure=measure, **read_sweep(sizes))
-    typer.echo(str(found))
-    if formulas:
-        typer.echo("\n" + "\n\n".join(str(f) for several in found.formulas.values() for f in several))
-    if out is not None and out.suffix == ".csv":
-        try:
-            found.table().to_csv(out, index=False)
-        except OSError as error:
-            raise PolyattnError(f"`--out`: cannot write to {str(out)!r}: {error.strerror}; name another file") from None
-    elif out is not None:
-        pictures.save(found.plot(quantity), out)
+    run_study(
+        specs, read_sweep(sizes), objective, quantity, formulas=formulas, form=form, as_json=as_json, out=out,
+        measure=measure, orders=tuple(o.strip() for o in orders.split(",") if o.strip()), cost=cost, device=device,
+        memory_limit=memory_limit,
+    )  # fmt: skip
 
 
 @app.command()

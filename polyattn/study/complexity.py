@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +30,8 @@ def complexity(
     device: str | Device = "cpu",
     measure: bool = False,
     seconds: float = 0.5,
+    memory_limit: int | None = None,
+    each: Callable[[Case], None] | None = None,
     **sizes: int | str | Iterable[int],
 ) -> Study:
     """Count the costs of layers from their plans at every point of a sweep of sizes.
@@ -40,6 +43,8 @@ def complexity(
         cost, device: the planner's cost model, and the device whose roofline predicts times; see `polyattn.plan`.
         measure: whether to time every plan as well; runs of all layers and orders at one point are interleaved.
         seconds: approximate limit for the timings of one point.
+        memory_limit: limit in bytes for the intermediates of the planned order; see `polyattn.plan`.
+        each: called with every case as soon as it is counted.
         sizes: a whole number, several (a sweep), "196:65536" (by doubling), or a product of others as in `R="C/8"`; B
             is the batch, 1 by default. Layers ignore sizes they do not have.
 
@@ -70,7 +75,9 @@ def complexity(
     cases: list[Case] = []
     for point in places:
         here = [
-            _case(name, spec, order, point, objective, cost, model) for name, spec in layers.items() for order in orders
+            _case(name, spec, order, point, objective, cost, model, device, memory_limit)
+            for name, spec in layers.items()
+            for order in orders
         ]
         if measure:
             # Imported on request only: it needs torch.
@@ -80,7 +87,10 @@ def complexity(
             # Plans of one point run in turn; see `medians`.
             times = medians([c.plan for c in here], objective, device, seconds)
             here = [replace(c, measured_seconds=t) for c, t in zip(here, times, strict=True)]
-        cases += here
+        for case in here:
+            cases.append(case)
+            if each is not None:
+                each(case)
     return Study(objective, tuple(layers.items()), varied, tuple(cases), model)
 
 
@@ -111,7 +121,8 @@ def _spec(spec: Spec | str | Any) -> Spec:
 
 def _check_names(layers: Mapping[str, Spec], sizes: Mapping[str, Any]) -> None:
     known = dict.fromkeys(n for spec in layers.values() for n in spec.sizes.names)
-    used = {n for value in sizes.values() if isinstance(value, str) for n in known if n in value}
+    # Sizes that others are made of serve any layer: N="H*W" with H and W of no layer.
+    used = {n for value in sizes.values() if isinstance(value, str) for n in re.findall(r"[A-Z]\w*", value)}
     for name in sizes:
         if name != "B" and name not in known and name not in used:
             raise SizeError(f"no layer has a size {name!r}; the sizes are B, {', '.join(known)}")
@@ -131,12 +142,22 @@ def _check_device(measure: bool, device: str | Device) -> None:
 
 
 def _case(
-    name: str, spec: Spec, order: str, point: Mapping[str, int], objective: str, cost: str, device: Device
+    name: str,
+    spec: Spec,
+    order: str,
+    point: Mapping[str, int],
+    objective: str,
+    cost: str,
+    device: Device,
+    given_device: str | Device,
+    memory_limit: int | None,
 ) -> Case:
     # Layers of one study may have different sizes; each plan gets its own.
     given = {n: number for n, number in point.items() if n == "B" or n in spec.sizes.names}
     try:
-        plan = ordered_plan(spec, order, given, objective, cost=cost, device=device)
+        # Candidates are timed on a device of this machine, which a set of figures does not name.
+        here = given_device if cost == "measured" else device
+        plan = ordered_plan(spec, order, given, objective, cost=cost, device=here, memory_limit=memory_limit)
     except SizeError as error:
         raise SizeError(f"{name}: {error}") from None
     return Case(name, order, tuple(point.items()), plan, objective, _predicted(plan, objective, device))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
+from polyattn.errors import SizeError
 from polyattn.language import SizeTable
 from polyattn.planning import Plan
 from polyattn.planning.graph import ITEMSIZE
@@ -49,6 +51,45 @@ class Formulas:
         """Return the arithmetic intensity: two FLOPs for each multiply-accumulate, over the traffic."""
         return 2 * self.macs / self.traffic_bytes
 
+    @cached_property
+    def _compiled(self) -> tuple[tuple[str, ...], dict[str, Callable[..., int]]]:
+        """Return the sizes of all formulas by name, and each formula as a Python function of them."""
+        import sympy
+
+        expressions = {name: sympy.sympify(getattr(self, name)) for name in COSTS}
+        symbols = sorted(set().union(*(e.free_symbols for e in expressions.values())), key=str)
+        functions = {name: sympy.lambdify(symbols, e, "math") for name, e in expressions.items()}
+        return tuple(map(str, symbols)), functions
+
+    def at(self, **sizes: int) -> dict[str, int | float]:
+        """Return the costs as numbers: microseconds, after the first call.
+
+        Args:
+            sizes: a number for each size of the formulas, B by default 1.
+
+        Raises:
+            SizeError: a size is missing, unknown, or not a positive whole number.
+
+        >>> from polyattn.study import complexity
+        >>> complexity("poly_nl", N=64, C=8).formulas["poly_nl"][0].at(N=196, C=64)["macs"]
+        2433536
+        """
+        names, functions = self._compiled
+        given = {"B": 1, **sizes}
+        for name, number in sizes.items():
+            if name != "B" and name not in names:
+                raise SizeError(f"no formula has a size {name!r}; the sizes are {', '.join(names)}")
+            if isinstance(number, bool) or not hasattr(number, "__index__") or int(number) < 1:
+                raise SizeError(f"size {name} must be a positive whole number; found {number!r}")
+        missing = [n for n in names if n not in given]
+        if missing:
+            raise SizeError(f"size {missing[0]} is missing; the formulas are in {', '.join(names)}")
+        # Python's own numbers, which do not overflow.
+        values = [int(given[n]) for n in names]
+        found: dict[str, int | float] = {name: function(*values) for name, function in functions.items()}
+        found["flops_per_byte"] = 2 * found["macs"] / found["traffic_bytes"] if found["traffic_bytes"] else 0.0
+        return found
+
     def _repr_latex_(self) -> str:
         import sympy
 
@@ -69,6 +110,9 @@ class Formulas:
         lines += [f"  bytes moved  {self.traffic_bytes}", f"  peak bytes   {self.peak_bytes}"]
         lines += [f"  kept bytes   {self.kept_bytes}", f"  parameters   {self.parameters}"]
         return "\n".join(lines)
+
+
+COSTS = ("macs", "traffic_bytes", "peak_bytes", "kept_bytes", "parameters")
 
 
 def formulas(

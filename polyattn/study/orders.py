@@ -22,7 +22,14 @@ OPTIMAL_UP_TO = 8
 
 
 def ordered_plan(
-    spec: Spec, order: str, sizes: Mapping[str, int], objective: str, *, cost: str, device: str | Device
+    spec: Spec,
+    order: str,
+    sizes: Mapping[str, int],
+    objective: str,
+    *,
+    cost: str,
+    device: str | Device,
+    memory_limit: int | None = None,
 ) -> Plan:
     """Return the plan of a specification in one of `ORDERS`.
 
@@ -34,7 +41,7 @@ def ordered_plan(
         SizeError: unknown order, or an error of `polyattn.plan`.
     """
     if order == "planned":
-        return plan(spec, sizes, objective, cost=cost, device=device)
+        return plan(spec, sizes, objective, cost=cost, device=device, memory_limit=memory_limit)
     written = plan(spec, sizes, "as_written")
     if order == "as written":
         return written

@@ -50,6 +50,9 @@ def points(sizes: Mapping[str, Any]) -> tuple[tuple[dict[str, int], ...], tuple[
 
 
 def _numbers(name: str, value: Any) -> Iterator[int]:
+    # Arrays of numpy and torch, of any number of axes; neither is imported here.
+    if hasattr(value, "tolist") and hasattr(value, "shape"):
+        value = value.reshape(-1).tolist() if len(value.shape) else value.tolist()
     if isinstance(value, str):
         match = RANGE.fullmatch(value)
         yield from _range(name, match) if match else [_positive(name, int(value))]

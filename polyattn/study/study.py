@@ -14,7 +14,7 @@ from polyattn.planning import BATCH, Device, Plan
 from polyattn.planning.graph import ITEMSIZE
 from polyattn.study.counts import Counts, counts, value
 from polyattn.study.formulas import Formulas, formulas
-from polyattn.study.printing import cells, text, title
+from polyattn.study.printing import cells, latex, markdown, text, title
 
 if TYPE_CHECKING:
     import pandas
@@ -121,6 +121,12 @@ class Study:
     def orders(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(c.order for c in self.cases))
 
+    @property
+    def changing(self) -> tuple[str, ...]:
+        """Return the sizes with several numbers: the varying ones, and those made of them."""
+        points = [dict(c.point) for c in self.cases]
+        return tuple(n for n in points[0] if len({p[n] for p in points}) > 1) if points else ()
+
     def rows(self) -> list[dict[str, Any]]:
         """Return one dictionary for each case: layer, order, strategy, the point's sizes, then the costs."""
         names = [q for q in QUANTITIES if q != "measured_seconds" or self.measured]
@@ -159,6 +165,14 @@ class Study:
         from polyattn.study.pictures import cost_curves
 
         return cost_curves(self, quantity, orders=orders)
+
+    def markdown(self) -> str:
+        """Return the table in Markdown."""
+        return markdown(self)
+
+    def latex(self) -> str:
+        """Return the table as a LaTeX tabular, with the rules of booktabs."""
+        return latex(self)
 
     def __repr__(self) -> str:
         return f"<Study of {', '.join(name for name, _ in self.layers)}: {len(self.cases)} cases>"

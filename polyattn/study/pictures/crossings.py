@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from math import exp, log
 
+from polyattn.planning import BATCH
+from polyattn.planning.graph import ITEMSIZE
+from polyattn.study.counts import value
 from polyattn.study.study import Case
 
 
@@ -15,7 +18,7 @@ class Crossing:
     """A crossing of two curves.
 
     Attributes:
-        x, y: the point, on the curves as drawn.
+        x, y: the point: exact for counts, between the points of the study, too; else on the curves as drawn.
         lowest: whether all other curves are above it.
     """
 
@@ -33,7 +36,7 @@ def crossings(curves: Sequence[Sequence[Case]], over: str, quantity: str) -> lis
     # A logarithmic axis cannot show zeros.
     drawn = [[(x, y) for x, y in curve if y > 0] for curve in drawn]
     found = []
-    for first, second in combinations(drawn, 2):
+    for (first, second), pair in zip(combinations(drawn, 2), combinations(curves, 2), strict=True):
         ahead = dict(second)
         both = [(float(x), log(y), log(ahead[x])) for x, y in first if x in ahead]
         last: tuple[float, float, float] | None = None
@@ -42,10 +45,63 @@ def crossings(curves: Sequence[Sequence[Case]], over: str, quantity: str) -> lis
             if point[1] == point[2]:
                 continue
             if last is not None and (last[1] < last[2]) != (point[1] < point[2]):
-                found.append(_between(last, point, both))
+                found.append(_exact(pair, last[0], point[0], over, quantity) or _between(last, point, both))
             last = point
     # A tolerance, since the crossing itself lies on two of the curves up to rounding.
-    return [Crossing(x, y, all(_height(curve, x) >= y * (1 - 1e-9) for curve in drawn)) for x, y in found]
+    heights = [[_height(curve, x) for curve in drawn] for x, _ in found]
+    return [
+        # The two that cross are the two nearest to the ring; straight pieces may pass below it.
+        Crossing(x, y, sum(h < y * (1 - LEEWAY) for h in own) == 0)
+        for (x, y), own in zip(found, heights, strict=True)
+    ]
+
+
+LEEWAY = 0.05
+"""How far below an exact crossing straight pieces between the study's points may pass."""
+COUNTED = {"macs": 1, "traffic_bytes": ITEMSIZE, "peak_bytes": ITEMSIZE, "kept_bytes": ITEMSIZE, "parameters": 1}
+
+
+def _exact(
+    pair: tuple[Sequence[Case], Sequence[Case]], low: float, high: float, over: str, quantity: str
+) -> tuple[float, float] | None:
+    """Return where two costs change sides between two points, by their counts; None where these do not say.
+
+    Between two points a layer costs what the cheaper of its plans at either end does.
+    """
+    ends = [[c for c in curve if dict(c.point)[over] in (low, high)] for curve in pair]
+    cases = [case for curve in ends for case in curve]
+    fixed = [{n: v for n, v in c.point if n != over} for c in cases]
+    split = any(over != "B" and (over not in c._known or c._known[over] != dict(c.point)[over]) for c in cases)
+    # A size that follows from the varying one, or is made of parts, is not in the counts by its name.
+    if quantity not in COUNTED or split or any(f != fixed[0] for f in fixed):
+        return None
+
+    def cost(curve: list[Case], number: int) -> int:
+        found = []
+        for case in curve:
+            known = {**case._known, (BATCH if over == "B" else over): number}
+            counts = case.counts
+            terms = {"macs": counts.macs, "traffic_bytes": counts.entries, "kept_bytes": counts.kept}
+            own = (
+                counts.peak(known) if quantity == "peak_bytes" else value(terms.get(quantity, counts.parameters), known)
+            )
+            found.append(COUNTED[quantity] * own)
+        return min(found)
+
+    def difference(number: int) -> int:
+        return cost(ends[0], number) - cost(ends[1], number)
+
+    below, above = int(low), int(high)
+    side = difference(below) > 0
+    while above - below > 1:
+        middle = (below + above) // 2
+        own = difference(middle)
+        if not own:
+            return float(middle), float(cost(ends[0], middle))
+        below, above = (middle, above) if (own > 0) == side else (below, middle)
+    first, last = difference(below), difference(above)
+    share = first / (first - last) if first != last else 0.0
+    return below + share, cost(ends[0], below) + share * (cost(ends[0], above) - cost(ends[0], below))
 
 
 def _between(

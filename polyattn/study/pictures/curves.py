@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from polyattn.errors import SizeError
 from polyattn.study.pictures.style import COLOURS, INK, LINES, MARKERS, PAPER, figure, plain
+from polyattn.study.printing import title
 from polyattn.study.study import QUANTITIES, Case, Study
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 FEW = 3
 """Greatest number of crossings for which all are labelled; of more only those of the cheapest layers."""
+MOST_TICKS = 8
+"""Greatest number of labelled points on the axis of sizes."""
 ROOM = 9
 """Greatest number of panels: one for each combination of the other varying sizes."""
 
@@ -44,6 +47,11 @@ def cost_curves(
     """
     over = _axis(study, over)
     orders = _orders(study, quantity, orders)
+    if not any(getattr(c, quantity) for c in study.cases if c.order in orders):
+        raise SizeError(
+            f"`quantity` {quantity!r} is 0 at all points, which a logarithmic axis cannot show"
+            + ("; a study of one forward pass keeps nothing" if quantity == "kept_bytes" else "")
+        )
     panels = _panels(study, over)
     # More than three columns would make panels narrower than their labels.
     columns = min(3, len(panels))
@@ -51,12 +59,14 @@ def cost_curves(
     made = figure(2.2 + 4.4 * columns, 0.9 + 3.2 * rows)
     # One scale for all panels, so that they can be compared.
     grid = made.subplots(rows, columns, squeeze=False, sharey=True)
-    for axes, (title, cases) in zip(grid.flat, panels.items(), strict=False):
+    for axes, (heading, cases) in zip(grid.flat, panels.items(), strict=False):
         _panel(axes, study, cases, over, quantity, orders)
-        axes.set_title(title, fontsize=9, loc="left")
+        axes.set_title(heading, fontsize=9, loc="left")
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     grid[0][0].set_ylabel(QUANTITIES[quantity])
+    where = f", {study.device.name}" if quantity in ("predicted_seconds", "measured_seconds") else ""
+    made.suptitle(plain(title(study) + where), fontsize=9, x=0.02, ha="left")
     handles, labels = grid[0][0].get_legend_handles_labels()
     made.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=8, handlelength=3.6)
     return made
@@ -106,15 +116,23 @@ def _panel(axes: Axes, study: Study, cases: list[Case], over: str, quantity: str
             curves.append(mine)
             xs = [dict(c.point)[over] for c in mine]
             # With one layer the order gets the looks that otherwise tell layers apart.
-            line = LINES[study.orders.index(order) if len(study.layers) == 1 else k % len(LINES)]
-            mark = study.orders.index(order) + k if len(study.layers) == 1 else k
-            style = {"color": COLOURS[mark % len(COLOURS)], "marker": MARKERS[mark % len(MARKERS)], "linestyle": line}
+            own = study.orders.index(order)
+            line = LINES[own if len(study.layers) == 1 or len(orders) > 1 else k % len(LINES)]
+            mark = own + k if len(study.layers) == 1 else k
+            # Colours and markers have one number: the second round of colours has other markers.
+            marker = MARKERS[(mark + mark // len(COLOURS)) % len(MARKERS)]
+            style = {"color": COLOURS[mark % len(COLOURS)], "marker": marker, "linestyle": line}
             label = plain(order if len(study.layers) == 1 else layer if len(orders) == 1 else f"{layer}, {order}")
             axes.plot(xs, [getattr(c, quantity) for c in mine], **style, markersize=5, linewidth=1.8, label=label)
             if quantity == "measured_seconds":
                 predicted = [c.predicted_seconds for c in mine]
                 axes.plot(xs, predicted, **style, markersize=0, linewidth=0.7, label=f"{label}, predicted")
     axes.set(xscale="log", yscale="log", xlabel=over)
+    numbers = sorted({dict(c.point)[over] for c in cases})
+    # Ticks at the counted points; of many, at every other one and so on.
+    ticks = numbers[:: -(-len(numbers) // MOST_TICKS)]
+    axes.set_xticks(ticks, [f"{n:,}" for n in ticks], fontsize=8, rotation=45 if len(ticks) > MOST_TICKS // 2 else 0)
+    axes.minorticks_off()
     axes.grid(which="major", color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     found = crossings(curves, over, quantity)
