@@ -146,7 +146,7 @@ def plan(
     kernels: Annotated[str, typer.Option(help='"auto", "off", or names with commas, such as gram,project.')] = "auto",
 ) -> None:
     """Print the cheapest order of contraction at given sizes."""
-    from polyattn.lowering import plan as make
+    from polyattn.lowering import whole_plan as make
 
     # One option stands for a list of names.
     taken = kernels if kernels in ("auto", "off") else kernels.split(",")

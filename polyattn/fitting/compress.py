@@ -40,7 +40,7 @@ from polyattn.fitting.surgery import (
     tied,
 )
 from polyattn.fitting.tuning import error, in_parts, tune
-from polyattn.lowering import plan
+from polyattn.lowering import whole_plan as plan
 
 TRUNCATION = "truncation"
 HELD_OUT = 4

@@ -40,7 +40,7 @@ from polyattn.fitting.scaling import exponent, normalised, spread, times_power
 from polyattn.fitting.tensor_train import TT
 from polyattn.fitting.tucker import TUCKER
 from polyattn.fitting.weighting import square_root, unweighted, weighted
-from polyattn.lowering import plan
+from polyattn.lowering import whole_plan as plan
 from polyattn.planning import Plan
 
 FAMILIES: dict[str, Family] = {f.name: f for f in (CP, TUCKER, TT, BLOCK_TERMS)}

@@ -24,7 +24,7 @@ from polyattn.fitting.input_core import Located, components
 from polyattn.fitting.position_pattern import Layout, arrays, equation
 from polyattn.fitting.recognise import Recognition, recognise
 from polyattn.fitting.scaling import exponent, times_power
-from polyattn.lowering import plan
+from polyattn.lowering import whole_plan as plan
 from polyattn.planning import Plan
 
 WHOLE = "whole"

@@ -28,6 +28,7 @@ _ORIGINS = {
     "lower_with_kept": "graphs",
     "plan": "planner",
     "price_of": "planner",
+    "whole_plan": "planner",
     "products_dtype": "devices",
     "training_function": "training",
     "version": "devices",
@@ -55,6 +56,7 @@ __all__ = [
     "products_dtype",
     "training_function",
     "version",
+    "whole_plan",
 ]
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ if TYPE_CHECKING:
     from polyattn.lowering.functions import FUNCTIONS, keep
     from polyattn.lowering.graphs import argument_names, lower, lower_backward, lower_with_kept
     from polyattn.lowering.module import as_function
-    from polyattn.lowering.planner import candidates, plan, price_of
+    from polyattn.lowering.planner import candidates, plan, price_of, whole_plan
     from polyattn.lowering.sharded import lower_sharded
     from polyattn.lowering.training import differentiable, forward_function, training_function
 

@@ -23,6 +23,7 @@ from polyattn.lowering.module import TENSOR, LoweredGraph, copied
 from polyattn.lowering.shapes import expect_shape, readings
 from polyattn.planning import BATCH, Device, Graph, Leaf, Plan
 from polyattn.planning.accuracy import maps
+from polyattn.planning.chunked_plan import ChunkedPlan
 
 RESERVED = {*keyword.kwlist, *keyword.softkwlist, *dir(builtins), "self", "torch", "device", "inf", "nan", "fx_pytree"}
 NUMBERED = re.compile(r".*_\d+")
@@ -60,7 +61,7 @@ Orders = dict[str, tuple[int, ...]]
 
 
 def lower(
-    plan: Plan,
+    plan: Plan | ChunkedPlan,
     *,
     channels_first: bool = False,
     kernels: str | Sequence[str] = "auto",
@@ -104,6 +105,12 @@ def lower(
     """
     options: dict[str, Any] = {"channels_first": channels_first, "kernels": kernels, "device": device, "dtype": dtype}
     options["functions"] = functions
+    if isinstance(plan, ChunkedPlan):
+        from polyattn.lowering.chunking import LoweredChunks
+
+        if dynamic:
+            raise SizeError("`dynamic` is for plans of all positions at once: a chunked plan has its number of chunks")
+        return LoweredChunks(plan, **options)  # pyright: ignore[reportReturnType]
     return copied(shared(plan, "forward", **options, sizes=Sizes(_atoms(plan, dynamic), checked=True)))
 
 

@@ -9,7 +9,9 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from polyattn.algebra import Spec
-from polyattn.errors import SizeError
+from polyattn.errors import BudgetError, SizeError
+from polyattn.language.conditions import RELATIONS, is_condition
+from polyattn.language.resolve import accesses_of
 from polyattn.lowering.devices import calibrated
 from polyattn.planning import Device, Plan, Question, costs, question, ranked_plans, with_backward
 from polyattn.planning.decoding import decoding_plan
@@ -42,9 +44,11 @@ def plan(
 ) -> Any:
     """The cheapest known way to compute a specification at given sizes.
 
-    The candidates are the definitions as written, the definitions with each product in one of its cheapest orders,
-    and the expanded polynomial with each monomial in one of its cheapest orders. Of those that take no more
-    multiply-accumulates than the text as written, the cheapest in the cost model is chosen.
+    A causal specification (with conditions such as `[e <= a]`) is computed with masks, or in chunks of its positions
+    with states between them (`ChunkedPlan`), whichever is cheaper. The candidates are the definitions as written, the
+    definitions with each product in one of its cheapest orders, and the expanded polynomial with each monomial in one
+    of its cheapest orders. Of those that take no more multiply-accumulates than the text as written, the cheapest in
+    the cost model is chosen.
 
     Args:
         spec: a specification or its text.
@@ -70,7 +74,7 @@ def plan(
             need be one of deviations from the mean, whose few products more are not counted against the author's.
             `Plan.accuracy` bounds the error of a plan.
 
-        order: for "decoding", the size whose positions come one by one, if conditions compare positions of several.
+        order: the size whose positions come one by one, or in chunks, if conditions compare positions of several.
 
     Raises:
         SizeError: a size is missing, unknown or contradictory, or an option is unknown or out of range.
@@ -83,8 +87,45 @@ def plan(
     """
     if objective == "decoding":
         return decoding_plan(spec, sizes, order, batch)
-    if order is not None:
-        raise SizeError('`order` says which size runs in a plan for "decoding"; leave it out of others')
+    options: dict[str, Any] = {"batch": batch, "cost": cost, "device": device, "dtype": dtype, "kernels": kernels}
+    limits: dict[str, Any] = {"memory_limit": memory_limit, "accuracy": accuracy}
+    if not has_conditions(spec) or objective not in ("forward", "training") or cost == "measured":
+        return whole_plan(spec, sizes, objective, **limits, **options)
+    spec = Spec(spec) if isinstance(spec, str) else spec
+    refused: BudgetError | None = None
+    try:
+        whole = whole_plan(spec, sizes, objective, **limits, **options)
+    except BudgetError as error:
+        whole, refused = None, error
+    from polyattn.lowering.chunking import chunks_instead
+
+    chunked = chunks_instead(spec, sizes, objective, whole, memory_limit, order, **options)
+    if chunked is None and refused is not None:
+        raise refused
+    return chunked or whole
+
+
+def has_conditions(spec: Spec | str) -> bool:
+    """Return whether conditions compare positions anywhere in a specification; of a text, whether they may."""
+    if isinstance(spec, str):
+        return any(relation in spec for relation in RELATIONS)
+    return any(is_condition(a.tensor) for d in spec.core for a in accesses_of(d.body))
+
+
+def whole_plan(
+    spec: Spec | str,
+    sizes: Mapping[str, int],
+    objective: str = "forward",
+    *,
+    batch: int | None = None,
+    memory_limit: int | None = None,
+    cost: str = "roofline",
+    device: str | Device = "cpu",
+    dtype: str | torch.dtype = "float32",
+    kernels: str | Sequence[str] = "auto",
+    accuracy: str = "any",
+) -> Plan:
+    """Return the plan of all positions at once, with conditions as masks; see `plan`."""
     if cost not in COSTS:
         raise SizeError(f"unknown cost {cost!r}; there are {', '.join(COSTS)}")
     model = calibrated(device, dtype) if isinstance(device, str) else device

@@ -12,13 +12,21 @@ from torch import Tensor, nn
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
 from polyattn.language import value_of
+from polyattn.language.conditions import is_condition
+from polyattn.language.resolve import accesses_of
+from polyattn.lowering.chunking import worthwhile_length
+from polyattn.lowering.functions import is_traced
+from polyattn.nn.causal import ChunkRunner
 from polyattn.nn.initialise import fan_in
 from polyattn.nn.inputs import Inputs
 from polyattn.nn.sizes import checked_sizes, parameter_sizes
 from polyattn.nn.steps import State, Steps
 from polyattn.nn.tracing import TracedWhole, recorded
 from polyattn.planning.decoding import ordered_size
-from polyattn.runtime.function import SpecFunction
+from polyattn.runtime.function import SpecFunction, needs_gradient
+
+SHORT, PIECE = 8, 64
+"""Positions of a piece of a sequence below which it is run step by step, and of its chunks."""
 
 
 class Layer(TracedWhole):
@@ -85,6 +93,9 @@ class Layer(TracedWhole):
         # Scalars are stored with shape (1,) and squeezed back to the specification's shape at each call.
         self._scalar = frozenset(i for i, name in enumerate(self.spec.parameters) if not self.spec.shape(name))
         self._function = SpecFunction(self.spec, self.sizes, objective, functions)
+        self._causal = any(is_condition(a.tensor) for d in self.spec.core for a in accesses_of(d.body))
+        self._chosen: dict[Any, tuple[int, ChunkRunner | None]] = {}
+        self._pieces: dict[str, ChunkRunner] = {}
         self._inputs = Inputs.of(self.spec, self.sizes, objective, self._function.functions)
         self.reset_parameters(generator)
 
@@ -133,8 +144,7 @@ class Layer(TracedWhole):
             tensors = dict(zip(names, inputs, strict=False)) | named
             if len(inputs) > len(names) or set(tensors) != set(names):
                 raise SizeError(f"this layer takes {', '.join(names)}; got {', '.join(tensors) or 'no tensor'}")
-            steps = self._steps()
-            return steps.run([tensors[n] for n in names], self._in_shape(self._held()), state)
+            return self._piece([tensors[n] for n in names], state)
         if not all(isinstance(given, Tensor) for given in (*inputs, *named.values())):
             call = recorded(self, *inputs, **named)
             if call is not None:
@@ -143,7 +153,59 @@ class Layer(TracedWhole):
         if self._scalar:
             values = self._in_shape(values)
         tensors, batched = self._inputs.read(inputs, named, values)
+        if self._causal and all(batched):
+            length, runner = self._chunks(tensors, values)
+            if runner is not None:
+                parameters = dict(zip(self.spec.parameters, values, strict=True))
+                return runner.run(tensors, parameters, None, length, last=False)[0]
         return self._inputs.apply(self._function, tensors, batched, values)
+
+    def _piece(self, inputs: list[Tensor], state: Mapping[str, Tensor]) -> tuple[Tensor, State]:
+        """Return the output of a piece of a sequence and the states after it: in chunks, short ones step by step."""
+        steps, values = self._steps(), self._in_shape(self._held())
+        length = steps.check_piece(inputs)
+        steps.check_state(state, inputs[0].shape[0])
+        wide = inputs[0].dtype in (torch.float32, torch.float64) and not torch.compiler.is_compiling()
+        if not wide or length < SHORT or not state:
+            return steps.run(inputs, values, state)
+        if "piece" not in self._pieces:
+            known = {n: v for n, v in steps.plan.sizes.items() if n in self.spec.sizes.atomic}
+            functions = self._function.functions
+            self._pieces["piece"] = ChunkRunner(self.spec, steps.size, known, self.objective, functions)
+        held = {n: s.to(inputs[0].dtype) for n, s in state.items()}
+        parameters = dict(zip(self.spec.parameters, values, strict=True))
+        return self._pieces["piece"].run(inputs, parameters, held, PIECE, last=True)
+
+    def _chunks(self, tensors: Sequence[Tensor], values: Sequence[Tensor]) -> tuple[int, ChunkRunner | None]:
+        """Return the length of chunks that are faster than masks here, and their functions; 0 and None for masks."""
+        first = tensors[0]
+        if (
+            torch.compiler.is_compiling()
+            or is_traced()
+            or self.objective == "as_written"
+            or first.dtype not in (torch.float32, torch.float64)
+            or torch.is_autocast_enabled(first.device.type)
+        ):
+            return 0, None
+        key = (*(x.shape for x in tensors), first.device.type, needs_gradient((*tensors, *values)))
+        if key not in self._chosen:
+            self._chosen[key] = self._chosen_chunks(tensors, needs_gradient((*tensors, *values)))
+        return self._chosen[key]
+
+    def _chosen_chunks(self, tensors: Sequence[Tensor], training: bool) -> tuple[int, ChunkRunner | None]:
+        known: dict[str, int] = dict(self.sizes)
+        for x, sizes in zip(tensors, self.spec.inputs.values(), strict=True):
+            known |= {s: int(n) for s, n in zip(sizes, x.shape[1:], strict=True) if not s.isdigit()}
+        known = self.spec.sizes.solve(known, self.spec.sizes.names)
+        training = training and self.objective == "training"
+        batch, device = max(1, tensors[0].shape[0]), tensors[0].device.type
+        device = device if device in ("cpu", "cuda") else "cpu"
+        length = worthwhile_length(self.spec, self.order, batch, training, device, "float32", *sorted(known.items()))
+        if not length:
+            return 0, None
+        running = ordered_size(self.spec, self.order)
+        atoms = {n: v for n, v in known.items() if n in self.spec.sizes.atomic and n != running}
+        return length, ChunkRunner(self.spec, running, atoms, self.objective, self._function.functions)
 
     def _steps(self, inputs: Mapping[str, Tensor] | None = None) -> Steps:
         """Return the recurrence at the layer's sizes, those of the inputs' channels included."""
@@ -231,6 +293,9 @@ class Layer(TracedWhole):
 
     def _parameters_of_spec(self) -> list[tuple[str, nn.Parameter]]:
         return [(n, getattr(self, a)) for n, a in zip(self.spec.parameters, self._attributes, strict=False)]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_chosen": {}, "_pieces": {}}
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         for name, parameter in self._parameters.items():

@@ -125,11 +125,37 @@ class Steps:
             return [x]
         slot = self.spec.shape(name)[axis]
         block = value_of(slot[1:], self.plan.graph.known)
-        if x.shape[axis + 1] % block:
-            raise SizeError(f"'{name}' has {x.shape[axis + 1]} positions, but comes in blocks of {block}")
         if len(slot) == 1:
             return list(x.unbind(axis + 1))
         return list(x.unflatten(axis + 1, (-1, block)).unbind(axis + 1))
+
+    def check_piece(self, inputs: Sequence[Tensor]) -> int:
+        """Check the shapes of a piece of a sequence; return its number of positions, or of blocks.
+
+        Raises:
+            SizeError: an input has another rank, batch or number of positions than the others.
+        """
+        length, batch = 0, inputs[0].shape[0] if inputs[0].dim() else 0
+        for name, x in zip(self.spec.inputs, inputs, strict=True):
+            axis, slots = self.axes[name], self.spec.shape(name)
+            if x.dim() != len(slots) + 1:
+                raise SizeError(
+                    f"'{name}' has {x.dim()} axes, but a piece of a sequence has {len(slots) + 1}, with (B, ...)"
+                )
+            wanted = [batch, *(value_of(slot, self.plan.graph.known) for slot in slots)]
+            if axis is not None:
+                block = value_of(slots[axis][1:], self.plan.graph.known)
+                number, rest = divmod(x.shape[axis + 1], block)
+                if rest:
+                    raise SizeError(f"'{name}' has {x.shape[axis + 1]} positions, but comes in blocks of {block}")
+                if length and number != length:
+                    raise SizeError(f"'{name}' has {number} positions, but another input {length}")
+                length, wanted[axis + 1] = number, x.shape[axis + 1]
+            if list(x.shape) != wanted:
+                raise SizeError(f"'{name}' has shape {tuple(x.shape)}, but this piece needs {tuple(wanted)}")
+        if not length:
+            raise SizeError("a piece of a sequence has at least one position")
+        return length
 
     def joined(self, outputs: Sequence[Tensor]) -> Tensor:
         axis = self.axes[self.spec.output]
@@ -142,13 +168,8 @@ class Steps:
         self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], state: Mapping[str, Tensor]
     ) -> tuple[Tensor, State]:
         """Return the output of a piece of a sequence, and the states after it."""
+        length = self.check_piece(inputs)
         pieces = {n: self.pieces(n, x) for n, x in zip(self.spec.inputs, inputs, strict=True)}
-        length = max((len(pieces[n]) for n in pieces if self.axes[n] is not None), default=0)
-        for name, parts in pieces.items():
-            if self.axes[name] is not None and len(parts) != length:
-                raise SizeError(f"'{name}' has {len(parts)} positions, but another input {length}")
-        if not length:
-            raise SizeError("a piece of a sequence has at least one position")
         outputs, current = [], dict(state)
         for k in range(length):
             here = [pieces[n][k] if self.axes[n] is not None else pieces[n][0] for n in self.spec.inputs]

@@ -210,8 +210,9 @@ class _Writer:
                 operands.append(self.builder.identity(factor.indices, factor.tensor))
                 continue
             lead = (BATCH_INDEX,) if factor.tensor in self.spec.inputs else ()
-            operands.append(self.builder.leaf(factor.tensor, (*lead, *factor.indices)))
-        operands += [self.local(f) for f in made.functions]
+            # The step has no axis of positions.
+            operands.append(self.builder.leaf(factor.tensor, (*lead, *(i for i in factor.indices if i != made.at))))
+        operands += [self.local(f, made.at) for f in made.functions]
         for use in made.uses:
             value = (self.old if use.strict else self.new)[use.state]
             names = dict(
@@ -220,9 +221,10 @@ class _Writer:
             operands.append(self.builder.again(value, tuple(names[i] for i in value.indices)))
         return self.builder.product(operands, keep, Coefficient(made.coefficient, made.powers), self.order)
 
-    def local(self, function: Local) -> Operand:
-        argument = self.sum(function.terms, frozenset((*function.free, *function.over)))
-        needed = tuple(dict.fromkeys((*argument.indices, *function.over, *function.free)))
+    def local(self, function: Local, at: Index) -> Operand:
+        free = tuple(i for i in function.free if i != at)
+        argument = self.sum(function.terms, frozenset((*free, *function.over)))
+        needed = tuple(dict.fromkeys((*argument.indices, *function.over, *free)))
         argument = self.builder.permuted(argument, needed)
         gone = set(function.over) if function.reduces else set()
         output = tuple(i for i in needed if i not in gone)

@@ -49,13 +49,14 @@ class Local:
 
 @dataclass(frozen=True)
 class Product:
-    """A product at this step's position: tensors without their ordered slots, functions, and states."""
+    """A product at this step's position `at`: tensors, functions, and states."""
 
     coefficient: Fraction
     powers: Powers
     tensors: tuple[TensorFactor, ...]
     functions: tuple[Local, ...]
     uses: tuple[Use, ...]
+    at: Index
 
 
 @dataclass(frozen=True)
@@ -254,19 +255,14 @@ class _Maker:
     def product(
         self, coefficient: Fraction, powers: Powers, factors: Sequence[Factor], at: Index, uses: tuple[Use, ...]
     ) -> Product:
-        tensors = tuple(
-            TensorFactor(f.tensor, tuple(i for i in f.indices if i != at))
-            for f in factors
-            if isinstance(f, TensorFactor)
-        )
+        tensors = tuple(f for f in factors if isinstance(f, TensorFactor))
         functions = tuple(self.local(f, at) for f in factors if isinstance(f, FunctionFactor))
-        return Product(coefficient, powers, tensors, functions, uses)
+        return Product(coefficient, powers, tensors, functions, uses, at)
 
     def local(self, factor: FunctionFactor, at: Index) -> Local:
         """Return a function of sums at a position."""
         terms = self.sum(factor.terms, at, (*factor.free, *factor.over))
-        free = tuple(i for i in factor.free if i != at)
-        return Local(factor.function, factor.over, free, tuple(terms), factor.at, factor.reduces)
+        return Local(factor.function, factor.over, factor.free, tuple(terms), factor.at, factor.reduces)
 
     def state(
         self,

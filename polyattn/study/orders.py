@@ -9,7 +9,7 @@ import opt_einsum
 
 from polyattn.algebra import Index, Spec
 from polyattn.errors import SizeError
-from polyattn.lowering import plan
+from polyattn.lowering import whole_plan as plan
 from polyattn.planning import Device, Graph, Plan, question
 from polyattn.planning.builder import Builder, Pairs
 from polyattn.planning.from_definitions import follow_definitions

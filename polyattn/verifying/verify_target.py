@@ -15,7 +15,8 @@ from torch import fx
 from polyattn.algebra import Spec
 from polyattn.errors import BudgetError, NotPolynomialError, ProofError, SizeError
 from polyattn.language import value_of
-from polyattn.lowering import lower, lower_backward, plan
+from polyattn.lowering import lower, lower_backward
+from polyattn.lowering import whole_plan as plan
 from polyattn.lowering.graphs import lower_with_kept
 from polyattn.planning import Plan
 from polyattn.proving.evaluation import Arithmetic

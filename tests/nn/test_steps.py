@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import polyattn as pa
 from polyattn.errors import RecurrenceError, SizeError
+from polyattn.nn.causal import ChunkRunner
 from tests.ordered import Condition, Product, drawn_tensors, text, values
 
 QKV = "q[N,D]; k[N,D]; v[N,C]; "
@@ -154,3 +155,54 @@ def test_gradients_go_through_steps():
     layer(x, state=layer.initial_state(2))[0].square().sum().backward()
     assert torch.allclose(x.grad, wanted[0])
     assert torch.allclose(layer.w.grad, wanted[1])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_chunks_agree_with_masks_forward_and_backward(form):
+    """Both ways of a whole sequence, and pieces that are long enough for chunks."""
+    layer, inputs = layer_of(form), [x.requires_grad_() for x in tensors(21)]
+    masked = layer(*inputs)
+    runner = ChunkRunner(layer.spec, "N", {"D": 3, "C": 2}, "training")
+    chunked, _ = runner.run(inputs, {}, None, 4, last=False)
+    assert torch.allclose(chunked, masked, atol=1e-10, rtol=1e-10)
+    wanted, found = (torch.autograd.grad(y.square().sum(), inputs, materialize_grads=True) for y in (masked, chunked))
+    assert all(torch.allclose(a, b, atol=1e-9, rtol=1e-9) for a, b in zip(wanted, found, strict=True))
+    with torch.no_grad():
+        first, state = layer(*(x[:, :11] for x in inputs), state=layer.initial_state(2, dtype=torch.float64))
+        last, _ = layer(*(x[:, 11:] for x in inputs), state=state)
+    assert torch.allclose(torch.cat([first, last], 1), masked, atol=1e-10, rtol=1e-10)
+
+
+def test_plans_take_chunks_where_they_are_cheaper():
+    text = QKV + FORMS["linear"]
+    sizes = {"N": 4096, "D": 32, "C": 32}
+    chunked = pa.plan(text, sizes, cost="macs")
+    assert chunked.strategy == "chunked"
+    assert chunked.masked.macs > 50 * chunked.macs
+    assert pa.plan(text, sizes, "decoding").macs * 4096 * 128 <= chunked.masked.macs
+    # Masks take positions times positions, chunks no more than the output and a chunk.
+    assert chunked.peak_bytes < 2 * 4 * 4096 * 32
+    assert pa.plan(text, {"N": 16, "D": 32, "C": 32}).strategy != "chunked"
+    limited = pa.plan(text, sizes, "training", memory_limit=8_000_000)
+    assert limited.strategy == "chunked"
+    assert limited.kept_bytes <= 8_000_000 < limited.masked.peak_bytes
+
+
+def test_a_lowered_plan_in_chunks_is_called_like_any_other():
+    text = "x[N,C]; y[a,b] = x[a,r]*x[e,r]*x[e,c]*w[c,b]*[e <= a]"
+    plan = pa.plan(text, {"N": 77, "C": 4}, cost="macs")
+    assert plan.strategy == "chunked"
+    x, w = torch.randn(2, 77, 4, dtype=torch.float64), torch.randn(4, 4, dtype=torch.float64)
+    wanted = ((x @ x.mT).tril() @ x) @ w
+    assert torch.allclose(pa.lower(plan)(x, w=w), wanted)
+    with pytest.raises(SizeError, match="takes x, w"):
+        pa.lower(plan)(x)
+
+
+def test_a_long_layer_takes_chunks_by_itself():
+    layer = pa.nn.Layer(QKV + FORMS["linear"], {"D": 32, "C": 32})
+    q, k, v = torch.randn(3, 1, 2048, 32, generator=torch.Generator().manual_seed(0)) / 6
+    with torch.no_grad():
+        y = layer(q, k, v)
+    assert torch.allclose(y, (q @ k.mT).tril() @ v, atol=1e-4)
+    assert [length > 0 for length, _ in layer._chosen.values()] == [True]

@@ -10,7 +10,8 @@ from typing import Any
 
 from polyattn.algebra import Spec
 from polyattn.errors import BudgetError, NotPolynomialError
-from polyattn.lowering import lower, plan
+from polyattn.lowering import lower
+from polyattn.lowering import whole_plan as plan
 from polyattn.planning import Plan
 from polyattn.study.pictures import contraction_tree, tensor_network
 from polyattn.study.report.candidates import Candidate, candidates

@@ -18,7 +18,8 @@ from polyattn.algebra import Spec
 from polyattn.algebra.monomial import ROOT, power_value
 from polyattn.errors import BudgetError, PolyattnError, ProofError, SizeError
 from polyattn.language import value_of
-from polyattn.lowering import lower, plan
+from polyattn.lowering import lower
+from polyattn.lowering import whole_plan as plan
 from polyattn.proving.evaluation import Point, evaluate, modular
 from polyattn.verifying.ring.field import Field, Unlucky, draw_field
 from polyattn.verifying.ring.functions import NeedsExponentials

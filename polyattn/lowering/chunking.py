@@ -1,0 +1,195 @@
+"""The choice of the length of chunks, and between chunks and masks, on this machine's calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from polyattn.algebra import Spec
+from polyattn.errors import BudgetError, RecurrenceError, SizeError
+from polyattn.lowering.devices import calibrated
+from polyattn.lowering.graphs import lower
+from polyattn.planning import Device, Plan
+from polyattn.planning.chunked_plan import ChunkedPlan, seconds
+from polyattn.planning.chunks import chunk_lengths, chunks
+from polyattn.planning.decoding import ordered_size
+from polyattn.planning.steps import BATCH
+
+GAIN = 1.5
+"""How many times faster than masks chunks have to be by the roofline: a chunk is a call of its own."""
+
+
+def chunked_plan(
+    spec: Spec | str,
+    sizes: Mapping[str, int],
+    *,
+    order: str | None = None,
+    batch: int | None = None,
+    length: int | None = None,
+    training: bool = False,
+    cost: str = "roofline",
+    device: str = "cpu",
+    dtype: str = "float32",
+) -> ChunkedPlan:
+    """Return the plan of a causal specification in chunks.
+
+    Args:
+        length: positions in a chunk; the fastest by the roofline unless given.
+        training: whether a backward pass is planned with it.
+
+    Raises:
+        RecurrenceError: the specification has no recurrence.
+        SizeError: a size is missing, unknown or contradictory, or the sequence is shorter than two chunks.
+    """
+    spec = Spec(spec) if isinstance(spec, str) else spec
+    given = dict(sizes)
+    if BATCH_NAME in given and BATCH_NAME not in spec.sizes.names:
+        batch = given.pop(BATCH_NAME) if batch is None else batch
+    known = spec.sizes.solve(given, spec.sizes.names)
+    running = ordered_size(spec, order)
+    if length is not None and not 1 <= length <= known[running]:
+        raise SizeError(f"`length` is {length!r}, but a chunk has 1 to {known[running]} positions")
+    lengths = (length,) if length is not None else tuple(chunk_lengths(known[running]))
+    if not lengths:
+        raise SizeError(f"{running} = {known[running]} is too short for two chunks: take the masked form")
+    found = [_planned(spec, running, n, batch or 1, training, device, dtype, *sorted(known.items())) for n in lengths]
+    if cost == "macs":
+        return min(found, key=lambda p: p.training_macs if training else p.macs)
+    model = calibrated(device, dtype)
+    return min(found, key=lambda p: p.seconds(model))
+
+
+def chunks_instead(
+    spec: Spec,
+    sizes: Mapping[str, int],
+    objective: str,
+    whole: Plan | None,
+    memory_limit: int | None,
+    order: str | None,
+    *,
+    batch: int | None,
+    cost: str,
+    device: str | Device,
+    dtype: Any,
+    kernels: Any,
+) -> ChunkedPlan | None:
+    """Return the plan in chunks if it is cheaper than the whole with masks, or alone within the limit; None if not."""
+    if not isinstance(device, str):
+        return None
+    training, name = objective == "training", str(dtype).removeprefix("torch.")
+    try:
+        found = chunked_plan(
+            spec, sizes, order=order, batch=batch, training=training, cost=cost, device=device, dtype=name
+        )
+    except (RecurrenceError, SizeError, BudgetError):
+        return None
+    if memory_limit is not None and max(found.peak_bytes, found.kept_bytes if training else 0) > memory_limit:
+        return None
+    if whole is None:
+        return found
+    if cost == "macs":
+        mine, theirs = (found.training_macs, whole.training_macs) if training else (found.macs, whole.macs)
+        return found if mine < theirs else None
+    model = calibrated(device, name)
+    return found if GAIN * found.seconds(model) < seconds(whole, model) else None
+
+
+class LoweredChunks(nn.Module):
+    """A causal specification in chunks: called as the graph of a plan is, with the inputs and then the parameters.
+
+    Args:
+        plan: from `chunked_plan`.
+        options: see `lower`.
+    """
+
+    def __init__(self, plan: ChunkedPlan, **options: Any):
+        super().__init__()
+        self.plan, self.options = plan, options
+        self.graphs: dict[int, list[nn.Module]] = {}
+
+    def of_length(self, length: int) -> list[nn.Module]:
+        """Return the graphs of a chunk of this many positions: of its output, then of each state."""
+        if length not in self.graphs:
+            size = self.plan.equations.size
+            plans = (p.at({**dict(p.graph.sizes), size: length}) for p in self.plan.plans)
+            self.graphs[length] = [lower(p, **self.options) for p in plans]
+        return self.graphs[length]
+
+    def forward(self, *given: Tensor, **named: Tensor) -> Tensor:
+        spec, equations = self.plan.spec, self.plan.equations
+        tensors = dict(zip((*spec.inputs, *spec.parameters), given, strict=False)) | named
+        missing = [n for n in (*spec.inputs, *spec.parameters) if n not in tensors]
+        if missing or len(tensors) > len(spec.inputs) + len(spec.parameters):
+            raise SizeError(f"this graph takes {', '.join((*spec.inputs, *spec.parameters))}; got {', '.join(tensors)}")
+        known = self.plan.plans[0].graph.known
+        axes = {n: next((k for k, s in enumerate(spec.shape(n)) if equations.size in s), None) for n in spec.inputs}
+        first = tensors[next(n for n in spec.inputs if axes[n] is not None)]
+        current = {
+            n: first.new_zeros(first.shape[0], *(int(a) if a.isdigit() else known[a] for a in s))
+            for n, s in equations.shapes
+        }
+        outputs, total = [], self.plan.masked.graph.known[equations.size]
+        for start in range(0, total, self.plan.length):
+            length = min(self.plan.length, total - start)
+            here = dict(tensors) | current
+            for name, axis in axes.items():
+                if axis is not None:
+                    block = tensors[name].shape[axis + 1] // total
+                    here[name] = tensors[name].narrow(axis + 1, start * block, length * block)
+            graphs = self.of_length(length)
+            parts = (equations.output, *(s for _, s in equations.states))
+            called = [{n: here[n] for n in (*p.inputs, *p.parameters)} for p in parts]
+            outputs.append(graphs[0](**called[0]))
+            if start + length < total:
+                made = [g(**c) for g, c in zip(graphs[1:], called[1:], strict=True)]
+                current = dict(zip(current, made, strict=True))
+        along = next(k for k, s in enumerate(spec.shape(spec.output)) if equations.size in s)
+        return torch.cat(outputs, along + 1)
+
+
+BATCH_NAME = "B"
+
+
+@lru_cache(maxsize=512)
+def _planned(
+    spec: Spec,
+    running: str,
+    length: int,
+    batch: int,
+    training: bool,
+    device: str,
+    dtype: str,
+    *known: tuple[str, int],
+) -> ChunkedPlan:
+
+    from polyattn.lowering.planner import whole_plan  # which imports this module in turn
+
+    numbers = {name: n for name, n in known if name in spec.sizes.atomic}
+    others = tuple(sorted((name, n) for name, n in numbers.items() if name != running))
+    equations = chunks(spec, running, (*others, (BATCH, batch)))
+    objective = "training" if training else "forward"
+    options: dict[str, Any] = {"batch": batch, "device": device, "dtype": dtype}
+    within = {**numbers, running: length}
+    plans = tuple(
+        whole_plan(part, {n: v for n, v in within.items() if n in part.sizes.names}, objective, **options)
+        for part in (equations.output, *(s for _, s in equations.states))
+    )
+    masked = whole_plan(spec, {n: v for n, v in known if n in spec.sizes.names}, objective, **options)
+    return ChunkedPlan(spec, equations, length, -(-numbers[running] // length), plans, masked)
+
+
+@lru_cache(maxsize=1024)
+def worthwhile_length(
+    spec: Spec, order: str | None, batch: int, training: bool, device: str, dtype: str, *sizes: tuple[str, int]
+) -> int:
+    """Return the length of chunks that are faster than masks by the roofline; 0 if masks are."""
+    try:
+        found = chunked_plan(spec, dict(sizes), order=order, batch=batch, training=training, device=device, dtype=dtype)
+    except (RecurrenceError, SizeError, BudgetError):
+        return 0
+    model = calibrated(device, dtype)
+    return found.length if GAIN * found.seconds(model) < seconds(found.masked, model) else 0

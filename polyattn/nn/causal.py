@@ -1,0 +1,77 @@
+"""Causal specifications run chunk by chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polyattn.algebra import Spec
+from polyattn.language import value_of
+from polyattn.planning.chunks import chunks
+from polyattn.runtime.function import SpecFunction
+
+
+class ChunkRunner:
+    """The functions of a chunk of a specification at given sizes.
+
+    Args:
+        known: numbers of the atomic sizes but the ordered one.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        size: str,
+        known: Mapping[str, int],
+        objective: str,
+        functions: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+    ):
+        self.spec, self.size, self.known = spec, size, dict(known)
+        self.equations = chunks(spec, size, tuple(sorted(known.items())))
+
+        def function(part: Spec) -> SpecFunction:
+            own = {n: f for n, f in (functions or {}).items() if n in part.functions}
+            sizes = {n: v for n, v in known.items() if n in part.sizes.names}
+            return SpecFunction(part, sizes, objective, own)
+
+        self.output = function(self.equations.output)
+        self.states = {name: function(part) for name, part in self.equations.states}
+
+    def axis(self, tensor: str) -> int | None:
+        return next((k for k, slot in enumerate(self.spec.shape(tensor)) if self.size in slot), None)
+
+    def initial(self, like: Tensor, batch: int) -> dict[str, Tensor]:
+        shapes = {n: [value_of((a,), self.known) for a in s] for n, s in self.equations.shapes}
+        return {n: like.new_zeros(batch, *shape) for n, shape in shapes.items()}
+
+    def run(
+        self,
+        inputs: Sequence[Tensor],
+        parameters: Mapping[str, Tensor],
+        state: Mapping[str, Tensor] | None,
+        length: int,
+        last: bool,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the output, and the states after the whole; without `last`, those before its last chunk."""
+        named = dict(zip(self.spec.inputs, inputs, strict=True))
+        axes = {n: self.axis(n) for n in named}
+        first = next(n for n in named if axes[n] is not None)
+        block = value_of([a for a in self.spec.shape(first)[axes[first] or 0] if a != self.size], self.known)
+        count = named[first].shape[(axes[first] or 0) + 1] // block
+        current = dict(state) if state is not None else self.initial(inputs[0], inputs[0].shape[0])
+        outputs: list[Tensor] = []
+        for start in range(0, count, length):
+            number = min(length, count - start)
+            here: dict[str, Any] = dict(parameters) | current
+            for name, x in named.items():
+                axis = axes[name]
+                here[name] = x if axis is None else x.narrow(axis + 1, start * block, number * block)
+            outputs.append(self.output(here))
+            if last or start + number < count:
+                current = {name: function(here) for name, function in self.states.items()}
+        along = self.axis(self.spec.output)
+        assert along is not None
+        return torch.cat(outputs, along + 1), current

@@ -1,0 +1,110 @@
+"""`ChunkedPlan`: a causal specification chunk by chunk, with its costs beside those of the masked form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+from polyattn.algebra import Spec
+from polyattn.planning.chunks import Chunks
+from polyattn.planning.graph import ITEMSIZE
+from polyattn.planning.plan import Plan
+
+if TYPE_CHECKING:
+    from polyattn.planning.costs import Device
+
+
+@dataclass(frozen=True)
+class ChunkedPlan:
+    """A causal specification in chunks of its positions: masked within a chunk, states between them.
+
+    Attributes:
+        spec: the specification.
+        equations: those of a chunk.
+        length: positions in a chunk; the last one may be shorter.
+        number: number of chunks.
+        plans: of a chunk's output, then of each state after it.
+        masked: the plan of the whole with masks.
+    """
+
+    spec: Spec
+    equations: Chunks
+    length: int
+    number: int
+    plans: tuple[Plan, ...]
+    masked: Plan
+
+    objective = strategy = "chunked"
+
+    @property
+    def batch(self) -> int:
+        """Return the batch size assumed in planning."""
+        return self.masked.batch
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Return the number of every size of the specification."""
+        return self.masked.sizes
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of one forward evaluation, two per multiply-accumulate."""
+        return 2 * self.macs
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one forward evaluation of the whole batch."""
+        # The states after the last chunk are not needed.
+        return self.number * self.plans[0].macs + (self.number - 1) * sum(p.macs for p in self.plans[1:])
+
+    @property
+    def training_macs(self) -> int:
+        """Multiply-accumulates of a forward and a backward pass."""
+        first, *rest = (p.training_macs for p in self.plans)
+        return self.number * first + (self.number - 1) * sum(rest)
+
+    @property
+    def state_bytes(self) -> int:
+        known = self.plans[0].graph.known
+        numbers = (prod(int(a) if a.isdigit() else known[a] for a in s) for _, s in self.equations.shapes)
+        return ITEMSIZE * self.plans[0].batch * sum(numbers)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Return the peak bytes of intermediates, states and output of a forward evaluation, in float32."""
+        output = self.masked.graph.bytes_of(self.masked.output.value)
+        return output + 2 * self.state_bytes + max(p.peak_bytes for p in self.plans)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Return the bytes kept for the backward pass, in float32: linear in the number of positions."""
+        return self.number * (self.state_bytes + sum(p.kept_bytes for p in self.plans))
+
+    @property
+    def after(self) -> list[tuple[tuple[str, tuple[str, ...]], Plan]]:
+        return list(zip(self.equations.shapes, self.plans[1:], strict=True))
+
+    def seconds(self, device: Device) -> float:
+        """Return the time by the roofline of a device, with a backward pass where one is planned."""
+        first, *rest = (seconds(p, device) for p in self.plans)
+        return self.number * first + (self.number - 1) * sum(rest)
+
+    def __str__(self) -> str:
+        states = ", ".join(f"{n}[{','.join(s)}]" for n, s in self.equations.shapes)
+        return "\n".join(
+            [
+                f"{self.spec.output} in {self.number} chunks of {self.length} along {self.equations.size}; {states}",
+                f"total {self.macs:,} MACs; masked {self.masked.macs:,} MACs",
+                f"peak {self.peak_bytes:,} bytes in float32; masked {self.masked.peak_bytes:,} bytes",
+                "",
+                "output of a chunk:",
+                str(self.plans[0]),
+                *(f"\n{name} after a chunk:\n{p}" for (name, _), p in self.after),
+            ]
+        )
+
+
+def seconds(plan: Plan, device: Device) -> float:
+    """Return a plan's time by the roofline of a device, with its backward pass if it has one."""
+    return device.seconds(plan.graph) + (device.seconds(plan.backward.graph) if plan.backward is not None else 0.0)

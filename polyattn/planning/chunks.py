@@ -1,0 +1,145 @@
+"""Causal specifications chunk by chunk: a masked product within a chunk, states between chunks.
+
+Each sum over positions so far is its state before the chunk plus the sum within the chunk. Multiplied out, the output
+of a chunk and each new state are sums of products again: specifications with the states as further inputs, whose size
+of positions is the length of the chunk. They are planned, lowered and differentiated like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import lru_cache
+from itertools import count, product
+
+from polyattn.algebra import FunctionFactor, Index, Monomial, Polynomial, Spec, TensorFactor
+from polyattn.algebra.polynomial import Signature
+from polyattn.errors import BudgetError
+from polyattn.language.conditions import AT_MOST, LESS
+from polyattn.planning.recurrence import Local, Product, Recurrence, recurrence
+
+MAX_TERMS = 64
+"""The most terms of a chunk's output or state."""
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """The equations of a chunk.
+
+    Attributes:
+        size: the atomic size whose positions are cut into chunks.
+        output: the specification of a chunk's output; the states are inputs behind those of the whole.
+        states: for each state by name, the specification of its value after the chunk.
+        shapes: the atomic sizes of each state's axes.
+    """
+
+    size: str
+    output: Spec
+    states: tuple[tuple[str, Spec], ...]
+    shapes: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+@lru_cache(maxsize=128)
+def chunks(spec: Spec, size: str, sizes: tuple[tuple[str, int], ...]) -> Chunks:
+    """Return the equations of a chunk of a causal specification.
+
+    Args:
+        size: the ordered atomic size.
+        sizes: numbers of the other atomic sizes, by which the channels of the states are chosen.
+
+    Raises:
+        RecurrenceError: the specification has no recurrence.
+        BudgetError: a chunk's equation has more than 64 terms.
+    """
+    return _Writer(spec, recurrence(spec, size, dict(sizes))).run()
+
+
+@dataclass
+class _Writer:
+    spec: Spec
+    made: Recurrence
+    fresh: Iterator[int] = field(default_factory=lambda: count(10**6))
+
+    def run(self) -> Chunks:
+        taken = {*self.spec.inputs, *self.spec.parameters, self.spec.output}
+        stem = "state" if not any(t.startswith("state") for t in taken) else "state_"
+        self.names = [f"{stem}{k + 1}" for k in range(len(self.made.states))]
+        channels = [tuple(i.size for i in s.channels) for s in self.made.states]
+        signature = self.spec.signature
+        shapes = {**signature.shapes, **{n: tuple((a,) for a in c) for n, c in zip(self.names, channels, strict=True)}}
+        signature = replace(signature, inputs=(*signature.inputs, *self.names), shapes=shapes)
+        output = self.polynomial(
+            signature, self.spec.output, signature.output_shape, self.spec.expansion().output, self.made.terms
+        )
+        states = []
+        for name, state in zip(self.names, self.made.states, strict=True):
+            new = f"new_{name}"
+            shape = tuple((i.size,) for i in state.channels)
+            old = Monomial(Fraction(1), (), (TensorFactor(name, state.channels),))
+            made = self.polynomial(signature, new, shape, state.channels, [state.added], (old,))
+            states.append((name, Spec.of(made)))
+        return Chunks(self.made.size, Spec.of(output), tuple(states), tuple(zip(self.names, channels, strict=True)))
+
+    def polynomial(
+        self,
+        signature: Signature,
+        name: str,
+        shape: tuple[tuple[str, ...], ...],
+        free: Sequence[Index],
+        products: Sequence[Product],
+        more: Sequence[Monomial] = (),
+    ) -> Polynomial:
+        terms = [*more, *(self.counted(t, p.at, free) for p in products for t in self.terms(p))]
+        if len(terms) > MAX_TERMS:
+            raise BudgetError(f"a chunk's {name} has {len(terms)} terms, more than {MAX_TERMS}")
+        # The left's indices come first, the others above them.
+        names = {i: Index(k, i.size) for k, i in enumerate(free)}
+        apart = []
+        for term in terms:
+            own = [i for i in dict.fromkeys(term.all_indices()) if i not in names]
+            moved = {i: Index(len(names) + k, i.size) for k, i in enumerate(own)}
+            apart.append(term.renamed(names | moved))
+        shapes = {t: s for t, s in signature.shapes.items() if t != signature.output} | {name: shape}
+        return Polynomial.of(replace(signature, output=name, output_shape=shape, shapes=shapes), apart)
+
+    def counted(self, term: Monomial, at: Index, free: Sequence[Index]) -> Monomial:
+        """Return a term, times the positions of the chunk where its own position is in no factor and is summed."""
+        lost = at not in free and at not in term.indices()
+        return term.scaled(Fraction(1), [(self.made.size, 1)]) if lost else term
+
+    def terms(self, made: Product) -> list[Monomial]:
+        """Return a product at a position of the chunk, each state as what was before the chunk plus what is in it."""
+        factors = [*made.tensors, *map(self.local, made.functions)]
+        choices: list[list[Monomial]] = []
+        for use in made.uses:
+            state = self.made.states[use.state]
+            names = dict(zip(state.channels, use.indices, strict=True))
+            before = Monomial(
+                made.coefficient / made.coefficient, (), (TensorFactor(self.names[use.state], use.indices),)
+            )
+            inside = []
+            for term in self.terms(state.added):
+                own = {i: Index(next(self.fresh), i.size) for i in dict.fromkeys(term.all_indices()) if i not in names}
+                own.setdefault(state.added.at, Index(next(self.fresh), state.added.at.size))
+                moved = term.renamed(names | own)
+                bound = TensorFactor(LESS if use.strict else AT_MOST, (own[state.added.at], made.at))
+                inside.append(Monomial(moved.coefficient, moved.powers, (*moved.factors, bound)))
+            choices.append([before, *inside])
+        found = []
+        for chosen in product(*choices):
+            total = Monomial(made.coefficient, made.powers, tuple(factors))
+            for part in chosen:
+                scaled = total.scaled(part.coefficient, part.powers)
+                total = Monomial(scaled.coefficient, scaled.powers, (*total.factors, *part.factors))
+            found.append(total)
+        return found
+
+    def local(self, function: Local) -> FunctionFactor:
+        terms = tuple(t for p in function.terms for t in self.terms(p))
+        return FunctionFactor(function.function, function.over, function.free, terms, function.at)
+
+
+def chunk_lengths(most: int) -> Mapping[int, None]:
+    """Return the lengths of chunks that are tried, at most half of a sequence."""
+    return dict.fromkeys(n for n in (16, 32, 64, 128, 256) if 2 * n <= most)
