@@ -24,7 +24,19 @@ from itertools import product
 
 from mpmath import iv
 
-from proofs.terms import LETTERS, SPLIT, Refused, Texts, body, head, need, slots_in, tree
+from proofs.terms import (
+    CONDITIONS,
+    LETTERS,
+    SPLIT,
+    Refused,
+    Texts,
+    body,
+    condition_holds,
+    head,
+    need,
+    slots_in,
+    tree,
+)
 
 BYTES, STEPS, DIGITS = 1_000_000, 3_000_000, (50, 200, 800)
 EPSILON = Fraction(1, 10**12)  # normalize divides by the larger of the L1 norm and this
@@ -166,6 +178,8 @@ class Point(Texts):
         place = tuple(at[i] for i in indices)
         if not function:
             if name not in self.definitions:
+                if name in CONDITIONS.values():
+                    return self.condition(name, indices, place)
                 return int(place[0] == place[1]) if name == "I" else self.entries[name][place]
             target, terms, known = self.definitions[name]
             if place not in known:
@@ -176,6 +190,17 @@ class Point(Texts):
         argument = {tuple(v.values()): self.total(terms, outside | v) for v in self.values(over)}
         self.steps += len(argument) * iv.dps // 10
         return apply(name, argument, place[len(free) :])
+
+    def condition(self, name, indices, place):
+        """1 where a condition holds, else 0; the position in a composite slot is that of the whole."""
+        (text,) = (t for t, n in CONDITIONS.items() if n == name)
+        width, positions = len(place) // len({*re.findall(r"{\d+}", text)}), []
+        for start in range(0, len(place), width):
+            whole = 0
+            for k in range(start, start + width):
+                whole = whole * self.length(indices[k][1]) + place[k]
+            positions.append(whole)
+        return int(condition_holds(name, positions, self.length))
 
     def defines(self, line, letters):
         """Whether a given equation defines a tensor, which it then does."""

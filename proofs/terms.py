@@ -6,6 +6,7 @@ argument. The sizes of a text's letters are told, not inferred, but have to agre
 """
 
 import ast
+import operator
 import re
 from collections import Counter
 from fractions import Fraction
@@ -38,9 +39,54 @@ def bounded(number):
     return number
 
 
+# Conditions, `[e <= a]` and `[a-e < W]`: a tensor for each, of this name, with its text in numbered slots.
+CONDITIONS = {}
+CONDITION = re.compile(r"\[([^\[\]<>=!]*)(<=|>=|==|!=|<|>)([^\[\]<>=!]*)\]")
+INDEX = re.compile(r"\([a-z]\w*(?:\s+[a-z]\w*)+\)|(?<!\w)[a-z]\w*", re.A)
+EQUAL = re.compile(r"(?<![<>=!])=(?!=)")
+
+
+def conditions_out(text):
+    """A text with an access of a reserved tensor in the place of each condition."""
+
+    def access(match):
+        slots = {}
+
+        def slot(found):
+            return slots.setdefault(" ".join(found[0].strip("()").split()), f"{{{len(slots)}}}")
+
+        sides = [
+            re.sub(r"\([a-z]\w*(?:\s+[a-z]\w*)+\)|(?<!\w)[a-z]\w*", slot, side, flags=re.A)
+            for side in match.group(1, 3)
+        ]
+        need(slots, f"{match[0]} compares no positions")
+        name = CONDITIONS.setdefault(
+            f"{sides[0]}{match[2]}{sides[1]}".replace(" ", ""), f"Condition_{len(CONDITIONS)}_"
+        )
+        return f"{name}[{','.join(s if ' ' not in s else f'({s})' for s in slots)}]"
+
+    return CONDITION.sub(access, text)
+
+
+def condition_holds(name, positions, length):
+    """Whether a condition holds at the positions of its slots; `length` gives a size's number."""
+    (text,) = (t for t, n in CONDITIONS.items() if n == name)
+    left, relation, right = re.split(r"(<=|>=|==|!=|<|>)", text)
+    values = []
+    for side in (left, right):
+        total = 0
+        for sign, factor, what in re.findall(r"([+-]?)(?:(\d+)\*)?(\{\d+\}|[A-Z]\w*|\d+)", side, re.A):
+            number = positions[int(what[1:-1])] if what[0] == "{" else int(what) if what.isdigit() else length(what)
+            total += (-1 if sign == "-" else 1) * int(factor or 1) * number
+        values.append(total)
+    compare = {"<=": "le", ">=": "ge", "==": "eq", "!=": "ne", "<": "lt", ">": "gt"}[relation]
+    return getattr(operator, compare)(*values)
+
+
 # Reading. A product is (number, [(size, exponent)], [(tensor, slots)]); a slot is a list of letters. Python's parser
 # sees the text with names and numbers as names that are no keywords, and and composite slots as lists.
 def tree(text):
+    text = conditions_out(text)
     need(re.fullmatch(r"[\w\s\[\](),*/+.-]*", text, re.A), "an unexpected character")
     text = re.sub(r"\((\s*[a-z]\w*(?:\s+[a-z]\w*)+\s*)\)", lambda m: f"[{','.join(m[1].split())}]", text, flags=re.A)
     marked = re.sub(r"[A-Za-z]\w*|\d+\.?\d*|\.\d+", lambda m: "_" + m[0].replace(".", "_"), text, flags=re.A)
@@ -184,6 +230,9 @@ class Texts:
         """The terms that a factor stands for."""
         by_slot = [[i for letter in slot for i in letters[letter]] for slot in slots]
         indices, shape = [i for slot in by_slot for i in slot], [[size for _, size in slot] for slot in by_slot]
+        if name in CONDITIONS.values():
+            need(all(slot == shape[0] for slot in shape), "a condition compares positions of two sizes")
+            return [(ONE, [(name, tuple(indices), None)])]
         if name == "I":
             need(len(shape) == 2 and shape[0] == shape[1], "the identity is square")
             return [(ONE, [("I", pair, None) for pair in zip(*by_slot, strict=True)])]
@@ -211,7 +260,7 @@ class Texts:
 
     def define(self, line, letters, env):
         """A definition: the tensor's name, and its shape, indices and terms."""
-        left, right = line.split("=")
+        left, right = EQUAL.split(line)
         (name, slots), (function, over, sums) = head(tree(left)), body(right)
         slots = [[i for letter in slot for i in letters[letter]] for slot in slots]
         target, over = [i for slot in slots for i in slot], [i for letter in over for i in letters[letter]]
