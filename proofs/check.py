@@ -21,7 +21,8 @@ A factor `[i<j]` or `[i<=j]` is 1 where it holds, else 0; `[i,k<j,l]` compares t
 `conditions` says which tensors stand for other conditions; the claim holds for any tensors in their place.
 `renaming` lists further given equations, `u[i,j] = w[i,j]`, numbered behind the others: each says that a tensor which
 the left side alone has is one that the right side alone has, no two the same one. `where` lists functions of the claim
-outside whose domain (reciprocal: not 0, log: above 0, sqrt: 0 or more, of the argument) nothing is claimed.
+outside whose domain nothing is claimed: the argument of reciprocal is not 0, of log above 0, of sqrt not below 0, and
+its norm in normalize not below 1e-12.
 `factors` has the place in the first term of each factor of the second; indices have to correspond one to one, free ones
 as the outputs do. Steps lead to `results`, the two sums and functions
 that laws made; the terms of the two correspond one to one as `pairs` says. The claim: at any sizes
@@ -369,6 +370,7 @@ TABLE = {
     "min": "-max(-s)",
     "elu": "relu(s) + exp(-relu(-s)) - 1",
     "gelu": "s*normal_cdf(s)",
+    "normalize": "s/sum(abs(s))",  # where the sum is not below 1e-12
 }
 COMPOSED = {
     "exp log": "s",
@@ -475,6 +477,9 @@ class Laws:
     def table(self, law, f):
         function, _, other = law.partition(" ")
         need(f.function == function, f"{f.name} is no {function}")
+        if law == "normalize":
+            need(f.name in self.proof.claimed, "its norm may be below 1e-12")
+            self.proof.needed.add(f.name)
         if not other:
             return self.value(ast.parse(TABLE[law], mode="eval").body, f, f.terms, {})[1]
         need(len(f.terms) == 1 and f.terms[0][:2] == (1, {}) and len(f.terms[0].factors) == 1, "not of one function")

@@ -14,7 +14,7 @@ from polyattn.proving.derivation import Derivation
 from polyattn.proving.given import Given, tensors_of
 from polyattn.proving.isomorphism import NoWitnessError
 from polyattn.proving.lawful import LawfulProof
-from polyattn.proving.laws import ZeroDenominatorError, rows
+from polyattn.proving.laws import ZeroDenominatorError, rows, rows_with_norms
 
 SHOWN = 3
 """The number of terms shown of a difference."""
@@ -26,6 +26,8 @@ class Attempt:
 
     certificate: dict[str, Any] | None
     left_over: str = ""
+    norms: bool = False
+    """Whether there are norms with a least value, which have a law above it."""
 
 
 def has_laws(derivation: Derivation) -> bool:
@@ -41,18 +43,29 @@ def prove_by_laws(
     Raises:
         ProofError: a denominator is 0 whatever its tensors are.
     """
-    proof = _Laws(derivations, given, rows)
+    first = _attempt(derivations, given, renaming, rows)
+    if first.certificate is not None or not first.norms:
+        return first
+    # With a condition for each norm, since without none was found.
+    second = _attempt(derivations, given, renaming, rows_with_norms)
+    return first if second.certificate is None else second
+
+
+def _attempt(
+    derivations: tuple[Derivation, Derivation], given: Sequence[Given], renaming: Sequence[str], laws: Any
+) -> Attempt:
+    proof = _Laws(derivations, given, laws)
+    norms = any(f.function == "normalize" for f in proof.functions.sums.values())
     try:
         found = proof.run()
     except ZeroDenominatorError:
-        raise ProofError(
-            "a denominator is 0 whatever its tensors are: by the laws of functions its terms cancel"
-        ) from None
+        reason = "a denominator is 0 whatever its tensors are: by the laws of functions its terms cancel"
+        raise ProofError(reason) from None
     except NoWitnessError:
-        return Attempt(None, proof.left_over())
+        return Attempt(None, proof.left_over(), norms)
     except (BudgetError, RecursionError) as error:
-        return Attempt(None, f"the laws of functions lead too far: {error}")
-    return Attempt(renumbered(found, [proof.equations[text].data["equation"] for text in renaming]))
+        return Attempt(None, f"the laws of functions lead too far: {error}", norms)
+    return Attempt(renumbered(found, [proof.equations[text].data["equation"] for text in renaming]), "", norms)
 
 
 class _Laws(LawfulProof):

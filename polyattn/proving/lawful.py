@@ -105,6 +105,8 @@ class LawfulProof(Proof):
         if name == "sign" and not self.positive(f.terms):
             self.positive([t.scaled(Fraction(-1)) for t in f.terms])
         self.noting = False
+        if name == "normalize":
+            self.needed.add(f.name)
         self.step(**{"law": name, "of": f.name, "make": [m.name for m in made], **more})
 
     def domain(self, f: FlatSum) -> None:

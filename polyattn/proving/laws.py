@@ -38,6 +38,16 @@ OPAQUE = ("gelu_gate",)
 """Functions that proofs take as they are, although they have an expression in others."""
 
 
+def rows_with_norms(function: str) -> tuple[Law, ...]:
+    """Return the laws of a function, with that of `normalize`, which only holds for norms not below its least one."""
+    return (norm, *rows(function)) if function == "normalize" else rows(function)
+
+
+def norm(proof: LawfulProof, f: FlatSum) -> list[FlatSum] | None:
+    """normalize(s) = s/sum(|s|)"""
+    return _by_text(proof, f, "normalize", "s/sum(abs(s))", f.terms) if f.name in proof.claimed else None
+
+
 # Functions in terms of others.
 def table(proof: LawfulProof, f: FlatSum) -> list[FlatSum] | None:
     """Use a function's expression in `language.functions.TABLE`."""

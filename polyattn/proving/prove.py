@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import permutations
 from typing import Any
 
 from polyattn.algebra import FunctionFactor, Monomial, Spec
@@ -39,6 +40,9 @@ from polyattn.proving.verdict import Verdict, conditions
 from polyattn.proving.work import MAX_PROOF, Meter, SpentError
 
 MAX_GIVEN_LENGTH = 4000
+
+MAX_RENAMED = 3
+"""The largest number of parameters whose renamings are tried one by one with the laws of functions."""
 
 
 def prove(left: Question, right: Question, given: str | Sequence[str] = (), *, effort: int = MAX_WORK) -> Verdict:
@@ -177,6 +181,8 @@ class Asked:
             found, left_over = self.by_laws(left, right)
             if found is not None:
                 return found
+        if left_over and (found := self.by_laws_up_to_names()) is not None:
+            return found
         # The last attempt uses all given equations.
         found = self.search(*attempts[-1], effort)
         if found.status == "undecided" and left_over:
@@ -209,17 +215,43 @@ class Asked:
         found = renaming(left, right, self.context.shapes, {*self.sides[0].spec.inputs, *named})
         if not found:
             return None
-        equations = []
-        for old, new in found.items():
-            slots = ",".join(f"i{k + 1}" for k in range(len(self.context.shapes[old])))
-            equations.append(f"{old}[{slots}] = {new}[{slots}]" if slots else f"{old} = {new}")
-        texts = (*self.texts, *equations)
-        given, context = resolved(texts, self.context)
-        asked = Asked(self.sides, self.sizes, texts, given, context, equations)
+        asked = self.renamed(found)
         for pair in asked.attempts():
             if pair[0].proves_equal(pair[1]):
                 verdict = asked.equal(*pair)
                 return replace(verdict, given=self.texts, renaming=found) if verdict else None
+        return None
+
+    def renamed(self, names: Mapping[str, str]) -> Asked:
+        """Return the question with parameters of the left side under other names."""
+        equations = []
+        for old, new in names.items():
+            slots = ",".join(f"i{k + 1}" for k in range(len(self.context.shapes[old])))
+            equations.append(f"{old}[{slots}] = {new}[{slots}]" if slots else f"{old} = {new}")
+        texts = (*self.texts, *equations)
+        given, context = resolved(texts, self.context)
+        return Asked(self.sides, self.sizes, texts, given, context, equations)
+
+    def by_laws_up_to_names(self) -> Verdict | None:
+        """Return the verdict "equal" by laws under a renaming of a few parameters that one side alone has, or None."""
+        mine, theirs = (list(side.spec.parameters) for side in self.sides)
+        fixed = {*self.context.defined, *(t for g in self.given for t in g.mentioned), *(set(mine) & set(theirs))}
+        mine, theirs = ([name for name in names if name not in fixed] for names in (mine, theirs))
+        if not 0 < len(mine) == len(theirs) <= MAX_RENAMED:
+            return None
+        try:
+            # One budget for all of them.
+            with Meter(MAX_PROOF).running():
+                for order in permutations(theirs):
+                    names = dict(zip(mine, order, strict=True))
+                    if any(self.context.shapes[old] != self.context.shapes[new] for old, new in names.items()):
+                        continue
+                    asked = self.renamed(names)
+                    verdict, _ = asked.by_laws(*asked.attempts()[-1])
+                    if verdict:
+                        return replace(verdict, given=self.texts, renaming=names)
+        except SpentError:
+            pass
         return None
 
     def attempts(self) -> list[tuple[Derivation, Derivation]]:

@@ -97,7 +97,9 @@ def conditions(certificate: Mapping[str, Any]) -> tuple[str, ...]:
         text, before = argument[:-1], ""
         while text != before:  # functions at the letters of their own lines are written out
             before, text = text, re.sub(r"\b[a-z]\w*(\[[^\]]*\])?", lambda m: lines.get(m[0], m[0]), text)
-        found.append(f"{text if len(text) <= SHOWN else argument[:-1]} {DOMAINS[function]}")
+        text = text if len(text) <= SHOWN else argument[:-1]
+        name, _, over = function.partition("[")
+        found.append(f"sum[{over}(|{text}|) is not below 1e-12" if name == "normalize" else f"{text} {DOMAINS[name]}")
     return tuple(found)
 
 

@@ -112,6 +112,13 @@ def test_a_denominator_that_may_be_0_is_in_the_claim():
     assert "outside of other domains" not in refusal(functions, step, F, left, where=["f1"])
 
 
+def test_a_norm_that_may_be_below_its_least_is_in_the_claim():
+    functions, shapes = ["f1[n,m] = normalize[m](s[n,m])"], {"f1": ["N", "M"]}
+    step = law("normalize", ["g1", "g2"])
+    assert "outside of other domains" in refusal(functions, step, shapes, "y[n] = f1[n,m]")
+    assert "outside of other domains" not in refusal(functions, step, shapes, "y[n] = f1[n,m]", where=["f1"])
+
+
 def test_laws_say_nothing_of_places_that_are_left_out():
     functions = ["e1[n,m] = log(b1[n,m])", "f1[n] = logsumexp[m](e1[n,m] + s[n,m])"]
     step, shapes = law("logsumexp", ["g1", "g2"]), E | {"b1": ["N", "M"]}

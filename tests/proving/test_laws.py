@@ -57,6 +57,12 @@ CONDITIONS = {
         {"s[n] is not 0", "t[n] is not 0"},
     ),
     "logarithm": ("s[N]; ", "y[a] = exp(2*log(s[a]))", "y[a] = s[a]*s[a]", {"s[n] is above 0"}),
+    "norm": (
+        S,
+        "y[a,e] = normalize[e](exp(c[a])*s[a,e])",
+        "y[a,e] = normalize[e](s[a,e]) + 0*c[a]",
+        {"sum[m](|exp(c[n])*s[n,m]|) is not below 1e-12", "sum[m](|s[n,m]|) is not below 1e-12"},
+    ),
     "root": ("s[N]; ", "y[a] = sqrt(s[a])*sqrt(s[a])", "y[a] = s[a]", {"s[n] is not below 0"}),
 }
 DIFFERENT = {
@@ -122,3 +128,11 @@ def test_laws_hold_beside_conditions():
     left = "y[a,c] = sum[e](exp(x[a,c] + x[e,c])*[e <= a])"
     verdict = prove(head + left, head + "y[a,c] = exp(x[a,c])*sum[e](exp(x[e,c])*[e <= a])", effort=0)
     assert verdict.status == "equal", verdict.reason
+
+
+def test_parameters_are_renamed_under_laws():
+    left = "y[a,b] = softmax[e](x[a,c]*u[c,d]*x[e,d])*x[e,f]*v[f,b]"
+    right = "m[a,e] = exp(x[a,c]*w1[c,d]*x[e,d]); y[a,b] = m[a,e]*x[e,f]*w2[f,b]/sum[g](m[a,g])"
+    verdict = prove(X + left, X + right, effort=0)
+    assert verdict.renaming == {"u": "w1", "v": "w2"}
+    assert recheck(verdict.to_json())
