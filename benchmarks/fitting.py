@@ -1,19 +1,28 @@
-"""Errors by rank of random cores of known rank, and how much CP rank the exchange of the two x saves.
+"""Errors by rank of random cores of known rank, how much CP rank the exchange of the two x saves, and budgets.
+
+Beside them collinear factors of 16 channels, which alternating least squares does not finish, and the errors within a
+budget of parameters of cores of NL whose similarity is near rank one: of all tuples of ranks, of those along one path,
+and of truncated singular value decompositions of the similarity and the value with a free split of the ranks.
 
 python benchmarks/fitting.py --out benchmarks/results/fitting.json      # resumes; draws fitting.png beside it
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from math import prod
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import numpy as np
+import torch
 from _common import arguments, resumed
 
 from polyattn.fitting import factorise
-from polyattn.fitting.family import SYMMETRIES
+from polyattn.fitting.factorise import FAMILIES
+from polyattn.fitting.family import PAIR, SYMMETRIES
 
 CHANNELS = 6
 RANKS = {
@@ -51,6 +60,79 @@ def exchange(channels: int, symmetry: str, rank: int) -> dict[str, Any]:
     return {"channels": channels, "symmetry": symmetry, "rank": rank, "error": found.error}
 
 
+def collinear(seed: int, cosine: float = 0.9) -> dict[str, Any]:
+    """CP of a core whose factors' columns have this cosine with each other, at its own rank."""
+    random, factors = np.random.default_rng(seed), []
+    for _ in range(4):
+        base = random.normal(size=(16, 1))
+        base /= np.linalg.norm(base)
+        rest = random.normal(size=(16, 12))
+        rest -= base * (base.T @ rest)
+        factors.append(cosine**0.5 * base + (1 - cosine) ** 0.5 * rest / np.linalg.norm(rest, axis=0))
+    start = time.perf_counter()
+    found = factorise(np.einsum("br,dr,fr,hr->bdfh", *factors), rank=12, symmetry="none", starts=2)
+    return {"case of": "collinear", "seed": seed, "error": found.error, "seconds": time.perf_counter() - start}
+
+
+def budget(family: str, share: float, seed: int) -> dict[str, Any]:
+    """The error within a share of the layer's 2 C² parameters, by three choices of ranks."""
+    random, c = np.random.default_rng(seed), 8
+    near = np.outer(*random.normal(size=(2, c))) + 0.2 * random.normal(size=(c, c))
+    value = random.normal(size=(c, c)) * np.linspace(0.2, 1.5, c)
+    core, limit = np.einsum("df,hb->bdfh", near, value), int(share * 2 * c * c)
+    options: dict[str, Any] = {"starts": 2, "iterations": 60, "seed": seed}
+    found = factorise(core, family, max_params=limit, **options)
+    target = torch.from_numpy(np.ascontiguousarray(np.moveaxis(core, 0, -1)))
+    along = None
+    for ranks in FAMILIES[family].ladder(target, PAIR):
+        if sum(prod(s) for s in shapes(family, ranks, c)) <= limit:
+            along = ranks
+    path = factorise(core, family, rank=along, **options).error if along else None
+    return {
+        "case of": "budget", "family": family, "share": share, "seed": seed, "error": found.error,
+        "ranks": list(found.ranks), "error along one path": path, "error of truncation": truncation(near, value, limit),
+    }  # fmt: skip
+
+
+def shapes(family: str, ranks: tuple[int, ...], channels: int) -> list[list[int]]:
+    weights, numbers = FAMILIES[family].weights(ranks, 3)
+    return [[channels if isinstance(s, int) else numbers[s] for s in slots] for _, slots in weights]
+
+
+def truncation(near: np.ndarray, value: np.ndarray, limit: int) -> float:
+    """The least error of the two matrices cut by plain SVDs, of all splits of the ranks within the parameters."""
+    c, best = len(near), 1.0
+    core = np.einsum("df,hb->bdfh", near, value)
+    for r in range(1, c + 1):
+        for s in range(1, c + 1):
+            if 2 * c * (r + s) <= limit:
+                cut = [
+                    (u[:, :k] * v[:k]) @ w[:k] for (u, v, w), k in ((np.linalg.svd(near), r), (np.linalg.svd(value), s))
+                ]
+                off = np.einsum("df,hb->bdfh", *cut) - core
+                sides = [np.linalg.norm(t + t.swapaxes(2, 3)) for t in (off, core)]
+                best = min(best, float(sides[0] / sides[1]))
+    return best
+
+
+def budgets(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    found = {}
+    for family in FAMILIES:
+        own = [r for r in runs if r.get("case of") == "budget" and r["family"] == family]
+        if own:
+            found[family] = {
+                "mean error": mean(r["error"] for r in own),
+                "along one path": mean(r["error along one path"] or 1.0 for r in own),
+                "of truncation": mean(r["error of truncation"] for r in own),
+                "worse than either": sum(
+                    r["error"] > (1 + 1e-6) * min(r["error along one path"] or 1.0, r["error of truncation"])
+                    for r in own
+                ),
+                "of": len(own),
+            }
+    return found
+
+
 def smallest(runs: list[dict[str, Any]]) -> dict[str, int]:
     """The smallest rank of those tried with an error below EXACT, by channels and symmetry."""
     exact = [r for r in runs if "symmetry" in r and r["error"] < EXACT]
@@ -61,12 +143,15 @@ def smallest(runs: list[dict[str, Any]]) -> dict[str, int]:
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     worst = {}
     for family, true in TRUE.items():
-        own = [r for r in runs if r.get("family") == family]
+        own = [r for r in runs if r.get("family") == family and "rank" in r]
         at = [r["error"] for r in own if r["rank"] == true]
         below = [r["error"] for r in own if r["rank"] == true - 1]
         if at and below:
             worst[family] = {"true rank": true, "largest error at it": max(at), "smallest one below it": min(below)}
-    return {"recovery": worst, "smallest exact rank of NL": smallest(runs)}
+    hard = [r for r in runs if r.get("case of") == "collinear"]
+    largest = {k: max(r[k] for r in hard) for k in ("error", "seconds")} if hard else {}
+    found = {"recovery": worst, "smallest exact rank of NL": smallest(runs)}
+    return {**found, "collinear, largest": largest, "budgets": budgets(runs)}
 
 
 def draw(runs: list[dict[str, Any]], path: Path) -> None:
@@ -75,7 +160,11 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for family in RANKS:
-        points = [(r["rank"] - TRUE[family], max(r["error"], 1e-16)) for r in runs if r.get("family") == family]
+        points = [
+            (r["rank"] - TRUE[family], max(r["error"], 1e-16))
+            for r in runs
+            if r.get("family") == family and "rank" in r
+        ]
         left.plot(*zip(*points, strict=True), "o", alpha=0.7, label=family)
     left.set(yscale="log", xlabel="rank above the core's own", ylabel="relative error", title="random cores, each seed")
     channels = max(EXCHANGE)
@@ -101,6 +190,13 @@ def main() -> None:
             for rank in EXCHANGE[channels]:
                 name = f"nl {channels} {symmetry} {rank}"
                 cases[name] = lambda c=channels, s=symmetry, r=rank: exchange(c, s, r)
+    for seed in range(1 if args.quick else 5):
+        cases[f"collinear {seed}"] = lambda s=seed: collinear(s)
+    for family in FAMILIES:
+        for share in (0.5,) if args.quick else (1 / 3, 1 / 2, 2 / 3):
+            for seed in range(1 if args.quick else 5):
+                name = f"budget {family} {share:.2f} {seed}"
+                cases[name] = lambda f=family, p=share, s=seed: budget(f, p, s)
     runs = resumed(args, cases, summary)
     if args.out is not None and len(runs) == len(cases) and not args.quick:
         draw(runs, args.out.with_suffix(".png"))

@@ -8,6 +8,7 @@ the rank is that of the core. A symmetric fit is a CP of more terms with tied fa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import reduce
 from itertools import combinations
 from math import prod
@@ -26,7 +27,6 @@ from polyattn.fitting.family import (
     Settings,
     Weight,
     letter,
-    polished,
     projected,
     relative,
     torch_backend,
@@ -35,7 +35,10 @@ from polyattn.fitting.family import (
 ALS_STEPS = 40
 EXACT = 1e-11
 MOST_UNKNOWNS = 700
-"""Number of entries of all factors up to which a Gauss-Newton step is solved; beyond, L-BFGS is used."""
+"""Number of entries of all factors up to which a Gauss-Newton step is solved by its matrix; beyond, by conjugate
+gradients on products with it."""
+MOST_PRODUCTS = 100
+"""Products with the matrix of a Gauss-Newton step."""
 
 
 def rebuild(factors: Factors) -> Tensor:
@@ -45,14 +48,9 @@ def rebuild(factors: Factors) -> Tensor:
 def fit(core: Tensor, ranks: Ranks, settings: Settings) -> tuple[Factors, tuple[float, ...]]:
     """Return the best factors of all starts, and each start's error."""
     found, errors = None, []
-    sizes = [n for k, n in enumerate(core.shape) if not (settings.shared and k == 2)]
     for start in range(settings.starts):
         first = _start(core, ranks[0], settings, start)
-        # A step factors a matrix of the number of unknowns squared.
-        if ranks[0] * sum(sizes) <= MOST_UNKNOWNS:
-            factors = marquardt(core, first, settings)
-        else:
-            factors = polished(core, first, lambda f: rebuild(_untied(f, settings)), settings)
+        factors = marquardt(core, first, settings)
         errors.append(relative(rebuild(_untied(factors, settings)) - core, core, settings.orders))
         if found is None or errors[-1] < min(errors[:-1]):
             found = factors
@@ -110,16 +108,16 @@ def marquardt(core: Tensor, factors: Factors, settings: Settings) -> Factors:
     for _ in range(settings.iterations):
         # By the chain rule through the tie, the tied CP's derivatives become those of the unknowns.
         gradient = _fold(torch.cat([g.flatten() for g in _mttkrp(residual, modes)]), tie, len(theta))
-        gram = _fold(_fold(_gauss_newton(modes), tie, len(theta)).T, tie, len(theta))
-        # Relative to the diagonal, so that the damping does not depend on the core's scale.
-        scale = gram.diagonal().mean().item() or 1.0
+        steps = (
+            _dense_steps(modes, tie, gradient)
+            if len(theta) <= MOST_UNKNOWNS
+            else _structured_steps(modes, tie, gradient, _split(theta, shapes), settings)
+        )
         before = loss
         while damping < 1e12:
-            # Rescaling between factors leaves the CP unchanged: without damping the matrix is singular.
-            damped = gram + damping * scale * torch.eye(len(theta), dtype=core.dtype)
-            matrix, failed = torch.linalg.cholesky_ex(damped)
-            if not failed:
-                moved = theta - torch.cholesky_solve(gradient[:, None], matrix)[:, 0]
+            step = steps(damping)
+            if step is not None:
+                moved = theta - step
                 trial = _modes(moved, tie)
                 difference = _cp(trial) - target
                 value = difference.square().sum().item()
@@ -133,7 +131,105 @@ def marquardt(core: Tensor, factors: Factors, settings: Settings) -> Factors:
         if loss**0.5 < EXACT * norm or before - loss < 1e-7 * before:
             break
         damping = max(damping, 1e-14)
+    return _split(theta, shapes)
+
+
+def _split(theta: Tensor, shapes: list[torch.Size]) -> Factors:
     return [part.reshape(shape) for part, shape in zip(theta.split([prod(s) for s in shapes]), shapes, strict=True)]
+
+
+def _dense_steps(modes: Factors, tie: Tie, gradient: Tensor) -> Callable[[float], Tensor | None]:
+    """Return the damped Gauss-Newton step for a damping, by Cholesky's method; None where it fails."""
+    gram = _fold(_fold(_gauss_newton(modes), tie, len(gradient)).T, tie, len(gradient))
+    # Relative to the diagonal, so that the damping does not depend on the core's scale.
+    scale = gram.diagonal().mean().item() or 1.0
+
+    def step(damping: float) -> Tensor | None:
+        # Rescaling between factors leaves the CP unchanged: without damping the matrix is singular.
+        damped = gram + damping * scale * torch.eye(len(gradient), dtype=gram.dtype)
+        matrix, failed = torch.linalg.cholesky_ex(damped)
+        return None if failed else torch.cholesky_solve(gradient[:, None], matrix)[:, 0]
+
+    return step
+
+
+def _structured_steps(
+    modes: Factors, tie: Tie, gradient: Tensor, factors: Factors, settings: Settings
+) -> Callable[[float], Tensor | None]:
+    """Return the same step by conjugate gradients: a product with the matrix is one of small Gram matrices.
+
+    Source: Tomasi & Bro, 2006; Sorber, Van Barel & De Lathauwer, Optimization-based algorithms for tensor
+    decompositions, 2013, section 5. The preconditioner is each factor's own block.
+    """
+    grams = [m.T @ m for m in modes]
+    count, every = len(modes), range(len(modes))
+    pairs = {(j, k): _hadamard(grams, {j, k}) for j in every for k in every if j < k}
+    own = [_hadamard(grams, {k}) for k in every]
+    _, places, weights = tie
+    scale = torch.zeros(len(gradient), dtype=gradient.dtype).index_add_(
+        0, places, torch.cat([g.diagonal().expand(len(m), -1).flatten() for g, m in zip(own, modes, strict=True)])
+        * weights.square(),
+    ).mean().item() or 1.0  # fmt: skip
+
+    def product(vector: Tensor) -> Tensor:
+        moved = _modes(vector, tie)
+        found = [v @ g for v, g in zip(moved, own, strict=True)]
+        crossed = [m.T @ v for m, v in zip(modes, moved, strict=True)]
+        for j in every:
+            for k in range(j + 1, count):
+                found[j] = found[j] + modes[j] @ (pairs[j, k] * crossed[k]).T
+                found[k] = found[k] + modes[k] @ (pairs[j, k] * crossed[j]).T
+        return _fold(torch.cat([f.flatten() for f in found]), tie, len(vector))
+
+    columns = [*factors[:-1], factors[-1].T]
+    small = [f.T @ f for f in columns]
+    if settings.shared:
+        small = [*small[:2], small[1], small[2]]
+    kept = [k for k in range(len(small)) if not (settings.shared and k == 2)]
+
+    def step(damping: float) -> Tensor | None:
+        shift = damping * scale
+        eye = torch.eye(len(small[0]), dtype=gradient.dtype)
+        inverses = [torch.linalg.inv(_hadamard(small, {k}) + shift * eye) for k in kept]
+
+        def preconditioned(vector: Tensor) -> Tensor:
+            parts = _split(vector, [f.shape for f in factors])
+            *sides, out = (
+                p @ i if k < len(parts) - 1 else i @ p for k, (p, i) in enumerate(zip(parts, inverses, strict=True))
+            )
+            return torch.cat([p.flatten() for p in (*sides, out)])
+
+        return _conjugate_gradients(lambda v: product(v) + shift * v, gradient, preconditioned)
+
+    return step
+
+
+def _conjugate_gradients(
+    product: Callable[[Tensor], Tensor], right: Tensor, preconditioned: Callable[[Tensor], Tensor]
+) -> Tensor | None:
+    found, rest = torch.zeros_like(right), right
+    turned = preconditioned(rest)
+    direction, own = turned, rest @ turned
+    first = rest.norm().item()
+    # The nearer to the solution of the whole problem, the more exact each step, for quadratic convergence.
+    enough = first * min(1e-3, first)
+    for _ in range(MOST_PRODUCTS):
+        image = product(direction)
+        curvature = direction @ image
+        if not curvature > 0:
+            break
+        length = own / curvature
+        found, rest = found + length * direction, rest - length * image
+        if rest.norm().item() <= enough:
+            break
+        turned = preconditioned(rest)
+        before, own = own, rest @ turned
+        direction = turned + own / before * direction
+    return found if found.isfinite().all() else None
+
+
+def _hadamard(grams: list[Tensor], without: set[int]) -> Tensor:
+    return reduce(mul, [g for j, g in enumerate(grams) if j not in without], torch.ones_like(grams[0]))
 
 
 Tie = tuple[list[tuple[int, int]], Tensor, Tensor]
