@@ -305,7 +305,8 @@ def _operand(factor: TensorFactor | FunctionFactor, point: Point, arithmetic: Ar
     # The function's own indices come last, so that its axes are known from the number of free ones.
     argument = evaluate(factor.terms, (*factor.free, *factor.over), point, arithmetic)
     axes = tuple(range(len(factor.free), argument.ndim))
-    if factor.function == "log" and all(map(_is_fixed, factor.terms)):
+    # A mask; logarithms of other constants are numbers, as those of tensors.
+    if factor.function == "log" and all(map(_is_fixed, factor.terms)) and all(n in (0, 1) for n in argument.flat):
         return _diagonal(logarithms(argument), factor.indices)
     function = arithmetic.functions[factor.function] if factor.function in TABLE else _own
     # An array without axes would become a bare number within a function.

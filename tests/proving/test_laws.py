@@ -136,3 +136,9 @@ def test_parameters_are_renamed_under_laws():
     verdict = prove(X + left, X + right, effort=0)
     assert verdict.renaming == {"u": "w1", "v": "w2"}
     assert recheck(verdict.to_json())
+
+
+def test_the_logarithm_of_a_number_is_no_mask():
+    text = "x[N]; y[a] = x[a]*{}"
+    assert prove(text.format("relu(log(3))"), text.format("log(6)")).status == "different"
+    assert prove(text.format("log(2)"), text.format("log(4)")).status == "different"
