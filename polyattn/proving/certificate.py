@@ -28,7 +28,17 @@ from polyattn.proving.certificate_terms import (
     sum_text,
 )
 from polyattn.proving.derivation import Derivation
-from polyattn.proving.given import Given, Rule, Substitution, Symmetry, tensors_of
+from polyattn.proving.given import (
+    Given,
+    Rule,
+    Substitution,
+    Symmetry,
+    as_rule,
+    exchanges,
+    indices_of,
+    rearranged,
+    tensors_of,
+)
 from polyattn.proving.isomorphism import Forms, NoWitnessError, entries, moved
 from polyattn.proving.rewriting import Use, applied, first_use
 from polyattn.proving.slot_symmetry import slot_kinds
@@ -88,7 +98,7 @@ class Proof:
         return made
 
     def equation(self, given: Given) -> _Equation:
-        rule = _rule(given)
+        rule = as_rule(given)
         flat = Rule(rule.text, {}, rule.left, tuple(self.functions.flat(rule.right, lambda t: t)), rule.free)
         left = self.letters.named(flat.left.indices(), {})
         free = {i: left[i] for i in flat.free}
@@ -169,7 +179,7 @@ class Proof:
             for total in (self.left, self.right):
                 total.terms[:] = [t.scaled(Fraction(1), scale) for t in total.terms]
         for total in self.ordered_sums():
-            if any(i.size in sizes for i in (*total.letters, *_indices(total.terms))) or _counts(total.terms, sizes):
+            if any(i.size in sizes for i in (*total.letters, *indices_of(total.terms))) or _counts(total.terms, sizes):
                 self.step(**{"order": sorted(sizes), "in": self.called(total)})
                 split = [part for t in total.terms for part in parts(t, total.letters, sizes)]
                 total.terms[:] = map(total.ordered, split)
@@ -190,7 +200,7 @@ class Proof:
             defining = [wanted] if wanted is not None else []
             order = [*rules, *defining] if self.derivations[0].rules_first else [*defining, *rules]
             for given in order:
-                use = first_use(total.terms, frozenset(total.letters), _rule(given))
+                use = first_use(total.terms, frozenset(total.letters), as_rule(given))
                 if use is not None:
                     self.use(total, given, use.place[0], use.factors)
                     break
@@ -264,22 +274,10 @@ class Proof:
         return [*order, *range(plain, length)]
 
     def symmetries(self, tensor: str, order: tuple[int, ...]) -> list[Symmetry]:
-        """Return given symmetries that, one after the other, put slot `order[k]` at place k for all k."""
-        known = [g for g in self.given if isinstance(g, Symmetry) and g.tensor == tensor and g.sign == 1]
-        start = tuple(range(len(order)))
-        found: dict[tuple[int, ...], list[Symmetry]] = {start: []}
-        queue = [start]
-        # Breadth first, so that the certificate has as few steps as possible.
-        while order not in found:
-            if not queue:
-                raise NoWitnessError
-            old = queue.pop(0)
-            for symmetry in known:
-                new = _moved(old, symmetry.order)
-                if new not in found:
-                    found[new] = [*found[old], symmetry]
-                    queue.append(new)
-        return found[order]
+        found = exchanges(self.given, tensor, order)
+        if found is None:
+            raise NoWitnessError
+        return found
 
     def copy(self, function: FlatSum) -> FlatSum:
         """Return an equal function of another name."""
@@ -308,7 +306,7 @@ class Proof:
             found = entries(at, moved(target, function.letters), forms)
             witness.append([targets[forms.key(at)], self.straight(copied, k, found, len(target.factors))])
         self.step(**{"same": copied.name, "as": name, "letters": letters, "terms": witness})
-        factors[position] = TensorFactor(name, _moved(indices, order))
+        factors[position] = TensorFactor(name, rearranged(indices, order))
         total.terms[place] = total.with_factors(total.terms[place], factors)
 
     def settle(self, name: str) -> None:
@@ -321,7 +319,7 @@ class Proof:
             return
         self.gather(total)
         alone = self.standing_alone(total)
-        free = [i for i in total.letters if i in _indices(total.terms) or i in total.over]
+        free = [i for i in total.letters if i in indices_of(total.terms) or i in total.over]
         key = self.key(alone, ())
         # A function constant along a slot is replaced by one without that slot.
         if key not in self.settled and len(free) < len(total.letters):
@@ -337,8 +335,8 @@ class Proof:
 
     def standing_alone(self, total: FlatSum) -> Monomial:
         """Return the function as the only factor of a term."""
-        fresh = count(1 + max((i.id for i in (*total.letters, *_indices(total.terms))), default=0))
-        have = _indices(total.terms)
+        fresh = count(1 + max((i.id for i in (*total.letters, *indices_of(total.terms))), default=0))
+        have = indices_of(total.terms)
         free = tuple(i for i in total.slots if i in have and i not in total.over)
         at = tuple(Index(next(fresh), i.size) for i in total.over) if set(total.over) <= set(total.slots) else ()
         factor = FunctionFactor(total.function, total.over, free, tuple(total.terms), at)
@@ -404,30 +402,5 @@ class Proof:
         return found, [left, right]
 
 
-def _rule(given: Given) -> Rule:
-    """Return the equation as a rule for use from left to right."""
-    if isinstance(given, Symmetry):
-        sizes = [size for atoms in given.letters.values() for size in atoms]
-        slots = tuple(Index(k, size) for k, size in enumerate(sizes))
-        right = Monomial(Fraction(given.sign), (), (TensorFactor(given.tensor, _moved(slots, given.order)),))
-        return Rule(given.text, {}, access(given.tensor, slots), (right,), slots)
-    if isinstance(given, Substitution):
-        return Rule(given.text, {}, access(given.tensor, given.target), given.terms, given.target)
-    return given
-
-
-def access(tensor: str, indices: tuple[Index, ...]) -> Monomial:
-    """Return an access as a monomial."""
-    return Monomial(Fraction(1), (), (TensorFactor(tensor, indices),))
-
-
-def _moved(slots: Sequence[Any], order: Sequence[int]) -> tuple[Any, ...]:
-    return tuple(slots[k] for k in order)
-
-
 def _counts(terms: Iterable[Monomial], sizes: Collection[str]) -> bool:
     return any(size in sizes and exponent > 0 for t in terms for size, exponent in t.powers)
-
-
-def _indices(terms: Iterable[Monomial]) -> set[Index]:
-    return {i for t in terms for i in t.all_indices()}

@@ -39,7 +39,8 @@ def content(proof: LawfulProof, f: FlatSum) -> list[FlatSum] | None:
     number = _common_number(f.terms)
     if f.function == "reciprocal" and is_negative(proof, f):
         number = -number
-    if not common and ((not powers and number == 1) or (f.function == "log" and _is_prime(f.terms))):
+    trivial = not powers and number == 1 and f.terms != [ONE]
+    if not common and (trivial or (f.function == "log" and _is_prime(f.terms))):
         return None
     places = []
     for term in f.terms:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
 
 from polyattn.algebra import Index, Monomial, TensorFactor
 from polyattn.algebra.monomial import map_tensors
@@ -84,6 +86,50 @@ class Rule:
 
 
 Given = Substitution | Symmetry | Rule
+
+
+def as_rule(given: Given) -> Rule:
+    """Return the equation as a rule for use from left to right."""
+    if isinstance(given, Symmetry):
+        sizes = [size for atoms in given.letters.values() for size in atoms]
+        slots = tuple(Index(k, size) for k, size in enumerate(sizes))
+        right = Monomial(Fraction(given.sign), (), (TensorFactor(given.tensor, rearranged(slots, given.order)),))
+        return Rule(given.text, {}, access(given.tensor, slots), (right,), slots)
+    if isinstance(given, Substitution):
+        return Rule(given.text, {}, access(given.tensor, given.target), given.terms, given.target)
+    return given
+
+
+def access(tensor: str, indices: tuple[Index, ...]) -> Monomial:
+    """Return an access as a monomial."""
+    return Monomial(Fraction(1), (), (TensorFactor(tensor, indices),))
+
+
+def rearranged(slots: Sequence[Any], order: Sequence[int]) -> tuple[Any, ...]:
+    return tuple(slots[k] for k in order)
+
+
+def exchanges(given: Sequence[Given], tensor: str, order: tuple[int, ...]) -> list[Symmetry] | None:
+    """Return given symmetries that, one after the other, put slot `order[k]` at place k for all k; None without any."""
+    known = [g for g in given if isinstance(g, Symmetry) and g.tensor == tensor and g.sign == 1]
+    start = tuple(range(len(order)))
+    found: dict[tuple[int, ...], list[Symmetry]] = {start: []}
+    queue = [start]
+    # Breadth first, so that the certificate has as few steps as possible.
+    while order not in found:
+        if not queue:
+            return None
+        old = queue.pop(0)
+        for symmetry in known:
+            new = rearranged(old, symmetry.order)
+            if new not in found:
+                found[new] = [*found[old], symmetry]
+                queue.append(new)
+    return found[order]
+
+
+def indices_of(terms: Iterable[Monomial]) -> set[Index]:
+    return {i for t in terms for i in t.all_indices()}
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from typing import Any
 from polyattn.algebra import Index, Monomial, TensorFactor
 from polyattn.algebra.monomial import size_product
 from polyattn.errors import BudgetError
-from polyattn.proving.certificate import Proof, access
+from polyattn.proving.certificate import Proof
 from polyattn.proving.certificate_terms import FlatSum, size_text
 from polyattn.proving.derivation import Derivation
-from polyattn.proving.given import Given, Rule, tensors_of
+from polyattn.proving.given import Given, Rule, access, tensors_of
 from polyattn.proving.rewriting import Use, applied, bare, first_use, instance, joined
 from polyattn.proving.slot_symmetry import slot_kinds
 from polyattn.proving.work import charge

@@ -15,9 +15,9 @@ from math import gcd
 from polyattn.algebra import Index, Monomial, TensorFactor
 from polyattn.algebra.monomial import multiply_powers
 from polyattn.language.functions import TABLE
-from polyattn.proving.certificate import access
 from polyattn.proving.certificate_terms import FlatSum
 from polyattn.proving.content import content, is_negative, parts
+from polyattn.proving.given import access
 from polyattn.proving.lawful import Law, LawfulProof
 
 MAX_EXPONENT = 16

@@ -30,6 +30,7 @@ EQUAL = {
         "y[a,e] = s[a,e] - log(sum[f](exp(s[a,f]))) + 0*c[a]",
     ),
     "log_of_numbers": (S, "y[a] = log(6*N*exp(c[a])) + 0*s[a,e]", "y[a] = log(2*N) + log(3) + c[a] + 0*s[a,e]"),
+    "functions_of_1": (S, "y[a] = log(exp(0*c[a])) + sqrt(exp(0*c[a])) + 0*s[a,e]", "y[a] = 1 + 0*c[a] + 0*s[a,e]"),
     "sigmoid_slope": (X, "y[a,c] = sigmoid(x[a,c])*sigmoid(-x[a,c])", "y[a,c] = sigmoid(x[a,c])*(1 - sigmoid(x[a,c]))"),
     "summed_denominator": (
         "s[N]; t[N]; ",
