@@ -83,7 +83,9 @@ class Steps:
         weights = [
             p.to(wide).reshape(self.lengths(name)) for name, p in zip(self.spec.parameters, parameters, strict=True)
         ]
-        output, *new = lower_step(self.plan)(*tensors, *weights, *(state[n].to(wide) for n in self.plan.state))
+        held = (state[n].to(wide) for n in self.plan.state)
+        with torch.autocast(inputs[0].device.type, enabled=False):
+            output, *new = lower_step(self.plan)(*tensors, *weights, *held)
         shape = self.shape(self.spec.output)
         return output.reshape(batch, *shape).to(dtype), dict(zip(self.plan.state, new, strict=True))
 

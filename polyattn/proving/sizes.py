@@ -10,7 +10,7 @@ from polyattn.algebra.conditions import resized
 from polyattn.errors import ProofError
 from polyattn.language import Atoms, SizeTable
 from polyattn.language.checks import MAX_ATOMS
-from polyattn.language.conditions import is_condition
+from polyattn.language.conditions import is_condition, sizes_in
 from polyattn.language.sizes import derived, is_name
 from polyattn.language.syntax import (
     Access,
@@ -25,6 +25,7 @@ from polyattn.language.syntax import (
     Split,
     Statements,
     Sum,
+    accesses,
 )
 
 
@@ -74,6 +75,7 @@ class CommonSizes:
         # Splits are declared only where a size of them occurs: needless declarations would add sizes.
         used = {s for i in inputs for s in i.sizes} | {d.size for d in declared}
         used |= {p for split in statements.splits for p in (split.size, *split.parts)}
+        used |= {s for d in definitions for a in accesses(d.body) for s in sizes_in(a.tensor)}
         return Statements(inputs, self.splits_of(used), declared, definitions, statements.functions)
 
     def size(self, size: str) -> str:

@@ -108,3 +108,11 @@ def test_the_checker_refuses_a_certificate_with_another_condition():
         forged = json.dumps(found).replace(old, new)
         with pytest.raises(program.Refused):
             program.check(forged)
+
+
+def test_sizes_of_conditions_are_those_of_both_sides():
+    window = X + "y[a,b] = x[e,b]*[e <= a]*[a-e < W]"
+    assert pa.prove(window + "; where W = S*V", window)
+    assert pa.prove(window, window.replace("W", "V"), given="W = V")
+    assert pa.prove(window, window.replace("W", "V")).status == "different"
+    assert pa.prove(window + "; where W = 2*V", window.replace("W", "2*V"))
