@@ -6,10 +6,12 @@ The graph has no in-place operations. The module is copied first, so that it kee
 from __future__ import annotations
 
 import copy
+import inspect
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -47,6 +49,15 @@ class Wrapped(nn.Module):
 
     def __init__(self, function: Callable[..., Any]):
         super().__init__()
+        if isinstance(function, FunctionType):
+            # Torch notes the lines of functions called `forward` alone: a copy has that name.
+            code = function.__code__.replace(co_name="forward")
+            renamed = FunctionType(
+                code, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+            )
+            renamed.__kwdefaults__ = function.__kwdefaults__
+            renamed.__wrapped__ = function  # type: ignore[attr-defined]
+            function = renamed
         self.function = function
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -137,13 +148,15 @@ def _export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         return (auto,) * a.dim() if isinstance(a, torch.Tensor) else None
 
     shapes: Any = _signature_shapes(module, args, kwargs, dims)
-    with warnings.catch_warnings():
+    # The search for an einsum's order would turn symbolic sizes into the example's.
+    with warnings.catch_warnings(), torch.backends.opt_einsum.flags(enabled=False):
         warnings.simplefilter("ignore")
         program = torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
+        changing = next((n for n in program.graph.nodes if getattr(_schema(n), "is_mutable", False)), None)
         if not _plain(program.graph):
             program = program.run_decompositions(_decompositions())
     signature = program.graph_signature
-    _check_mutation(program)
+    _check_mutation(program, module, line_of(changing))
     nodes = {n.name: n for n in program.graph.nodes}
     inputs: dict[str, tuple[Node, torch.Tensor]] = {}
     stored: dict[Node, tuple[str, bool, torch.Tensor]] = {}
@@ -186,8 +199,6 @@ def _signature_shapes(
         return {"args": tree(dims, args), **({"kwargs": tree(dims, kwargs)} if kwargs else {})}
     if not kwargs:
         return tree(dims, args)
-    import inspect
-
     bound = inspect.signature(module.forward).bind(*args, **kwargs)
     return tree(dims, dict(bound.arguments))
 
@@ -213,20 +224,24 @@ def _decompositions() -> dict[Any, Any]:
     return {op: f for op, f in table.items() if op._schema.name.partition("::")[2] not in OPERATIONS}
 
 
-def _check_mutation(program: Any) -> None:
+def _schema(node: Node) -> Any:
+    return getattr(node.target, "_schema", None)
+
+
+def _check_mutation(program: Any, module: nn.Module, line: str) -> None:
+    at = f" ({line})" if line else ""
     signature = program.graph_signature
     mutated = dict(getattr(signature, "user_inputs_to_mutate", {}) or {})
     if mutated:
-        node = next((n for n in program.graph.nodes if n.name in mutated), None)
         name = next(iter(mutated.values()))
-        raise ReadingError(f"the code changes its input `{name}` in place ({line_of(node)}): clone it first")
+        if isinstance(module, Wrapped) and name.startswith("args_"):
+            name = [*inspect.signature(module.function).parameters, name][int(name[5:])]
+        raise ReadingError(f"the code changes its input `{name}` in place{at}: clone it first")
     buffers = dict(signature.buffers_to_mutate)
     if buffers:
-        node = next((n for n in program.graph.nodes if n.name in buffers), None)
         name = next(iter(buffers.values()))
         raise ReadingError(
-            f"the code changes its buffer `{name}` ({line_of(node)}), as batch norm does in training: "
-            "call .eval() first"
+            f"the code changes its buffer `{name}`{at}, as batch norm does in training: call .eval() first"
         )
 
 
@@ -245,7 +260,7 @@ def _make_fx(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         state = dict(zip(names, flat, strict=False))
         return torch.utils._pytree.tree_leaves(torch.func.functional_call(module, state, a, k))
 
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), torch.backends.opt_einsum.flags(enabled=False):
         warnings.simplefilter("ignore")
         functional = torch.func.functionalize(run, remove="mutations_and_views")
         traced = make_fx(functional, tracing_mode="symbolic", decomposition_table=_decompositions())(
@@ -272,7 +287,7 @@ def _make_fx(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
-_OURS = ("/torch/", "torch/", "/einops/", "<eval_with_key>", "<frozen")
+_OURS = ("/torch/", "torch/", "/polyattn/reading/", "polyattn/reading/", "/einops/", "<eval_with_key>", "<frozen")
 
 
 def line_of(node: Node | None, whole: bool = False) -> str:

@@ -133,7 +133,7 @@ def name_sizes(
             _give(naming, root, letter, letter[0])
             by_letter[letter] = root
     _join(naming, [*(composite([i.size for i in a]) for a in axes if len(a) > 1), *sizes_in(tensors)])
-    for root in _all(sizes_in(tensors)):
+    for root in all_sizes(sizes_in(tensors)):
         if root in naming.sizes or root is batch:
             continue
         if not root.fixed:
@@ -195,7 +195,7 @@ def _name_parts(naming: Naming, root: Size, letter: str, names: Names) -> None:
         _give(naming, last, name, naming.roles.get(last, name))
 
 
-def _all(sizes: Iterable[Size]) -> list[Size]:
+def all_sizes(sizes: Iterable[Size]) -> list[Size]:
     """Return sizes and the parts of them, each once."""
     found: dict[Size, None] = {}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,12 +15,12 @@ from polyattn.errors import ReadingError, SpecError
 from polyattn.reading.batch import batch_axis, mixes, without_batch
 from polyattn.reading.check import Layout, agrees
 from polyattn.reading.export import Exported, export
-from polyattn.reading.naming import Names, name_sizes, parse_names
+from polyattn.reading.naming import Names, all_sizes, name_sizes, parse_names
 from polyattn.reading.reader import Cut, Found, Reader
-from polyattn.reading.render import Naming, Writer, tensor_names
+from polyattn.reading.render import Naming, Writer, sizes_in, tensor_names
 from polyattn.reading.residual import with_constants
 from polyattn.reading.simplify import simplified
-from polyattn.reading.sizes import Size
+from polyattn.reading.sizes import Size, UnsayableError, unify
 from polyattn.reading.values import ONE, Tensor, Term, Value, walk
 
 
@@ -211,6 +212,7 @@ def _assembled(exported: Exported, found: Found, value: Value, names: Names, out
     else:
         dropped = {}
     with_constants(result)
+    _join_symbolic(result)
     order = list(walk(result))
     used = [t for t in order if t.kind == "input"]
     given = list(inputs.values())
@@ -230,6 +232,18 @@ def _assembled(exported: Exported, found: Found, value: Value, names: Names, out
             f"internal: the equation read does not agree with the code ({reason}); please report it:\n{spec}"
         )
     return reading
+
+
+def _join_symbolic(result: Tensor) -> None:
+    """Make symbolic sizes that are equal at every assignment of lengths one, such as an expanded axis and N."""
+    by_values: dict[Any, Size] = {}
+    for size in all_sizes(sizes_in(walk(result))):
+        if size.fixed:
+            continue
+        have = by_values.setdefault(size.values, size)
+        if have.root is not size.root:
+            with suppress(UnsayableError):
+                unify(have, size)
 
 
 def _batch(found: Found, value: Value, result: Tensor, names: Names) -> Size | None:

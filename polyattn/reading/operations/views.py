@@ -113,6 +113,8 @@ def _length(axis: tuple[Index, ...], like: Values) -> Values:
 
 @operation("select", "select_copy")
 def select(call: Called, x: Value, dim: int, place: int) -> Value:
+    if not isinstance(place, int):
+        raise UnsayableError("an entry whose place depends on a length")
     dim = axis_number(dim, len(x.axes))
     length = _length(x.axes[dim], call.shape[0] if call.shape else _ones(x))
     if place < 0:
