@@ -18,7 +18,8 @@ a sum is a tensor with a line in `functions`, `f1[n,n1] = softmax[n1](x[n,c]*x[n
     {"law": "sigmoid", "of": "f1", "make": ["f7", "f8"]}  By a law of functions f1 is something else, which comes in its
         place everywhere; the law makes new functions of these names. See `Laws`.
 A factor `[i<j]` or `[i<=j]` is 1 where it holds, else 0; `[i,k<j,l]` compares the first indices, then the second ones.
-`conditions` says which tensors stand for other conditions; the claim holds for any tensors in their place.
+`conditions` says which tensors stand for other conditions, and `sizes` which sizes for combinations of others; the
+claim holds for any tensors and sizes in their place.
 `renaming` lists further given equations, `u[i,j] = w[i,j]`, numbered behind the others: each says that a tensor which
 the left side alone has is one that the right side alone has, no two the same one. `where` lists functions of the claim
 outside whose domain nothing is claimed: the argument of reciprocal is not 0, of log above 0, of sqrt not below 0, and
@@ -123,13 +124,14 @@ class Proof:
     def __init__(self, data):
         names = "s:format d:indices d:shapes l:functions l:given s:left s:right l:steps l:results l:pairs"
         renaming, where = (data := dict(data)).pop("renaming", []), data.pop("where", [])
-        conditions = data.pop("conditions", {})
+        conditions, sums = data.pop("conditions", {}), data.pop("sizes", {})
         kind, self.sizes, self.shapes, functions, given, left, right, steps, results, pairs = fields(data, names)
         need(kind == "polyattn equality 2", "another format")
         need(all(re.fullmatch(r"[A-Z]\w*|[1-9]\d{0,8}", s, re.A) for s in self.sizes.values()), "there is no such size")
         self.sums, self.used, self.work, self.claimed, self.needed = {}, set(), 0, {*self.shapes}, set()
         need(all(name in self.shapes for name in conditions), "a condition stands for no tensor")
         self.conditions = {"I", "<", "<=", *conditions}
+        need({*sums} <= {*self.sizes.values()}, "a combination of sizes stands for no size")
         for line in functions:
             new = self.read(line)
             defined = (new.name,) in self.used or new.name in {*self.sums, "I", "left", "right"}

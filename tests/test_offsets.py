@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 import polyattn as pa
+from polyattn.proving.independent import refusal
 from tests.neighbourhoods import Case, cases
 
 
@@ -121,3 +122,40 @@ def test_two_convolutions_in_a_row_see_zeros_around_the_first():
     assert pa.Spec(text).evaluate({"x": x, "w": w}) == 1
     x = np.ones((2, 1))
     assert pa.Spec(text).evaluate({"x": x, "w": w}).ravel().tolist() == [4, 4]
+
+
+def test_shifts_of_a_range_and_the_order_of_a_sum_are_one_form():
+    shifted = CONVOLUTION.replace("-1..1", "0..2").replace("i+u,j+v", "i+u-1,v-1+j")
+    verdict = pa.prove(CONVOLUTION, shifted)
+    assert verdict.status == "equal"
+    assert refusal(verdict.certificate) == ""
+
+
+def test_relative_positions_are_told_apart_by_their_sign():
+    text = "q[N,R]; k[N,R]; p[a,e] = softmax[e](q[a,r]*k[e,r] + bias[a-e])"
+    assert pa.prove(text, text.replace("q[a,r]*k[e,r] + bias[a-e]", "bias[a-e] + k[e,r]*q[a,r]")).status == "equal"
+    assert pa.prove(text, text.replace("a-e", "e-a")).status == "different"
+
+
+def test_two_convolutions_in_a_row_are_not_the_one_of_their_kernels():
+    two = "x[N,C]; where u : -1..1; t[i,c] = x[i+u,c]*w[u]; y[i,c] = t[i+u,c]*v[u]"
+    one = "x[N,C]; where u, s : -1..1; y[i,c] = x[i+u+s,c]*w[u]*v[s]"
+    verdict = pa.prove(two, one)
+    assert verdict.status == "different"
+    found = verdict.counterexample
+    assert found is not None
+    tensors = {n: np.array(v, dtype=float) for n, v in found["tensors"].items()}
+    values = [pa.Spec(t).evaluate(tensors, {})[tuple(found["entry"])] for t in (two, one)]
+    assert values == [found["left"], found["right"]]
+
+
+def test_a_derivative_with_left_out_places_is_a_text_again():
+    pooled = pa.Spec("x[H,C]; where u : -1..1; y[i,c] = max[u](x[i+u,c])")
+    derivative = pooled.derivative("x", seed="dy")
+    x, dy = np.random.default_rng(3).standard_normal((2, 4, 2))
+    expected = np.zeros_like(x)
+    for i in range(4):
+        for c in range(2):
+            rows = range(max(0, i - 1), min(4, i + 2))
+            expected[max(rows, key=lambda k: x[k, c]), c] += dy[i, c]
+    np.testing.assert_allclose(derivative.evaluate({"x": x, "dy": dy}), expected)

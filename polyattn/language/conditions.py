@@ -30,6 +30,11 @@ def is_equation(tensor: str) -> bool:
     return is_condition(tensor) and "==" in tensor
 
 
+def measures(tensor: str) -> bool:
+    """Return whether a condition says more than the order of two positions: these may be of different sizes."""
+    return is_condition(tensor) and ("==" in tensor or comparison(tensor).order is None)
+
+
 @dataclass(frozen=True)
 class Comparison:
     """An integer combination of slots, sizes and a number, compared with 0.

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from polyattn.errors import SpecError
 from polyattn.language.affine import Affine
 from polyattn.language.checks import MAX_ATOMS, check_names
-from polyattn.language.conditions import is_condition, is_equation
+from polyattn.language.conditions import is_condition, measures
 from polyattn.language.lift import Core
 from polyattn.language.offsets import Windows
 from polyattn.language.sizes import Atoms, Places, SizeTable
@@ -171,7 +171,7 @@ class _Resolver:
                 )
             if whole not in self.values:
                 return [self._learn(whole, product, access, k)]
-            if self.values[whole] != product and not is_equation(access.tensor):
+            if self.values[whole] != product and not measures(access.tensor):
                 raise self._contradiction(access, k, parts, self.values[whole], product)
         # One open index takes the atoms that its neighbours leave: they must match at both ends, in
         # order.

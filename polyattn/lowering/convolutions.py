@@ -80,7 +80,7 @@ class Convolution:
             for i, n in zip(names, t.shape, strict=True)
         }
         lengths |= task.lengths
-        groups = prod(lengths[i] for i in self.shared)
+        groups = prod([lengths[i] for i in self.shared])
         first, second = (flip(t, names, self.flipped) for t, names in zip((first, second), task.operands, strict=True))
         positions, places, offsets = (
             "".join(getattr(a, n) for a in self.axes) for n in ("position", "place", "offset")
@@ -102,7 +102,8 @@ class Convolution:
             value = self.kernel(x, dy, groups)
             order = [self.shared + self.other, self.own, *offsets]
         made = "".join(order)
-        value = value.reshape([lengths[i] for i in made])
+        if any(len(group) != 1 for group in order):
+            value = value.reshape([lengths[i] for i in made])
         return flip(value, made, self.flipped).permute([made.index(i) for i in task.output])
 
     @property
@@ -227,9 +228,15 @@ def stretched(value: torch.Tensor, sides: Sequence[tuple[int, int]]) -> torch.Te
 
 def arranged(value: torch.Tensor, letters: Letters, groups: Sequence[Letters]) -> torch.Tensor:
     """Return a tensor with one axis for each group of letters."""
+    if all(len(group) <= 1 for group in groups):
+        # No reshape: it may lose the strides by which torch knows a map with the channels last.
+        value = value.permute([letters.index(i) for group in groups for i in group])
+        for axis, group in enumerate(groups):
+            value = value if group else value.unsqueeze(axis)
+        return value
     lengths = dict(zip(letters, value.shape, strict=True))
     value = value.permute([letters.index(i) for group in groups for i in group])
-    return value.reshape([prod(lengths[i] for i in group) for group in groups])
+    return value.reshape([prod([lengths[i] for i in group]) for group in groups])
 
 
 def flip(value: torch.Tensor, letters: Letters, flipped: Letters) -> torch.Tensor:

@@ -19,6 +19,9 @@ from torch.nn import functional
 
 from polyattn.lowering.convolutions import Letters, Relation, Task, convolution, flip, stretched
 
+ADDED = 128
+"""Offsets up to which the views of a window are added one by one."""
+
 VIEWED = 16
 """Offsets up to which a sum over a window is taken view by view; a gather takes the place of more."""
 
@@ -40,7 +43,7 @@ def product(first: torch.Tensor, second: torch.Tensor | None, task: Task) -> tor
     inside = "".join(p for p, _, _ in task.relations if p not in task.output and p not in "".join(task.operands))
     if inside:
         # A place that nothing is read at only has to exist: the first operand is constant along it.
-        first = first[(..., *[None] * len(inside))].expand(*first.shape, *(task.lengths[p] for p in inside))
+        first = first[(..., *[None] * len(inside))].expand([*first.shape, *[task.lengths[p] for p in inside]])
         task = replace(task, operands=(task.operands[0] + inside, *task.operands[1:]))
     if second is None:
         return _single(first, task)
@@ -61,6 +64,10 @@ def _single(value: torch.Tensor, task: Task) -> torch.Tensor:
     """Return a sum of one operand's entries: views of windows where the result has places, else a sum over offsets."""
     (letters,) = task.operands
     if any(p in task.output for p, _, _ in task.relations):
+        return _over_offsets((value,), task)
+    summed = any(i not in task.output for _, terms, _ in task.relations for i, _ in terms)
+    if summed and prod([task.lengths[i] for i in _run_over(task)]) <= ADDED:
+        # View by view: torch copies a sum over overlapping windows.
         return _over_offsets((value,), task)
     for relation in task.relations:
         value, letters = _window(value, letters, relation, task.lengths)
@@ -143,7 +150,7 @@ def _reduced(value: torch.Tensor, letters: Letters, output: Letters) -> torch.Te
 def _over_offsets(operands: tuple[torch.Tensor, ...], task: Task) -> torch.Tensor:
     """Return a product by running over as few indices as leave one term in every relation."""
     lengths, run = _lengths(operands, task), _run_over(task)
-    if len(operands) == 1 and prod(lengths[i] for i in run) > VIEWED and _is_scatter(task):
+    if len(operands) == 1 and prod([lengths[i] for i in run]) > VIEWED and _is_scatter(task):
         return _scattered(operands[0], task)
     margins = {r[0]: _margins(r, lengths) for r in task.relations}
     moved = [_with_margins(t, names, margins) for t, names in zip(operands, task.operands, strict=True)]
@@ -196,7 +203,7 @@ def _run_over(task: Task) -> Letters:
         for _, terms, _ in task.relations
     ]
     found = {frozenset[str]().union(*chosen) for chosen in combinations(*ways)}
-    best = min(found, key=lambda run: (prod(lengths[i] for i in run), sorted(run)))
+    best = min(found, key=lambda run: (prod([lengths[i] for i in run]), sorted(run)))
     return "".join(sorted(best))
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from polyattn.algebra import FunctionFactor, Index, Monomial, TensorFactor
 from polyattn.algebra.order import parts
 from polyattn.errors import BudgetError
+from polyattn.language.sizes import is_name, names_in
 from polyattn.language.syntax import is_fixed
 from polyattn.proving.certificate_terms import (
     FlatSum,
@@ -122,10 +123,17 @@ class Proof:
             done += 1
         self.normalise()
         pairs, results = self.pairs()
+        indices, shapes = dict(sorted(self.letters.sizes.items())), self.shapes()
+        # A combination such as 2*N-1 is any size to the proof.
+        used = {*indices.values(), *(size for shape in shapes.values() for size in shape)}
+        sums = sorted(size for size in used if not (size.isdigit() or is_name(size)))
+        taken = {s for size in used for s in names_in(size)}
+        aliases = dict(zip(sums, (n for k in count(1) if (n := f"S{k}") not in taken), strict=False))
         return {
             "format": FORMAT,
-            "indices": dict(sorted(self.letters.sizes.items())),
-            "shapes": self.shapes(),
+            "indices": {i: aliases.get(size, size) for i, size in indices.items()},
+            "shapes": {t: [aliases.get(size, size) for size in shape] for t, shape in shapes.items()},
+            **({"sizes": {alias: size for size, alias in aliases.items()}} if aliases else {}),
             "functions": self.functions.texts(),
             **({"conditions": self.conditions()} if self.functions.conditions else {}),
             "given": [equation.data for equation in self.equations.values()],
@@ -157,7 +165,7 @@ class Proof:
 
     def conditions(self) -> dict[str, str]:
         """Return what the tensors that stand for conditions with numbers or sizes are, `[{0}-{1}-W+1<=0]`."""
-        return {name: condition for condition, name in self.functions.conditions.items()}
+        return {name: condition for (condition, _), name in self.functions.conditions.items()}
 
     def step(self, **data: Any) -> None:
         self.steps.append(data)

@@ -161,8 +161,8 @@ class Functions:
     sums: dict[str, FlatSum] = field(default_factory=dict)
     lines: dict[str, str] = field(default_factory=dict)
     copies: dict[str, str] = field(default_factory=dict)  # the line of each
-    conditions: dict[str, str] = field(default_factory=dict)
-    """The names of the conditions with numbers or sizes, tensors to the checker."""
+    conditions: dict[tuple[str, tuple[str, ...]], str] = field(default_factory=dict)
+    """The names of the conditions with numbers or sizes, over the sizes of their indices: tensors to the checker."""
 
     def flat(self, terms: Iterable[Monomial], tidy: Callable[[Monomial], Monomial]) -> list[Monomial]:
         """Return terms with a tensor for each function."""
@@ -193,11 +193,11 @@ class Functions:
         """Return a tensor in the place of a condition with numbers or sizes, of which a proof uses nothing."""
         if not is_condition(factor.tensor) or factor.tensor in (LESS, AT_MOST):
             return factor
-        if factor.tensor not in self.conditions:
+        key = factor.tensor, tuple(i.size for i in factor.indices)
+        if key not in self.conditions:
             have = {*self.taken, *self.conditions.values()}
-            name = next(n for k in count(1) if (n := f"c{k}") not in have)
-            self.conditions[factor.tensor] = name
-        return TensorFactor(self.conditions[factor.tensor], factor.indices)
+            self.conditions[key] = next(n for k in count(1) if (n := f"c{k}") not in have)
+        return TensorFactor(self.conditions[key], factor.indices)
 
     def add(self, new: FlatSum) -> str:
         """Return the name of a function; functions of the same text share it."""

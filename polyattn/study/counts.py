@@ -14,7 +14,8 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from polyattn.algebra import Index, Spec
-from polyattn.planning import Add, Apply, Constant, Contract, Identity, Leaf, Plan
+from polyattn.language.sizes import number_of
+from polyattn.planning import Add, Apply, Constant, Contract, Convolve, Identity, Leaf, Plan
 from polyattn.planning.graph import symbol
 from polyattn.planning.steps import Node, loop_indices, materialises_product, multiplies
 
@@ -219,12 +220,12 @@ def _kept_by_autograd(graph: _Nodes) -> tuple[int, ...]:
             found.add(k)
             if node.function in ("normalize", "max"):
                 found.update(o.value for o in node.operands)
-    return tuple(sorted(v for v in found if isinstance(graph.nodes[v], Contract | Add | Apply)))
+    return tuple(sorted(v for v in found if isinstance(graph.nodes[v], Contract | Convolve | Add | Apply)))
 
 
 def value(terms: Terms, sizes: Mapping[str, int]) -> int:
     """Evaluate a sum; `sizes` has the batch by its own name."""
-    return sum(n * prod(sizes[s] for s in names) for names, n in terms)
+    return sum(n * prod(number_of(s, sizes) for s in names) for names, n in terms)
 
 
 def expression(terms: Terms) -> sympy.Expr:
