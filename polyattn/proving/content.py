@@ -13,7 +13,7 @@ from functools import reduce
 from math import gcd, lcm
 
 from polyattn.algebra import Index, Monomial, TensorFactor
-from polyattn.algebra.monomial import multiply_powers, size_product
+from polyattn.algebra.monomial import Factor, multiply_powers, size_product
 from polyattn.language.sizes import ROOT
 from polyattn.proving.certificate_terms import FlatSum
 from polyattn.proving.lawful import LawfulProof, powers_json
@@ -117,15 +117,18 @@ LEAST = {"reciprocal": 0, "relu": 1, "max": 1, "sqrt": 2, "log": 2}
 """The sign that a factor needs to leave a function: 2 above 0, 1 at least 0, 0 any."""
 
 
-def _may_leave(proof: LawfulProof, f: FlatSum, factor: TensorFactor, least: int) -> bool:
-    return factor.tensor != "I" and set(factor.indices) <= set(f.slots) and proof.sign_of(factor.tensor) >= least
+def _may_leave(proof: LawfulProof, f: FlatSum, factor: Factor, least: int) -> bool:
+    if not isinstance(factor, TensorFactor) or factor.tensor == "I":
+        return False
+    return set(factor.indices) <= set(f.slots) and proof.sign_of(factor.tensor) >= least
 
 
 def _squares(proof: LawfulProof, f: FlatSum) -> Counter[TensorFactor]:
     """Return the squares that all terms of a root's argument have, of factors of any sign, if the rest is 0 or more."""
     even = []
     for term in f.terms:
-        own = Counter(g for g in term.factors if _may_leave(proof, f, g, 0) and proof.sign_of(g.tensor) < 2)
+        have = [g for g in term.factors if isinstance(g, TensorFactor) and _may_leave(proof, f, g, 0)]
+        own = Counter(g for g in have if proof.sign_of(g.tensor) < 2)
         even.append(Counter({g: n - n % 2 for g, n in own.items() if n > 1}))
     common = reduce(lambda a, b: a & b, even)
     common = Counter({g: n - n % 2 for g, n in common.items() if n > 1})

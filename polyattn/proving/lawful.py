@@ -89,6 +89,7 @@ class LawfulProof(Proof):
         made: Sequence[FlatSum] = (),
         taken: Sequence[TensorFactor] = (),
         rest: Sequence[Monomial] = (),
+        total: FlatSum | None = None,
         **more: Any,
     ) -> None:
         """Record a law of a function, and the functions that have to be defined for it.
@@ -96,6 +97,7 @@ class LawfulProof(Proof):
         Args:
             made: the new functions.
             taken, rest: the factors, and the sum, whose signs the law rests on.
+            total: the sum that the law rewrites one term of, if any.
         """
         self.noting = True
         self.domain(f)
@@ -107,7 +109,8 @@ class LawfulProof(Proof):
         self.noting = False
         if name == "normalize":
             self.needed.add(f.name)
-        self.step(**{"law": name, "of": f.name, "make": [m.name for m in made], **more})
+        place = {} if total is None else {"in": self.called(total)}
+        self.step(**{"law": name, "of": f.name, "make": [m.name for m in made], **more, **place})
 
     def domain(self, f: FlatSum) -> None:
         """Note that a function has to be defined, unless it always is."""
@@ -160,7 +163,7 @@ class LawfulProof(Proof):
                 where.append(
                     next([k, g.indices.index(index)] for k, g in enumerate(term.factors) if index in g.indices)
                 )
-        self.law("insert", f, term=place, at=where, **{"in": self.called(total)})
+        self.law("insert", f, total=total, term=place, at=where)
         fresh = count(1 + max((i.id for i in (*term.all_indices(), *letters, *at)), default=-1))
         number, powers = size_product((i.size for i in news), -1)
         names, summed = dict(zip(f.slots, at, strict=True)), [i for i in term.indices() if i not in letters]
@@ -229,7 +232,7 @@ class LawfulProof(Proof):
                 use = first_use(total.terms, frozenset(total.letters), rule)
                 if use is not None:
                     place, factors = use.place[0], list(use.factors)
-                    self.law(law, f, term=place, factors=factors, **more, **{"in": self.called(total)})
+                    self.law(law, f, total=total, term=place, factors=factors, **more)
                     self.rewrite_term(total, place, rule, use.factors)
                     return True
         return False

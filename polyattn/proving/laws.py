@@ -108,8 +108,8 @@ class _Reader:
         """Return the free indices of a part, and its products."""
         letters = self.f.letters
         match node:
-            case ast.Constant(value=number):
-                return letters, [Monomial(Fraction(number), (), ())]  # pyright: ignore[reportArgumentType]
+            case ast.Constant(value=int(number)):
+                return letters, [Monomial(Fraction(number), (), ())]
             case ast.Name():
                 return letters, self.s
             case ast.UnaryOp(operand=operand):
