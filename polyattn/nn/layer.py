@@ -162,7 +162,8 @@ class Layer(TracedWhole):
 
     def _piece(self, inputs: list[Tensor], state: Mapping[str, Tensor]) -> tuple[Tensor, State]:
         """Return the output of a piece of a sequence and the states after it: in chunks, short ones step by step."""
-        steps, values = self._steps(), self._in_shape(self._held())
+        named = dict(zip(self.spec.inputs, inputs, strict=True))
+        steps, values = self._steps(named, piece=True), self._in_shape(self._held())
         length = steps.check_piece(inputs)
         steps.check_state(state, inputs[0].shape[0])
         wide = inputs[0].dtype in (torch.float32, torch.float64) and not torch.compiler.is_compiling()
@@ -207,16 +208,15 @@ class Layer(TracedWhole):
         atoms = {n: v for n, v in known.items() if n in self.spec.sizes.atomic and n != running}
         return length, ChunkRunner(self.spec, running, atoms, self.objective, self._function.functions)
 
-    def _steps(self, inputs: Mapping[str, Tensor] | None = None) -> Steps:
-        """Return the recurrence at the layer's sizes, those of the inputs' channels included."""
-        known = dict(self.sizes)
-        running = ordered_size(self.spec, self.order)
+    def _steps(self, inputs: Mapping[str, Tensor] | None = None, piece: bool = False) -> Steps:
+        """Return the recurrence at the layer's sizes; others are read from inputs, of one position or of a piece."""
+        known, running = dict(self.sizes), ordered_size(self.spec, self.order)
         for name, x in (inputs or {}).items():
-            rest = [slot for slot in self.spec.shape(name) if running not in slot]
-            lengths = [n for slot, n in zip(self.spec.shape(name), x.shape[1:], strict=False) if running not in slot]
-            for slot, length in zip(rest, lengths, strict=True):
+            # One position has no axis of the ordered size, unless it is a block.
+            slots = [s for s in self.spec.shape(name) if piece or s != (running,)]
+            for slot, length in zip(slots, x.shape[1:], strict=False):
                 size = self.spec.sizes.name(slot)
-                if size in self.spec.sizes.names:
+                if running not in slot and size in self.spec.sizes.names:
                     known.setdefault(size, int(length))
         return Steps(self.spec, known, self.order)
 
@@ -264,7 +264,7 @@ class Layer(TracedWhole):
         tensors = dict(zip(names, inputs, strict=False)) | named
         if len(inputs) > len(names) or set(tensors) != set(names):
             raise SizeError(f"a step takes {', '.join(names)} and the state; got {', '.join(tensors) or 'no tensor'}")
-        return self._steps().step([tensors[n] for n in names], self._in_shape(self._held()), state)
+        return self._steps(tensors).step([tensors[n] for n in names], self._in_shape(self._held()), state)
 
     def spec_parameters(self) -> dict[str, Tensor]:
         """Return the parameters of `spec` by name, in the shapes of `spec`."""

@@ -206,3 +206,13 @@ def test_a_long_layer_takes_chunks_by_itself():
         y = layer(q, k, v)
     assert torch.allclose(y, (q @ k.mT).tril() @ v, atol=1e-4)
     assert [length > 0 for length, _ in layer._chosen.values()] == [True]
+
+
+def test_sizes_of_a_step_follow_from_its_inputs():
+    layer, inputs = pa.nn.Layer(QKV + FORMS["linear"]), tensors(12)
+    state = {"state1": torch.zeros(2, *pa.plan(layer.spec, {"D": 3, "C": 2}, "decoding").state["state1"]).double()}
+    first, state = layer(*(x[:, :10] for x in inputs), state=state)
+    y, state = layer.step(*(x[:, 10] for x in inputs), state)
+    assert torch.allclose(torch.cat([first, y[:, None]], 1), layer(*(x[:, :11] for x in inputs)))
+    with pytest.raises(SizeError, match="D"):
+        layer.initial_state(2)
