@@ -9,7 +9,6 @@ python benchmarks/fitting.py --out benchmarks/results/fitting.json      # resume
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from math import prod
 from pathlib import Path
@@ -69,9 +68,8 @@ def collinear(seed: int, cosine: float = 0.9) -> dict[str, Any]:
         rest = random.normal(size=(16, 12))
         rest -= base * (base.T @ rest)
         factors.append(cosine**0.5 * base + (1 - cosine) ** 0.5 * rest / np.linalg.norm(rest, axis=0))
-    start = time.perf_counter()
     found = factorise(np.einsum("br,dr,fr,hr->bdfh", *factors), rank=12, symmetry="none", starts=2)
-    return {"case of": "collinear", "seed": seed, "error": found.error, "seconds": time.perf_counter() - start}
+    return {"case of": "collinear", "seed": seed, "error": found.error}
 
 
 def budget(family: str, share: float, seed: int) -> dict[str, Any]:
@@ -149,9 +147,9 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
         if at and below:
             worst[family] = {"true rank": true, "largest error at it": max(at), "smallest one below it": min(below)}
     hard = [r for r in runs if r.get("case of") == "collinear"]
-    largest = {k: max(r[k] for r in hard) for k in ("error", "seconds")} if hard else {}
+    largest = max((r["error"] for r in hard), default=None)
     found = {"recovery": worst, "smallest exact rank of NL": smallest(runs)}
-    return {**found, "collinear, largest": largest, "budgets": budgets(runs)}
+    return {**found, "collinear, largest error": largest, "budgets": budgets(runs)}
 
 
 def draw(runs: list[dict[str, Any]], path: Path) -> None:
@@ -193,8 +191,8 @@ def main() -> None:
     for seed in range(1 if args.quick else 5):
         cases[f"collinear {seed}"] = lambda s=seed: collinear(s)
     for family in FAMILIES:
-        for share in (0.5,) if args.quick else (1 / 3, 1 / 2, 2 / 3):
-            for seed in range(1 if args.quick else 5):
+        for share in (0.5,) if args.quick else (1 / 3, 2 / 3):
+            for seed in range(1 if args.quick else 3):
                 name = f"budget {family} {share:.2f} {seed}"
                 cases[name] = lambda f=family, p=share, s=seed: budget(f, p, s)
     runs = resumed(args, cases, summary)

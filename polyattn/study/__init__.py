@@ -9,6 +9,18 @@ from polyattn.study import pictures
 from polyattn.study.complexity import complexity
 from polyattn.study.crossover import Crossover, crossover
 from polyattn.study.formulas import Formulas
+from polyattn.study.layer_crossover import LayerCrossover, layer_crossover
 from polyattn.study.study import QUANTITIES, Case, Study
 
-__all__ = ["QUANTITIES", "Case", "Crossover", "Formulas", "Study", "complexity", "crossover", "pictures"]
+__all__ = [
+    "QUANTITIES",
+    "Case",
+    "Crossover",
+    "Formulas",
+    "LayerCrossover",
+    "Study",
+    "complexity",
+    "crossover",
+    "layer_crossover",
+    "pictures",
+]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from polyattn import SizeError, Spec, catalog, plan
 from polyattn.planning import question, ranked_plans
-from polyattn.study import crossover
+from polyattn.study import complexity, crossover, layer_crossover
 from polyattn.study.crossover import Crossover, _signs
 from tests.drawing import share
 
@@ -190,3 +190,23 @@ def test_bat_block_costs_what_table_1_of_bat_says():
     table = sympy.Rational(5, 4) * c**2 * h * w + c * h * w * (h + w) / 2 + c * k * h * w / 2 + 2 * k * g * s**3
     copies = g * (h**2 + w**2)
     assert sympy.expand(made.complexity - b * (table + copies)) == 0
+
+
+@pytest.mark.parametrize("quantity", ["macs", "peak_bytes"])
+@pytest.mark.parametrize(("first", "second"), [("nl", "poly_nl"), ("poly_nl", "e_nl")])
+def test_crossovers_of_layers_are_those_of_their_best_plans_at_every_size(first: str, second: str, quantity: str):
+    sizes = {"C": 8} if second == "poly_nl" else {"C": 8, "R": 3, "V": 2}
+    found = layer_crossover(first, second, "N", quantity=quantity, up_to=40, **sizes)
+    for number in range(1, 41):
+        study = complexity([first, second], orders=["planned"], N=number, **sizes)
+        a, b = (getattr(c, quantity) for c in study.cases)
+        assert found.cheaper_at(number) == (None if a == b else int(b < a)), number
+    with pytest.raises(SizeError, match="is not from 1 to 40"):
+        found.cheaper_at(41)
+
+
+def test_what_layers_cannot_be_compared_by_is_refused():
+    refused = {"`quantity` is one of": {"quantity": "colour"}, "`up_to` is": {"up_to": 0}, "varies": {"N": 4}}
+    for message, options in refused.items():
+        with pytest.raises(SizeError, match=message):
+            layer_crossover("nl", "poly_nl", "N", C=4, **options)

@@ -74,7 +74,7 @@ def recovery() -> str:
     record = load("fitting")
     rows = []
     for family, found in record["summary"]["recovery"].items():
-        own = [r for r in record["runs"] if r.get("family") == family]
+        own = [r for r in record["runs"] if r.get("family") == family and "rank" in r]
         true = found["true rank"]
         above = max(r["error"] for r in own if r["rank"] > true)
         below, at = found["smallest one below it"], found["largest error at it"]
@@ -96,4 +96,13 @@ def exchanged() -> str:
     return table(["C", "as a tensor", '`symmetry="pair"`', '`symmetry="shared"`'], rows)
 
 
-TABLES = (digits, compressed, recovery, exchanged)
+def budgets() -> str:
+    """Errors within budgets of parameters: of the ranks found, along one path, and of truncations."""
+    rows = [
+        [f"`{family}`", f"{of['mean error']:.3f}", f"{of['along one path']:.3f}", f"{of['of truncation']:.3f}"]
+        for family, of in load("fitting")["summary"]["budgets"].items()
+    ]
+    return table(["family", "found", "along one path", "truncation"], rows)
+
+
+TABLES = (digits, compressed, recovery, exchanged, budgets)
