@@ -266,6 +266,8 @@ class Asked:
 
     def pair(self, forms: Forms, given: Sequence[Given], rules_first: bool) -> tuple[Derivation, Derivation]:
         left, right = (derived(side, forms, given, rules_first) for side in self.sides)
+        if left.proves_equal(right):  # as they stand: there is no need to split them by weak orders
+            return left, right
         try:
             return in_order(left, right)
         except BudgetError:  # unsplit forms may still be equal, and are told apart by values
