@@ -177,10 +177,12 @@ class Asked:
         except SpentError:
             return self.answer("undecided", f"a proof takes more than {MAX_PROOF:,} steps")
         left_over = ""
-        for left, right in attempts:
-            found, left_over = self.by_laws(left, right)
-            if found is not None:
-                return found
+        # One budget for all attempts by laws: the next ones end at once where the first has spent it.
+        with Meter(MAX_PROOF).running():
+            for left, right in attempts:
+                found, left_over = self.by_laws(left, right)
+                if found is not None:
+                    return found
         if left_over and (found := self.by_laws_up_to_names()) is not None:
             return found
         # The last attempt uses all given equations.
@@ -191,9 +193,9 @@ class Asked:
 
     def by_laws(self, left: Derivation, right: Derivation) -> tuple[Verdict | None, str]:
         """Return the verdict "equal" by the laws of functions; None, and what is left of the difference, if not."""
-        # A row that leaves out every place is 0, which is no quotient of exponentials.
-        if not (has_laws(left) or has_laws(right)) or any(map(_leaves_out, (*left.terms, *right.terms))):
+        if not (has_laws(left) or has_laws(right)):
             return None, ""
+        # A row that leaves out every place is 0, which is no quotient of exponentials.
         if any(map(_leaves_out, (*left.terms, *right.terms))):
             # The laws speak of positive numbers under a logarithm, and would claim nothing about places left out.
             return None, "the laws of functions are not used with 'where', whose places are compared as sets"
@@ -201,11 +203,11 @@ class Asked:
             with Meter(MAX_PROOF).running():
                 given = self.used(left, right)
                 attempt = prove_by_laws((left, right), given, self.renaming)
+                if attempt.certificate is None:
+                    return None, attempt.left_over
+                verdict = self.accepted(attempt.certificate, given, "equal by the laws of functions")
         except SpentError:
             return None, f"a proof by the laws of functions takes more than {MAX_PROOF:,} steps"
-        if attempt.certificate is None:
-            return None, attempt.left_over
-        verdict = self.accepted(attempt.certificate, given, "equal by the laws of functions")
         return (verdict, "") if verdict else (None, verdict.reason)
 
     def up_to_names(self, left: Derivation, right: Derivation) -> Verdict | None:
