@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
 import polyattn as pa
+from polyattn.planning import shard
 from polyattn.proving.independent import refusal
 from tests.neighbourhoods import Case, cases
 
@@ -159,3 +161,17 @@ def test_a_derivative_with_left_out_places_is_a_text_again():
             rows = range(max(0, i - 1), min(4, i + 2))
             expected[max(rows, key=lambda k: x[k, c]), c] += dy[i, c]
     np.testing.assert_allclose(derivative.evaluate({"x": x, "dy": dy}), expected)
+
+
+def test_neighbours_on_other_devices_are_refused_and_other_sizes_are_split():
+    sizes = {"H": 4, "W": 4, "C": 2, "D": 2}
+    plan = pa.plan(CONVOLUTION, sizes)
+    with pytest.raises(pa.PolyattnError, match="reads the neighbours of positions"):
+        shard(plan.graph, plan.names, "H", 2, ["x"])
+    frames = "x[T,H,W,C]; where u, v : -1..1; where b : D; y[t,i,j,b] = x[t,i+u,j+v,c]*w[u,v,c,b]"
+    plan = pa.plan(frames, {"T": 4, **sizes})
+    assert [type(n).__name__ for n in shard(plan.graph, plan.names, "T", 2, ["x"]).graph.nodes] == [
+        "Leaf",
+        "Leaf",
+        "Convolve",
+    ]

@@ -23,7 +23,20 @@ from polyattn.errors import ShardingError
 from polyattn.language.conditions import is_condition
 from polyattn.planning.centring import MINUS
 from polyattn.planning.graph import ITEMSIZE, Graph, Step
-from polyattn.planning.steps import ONE, Add, Apply, Constant, Contract, Identity, Leaf, Node, Operand, Pullback, numel
+from polyattn.planning.steps import (
+    ONE,
+    Add,
+    Apply,
+    Constant,
+    Contract,
+    Convolve,
+    Identity,
+    Leaf,
+    Node,
+    Operand,
+    Pullback,
+    numel,
+)
 
 LOCAL = "@local"
 """Suffix of a size's name for the length of one shard; sizes of a specification cannot contain it."""
@@ -241,6 +254,8 @@ class _Walk:
         if isinstance(node, Identity | Constant):
             return node, WHOLE
         assert not isinstance(node, Pullback), "backward passes are not cut; autograd goes through the pieces"
+        if isinstance(node, Convolve) and any(i.size == self.size for i in node.relation_indices):
+            self.refuse(k, "reads the neighbours of positions, which lie on different devices")
         split = self.split_index(k, node)
         states = [self.states[o.value] for o in node.operands]
         # A function needs its whole argument, and a product with a split operand the whole of a partial one.
@@ -266,6 +281,8 @@ class _Walk:
             return Apply(node.function, over, operands, output), WHOLE if state == PARTIAL else state
         if isinstance(node, Add):
             return Add(operands, node.coefficients, output), state
+        if isinstance(node, Convolve):
+            return Convolve(operands, node.relations, output, node.coefficient), state
         return Contract(operands, output, node.coefficient), state
 
     def leaf(self, node: Leaf) -> tuple[Node, State]:
@@ -278,7 +295,7 @@ class _Walk:
             raise ShardingError(f"input '{node.tensor}' has two axes of size {self.size}: which one is split?")
         return Leaf(node.tensor, self.moved(node.output, node.output[axes[0]])), axes[0]
 
-    def kept_partial(self, node: Contract) -> set[int]:
+    def kept_partial(self, node: Contract | Convolve) -> set[int]:
         """Return the operand of a product that may stay partial: one at most, the larger.
 
         A product of two sums over devices is not the sum of the products.
