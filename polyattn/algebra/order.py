@@ -27,7 +27,7 @@ from polyattn.algebra.monomial import (
     multiply_powers,
 )
 from polyattn.errors import BudgetError
-from polyattn.language.conditions import AT_MOST, LESS
+from polyattn.language.conditions import AT_MOST, LESS, is_equation
 from polyattn.language.syntax import IDENTITY
 
 MAX_ORDERS = 20_000
@@ -38,8 +38,12 @@ Ranks = tuple[tuple[Index, ...], ...]
 
 
 def ordered_sizes(terms: Iterable[Monomial]) -> frozenset[str]:
-    """Return the atomic sizes whose positions conditions compare, those inside functions included."""
-    return frozenset(i.size for factor in conditions_in(tuple(terms)) for i in factor.indices)
+    """Return the atomic sizes whose positions conditions order, those inside functions included.
+
+    Offsets are equations, or compare positions of different sizes: no weak order decides these.
+    """
+    found = (f for f in conditions_in(tuple(terms)) if not is_equation(f.tensor))
+    return frozenset(f.indices[0].size for f in found if len({i.size for i in f.indices}) == 1)
 
 
 def denominators(terms: Iterable[Monomial], sizes: Collection[str]) -> dict[str, int]:
