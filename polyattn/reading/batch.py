@@ -39,7 +39,8 @@ def mixes(output: Tensor, axes: tuple[tuple[Index, ...], ...], batch: Size) -> s
             for slot, size in zip(access.slots, access.tensor.sizes, strict=True):
                 batched = size.root is batch
                 plain = len(slot) == 1 and isinstance(slot[0], Index) and on(slot[0])
-                if batched != plain and (batched or any(isinstance(e, Index) and on(e) for e in slot)):
+                touched = any(isinstance(e, Index) and on(e) for e in slot)
+                if (batched or touched) and not (batched and plain):
                     return "its entries are mixed"
     left = [axis for axis in axes if any(on(i) for i in axis)]
     if len(left) > 1 or any(len(axis) != 1 for axis in left):

@@ -82,6 +82,13 @@ def test_a_batch_that_the_code_mixes_is_an_axis_like_others():
     assert reading.batch == {}
 
 
+def test_a_cut_result_over_batch_and_positions_keeps_the_batch():
+    reading = pa.read(lambda x: x + torch.cumsum(x.flatten(0, 1), 0).view_as(x), (X,))
+    assert [c.operation for c in reading.cuts] == ["cumsum"]
+    assert reading.batch == {}
+    assert len(reading.spec.inputs["x"]) == 3
+
+
 def test_a_batch_of_one_is_read_as_a_batch():
     reading = pa.read(lambda x: x @ x.mT, (X[:1],))
     assert reading.spec.inputs == {"x": ("N", "C")}
