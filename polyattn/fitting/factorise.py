@@ -287,7 +287,7 @@ def factorise(
             return found
 
         if isinstance(rank, float):
-            max_params, rank = _share(rank, family) * core.size, None
+            max_params, rank = int(_share(rank, family) * core.size), None
         if rank is not None:
             ranks = as_ranks(rank, family)
             chosen.check(ranks, tuple(target.shape))

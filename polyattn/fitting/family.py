@@ -107,7 +107,7 @@ def as_ranks(rank: Any, family: str) -> Ranks:
     Raises:
         FittingError: one is not a whole number.
     """
-    given = tuple(rank) if isinstance(rank, Iterable) and not isinstance(rank, str) else (rank,)
+    given: tuple[Any, ...] = tuple(rank) if isinstance(rank, Iterable) and not isinstance(rank, str) else (rank,)
     try:
         if any(isinstance(r, bool | np.bool_) for r in given):
             raise TypeError

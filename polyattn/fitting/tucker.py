@@ -78,7 +78,7 @@ def _left_out(core: Tensor) -> np.ndarray:
     for k in range(core.dim()):
         # A wide unfolding's left vectors are those of the square factor of its QR decomposition.
         left, _, _ = torch.linalg.svd(leading_square(core.movedim(k, 0).flatten(1)))
-        inner = torch.tensordot(inner, left, dims=([0], [0]))
+        inner = torch.tensordot(inner, left, dims=([0], [0]))  # pyright: ignore[reportArgumentType]
     found = outside_boxes(inner.numpy()) / core.square().sum().item()
     ranks = np.ogrid[tuple(slice(1, n + 1) for n in core.shape)]
     for k, own in enumerate(ranks):

@@ -35,7 +35,8 @@ class Affine:
     def of(cls, terms: Mapping[str, int] | Iterable[tuple[str, int]], constant: int = 0) -> Affine:
         """Return the sum of `coefficient * name` and a number, in normal form; a name may occur several times."""
         total: dict[str, int] = {}
-        for name, coefficient in terms.items() if isinstance(terms, Mapping) else terms:
+        pairs: Iterable[tuple[str, int]] = list(terms.items()) if isinstance(terms, Mapping) else terms
+        for name, coefficient in pairs:
             total[name] = total.get(name, 0) + coefficient
         kept = ((name, c) for name, c in total.items() if c)
         return cls(tuple(sorted(kept, key=lambda term: (term[1] < 0, term[0]))), constant)
@@ -127,7 +128,7 @@ def affine(tree: Any, source: str = "") -> Affine:
         if isinstance(child, Token) and child.type == "SIGN":
             sign = -1 if child == "-" else 1
         else:
-            factors = child.children if isinstance(child, Tree) else [child]
+            factors: list[Any] = list(child.children) if isinstance(child, Tree) else [child]
             total, sign = total + _multiple([f for f in factors if f.type != "STAR"], source) * sign, 1
     return total
 

@@ -216,9 +216,9 @@ class _Maker:
         nodes: dict[Index, list[Factor]] = {i: [] for i in (now, *order)}
         loose: list[Factor] = []
         for factor in factors:
-            at = next((i for i in factor.indices if i.size == self.size), None)
-            if at is not None:
-                nodes[at].append(factor)
+            places = [i for i in factor.indices if i.size == self.size]
+            if places:
+                nodes[places[0]].append(factor)
             elif isinstance(factor, TensorFactor) and factor.tensor not in self.spec.inputs:
                 loose.append(factor)
             else:

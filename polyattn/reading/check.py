@@ -147,7 +147,7 @@ class _Definition:
             "softplus": lambda s: torch.logaddexp(s, torch.zeros_like(s)),
             "elu": torch.nn.functional.elu,
         }
-        return functions.get(name, getattr(torch, name, None))(argument), batched
+        return functions.get(name, getattr(torch, name, torch.nn.Identity()))(argument), batched
 
     def sum(self, total: Sum, target: Sequence[str]) -> tuple[torch.Tensor, bool]:
         parts = [self.term(t, target) for t in total.terms]

@@ -12,11 +12,12 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FunctionType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.fx import Graph, Node
+from torch.utils import _pytree as pytree
 
 from polyattn.errors import ReadingError
 from polyattn.reading.operations import OPERATIONS
@@ -160,7 +161,7 @@ def _export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     nodes = {n.name: n for n in program.graph.nodes}
     inputs: dict[str, tuple[Node, torch.Tensor]] = {}
     stored: dict[Node, tuple[str, bool, torch.Tensor]] = {}
-    users = iter(torch.utils._pytree.tree_leaves((args, kwargs)))
+    users = iter(pytree.tree_leaves((args, kwargs)))
     for spec in signature.input_specs:
         name = getattr(spec.arg, "name", "")
         kind = spec.kind.name
@@ -170,7 +171,7 @@ def _export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
                 inputs[name] = (nodes[name], value)
         elif kind in ("PARAMETER", "BUFFER", "CONSTANT_TENSOR"):
             target = spec.target or ""
-            held = program.constants.get(target) if kind == "CONSTANT_TENSOR" else program.state_dict.get(target)
+            held: Any = program.constants.get(target) if kind == "CONSTANT_TENSOR" else program.state_dict.get(target)
             if held is None:
                 held = program.constants[target]
             origin = "" if kind == "CONSTANT_TENSOR" else target
@@ -180,12 +181,12 @@ def _export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     )
 
     def call(*tensors: torch.Tensor) -> Any:
-        leaves, spec = torch.utils._pytree.tree_flatten((args, kwargs))
+        leaves, spec = pytree.tree_flatten((args, kwargs))
         left = iter(tensors)
         new = [next(left) if isinstance(v, torch.Tensor) else v for v in leaves]
-        a, k = torch.utils._pytree.tree_unflatten(new, spec)
+        a, k = pytree.tree_unflatten(new, spec)
         with torch.no_grad():
-            return torch.utils._pytree.tree_leaves(module(*a, **k))
+            return pytree.tree_leaves(module(*a, **k))
 
     return Exported(program.graph, inputs, stored, outputs, "torch.export", call)
 
@@ -193,7 +194,7 @@ def _export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 def _signature_shapes(
     module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dims: Callable[[Any], Any]
 ) -> Any:
-    tree = torch.utils._pytree.tree_map
+    tree = pytree.tree_map
     if isinstance(module, Wrapped):
         # The function's arguments are those of `forward(*args, **kwargs)`.
         return {"args": tree(dims, args), **({"kwargs": tree(dims, kwargs)} if kwargs else {})}
@@ -221,7 +222,7 @@ def _plain(graph: Graph) -> bool:
 def _decompositions() -> dict[Any, Any]:
     """Return torch's decompositions of the operations that the table lacks."""
     table = dict(torch.export.default_decompositions())
-    return {op: f for op, f in table.items() if op._schema.name.partition("::")[2] not in OPERATIONS}
+    return {op: f for op, f in table.items() if cast(Any, op)._schema.name.partition("::")[2] not in OPERATIONS}
 
 
 def _schema(node: Node) -> Any:
@@ -249,16 +250,16 @@ def _make_fx(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     from torch.fx.experimental.proxy_tensor import make_fx
 
     held = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    leaves, spec = torch.utils._pytree.tree_flatten((args, kwargs))
+    leaves, spec = pytree.tree_flatten((args, kwargs))
     tensors = [v for v in leaves if isinstance(v, torch.Tensor)]
     names = list(held)
 
     def run(*flat: torch.Tensor) -> Any:
         left = iter(flat[len(names) :])
         new = [next(left) if isinstance(v, torch.Tensor) else v for v in leaves]
-        a, k = torch.utils._pytree.tree_unflatten(new, spec)
+        a, k = pytree.tree_unflatten(new, spec)
         state = dict(zip(names, flat, strict=False))
-        return torch.utils._pytree.tree_leaves(torch.func.functional_call(module, state, a, k))
+        return pytree.tree_leaves(torch.func.functional_call(module, state, a, k))
 
     with warnings.catch_warnings(), torch.no_grad(), torch.backends.opt_einsum.flags(enabled=False):
         warnings.simplefilter("ignore")

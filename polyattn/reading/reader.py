@@ -68,7 +68,7 @@ class Reader:
         for node, tensor in self.exported.inputs.values():
             for dim, length in zip(node.meta["val"].shape, tensor.shape, strict=True):
                 if isinstance(dim, torch.SymInt):
-                    expression = dim.node.expr
+                    expression: Any = dim.node.expr
                     for symbol in expression.free_symbols:
                         if symbol not in hints:
                             found = sympy.solve(expression - length, symbol) if expression != symbol else [length]
@@ -84,7 +84,7 @@ class Reader:
         if isinstance(value, torch.SymInt | torch.SymFloat):
             found = []
             for assigned in self.assigned:
-                at = value.node.expr.xreplace({s: sympy.Integer(n) for s, n in assigned.items()})
+                at: Any = value.node.expr.xreplace({s: sympy.Integer(n) for s, n in assigned.items()})
                 at = at.doit() if hasattr(at, "doit") else at
                 found.append(float(at))
             return tuple(found)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from torch.utils import _pytree as pytree
 
 from polyattn.algebra import Spec
 from polyattn.errors import ReadingError, SpecError
@@ -174,7 +175,7 @@ def _renamed(
         return exported
     labels: list[str] = []
     for name, value in bound.arguments.items():
-        leaves = torch.utils._pytree.tree_leaves(value)
+        leaves = pytree.tree_leaves(value)
         tensors = [v for v in leaves if isinstance(v, torch.Tensor)]
         labels += [name if len(tensors) == 1 else f"{name}{k}" for k in range(len(tensors))]
     if len(labels) != len(exported.inputs):

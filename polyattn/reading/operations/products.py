@@ -108,7 +108,8 @@ def einsum(call: Called, text: str, operands: Sequence[Value], **_: Any) -> Valu
 @operation("outer", "ger")
 def outer(call: Called, left: Value, right: Value) -> Value:
     a, b = replace(left, axes=(*left.axes, ())), replace(right, axes=((), *right.axes))
-    return contracted(call, *(found := common(a, b)), axes_of(found), "s")
+    first, second = common(a, b)
+    return contracted(call, first, second, axes_of([first, second]), "s")
 
 
 @operation("conv1d", "conv2d", "conv3d", "convolution")

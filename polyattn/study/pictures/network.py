@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -48,7 +48,7 @@ def tensor_network(spec: Spec | str) -> Figure:
         BudgetError: the expansion has more than 24 products.
         MissingPackageError: matplotlib is not installed.
     """
-    spec = Spec(spec) if isinstance(spec, str) else getattr(spec, "spec", spec)
+    spec = Spec(spec) if isinstance(spec, str) else cast(Spec, getattr(spec, "spec", spec))
     shown = panels(spec)
     spots = [places(len(p.vertices), [e.ends for e in p.edges]) for p in shown]
     # All panels have the size of the largest, so that edges are equally long everywhere.
