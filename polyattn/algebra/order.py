@@ -43,7 +43,9 @@ def ordered_sizes(terms: Iterable[Monomial]) -> frozenset[str]:
     Offsets are equations, or compare positions of different sizes: no weak order decides these.
     """
     found = (f for f in conditions_in(tuple(terms)) if not is_equation(f.tensor))
-    return frozenset(f.indices[0].size for f in found if len({i.size for i in f.indices}) == 1)
+    # The two orders compare composites as well, whose parts have sizes of their own.
+    kept = (f for f in found if f.tensor in (LESS, AT_MOST) or len({i.size for i in f.indices}) == 1)
+    return frozenset(i.size for f in kept for i in f.indices)
 
 
 def denominators(terms: Iterable[Monomial], sizes: Collection[str]) -> dict[str, int]:
