@@ -35,7 +35,7 @@ class Affine:
     def of(cls, terms: Mapping[str, int] | Iterable[tuple[str, int]], constant: int = 0) -> Affine:
         """Return the sum of `coefficient * name` and a number, in normal form; a name may occur several times."""
         total: dict[str, int] = {}
-        pairs: Iterable[tuple[str, int]] = list(terms.items()) if isinstance(terms, Mapping) else terms
+        pairs: Any = terms.items() if isinstance(terms, Mapping) else terms
         for name, coefficient in pairs:
             total[name] = total.get(name, 0) + coefficient
         kept = ((name, c) for name, c in total.items() if c)

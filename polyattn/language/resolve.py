@@ -324,7 +324,7 @@ class _Resolver:
                 "leave its size whole",
                 slot.at,
             )
-        least, atom = Affine((), self.least.get(index, 0)), size[0]
+        least, atom = Affine((), self.least.get(index, 0)), next(iter(size))
         return least, least - 1 + (int(atom) if atom.isdigit() else Affine(((atom, 1),)))
 
     def _output_defaults(self) -> None:

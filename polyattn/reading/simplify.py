@@ -141,7 +141,8 @@ def _is_alias(term: Term, inner: Tensor, factor: Access) -> bool:
     """Return whether a definition is a number, or another tensor's entries times one, without a sum."""
     if not term.factors:
         return True
-    if len(term.factors) > 1 or (factor.divides and term.factors[0].divides):
+    first, *others = term.factors
+    if others or (factor.divides and first.divides):
         return False
     return set(term.indices) <= set(inner.indices)
 
