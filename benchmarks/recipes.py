@@ -22,6 +22,9 @@ OTHER = {
     "Axial attention": {"H": 28, "W": 28},
     "Gated linear unit": {"H": 1024},
     "Token mixing": {"H": 384},
+    "Convolution": {"H": 56, "W": 56, "C": 64, "D": 64},
+    "Depthwise convolution with stride": {"H": 56, "W": 56, "S": 28, "T": 28},
+    "Neighbourhood attention": {"H": 56, "W": 56, "C": 64},
     "Triangle multiplication": {"N": 128, "C": 128, "D": 128},
     "Outer product mean": {"N": 128},
 }

@@ -13,6 +13,12 @@ PAGE = Path(__file__).parents[2] / "docs" / "recipes.md"
 RECIPES = dict(re.findall(r"^### (.+?)\n.*?```text\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S | re.M))
 SIZES = {"B": 2, "N": 20, "M": 5, "C": 12, "E": 7, "D": 3, "H": 4, "G": 2, "Q": 3, "R": 5, "O": 6, "K": 4, "S": 3}
 OTHER = {"Grouped-query attention": {"H": 2}, "Axial attention": {"W": 6}, "Gated linear unit": {"H": 9}}
+GRID = {"H": 6, "W": 8}
+OTHER |= {
+    "Convolution": GRID,
+    "Neighbourhood attention": {**GRID, "H": 9},
+    "Depthwise convolution with stride": {**GRID, "S": 3, "T": 4},
+}
 
 
 def heads(x, w, h):
@@ -134,6 +140,28 @@ def causal_linear(x, wq, wk, wv):
     return p / p.sum(-1, keepdim=True) @ (x @ wv)
 
 
+def convolution(x, w):
+    return F.conv2d(x.permute(0, 3, 1, 2), w.permute(3, 2, 0, 1), padding=1).permute(0, 2, 3, 1)
+
+
+def strided(x, w):
+    kernels = w.permute(2, 0, 1)[:, None]
+    return F.conv2d(x.permute(0, 3, 1, 2), kernels, stride=2, padding=1, groups=12).permute(0, 2, 3, 1)
+
+
+def neighbourhood(x, wq, wk, wv):
+    h, w = x.shape[1:3]
+    at = torch.cartesian_prod(torch.arange(h), torch.arange(w))
+    near = ((at[:, None] - at).abs() <= 3).all(-1)
+    y = attend(*((x @ m).flatten(1, 2) for m in (wq, wk, wv)), attn_mask=near)
+    return y.unflatten(1, (h, w))
+
+
+def relative(x, wq, wk, bias, wv):
+    places = torch.arange(20)
+    return attend(x @ wq, x @ wk, x @ wv, attn_mask=bias[places[:, None] - places + 19])
+
+
 def squeeze(x, w1, b1, w2, b2):
     return x * ((x.mean(1) @ w1 + b1).relu() @ w2 + b2).sigmoid()[:, None]
 
@@ -208,6 +236,10 @@ WRITTEN = {
     "Causal attention": causal,
     "Sliding window": window,
     "Causal linear attention": causal_linear,
+    "Convolution": convolution,
+    "Depthwise convolution with stride": strided,
+    "Neighbourhood attention": neighbourhood,
+    "Relative positions": relative,
     "Squeeze and excitation": squeeze,
     "Global context block": context,
     "Gated linear unit": gated,
