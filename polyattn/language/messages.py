@@ -85,7 +85,12 @@ def _expectation(error: UnexpectedToken, previous: Token | None) -> str:
     if found in ("STAR", "SLASH") and previous is not None and previous.type in ("STAR", "SLASH"):
         return "there are no powers and no '//': one '*' or '/' between two factors, then a factor expected"
     # After a size in a 'where', which ends there or goes on with '*' or '+': the slash is meant to divide the size.
-    if found == "SLASH" and expected <= {"_END", "$END", "STAR", "SIGN"} and previous is not None and previous.type == "NAME":
+    if (
+        found == "SLASH"
+        and expected <= {"_END", "$END", "STAR", "SIGN"}
+        and previous is not None
+        and previous.type == "NAME"
+    ):
         return (
             f"a size cannot be divided: for an eighth of {previous}, write 'where {previous} = 8*R' and 'where r : R', "
             "with R for its number; the end of the statement expected"

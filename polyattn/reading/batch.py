@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from polyattn.reading.sizes import Size, atoms
-from polyattn.reading.values import Call, Index, Tensor, Value, accesses, terms_of, walk
+from polyattn.reading.values import Call, Index, Tensor, Value, accesses, indices_of, terms_of, walk
 
 
 def mixes(output: Tensor, axes: tuple[tuple[Index, ...], ...], batch: Size) -> str:
@@ -39,7 +39,7 @@ def mixes(output: Tensor, axes: tuple[tuple[Index, ...], ...], batch: Size) -> s
             for slot, size in zip(access.slots, access.tensor.sizes, strict=True):
                 batched = size.root is batch
                 plain = len(slot) == 1 and isinstance(slot[0], Index) and on(slot[0])
-                touched = any(isinstance(e, Index) and on(e) for e in slot)
+                touched = any(on(i) for e in slot for i in indices_of(e))
                 if (batched or touched) and not (batched and plain):
                     return "its entries are mixed"
     left = [axis for axis in axes if any(on(i) for i in axis)]

@@ -7,10 +7,11 @@ from fractions import Fraction
 from math import prod
 
 from polyattn.language.functions import KEEPING, kind
-from polyattn.reading.sizes import UnsayableError, composite
+from polyattn.reading.sizes import PAIRED, UnsayableError, composite
 from polyattn.reading.values import (
     ONE,
     Access,
+    Affine,
     Body,
     Call,
     Coefficient,
@@ -23,7 +24,9 @@ from polyattn.reading.values import (
     Tensor,
     Term,
     Value,
+    accesses,
     index_of,
+    map_access,
     map_sum,
     power_of,
     terms_of,
@@ -33,7 +36,7 @@ from polyattn.reading.values import (
 
 def define(axes: tuple[tuple[Index, ...], ...], body: Body, hint: str, place: str = "") -> Value:
     """Return the value of a new definition; indices of the axes that its right-hand side lacks are broadcast."""
-    within = {i for t in terms_of(body) for i in t.indices}
+    within = {i for f in accesses(body) for i in f.indices}
     free = tuple(i for axis in axes for i in axis if i in within)
     tensor = Tensor("definition", hint, tuple(i.size for i in free), free, body, place=place)
     return Value(axes, tensor, tuple((i,) for i in free))
@@ -67,13 +70,15 @@ def pushed(value: Value) -> Value:
         UnsayableError: a slice of something that cannot be sliced.
     """
     access = push(value.access)
-    return Value(value.axes, access.tensor, access.slots)
+    return Value(value.axes, access.tensor, access.slots, value.where)
 
 
 def push(access: Access) -> Access:
     tensor = access.tensor
-    if all(isinstance(e, Index) for slot in access.slots for e in slot):
+    if all(_pattern(slot) is None for slot in access.slots):
         return access
+    if tensor.kind == "condition":
+        raise UnsayableError("a place of a mask")
     if tensor.kind == "parameter":
         return _part(access)
     if tensor.kind == "onehot":
@@ -97,7 +102,7 @@ def _check_residual(access: Access) -> None:
 
 
 def _pattern(slot: Slot) -> object:
-    if all(isinstance(e, Index) for e in slot):
+    if all(isinstance(e, Index | Affine) for e in slot):
         return None
     return tuple(_element(e) for e in slot)
 
@@ -132,8 +137,8 @@ def _pushed_definition(access: Access) -> Access:
         new = with_terms(body, lambda terms: _push_sum(map_sum(terms, mapping)))
         if isinstance(new, Call):
             over = tuple(i for o in new.over for i in mapping[o] if isinstance(i, Index))
-            new = replace(new, over=over)
-        present = {i for t in terms_of(new) for i in t.indices}
+            new = replace(new, over=over, where=tuple(push(map_access(c, mapping)) for c in new.where))
+        present = {i for f in accesses(new) for i in f.indices}
         kept = tuple(i for i in indices if i in present)
         tensor.parts[key] = Tensor(
             "definition",
@@ -177,6 +182,8 @@ def _fresh(element: Element) -> Element:
 
 def _part(access: Access) -> Access:
     """Return a slice of a parameter as a parameter of its own."""
+    if any(isinstance(e, Affine) for slot in access.slots for e in slot):
+        raise UnsayableError(PAIRED)
     tensor = access.tensor
     key = tuple(_pattern(slot) for slot in access.slots)
     slots = tuple(tuple(i for e in slot if (i := index_of(e)) is not None) for slot in access.slots)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod, sqrt
@@ -185,10 +186,37 @@ class _Definition:
         return value.reshape(shape), batched
 
     def access(self, access: Access) -> tuple[torch.Tensor, list[str]]:
+        if access.tensor.startswith("["):
+            held = self.holds(access)
+            return held.reshape([self.lengths[i] for i in access.indices]), list(access.indices)
         value = self.values[access.tensor]
         lead = [value.shape[0]] if access.tensor in self.batched else []
         value = value.reshape([*lead, *(self.lengths[i] for i in access.indices)])
         return value, [BATCH] * len(lead) + list(access.indices)
+
+    def holds(self, access: Access) -> torch.Tensor:
+        """Return 1 where a condition such as `[{0}-2*{1}+1==0]` holds, else 0, with an axis for each of its slots."""
+        shape = [prod(self.lengths[i] for i in s.indices) for s in access.slots]
+        places = [torch.arange(n).reshape([-1] + [1] * (len(shape) - 1 - k)) for k, n in enumerate(shape)]
+        match = re.fullmatch(r"\[(.+?)(<=|>=|==|!=|<|>)(.+)\]", access.tensor)
+        assert match is not None
+        left, right = (self.place(text, places) for text in match.group(1, 3))
+        relation = {"<=": left <= right, ">=": left >= right, "<": left < right, ">": left > right}
+        relation |= {"==": left == right, "!=": left != right}
+        return relation[match[2]].expand(shape).double()
+
+    def place(self, text: str, places: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return an integer combination of places, sizes and numbers."""
+        found = torch.zeros((), dtype=torch.long)
+        for term in re.findall(r"[+-]?[^+-]+", text):
+            product = torch.tensor(-1 if term[0] == "-" else 1)
+            for part in term.strip("+-").split("*"):
+                if part.startswith("{"):
+                    product = product * places[int(part[1:-1])]
+                else:
+                    product = product * (int(part) if part.isdigit() else self.known[part])
+            found = found + product
+        return found
 
     def number(self, factor: Any) -> float:
         if isinstance(factor, Number):

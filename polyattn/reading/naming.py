@@ -134,7 +134,7 @@ def name_sizes(
             by_letter[letter] = root
     _join(naming, [*(composite([i.size for i in a]) for a in axes if len(a) > 1), *sizes_in(tensors)])
     for root in all_sizes(sizes_in(tensors)):
-        if root in naming.sizes or root is batch:
+        if root in naming.sizes or root is batch or root.kernel:
             continue
         if not root.fixed:
             if not root.parts:
@@ -161,9 +161,9 @@ def _join(naming: Naming, sizes: Sequence[Size]) -> None:
         if have is None or not root.fixed or root in naming.sizes or any(_holds(s, root) for s in naming.sizes):
             continue
         have = have.root
-        if have is root or (
-            root.parts and have.parts and [a.example for a in atoms(root)] != [a.example for a in atoms(have)]
-        ):
+        if have is root or (root.whole and (have.parts or root.kernel)) or (have.whole and root.parts):
+            continue
+        if root.parts and have.parts and [a.example for a in atoms(root)] != [a.example for a in atoms(have)]:
             continue
         letter, role = naming.sizes[have], naming.roles[have]
         unify(have, root)

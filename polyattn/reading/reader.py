@@ -16,12 +16,20 @@ from polyattn.reading.builder import number
 from polyattn.reading.export import Exported, line_of
 from polyattn.reading.numbers import Measured, exact
 from polyattn.reading.operations import OPERATIONS, Called
+from polyattn.reading.operations.masks import of_data
 from polyattn.reading.sizes import Size, UnsayableError, Values
 from polyattn.reading.values import Index, Tensor, Value
 
 # The lengths of the symbolic sizes beside the example's: multiples of it, so that what divides them still does.
 _PRIMES = (7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83)
 ASSIGNMENTS = 4
+MAY_BE_INFINITE = {
+    *("view", "reshape", "_unsafe_view", "squeeze", "unsqueeze", "expand", "permute"),
+    *("transpose", "clone", "contiguous", "alias", "detach", "lift_fresh_copy", "_to_copy"),
+    *("to", "type_as", "dropout", "tril", "triu", "where", "add"),
+    *("masked_fill", "softmax", "_softmax", "logsumexp", "amax", "max", "scaled_dot_product_attention"),
+}
+"""Operations whose arguments may be minus infinity at the places that a mask leaves out."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +62,9 @@ class Found:
 class Reader:
     """Reads one graph."""
 
-    def __init__(self, exported: Exported):
+    def __init__(self, exported: Exported, wide: bool = True):
         self.exported = exported
+        self.wide = wide
         self.values: dict[Node, Any] = {}
         self.known: dict[Node, Any] = {}
         """Constants and buffers, and what is computed from them alone."""
@@ -121,12 +130,17 @@ class Reader:
             inputs[name] = (tensor, value)
             self.values[node] = value
         for node, (origin, trained, held) in self.exported.stored.items():
-            self.values[node] = self.stored(origin, held)
+            mask = of_data(held, ASSIGNMENTS) if self.wide and not trained else None
+            self.values[node] = self.stored(origin, held) if mask is None else mask
             if not trained:
                 self.known[node] = held
         for node in self.exported.graph.nodes:
             if node.op == "call_function":
                 self.values[node] = self.visit(node)
+        for node in self.exported.outputs:
+            held = self.values.get(node) if isinstance(node, Node) else None
+            if isinstance(held, Value) and held.where:
+                self.values[node] = self.cut(node, node.name, "entries that are minus infinity")
         outputs = tuple(self.values.get(o) if isinstance(o, Node) else None for o in self.exported.outputs)
         return Found(outputs, inputs, tuple(self.cuts), tuple(self.symbolic.values()))
 
@@ -187,7 +201,10 @@ class Reader:
             hint_of(node),
             line_of(node),
             _inputs(node),
+            self.wide,
         )
+        if name not in MAY_BE_INFINITE:
+            torch.fx.map_arg((node.args, node.kwargs), self._check_finite)
         args = torch.fx.map_arg(node.args, self.value)
         kwargs = torch.fx.map_arg(node.kwargs, self.value)
         found = OPERATIONS[name](call, *args, **dict(kwargs))
@@ -199,6 +216,11 @@ class Reader:
         if found is None:
             raise UnsayableError("an argument without a meaning")
         return found
+
+    def _check_finite(self, node: Node) -> None:
+        found = self.values.get(node)
+        if isinstance(found, Value) and found.where:
+            raise UnsayableError("entries that are minus infinity")
 
     def _check_shape(self, found: Any, call: Called) -> None:
         for value, shape in zip(found if isinstance(found, list) else [found], call.shapes, strict=True):

@@ -21,7 +21,7 @@ from polyattn.reading.reader import Cut, Found, Reader
 from polyattn.reading.render import Naming, Writer, sizes_in, tensor_names
 from polyattn.reading.residual import with_constants
 from polyattn.reading.simplify import simplified
-from polyattn.reading.sizes import Size, UnsayableError, unify
+from polyattn.reading.sizes import PAIRED, Size, UnsayableError, unify
 from polyattn.reading.values import ONE, Tensor, Term, Value, walk
 
 
@@ -130,8 +130,18 @@ def read_as(
     """
     args = (args,) if isinstance(args, torch.Tensor) else tuple(args)
     exported, found = _traced(module, args, dict(kwargs or {}), names, labels)
-    value = _output(found, output)
-    return _assembled(exported, found, value, names, output or 0)
+    reading: Reading | None = None
+    try:
+        reading = _assembled(exported, found, _output(found, output), names, output or 0)
+    except ReadingError as error:
+        if not isinstance(error.__cause__, SpecError):
+            raise
+    if reading is not None and all(cut.reason != PAIRED for cut in reading.cuts):
+        return reading
+    # Offsets and conditions stand in the way of a part of the text: without them fewer results may be cut.
+    found = Reader(exported, wide=False).run()
+    plain = _assembled(exported, found, _output(found, output), names, output or 0)
+    return plain if reading is None or len(plain.cuts) < len(reading.cuts) else reading
 
 
 def _traced(
@@ -275,7 +285,7 @@ def _text(naming: Naming, inputs: Sequence[Tensor], defined: Sequence[Tensor], r
 
     def text(letters: Mapping[str, str]) -> str:
         by_size: dict[str, list[str]] = {}
-        for name, size in letters.items():
+        for name, size in {**letters, **writer.ranges}.items():
             by_size.setdefault(size, []).append(name)
         where = [f"where {', '.join(names)} : {size}" for size, names in by_size.items()]
         return "\n".join([*head, *splits, *where, *body, last])

@@ -14,6 +14,7 @@ from polyattn.language.syntax import decimal_text
 from polyattn.reading.sizes import Size, UnsayableError, atoms
 from polyattn.reading.values import (
     Access,
+    Affine,
     Body,
     Call,
     Coefficient,
@@ -97,12 +98,26 @@ class Writer:
         self.used: dict[Size, None] = {}
         """Sizes of the letters in use, in their order."""
         self.declared: dict[str, Size] = {}
+        self.ranges: dict[str, str] = {}
+        """What the letters of indices with a range run over."""
+        self.ranged: dict[str, str] = {}
+        """The letters of indices with a range."""
+
+    def ranged_family(self, run: str) -> str:
+        if run not in self.ranged:
+            taken = {*"".join((*self.ranged.values(), *self.naming.letters.values())), *self._short_names()}
+            free = [c for c in "uvwstpqz" if c not in taken] or [c for c in POOL if c not in taken] or ["o"]
+            self.ranged[run] = "".join(free[:3])
+        return self.ranged[run]
+
+    def _short_names(self) -> set[str]:
+        return {n for n in self.naming.tensors.values() if len(n) == 1}
 
     def family(self, size: Size) -> str:
         """Return the letters for indices of a size."""
         naming, root = self.naming, size.root
         if root not in naming.letters:
-            taken = set("".join(naming.letters.values())) | {n for n in naming.tensors.values() if len(n) == 1}
+            taken = {*"".join((*naming.letters.values(), *self.ranged.values())), *self._short_names()}
             wanted = LETTERS.get(naming.roles.get(root, ""), "")
             free = [c for c in wanted if c not in taken] or [c for c in POOL if c not in taken][:1]
             free = free or [c for c in "abcdefghijklmnopqrstuvwxyz" if c not in taken][:1] or ["i"]
@@ -132,28 +147,47 @@ class _Scope:
         self.writer, self.naming = writer, writer.naming
         self.names: dict[Index, str] = {}
         self.known: dict[Index, tuple[Index, ...]] = {}
-        self.counts: dict[Size, int] = {}
+        self.counts: dict[Size | str, int] = {}
 
     def letter(self, index: Index) -> str:
         if index not in self.names:
             root = index.size.root
-            family = self.writer.family(root)
-            place = self.counts.get(root, 0)
-            self.counts[root] = place + 1
+            run = "" if index.least is None else f"{index.least}..{index.least + root.example - 1}"
+            family = self.writer.ranged_family(run) if run else self.writer.family(root)
+            place = self.counts.get(run or root, 0)
+            self.counts[run or root] = place + 1
             name = family[place] if place < len(family) else f"{family[0]}{place - len(family) + 1}"
             self.names[index] = name
-            self.writer.declared[name] = root
+            if run:
+                self.writer.ranges[name] = run
+            else:
+                self.writer.declared[name] = root
         return self.names[index]
 
     def slot(self, slot: Sequence[Element]) -> str:
         found: list[str] = []
         for element in slot:
+            if isinstance(element, Affine):
+                found.append(self.combination(element))
+                continue
             if not isinstance(element, Index):
                 raise UnsayableError("an entry of an input")
             if self.naming.batch is not None and element.size.root is self.naming.batch:
                 continue
             found += [self.letter(i) for i in self.writer.expanded(element, self.known)]
         return found[0] if len(found) == 1 else f"({' '.join(found)})" if found else ""
+
+    def combination(self, element: Affine) -> str:
+        """Return an integer combination, such as `2*i+u-1`."""
+        text = ""
+        for index, factor in element.terms:
+            text += ("+" if text and factor > 0 else "") + (f"{factor}*" if factor != 1 else "") + self.letter(index)
+        return text + (f"{element.constant:+}" if element.constant else "")
+
+    def condition(self, access: Access) -> str:
+        first, second = (self.slot(slot) for slot in access.slots)
+        number = access.tensor.number
+        return f"{second} {access.tensor.relation} {first}" + (f"{number:+}" if number else "")
 
     def access(self, name: str, slots: Sequence[Sequence[Element]]) -> str:
         texts = [text for slot in slots if slot and (text := self.slot(slot))]
@@ -164,7 +198,9 @@ class _Scope:
             return self.sum(body)
         over = [self.letter(i) for o in body.over for i in self.writer.expanded(o, self.known)]
         along = f"[{','.join(over)}]" if over else ""
-        return f"{body.function}{along}({self.sum(body.argument)})"
+        argument = self.sum(body.argument)
+        where = f" where {', '.join(map(self.condition, body.where))}" if body.where else ""
+        return f"{body.function}{along}({argument}{where})"
 
     def sum(self, terms: Sum) -> str:
         text = ""
@@ -187,6 +223,8 @@ class _Scope:
         return negative, text + "".join(f"/{b}" for b in below)
 
     def factor(self, access: Access) -> str:
+        if access.tensor.kind == "condition":
+            return f"[{self.condition(access)}]"
         return self.access(self.naming.tensors[access.tensor], access.slots)
 
 

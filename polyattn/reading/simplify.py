@@ -12,6 +12,7 @@ from polyattn.reading.numbers import exact
 from polyattn.reading.values import (
     ONE,
     Access,
+    Affine,
     Body,
     Call,
     Coefficient,
@@ -22,6 +23,7 @@ from polyattn.reading.values import (
     Tensor,
     Term,
     free_copy,
+    indices_of,
     map_access,
     map_sum,
     power_of,
@@ -79,7 +81,7 @@ def _simplify(tensor: Tensor, uses: Counter[Tensor]) -> bool:
     alone = not isinstance(body, Call) and len(terms) == 1 and terms[0].coefficient != ONE and uses[tensor] > 0
     new: list[Term] = []
     for term in terms:
-        new += _simplified_term(term, free, uses, isinstance(body, Call), alone)
+        new += _simplified_term(term, free, uses, body if isinstance(body, Call) else None, alone)
     result = tuple(new)
     if not isinstance(body, Call):
         result = _only_call(tensor, result, uses)
@@ -107,10 +109,12 @@ def _only_call(tensor: Tensor, terms: Sum, uses: Counter[Tensor]) -> Body:
     kept = [*inner.indices, *inner.body.over]
     over = tuple(mapping[i][0] if i in mapping else i for i in inner.body.over)
     argument = map_sum(free_copy(inner.body.argument, kept), mapping)
-    return Call(inner.body.function, tuple(i for i in over if isinstance(i, Index)), argument)
+    where = tuple(map_access(c, mapping) for c in inner.body.where)
+    return Call(inner.body.function, tuple(i for i in over if isinstance(i, Index)), argument, where)
 
 
-def _simplified_term(term: Term, free: set[Index], uses: Counter[Tensor], in_call: bool, whole: bool) -> list[Term]:
+def _simplified_term(term: Term, free: set[Index], uses: Counter[Tensor], call: Call | None, whole: bool) -> list[Term]:
+    in_call, along = call is not None, call is not None and bool(call.over)
     term = _without_picks(term, free)
     for place, factor in enumerate(term.factors):
         inner = factor.tensor
@@ -119,6 +123,9 @@ def _simplified_term(term: Term, free: set[Index], uses: Counter[Tensor], in_cal
         if any(not isinstance(e, Index) for slot in factor.slots for e in slot):
             continue
         terms = inner.body
+        # A function along offsets leaves out the places outside, which a definition is 0 at.
+        if along and any(_has_offsets(f) for t in terms for f in t.factors):
+            continue
         if not terms and not factor.divides:
             return []
         if len(terms) == 1 and _is_alias(terms[0], inner, factor):
@@ -135,6 +142,10 @@ def _simplified_term(term: Term, free: set[Index], uses: Counter[Tensor], in_cal
             if not in_call or all(_sums_inside(t, free) for t in spliced):
                 return spliced
     return [term]
+
+
+def _has_offsets(access: Access) -> bool:
+    return any(isinstance(e, Affine) for slot in access.slots for e in slot)
 
 
 def _is_alias(term: Term, inner: Tensor, factor: Access) -> bool:
@@ -187,9 +198,9 @@ def _without_picks(term: Term, free: set[Index]) -> Term:
 def _can_push(access: Access, index: Index) -> bool:
     """Return whether an entry of an index can be taken out of a tensor without a further factor."""
     for slot, own in zip(access.slots, access.tensor.indices or access.slots, strict=False):
-        if index not in slot:
+        if all(index not in indices_of(e) for e in slot):
             continue
-        if access.tensor.kind == "input":
+        if access.tensor.kind in ("input", "condition") or index not in slot:
             return False
         if access.tensor.kind == "onehot":
             return len(slot) == 1

@@ -14,16 +14,24 @@ Values = tuple[int, ...]
 """A length at each assignment; the example's length is the first."""
 
 
+PAIRED = "a part of a size whose places offsets combine"
+
+
 class UnsayableError(Exception):
     """The language cannot say this result: the reader cuts it off."""
 
 
 @dataclass(eq=False)
 class Size:
-    """A class of equal lengths; `parts`, outermost first, where the code splits it."""
+    """A class of equal lengths; `parts`, outermost first, where the code splits it.
+
+    A size that is `whole` has no parts: offsets combine its places. That of a `kernel` counts a range.
+    """
 
     values: Values
     parts: tuple[Size, ...] = ()
+    whole: bool = False
+    kernel: bool = False
     joined: Size | None = field(default=None, repr=False)
 
     @property
@@ -70,6 +78,17 @@ def divided(whole: Values, part: Values) -> Values | None:
     return tuple(w // p for w, p in zip(whole, part, strict=True))
 
 
+def keep_whole(size: Size) -> None:
+    """Refuse to split a size from now on.
+
+    Raises:
+        UnsayableError: it is split already.
+    """
+    if size.root.parts:
+        raise UnsayableError("offsets over a split size")
+    size.root.whole = True
+
+
 def unify(left: Size, right: Size) -> None:
     """Make two sizes one.
 
@@ -89,6 +108,9 @@ def unify(left: Size, right: Size) -> None:
     # The split one stays, and an older one before a newer.
     if right.parts and not left.parts:
         left, right = right, left
+    if left.parts and right.whole:
+        raise UnsayableError(PAIRED)
+    left.whole, left.kernel = left.whole or right.whole, left.kernel or right.kernel
     right.joined = left
 
 
@@ -131,6 +153,8 @@ def split(size: Size, outer: Size) -> tuple[Size, Size]:
         if divided(rest, atom.values) is not None:
             before.append(atom)
             continue
+        if atom.whole:
+            raise UnsayableError(PAIRED)
         inner = divided(atom.values, rest)
         if inner is None:
             raise UnsayableError("a size is not a multiple of its part")

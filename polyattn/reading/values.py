@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Literal
 
-from polyattn.reading.sizes import Size, UnsayableError, Values, divided, split, times, unify
+from polyattn.reading.sizes import PAIRED, Size, UnsayableError, Values, divided, split, times, unify
 
 
 @dataclass(eq=False)
@@ -19,9 +19,11 @@ class Index:
     """A name for the entries along a size."""
 
     size: Size
+    least: int | None = None
+    """Of an index with a range, its least value; None for one that counts from 0."""
 
     def fresh(self) -> Index:
-        return Index(self.size)
+        return Index(self.size, self.least)
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,16 @@ class Ranged:
     size: Size
 
 
-Element = Index | Pick | Ranged
+@dataclass(frozen=True)
+class Affine:
+    """An integer combination of indices, and a number, as the place along a size; zeros are outside."""
+
+    terms: tuple[tuple[Index, int], ...]
+    constant: int
+    size: Size
+
+
+Element = Index | Pick | Ranged | Affine
 Slot = tuple[Element, ...]
 Mapped = Mapping[Index, Slot]
 
@@ -94,7 +105,7 @@ class Access:
 
     @property
     def indices(self) -> tuple[Index, ...]:
-        return tuple(i for slot in self.slots for e in slot if (i := index_of(e)) is not None)
+        return tuple(i for slot in self.slots for e in slot for i in indices_of(e))
 
 
 @dataclass(frozen=True)
@@ -112,20 +123,21 @@ Sum = tuple[Term, ...]
 
 @dataclass(frozen=True)
 class Call:
-    """A function of a sum; along the indices of `over`, where it is not entry by entry."""
+    """A function of a sum; along the indices of `over`, where it is not entry by entry; at the places of `where`."""
 
     function: str
     over: tuple[Index, ...]
     argument: Sum
+    where: tuple[Access, ...] = ()
 
 
 Body = Sum | Call
-Kind = Literal["input", "parameter", "definition", "onehot"]
+Kind = Literal["input", "parameter", "definition", "onehot", "condition"]
 
 
 @dataclass(eq=False)
 class Tensor:
-    """An input, a parameter, a definition, or the entry `number` of an identity.
+    """An input, a parameter, a definition, the entry `number` of an identity, or a condition.
 
     Attributes:
         kind: which of them.
@@ -135,6 +147,7 @@ class Tensor:
         data: of a parameter, its tensor in the shape of its slots; of a cut input, None.
         origin: of a parameter, the qualified name in the module, "" for a constant.
         number: of a one-hot, its entry.
+        relation: of a condition, "<=" or ">": it is 1 where the second place stands so to the first plus `number`.
         parts: of a parameter, its slices so far.
     """
 
@@ -146,6 +159,7 @@ class Tensor:
     data: Any = None
     origin: str = ""
     number: int = 0
+    relation: str = ""
     place: str = ""
     parts: dict[object, Tensor] = field(default_factory=dict)
     node: str = ""
@@ -154,11 +168,15 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor read through a view: `axes` are the value's, `slots` the tensor's, both made of the same indices."""
+    """A tensor read through a view: `axes` are the value's, `slots` the tensor's, both made of the same indices.
+
+    Where a condition of `where` does not hold, the value is minus infinity.
+    """
 
     axes: tuple[tuple[Index, ...], ...]
     tensor: Tensor
     slots: tuple[Slot, ...]
+    where: tuple[Access, ...] = ()
 
     @property
     def access(self) -> Access:
@@ -173,7 +191,8 @@ class Value:
 
     def mapped(self, mapping: Mapped) -> Value:
         axes = tuple(tuple(e for i in axis for e in mapping.get(i, (i,)) if isinstance(e, Index)) for axis in self.axes)
-        return Value(axes, self.tensor, tuple(map_slot(slot, mapping) for slot in self.slots))
+        where = tuple(map_access(c, mapping) for c in self.where)
+        return Value(axes, self.tensor, tuple(map_slot(slot, mapping) for slot in self.slots), where)
 
     def fresh(self) -> Value:
         """Return the same value with indices of its own."""
@@ -186,9 +205,19 @@ def index_of(element: Element) -> Index | None:
     return element.index if isinstance(element, Ranged) else None
 
 
+def indices_of(element: Element) -> tuple[Index, ...]:
+    if isinstance(element, Affine):
+        return tuple(i for i, _ in element.terms)
+    index = index_of(element)
+    return () if index is None else (index,)
+
+
 def map_slot(slot: Slot, mapping: Mapped) -> Slot:
     found: list[Element] = []
     for element in slot:
+        if isinstance(element, Affine):
+            found.append(_map_affine(element, mapping))
+            continue
         index = index_of(element)
         if index is None or index not in mapping:
             found.append(element)
@@ -200,6 +229,16 @@ def map_slot(slot: Slot, mapping: Mapped) -> Slot:
         else:
             found.extend(mapping[index])
     return tuple(found)
+
+
+def _map_affine(element: Affine, mapping: Mapped) -> Affine:
+    terms: list[tuple[Index, int]] = []
+    for index, factor in element.terms:
+        new = mapping.get(index, (index,))
+        if len(new) != 1 or not isinstance(new[0], Index):
+            raise UnsayableError(PAIRED)
+        terms.append((new[0], factor))
+    return replace(element, terms=tuple(terms))
 
 
 def map_access(access: Access, mapping: Mapped) -> Access:
@@ -291,7 +330,8 @@ def reshaped(value: Value, shape: tuple[Values, ...]) -> Value:
         axes.append(tuple(axis))
     if left:
         raise UnsayableError("a reshape to another number of entries")
-    return Value(tuple(axes), value.tensor, tuple(map_slot(slot, mapping) for slot in value.slots))
+    where = tuple(map_access(c, mapping) for c in value.where)
+    return Value(tuple(axes), value.tensor, tuple(map_slot(slot, mapping) for slot in value.slots), where)
 
 
 def walk(tensor: Tensor, seen: dict[Tensor, None] | None = None) -> dict[Tensor, None]:
@@ -311,7 +351,9 @@ def terms_of(body: Body) -> Sum:
 
 
 def accesses(body: Body) -> Iterable[Access]:
-    return (f for t in terms_of(body) for f in t.factors)
+    yield from (f for t in terms_of(body) for f in t.factors)
+    if isinstance(body, Call):
+        yield from body.where
 
 
 def with_terms(body: Body, change: Callable[[Sum], Sum]) -> Body:

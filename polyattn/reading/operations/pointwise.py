@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
+from math import inf
 from typing import Any
 
 from polyattn.reading.numbers import exact
+from polyattn.reading.operations.masks import NOWHERE, negated, plus, restricted
 from polyattn.reading.operations.table import (
     Called,
     as_value,
@@ -26,7 +29,10 @@ MINUS = fraction(-1)
 
 @operation("add")
 def add(call: Called, left: Any, right: Any, *, alpha: Any = 1) -> Value:
-    return total(call, [as_value(left), as_value(right)], [ONE, exact(alpha)], "t")
+    a, b = as_value(left), as_value(right)
+    if a.where or b.where:
+        return plus(call, a, b, exact(alpha))
+    return total(call, [a, b], [ONE, exact(alpha)], "t")
 
 
 @operation("sub", "subtract")
@@ -194,8 +200,12 @@ def where(call: Called, condition: Any, left: Any, right: Any) -> Value:
     """Read a choice by a mask that is a tensor of 0 and 1."""
     if call.inputs[:1] != ("bool",):
         raise UnsayableError("a choice that depends on values")
-    mask, a, b = as_value(condition), as_value(left), as_value(right)
-    other = total(call, [as_value(1), mask], [ONE, MINUS])
+    mask = as_value(condition)
+    for kept, filled, where in ((left, right, mask), (right, left, None)):
+        if _is_minus_infinity(filled):
+            return restricted(as_value(kept), where or negated(call, mask))
+    a, b = as_value(left), as_value(right)
+    other = negated(call, mask)
     return total(call, [product(call, [mask, a]), product(call, [other, b])], [ONE, ONE])
 
 
@@ -203,7 +213,11 @@ def where(call: Called, condition: Any, left: Any, right: Any) -> Value:
 def masked_fill(call: Called, x: Value, mask: Value, filled: Any) -> Value:
     if call.inputs[1:2] != ("bool",):
         raise UnsayableError("a masked fill by numbers")
-    other = total(call, [as_value(1), mask], [ONE, MINUS])
+    other = negated(call, mask)
+    if _is_minus_infinity(filled):
+        return restricted(x, other)
+    if x.where:
+        raise UnsayableError("a mask over minus infinities")
     kept = product(call, [other, x])
     return total(call, [kept, product(call, [mask, as_value(filled)])], [ONE, ONE])
 
@@ -212,7 +226,14 @@ def masked_fill(call: Called, x: Value, mask: Value, filled: Any) -> Value:
 def logical_not(call: Called, x: Value) -> Value:
     if call.inputs != ("bool",):
         raise UnsayableError("a logical operation on numbers")
-    return total(call, [as_value(1), x], [ONE, MINUS])
+    return negated(call, x)
+
+
+def _is_minus_infinity(filled: Any) -> bool:
+    if isinstance(filled, Value):
+        # A tensor without entries of its own that is -inf wherever it is, as `torch.tensor(-inf)`.
+        return filled.where == NOWHERE
+    return filled == -inf
 
 
 @operation("full", "full_like", "new_full")
@@ -243,6 +264,8 @@ def fill(call: Called, x: Value, entry: Any) -> Value:
 def _everywhere(call: Called, entry: Any) -> Value:
     from polyattn.reading.operations.views import expand
 
+    if isinstance(entry, float) and entry == -inf:
+        return replace(expand(call, as_value(0)), where=NOWHERE)
     if is_value(entry):
         raise UnsayableError("a tensor filled with a tensor's entry")
     return expand(call, as_value(exact(entry)))

@@ -8,6 +8,8 @@ from fractions import Fraction
 from typing import Any
 
 from polyattn.reading.numbers import exact
+from polyattn.reading.operations.masks import plus, restricted, triangle
+from polyattn.reading.operations.neighbours import neighbours
 from polyattn.reading.operations.table import (
     Called,
     aligned,
@@ -17,10 +19,9 @@ from polyattn.reading.operations.table import (
     contracted,
     operation,
     scaled,
-    total,
 )
 from polyattn.reading.sizes import UnsayableError
-from polyattn.reading.values import ONE, Coefficient, Index, Term, Value, power_of, reshaped
+from polyattn.reading.values import ONE, Coefficient, Index, Term, Value, map_slot, power_of, reshaped
 
 
 @operation("linear")
@@ -123,22 +124,19 @@ def convolution(
     dilation: Any = 1,
     *more: Any,
 ) -> Value:
-    """Read a convolution with a kernel of one entry: a product over channels."""
+    """Read a convolution: a product over channels and offsets; zeros are outside of the map."""
     groups = more[-1] if more else 1
     if call.name == "convolution" and more[0]:
         raise UnsayableError("a transposed convolution")
     spatial = len(weight.axes) - 2
-    if any(weight.axes[2:]):
-        raise UnsayableError("a convolution over neighbours")
-    if not _each(stride, 1) or not (padding in ("same", "valid") or _each(padding, 0)):
-        raise UnsayableError("a convolution with a stride or padding")
-    batched = len(x.axes) == spatial + 2
-    channel = 1 if batched else 0
-    lead = x.axes[:channel]
+    channel = len(x.axes) - spatial - 1
     count = len(call.shape[0])
+    steps = (_listed(stride, spatial), _listed(dilation, spatial), padding)
+    x, weight, places, offsets = neighbours(call, x, weight, steps)
+    lead = x.axes[:channel]
     if groups == 1:
-        a = replace(x, axes=(*lead, (), x.axes[channel], *x.axes[channel + 1 :]))
-        b = replace(weight, axes=(weight.axes[0], weight.axes[1], *((),) * spatial))
+        a = replace(x, axes=(*lead, (), x.axes[channel]))
+        b = weight
     else:
         # x as (batch, group, 1, inner channels, ...), the weight as (group, outer channels, inner channels, 1, ...).
         width, group = a_length(x.axes[channel], count), (groups,) * count
@@ -147,15 +145,15 @@ def convolution(
         split = reshaped(x, (*shape[:channel], group, inner, *shape[channel + 1 :]))
         a = replace(split, axes=(*split.axes[: channel + 1], (), *split.axes[channel + 1 :]))
         out = tuple(n // groups for n in a_length(weight.axes[0], count))
-        w = reshaped(weight, (group, out, a_length(weight.axes[1], count), *((1,) * count,) * spatial))
-        b = w
+        b = reshaped(weight, (group, out, a_length(weight.axes[1], count)))
     a, b = common(a, b)
+    a = replace(a, slots=tuple(map_slot(slot, offsets) for slot in a.slots))
     axes = list(axes_of([a, b]))
     if groups == 1:
         del axes[channel + 1]
     else:
         axes[channel : channel + 3] = [(*axes[channel], *axes[channel + 1])]
-    product = contracted(call, a, b, tuple(axes), call.hint or "t")
+    product = contracted(call, a, b, (*axes, *places), call.hint or "t")
     if bias is not None:
         bias = replace(bias, axes=(*bias.axes, *((),) * spatial))
     return _with_bias(call, product, bias)
@@ -168,8 +166,9 @@ def a_length(axis: tuple[Index, ...], count: int) -> tuple[int, ...]:
     return found
 
 
-def _each(given: Any, wanted: int) -> bool:
-    return all(g == wanted for g in ([given] if isinstance(given, int) else given))
+def _listed(given: int | Sequence[int], count: int) -> list[int]:
+    found = [given] if isinstance(given, int) else list(given)
+    return found * count if len(found) == 1 else found
 
 
 @operation("scaled_dot_product_attention")
@@ -185,8 +184,8 @@ def attention(
     scale: Any = None,
     enable_gqa: bool = False,
 ) -> Value:
-    if is_causal or dropout_p or enable_gqa:
-        raise UnsayableError("causal or grouped attention")
+    if dropout_p or enable_gqa:
+        raise UnsayableError("grouped attention")
     inner = replace(call, hint="")
     turned = replace(key, axes=(*key.axes[:-2], key.axes[-1], key.axes[-2]))
     factor = ONE if scale is None else exact(scale)
@@ -195,8 +194,9 @@ def attention(
             factor *= power_of(index.size, Fraction(-1, 2))
     scores = scaled(inner, _matmul(inner, query, turned, "s"), factor, "s")
     if attn_mask is not None:
-        if call.inputs[3:4] != ("float",):
-            raise UnsayableError("a boolean mask")
-        scores = total(inner, [scores, attn_mask], [ONE, ONE], "s")
+        boolean = call.inputs[3:4] == ("bool",)
+        scores = restricted(scores, attn_mask) if boolean else plus(inner, scores, attn_mask)
+    if is_causal:
+        scores = restricted(scores, triangle(call, scores.axes[-2], scores.axes[-1], "<="))
     weights = along(inner, "softmax", scores, {len(scores.axes) - 1}, True, "p")
     return _matmul(call, weights, value, "y")

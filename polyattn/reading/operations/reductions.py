@@ -56,6 +56,8 @@ def softmax(call: Called, x: Value, dim: int, *_: Any, **__: Any) -> Value:
     axes = axis_numbers(dim, len(x.axes))
     if "log" not in call.name:
         return along(call, "softmax", x, axes, True, "p")
+    if x.where:
+        raise UnsayableError("logarithms of zeros")
     return total(call, [x, along(call, "logsumexp", x, axes, True, "lse")], [ONE, MINUS])
 
 

@@ -41,6 +41,7 @@ class Called:
         hint: the name of the module that computes it, or "".
         place: the line of code.
         inputs: "float", "int" or "bool" of each tensor among the arguments, in their order.
+        wide: whether offsets and conditions may be used.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Called:
     hint: str = ""
     place: str = ""
     inputs: tuple[str, ...] = ()
+    wide: bool = True
 
     @property
     def shape(self) -> tuple[Values, ...]:
@@ -152,11 +154,30 @@ def along(call: Called, function: str, value: Value, axes: set[int], keep: bool,
     over = tuple(i for k in sorted(axes) for i in value.axes[k])
     present = tuple(i for i in over if i in within)
     left = without(value, axes, keep) if reducing else value.axes
+    _check_places(function, over, value)
     if len(present) < len(over) and function not in ("max", "min"):
         raise UnsayableError(f"{function} along an axis that its argument is constant along")
     if not present:
         return Value(left, value.tensor, value.slots)
-    return call.define(left, Call(function, present, (Term(ONE, (value.access,)),)), hint)
+    return call.define(left, Call(function, present, (Term(ONE, (value.access,)),), value.where), hint)
+
+
+def _check_places(function: str, over: Sequence[Index], value: Value) -> None:
+    """Raise `UnsayableError` unless conditions leave every row its place on the diagonal."""
+    where, within = value.where, set(value.access.indices)
+    if not where:
+        return
+    if not all(i in within for i in over):
+        raise UnsayableError("a mask along an axis that its argument is constant along")
+    if function not in ("softmax", "logsumexp", "max"):
+        raise UnsayableError(f"{function} of minus infinities")
+    pairs = {frozenset(c.indices) for c in where}
+    for condition in where:
+        kept = {"<=": condition.tensor.number >= 0, ">": condition.tensor.number < 0}
+        if not kept.get(condition.tensor.relation) or len(pairs) > 1:
+            raise UnsayableError("a mask that may leave no place")
+        if not any(set(slot) <= set(over) for slot in condition.slots):
+            raise UnsayableError("a mask between positions that the function does not run over")
 
 
 def contracted(call: Called, left: Value, right: Value, axes: tuple[tuple[Index, ...], ...], hint: str) -> Value:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from polyattn.reading.builder import one_hot, pushed
+from polyattn.reading.operations.masks import is_mask
 from polyattn.reading.operations.table import Called, axis_number, common, operation
 from polyattn.reading.sizes import Size, UnsayableError, Values, divided
 from polyattn.reading.values import ONE, Index, Pick, Ranged, Slot, Term, Value, reshaped
@@ -30,7 +31,7 @@ def same(call: Called, x: Value, *_: Any, **__: Any) -> Value:
 
 @operation("_to_copy", "to", "type_as", "_autocast_to_reduced_precision", "_autocast_to_full_precision")
 def cast(call: Called, x: Value, *_: Any, **__: Any) -> Value:
-    if call.inputs[:1] != (call.kinds[0],) and call.kinds[0] != "float":
+    if call.inputs[:1] != (call.kinds[0],) and call.kinds[0] != "float" and not is_mask(x):
         raise UnsayableError("a conversion to whole numbers")
     return x
 
@@ -163,6 +164,9 @@ def _slice(x: Value, dim: int, begin: Values, length: Values, step: int = 1) -> 
     if any(n < 1 for n in length):
         raise UnsayableError("an empty slice")
     x = x.fresh()
+    if x.tensor.kind == "condition" and step == 1 and not any(begin) and len(x.axes[dim]) == 1:
+        # The first positions of a mask compare as they did.
+        return x.mapped({x.axes[dim][0]: (Index(Size(length)),)})
     if step != 1:
         if any(w % step for w in whole) or len(set(begin)) > 1 or begin[0] >= step:
             raise UnsayableError("a slice with a step")
