@@ -23,6 +23,7 @@ from polyattn.language.syntax import IDENTITY
 from polyattn.lowering.fusion import Argument, Fusion
 from polyattn.lowering.neighbourhoods import neighbourhood
 from polyattn.lowering.operations import OPERATIONS, OwnFunction, OwnPullback, is_entrywise
+from polyattn.lowering.pooling import window_extreme, window_extreme_backward
 from polyattn.lowering.products import Indices, Product, choose, plain, turned
 from polyattn.lowering.pullbacks import L1_EPSILON, PULLBACKS, masked_softmax
 from polyattn.lowering.shapes import condition, identity, refined_mean, widened
@@ -41,7 +42,7 @@ from polyattn.planning import (
     Pullback,
 )
 from polyattn.planning.centring import is_deviation
-from polyattn.planning.steps import ONE, Node, is_matrix_product, numel
+from polyattn.planning.steps import ONE, Node, is_matrix_product, numel, relation_indices
 
 
 @dataclass
@@ -238,21 +239,25 @@ class Emitter(Writer):
 
     def convolve(self, number: int, node: Convolve) -> fx.Node:
         """Return a product over neighbourhoods: a convolution, views of windows, or a gather."""
-        letters = dict(zip(dict.fromkeys((*node.loop, *node.relation_indices)), ascii_letters, strict=False))
-        related = {i: letters[i] for i in node.relation_indices}
         values = [self.in_dtype_of(number, self.values[o.value], o) for o in node.operands]
         smallest = min(range(len(values)), key=lambda k: numel(node.operands[k].indices, self.source.known))
         values[smallest] = self.scaled(values[smallest], node.coefficient)
-        sides = ",".join("".join(letters[i] for i in o.indices) for o in node.operands)
-        text = f"{sides}->{''.join(letters[i] for i in node.output)}"
+        second = values[1] if len(values) > 1 else None
+        value = self.call(neighbourhood, values[0], second, *self.related(node, node.operands, node.output))
+        return self.call(widened, value) if self.sums_maps(number) else value
+
+    def related(self, node: Convolve | Apply | Pullback, operands: Sequence[Operand], output: Indices) -> tuple:
+        """The arguments of an operation over neighbourhoods: letters as in an einsum, relations and their lengths."""
+        indices = dict.fromkeys(i for group in (*(o.indices for o in operands), output) for i in group)
+        inside = relation_indices(node)
+        letters = dict(zip(dict.fromkeys((*indices, *inside)), ascii_letters, strict=False))
+        sides = ",".join("".join(letters[i] for i in o.indices) for o in operands)
+        text = f"{sides}->{''.join(letters[i] for i in output)}"
         placed = tuple(
             (letters[r.position], tuple((letters[i], c) for i, c in r.terms), self.total(r.sizes, r.number))
             for r in node.relations
         )
-        sizes = tuple((letter, self.size(i)) for i, letter in related.items())
-        second = values[1] if len(values) > 1 else None
-        value = self.call(neighbourhood, values[0], second, text, placed, sizes)
-        return self.call(widened, value) if self.sums_maps(number) else value
+        return text, placed, tuple((letters[i], self.size(i)) for i in inside)
 
     def memory_of_elementwise(self, node: Node) -> Indices:
         """Where an operand has the shape of the result, the result lies in memory as the operand does."""
@@ -384,6 +389,8 @@ class Emitter(Writer):
     def apply(self, node: Apply) -> fx.Node:
         (operand,) = node.operands
         value = self.values[operand.value]
+        if node.relations:
+            return self.call(window_extreme, value, node.function, *self.related(node, node.operands, node.output))
         axes = tuple(operand.indices.index(i) for i in node.over)
         if node.function == "softmax":
             function = masked_softmax if self.adds_leaf(operand.value) else torch.softmax
@@ -401,6 +408,11 @@ class Emitter(Writer):
 
     def pullback(self, node: Pullback) -> fx.Node:
         """A function's vector-Jacobian product; the gradient is of length 1 along axes that it lacks."""
+        if node.relations:
+            gradient, read = node.operands
+            values = self.values[gradient.value], self.values[read.value]
+            way = self.related(node, (read,), gradient.indices)
+            return self.call(window_extreme_backward, *values, node.function, *way)
         gradient, read = (self.spread(o, node.output) for o in node.operands)
         if node.function in self.functions:
             return self.call(OwnPullback(node.function, self.functions[node.function]), gradient, read)

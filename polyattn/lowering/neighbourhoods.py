@@ -18,6 +18,7 @@ import torch
 from torch.nn import functional
 
 from polyattn.lowering.convolutions import Letters, Relation, Task, convolution, flip, stretched
+from polyattn.lowering.strided import box_sum, is_plain
 
 ADDED = 128
 """Offsets up to which the views of a window are added one by one."""
@@ -62,6 +63,15 @@ def _turned(task: Task) -> Task:
 
 def _single(value: torch.Tensor, task: Task) -> torch.Tensor:
     """Return a sum of one operand's entries: views of windows where the result has places, else a sum over offsets."""
+    if (steps := _by_axis(task)) is None:
+        return _windowed(value, task)
+    for step in steps:
+        written = is_plain(value) and not (torch.is_grad_enabled() and value.requires_grad)
+        value = box_sum(value, step) if written else _windowed(value, step)
+    return value
+
+
+def _windowed(value: torch.Tensor, task: Task) -> torch.Tensor:
     (letters,) = task.operands
     if any(p in task.output for p, _, _ in task.relations):
         return _over_offsets((value,), task)
@@ -72,6 +82,35 @@ def _single(value: torch.Tensor, task: Task) -> torch.Tensor:
     for relation in task.relations:
         value, letters = _window(value, letters, relation, task.lengths)
     return _reduced(value, letters, task.output)
+
+
+@lru_cache(maxsize=4096)
+def _by_axis(task: Task) -> tuple[Task, ...] | None:
+    """Return a sum over boxes as one sum for each axis; None for another one.
+
+    Each relation places one axis of the result by one of the operand, over letters that neither has: k offsets on d
+    axes take d*k views instead of k**d.
+    """
+    (letters,), terms = task.operands, [{p, *(i for i, _ in pairs)} for p, pairs, _ in task.relations]
+    apart = sum(map(len, terms)) == len({i for own in terms for i in own})
+    once = len(set(letters)) == len(letters) and all(
+        i in task.output or any(i in own for own in terms) for i in letters
+    )
+    boxes = all(
+        len(own & set(letters)) == len(own & set(task.output)) == 1 and not own & set(letters) & set(task.output)
+        for own in terms
+    )
+    lengths = task.lengths
+    few = all(prod([lengths[i] for i in own if i not in letters and i not in task.output]) <= ADDED for own in terms)
+    if not (apart and once and boxes and few):
+        return None
+    steps = []
+    for own, relation in zip(terms, task.relations, strict=True):
+        (old,), (new,) = own & set(letters), own & set(task.output)
+        after = task.output if relation is task.relations[-1] else letters.replace(old, new)
+        steps.append(Task((letters,), after, (relation,), tuple(s for s in task.sizes if s[0] in own)))
+        letters = after
+    return tuple(steps)
 
 
 def _window(
@@ -202,7 +241,7 @@ def _run_over(task: Task) -> Letters:
         + [frozenset(i for i, _ in terms)]
         for _, terms, _ in task.relations
     ]
-    found = {frozenset[str]().union(*chosen) for chosen in combinations(*ways)}
+    found = {frozenset(i for part in chosen for i in part) for chosen in combinations(*ways)}
     best = min(found, key=lambda run: (prod([lengths[i] for i in run]), sorted(run)))
     return "".join(sorted(best))
 

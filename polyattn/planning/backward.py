@@ -194,7 +194,10 @@ class _Reverse:
         (operand,) = node.operands
         read = operand if reads(node.function) == ARGUMENT else Operand(k, node.output)
         read = Operand(self.value(read.value).value, read.indices)
-        made = Pullback(node.function, node.over, (total, read), operand.indices)
+        if node.relations:
+            # The result's axes are not the argument's: none may be left out.
+            total = self.builder.permuted(total, node.output)
+        made = Pullback(node.function, node.over, (total, read), operand.indices, node.relations)
         self.give(operand, Operand(self.builder.add(made), operand.indices), ONE)
 
     def restricted(self, operand: Operand, indices: Sequence[Index]) -> Operand:

@@ -14,6 +14,7 @@ from itertools import count
 
 from polyattn.algebra import Index
 from polyattn.language.syntax import IDENTITY
+from polyattn.planning.pooling import pooled
 from polyattn.planning.steps import (
     BATCH,
     ONE,
@@ -31,6 +32,7 @@ from polyattn.planning.steps import (
     Relation,
     Sizes,
     numel,
+    placed,
 )
 from polyattn.planning.windows import relations, windowed
 
@@ -94,7 +96,8 @@ class Builder:
         return numel(operand.indices, self.sizes)
 
     def apply(self, function: str, over: tuple[Index, ...], operand: Operand, output: tuple[Index, ...]) -> Operand:
-        return Operand(self.add(Apply(function, over, (operand,), output)), output)
+        window = pooled(function, over, operand, output, self)
+        return Operand(self.add(window or Apply(function, over, (operand,), output)), output)
 
     def contract(self, operands: tuple[Operand, ...], output: tuple[Index, ...], scale: Coefficient = ONE) -> Operand:
         """Return a product, sum, diagonal or scaling.
@@ -385,6 +388,9 @@ def _nameless(node: Node) -> tuple[object, dict[Index, int]]:
     def move(indices: tuple[Index, ...]) -> tuple[tuple[int, str], ...]:
         return tuple((numbers.setdefault(i, len(numbers)), i.size) for i in indices)
 
+    def related(node: Node) -> list[object]:
+        return [(move(r.indices), tuple(c for _, c in r.terms), r.sizes, r.number) for r in placed(node)]
+
     operands = tuple((o.value, move(o.indices)) for o in node.operands)
     extra: object = None
     output: object = move(node.output)
@@ -395,12 +401,9 @@ def _nameless(node: Node) -> tuple[object, dict[Index, int]]:
         # A set: a contraction's axes may come in any order, which `contract` translates back.
         output = frozenset(numbers[i] for i in node.output)
     elif isinstance(node, Convolve):
-        extra = (
-            node.coefficient,
-            *((move(r.indices), tuple(c for _, c in r.terms), r.sizes, r.number) for r in node.relations),
-        )
+        extra = (node.coefficient, *related(node))
     elif isinstance(node, Add):
         extra = node.coefficients
     elif isinstance(node, Apply | Pullback):
-        extra = (node.function, move(node.over))
+        extra = (node.function, move(node.over), *related(node))
     return (type(node), operands, extra, output), numbers

@@ -10,7 +10,7 @@ a graph is rewritten in the same way: XᵀdY = X'ᵀdY + m (1ᵀdY)ᵀ.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import count, product
 
@@ -133,6 +133,8 @@ class _Centring:
         if isinstance(node, Apply):
             (operand,) = node.operands
             argument = self.whole(operand, operand.indices)
+            if node.relations:
+                return [_Term((Operand(self.builder.add(replace(node, operands=(argument,))), node.output),))]
             return [_Term((self.builder.apply(node.function, node.over, argument, node.output),))]
         if isinstance(node, Convolve):
             # Borders of zeros are no mean: a neighbourhood's operands are whole.
@@ -141,7 +143,7 @@ class _Centring:
             return [_Term((made,))]
         if isinstance(node, Pullback):
             whole = tuple(self.whole(o, o.indices) for o in node.operands)
-            made = Pullback(node.function, node.over, whole, node.output)
+            made = replace(node, operands=whole)
             return [_Term((Operand(self.builder.add(made), node.output),))]
         assert isinstance(node, Identity | Constant)
         return [_Term((Operand(self.builder.add(node), node.output),))]

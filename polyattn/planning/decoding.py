@@ -155,7 +155,8 @@ def ordered_size(spec: Spec, order: str | None = None) -> str:
         SizeError: `order` does not name one of the sizes that conditions compare, or is needed and missing.
         RecurrenceError: no condition compares positions.
     """
-    found = sorted(ordered_sizes(spec.expansion().terms))
+    # Positions of a fixed range do not come one by one.
+    found = sorted(filter(str.isidentifier, ordered_sizes(spec.expansion().terms)))
     if not found:
         raise RecurrenceError(
             f"{spec.output} has no recurrence: no condition such as '[e <= a]' orders its positions, so that every "

@@ -27,6 +27,8 @@ from polyattn.planning.steps import (
     materialises_product,
     multiplies,
     numel,
+    placed,
+    relation_indices,
     swapped_axes,
 )
 from polyattn.planning.windows import relation_text
@@ -243,8 +245,7 @@ def fixed_text(node: Node, letters: Sequence[str]) -> str:
 def _equation(node: Node, names: Sequence[str]) -> str:
     letters: dict[Index, str] = {}
     used: dict[str, int] = {}
-    placed = node.relations if isinstance(node, Convolve) else ()
-    inside = [i for o in node.operands for i in o.indices] + [i for r in placed for i in r.indices]
+    inside = [*(i for o in node.operands for i in o.indices), *relation_indices(node)]
     for index in dict.fromkeys([*inside, *node.output]):
         stem = letter_of(index.size)
         # n, n1, n2, ...: the letter of the size, numbered from the second index on.
@@ -255,14 +256,15 @@ def _equation(node: Node, names: Sequence[str]) -> str:
         return f"{name}[{','.join(letters[i] for i in indices)}]" if indices else name
 
     parts = [access(names[o.value], o.indices) for o in node.operands]
+    relations = [relation_text(r, letters) for r in placed(node)]
     if isinstance(node, Contract | Convolve):
-        parts += [relation_text(r, letters) for r in placed]
+        parts += relations
         text = " * ".join(([] if node.coefficient.is_one else [str(node.coefficient)]) + parts)
     elif isinstance(node, Add):
         text = " + ".join(p if c.is_one else f"{c}*{p}" for p, c in zip(parts, node.coefficients, strict=True))
     elif isinstance(node, Apply | Pullback):
         over = f"[{','.join(letters[i] for i in node.over)}]" if node.over else ""
-        text = f"{_operation(node)}{over}({', '.join(parts)})"
+        text = " * ".join([f"{_operation(node)}{over}({', '.join(parts)})", *relations])
     else:
         text = "1" if isinstance(node, Constant) else fixed_text(node, [letters[i] for i in node.output])
     return f"[{','.join(letters[i] for i in node.output)}] = {text}"

@@ -15,7 +15,7 @@ size in the backward pass, and the gradients of parameters are summed once at th
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from polyattn.algebra import Index
@@ -36,6 +36,7 @@ from polyattn.planning.steps import (
     Operand,
     Pullback,
     numel,
+    relation_indices,
 )
 
 LOCAL = "@local"
@@ -254,7 +255,7 @@ class _Walk:
         if isinstance(node, Identity | Constant):
             return node, WHOLE
         assert not isinstance(node, Pullback), "backward passes are not cut; autograd goes through the pieces"
-        if isinstance(node, Convolve) and any(i.size == self.size for i in node.relation_indices):
+        if any(i.size == self.size for i in relation_indices(node)):
             self.refuse(k, "reads the neighbours of positions, which lie on different devices")
         split = self.split_index(k, node)
         states = [self.states[o.value] for o in node.operands]
@@ -278,7 +279,7 @@ class _Walk:
         if isinstance(node, Apply):
             over = self.moved(node.over, split)
             # The maximum over all pieces is whole already.
-            return Apply(node.function, over, operands, output), WHOLE if state == PARTIAL else state
+            return replace(node, over=over, operands=operands, output=output), WHOLE if state == PARTIAL else state
         if isinstance(node, Add):
             return Add(operands, node.coefficients, output), state
         if isinstance(node, Convolve):

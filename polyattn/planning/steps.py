@@ -187,10 +187,6 @@ class Convolve(_Node):
         found |= dict.fromkeys(i for r in self.relations for i in r.indices)
         return tuple(i for i in found if all(i != r.position for r in self.relations))
 
-    @cached_property
-    def relation_indices(self) -> tuple[Index, ...]:
-        return tuple(dict.fromkeys(i for r in self.relations for i in r.indices))
-
 
 @dataclass(frozen=True)
 class Add(_Node):
@@ -203,12 +199,17 @@ class Add(_Node):
 
 @dataclass(frozen=True)
 class Apply(_Node):
-    """A function of the language: over the indices `over` of its operand."""
+    """A function of the language: over the indices `over` of its operand.
+
+    With relations it is a maximum or a minimum over windows: the operand's positions are at combinations of `over` and
+    of the output's indices, and places outside are left out.
+    """
 
     function: str
     over: tuple[Index, ...]
     operands: tuple[Operand, ...]
     output: tuple[Index, ...]
+    relations: tuple[Relation, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -217,15 +218,27 @@ class Pullback(_Node):
     function's row `reads`.
 
     The gradient may lack indices of the result, along which it is constant; the output has the argument's axes.
+    Relations are those of the function.
     """
 
     function: str
     over: tuple[Index, ...]
     operands: tuple[Operand, ...]
     output: tuple[Index, ...]
+    relations: tuple[Relation, ...] = ()
 
 
 Node = Leaf | Identity | Constant | Contract | Convolve | Add | Apply | Pullback
+
+
+def placed(node: Node) -> tuple[Relation, ...]:
+    """Return the relations that a node's indices obey."""
+    return node.relations if isinstance(node, Convolve | Apply | Pullback) else ()
+
+
+def relation_indices(node: Node) -> tuple[Index, ...]:
+    """Return the indices of a node's relations."""
+    return tuple(dict.fromkeys(i for r in placed(node) for i in r.indices))
 
 
 def length(index: Index, sizes: Sizes) -> int:

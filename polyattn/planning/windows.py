@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from polyattn.algebra import Index
 from polyattn.language.affine import Affine
 from polyattn.language.conditions import comparison, is_equation
+from polyattn.planning.pooling import bound, bounds
 from polyattn.planning.steps import ONE, Coefficient, Identity, Operand, Relation, Sizes, length
 
 if TYPE_CHECKING:
@@ -32,32 +33,48 @@ def relations(
 ) -> tuple[list[Operand], list[Relation]]:
     """Return the operands that stay, and the others as relations: equations that place one index each."""
     equations = [o for o in operands if _is_equation(o, builder)]
+    implied = {b for o in equations for r in _readings(o, builder) for b in bounds(r)}
     plain = [o for o in operands if not _is_equation(o, builder)]
+    # Where the equation holds, its combination is within the range of each index that it places.
+    plain = [o for o in plain if bound(o, builder.nodes[o.value]) not in implied]
     if not plain:
         return list(operands), []
     found: list[Relation] = []
     for equation in equations:
         others = {i for o in equations if o is not equation for i in o.indices}
-        node = builder.nodes[equation.value]
-        assert isinstance(node, Identity)
-        compared = comparison(node.tensor)
-        pairs = list(zip(equation.indices, compared.slots, strict=True))
         # The longest index, and of two alike one that is summed, so that the fewest offsets are run over.
         ranked = sorted(
-            (-length(i, builder.sizes), i in kept, k)
-            for k, (i, c) in enumerate(pairs)
-            if abs(c) == 1 and i not in others and any(i in o.indices for o in plain)
+            (
+                r
+                for r in _readings(equation, builder)
+                if r.position not in others and any(r.position in o.indices for o in plain)
+            ),
+            key=lambda r: (-length(r.position, builder.sizes), r.position in kept),
         )
-        if not ranked:
+        if ranked:
+            found.append(ranked[0])
+        else:
             plain.append(equation)
-            continue
-        place = ranked[0][2]
-        position, sign = pairs[place]
-        # c*p + rest = 0 says p = -c*rest, for c = 1 or -1.
-        terms = tuple((i, -sign * c) for k, (i, c) in enumerate(pairs) if k != place)
-        sizes = tuple((s, -sign * c) for s, c in compared.sizes)
-        found.append(Relation(position, terms, sizes, -sign * compared.number))
     return plain, found
+
+
+def _readings(equation: Operand, builder: Builder) -> list[Relation]:
+    """Return an equation solved for each of its indices that a whole number of steps places."""
+    node = builder.nodes[equation.value]
+    assert isinstance(node, Identity)
+    compared = comparison(node.tensor)
+    pairs = list(zip(equation.indices, compared.slots, strict=True))
+    # c*p + rest = 0 says p = -c*rest, for c = 1 or -1.
+    return [
+        Relation(
+            position,
+            tuple((i, -sign * c) for k, (i, c) in enumerate(pairs) if k != place),
+            tuple((s, -sign * c) for s, c in compared.sizes),
+            -sign * compared.number,
+        )
+        for place, (position, sign) in enumerate(pairs)
+        if abs(sign) == 1
+    ]
 
 
 def _is_equation(operand: Operand, builder: Builder) -> bool:
