@@ -6,7 +6,7 @@ import pytest
 
 import polyattn as pa
 from polyattn.errors import ProofError, SpecError
-from polyattn.proving.independent import checker
+from polyattn.proving.independent import checker, refusal
 
 NL = "x[N,C]; y[a,b] = x[a,d]*wf[d,f]*x[e,f] * x[e,h]*wg[h,b]"
 E_NL = """x[N,C]; where r : R; where s : V
@@ -159,6 +159,26 @@ def test_equal_sizes_may_be_given():
     assert pa.prove(
         one.replace("y[a,b] = ", "y[a,b] = 1/R*"), other.replace("y[a,b] = ", "y[a,b] = 1/4*"), given=["R = K", "K = 4"]
     )
+
+
+@pytest.mark.parametrize("new", ["K", "4"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x[N,C]; w[{0},C]; y[a,c] = x[e,c]*w[r,c]*[a-e < {1}]",
+        "x[N,C]; w[{0},C]; y[a,c] = x[e,c]*[e <= a]*(x[f,c]*w[r,c]*[a-f <= {1}])",
+        "x[N,C]; w[{0},C]; y[a,c] = max[e](x[e,c]*w[r,c] where e <= a, a-e < {1})",
+        "x[N,C]; w[{0},C]; p[a,e] = softmax[e](x[e,c]*w[r,c] where e <= a, a-e < {1}); y[a,c] = p[a,e]*x[e,c]",
+    ],
+)
+def test_equal_sizes_are_equal_within_conditions(text: str, new: str):
+    """Only the condition has the other name, or both; another bound is another layer."""
+    written = text.format("R", "R")
+    for other in (text.format(new, new), text.format("R", new)):
+        verdict = pa.prove(written, other, given=[f"R = {new}"])
+        assert verdict.status == "equal"
+        assert refusal(verdict.certificate) == ""
+    assert pa.prove(written, text.format("R", f"{new}+1"), given=[f"R = {new}"]).status != "equal"
 
 
 def test_equal_is_said_of_no_certificate_that_the_independent_checker_refuses(monkeypatch):
