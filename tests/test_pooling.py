@@ -82,6 +82,18 @@ def test_windows_and_their_gradients_are_the_loops(axes: tuple[Axis, ...], funct
     np.testing.assert_allclose(gradient.numpy()[0], dx, atol=1e-12)
 
 
+@pytest.mark.parametrize("function", ["max", "min"])
+@pytest.mark.parametrize("objective", ["forward", "training"])
+def test_ties_share_the_gradient_in_equal_parts(function: str, objective: str):
+    axes = (Axis("i", "u", "H", 4, 3, 1, 1, 0, -1, 1), Axis("j", "v", "W", 4, 2, 2, 1, 0, -1, 1))
+    rng = np.random.default_rng(0)
+    x, dy = rng.integers(0, 2, (4, 4, 2)).astype(float), rng.standard_normal((3, 2, 2))
+    layer = pa.nn.Layer(text_of(function, axes), sizes_of(axes), objective=objective)
+    leaf = torch.tensor(x[None], requires_grad=True)
+    (gradient,) = torch.autograd.grad(layer(leaf), leaf, torch.tensor(dy[None]))
+    np.testing.assert_allclose(gradient.numpy()[0], loops(function, axes, x, dy)[1], atol=1e-12)
+
+
 @settings(max_examples=3)
 @given(windows(), st.sampled_from(["max", "min"]), st.integers(0, 99))
 def test_transforms_see_the_same_function(axes: tuple[Axis, ...], function: str, seed: int):
