@@ -14,6 +14,7 @@ from itertools import count
 
 from polyattn.algebra import Index
 from polyattn.language.syntax import IDENTITY
+from polyattn.planning.keys import nameless
 from polyattn.planning.pooling import pooled
 from polyattn.planning.steps import (
     BATCH,
@@ -28,11 +29,9 @@ from polyattn.planning.steps import (
     Leaf,
     Node,
     Operand,
-    Pullback,
     Relation,
     Sizes,
     numel,
-    placed,
 )
 from polyattn.planning.windows import relations, windowed
 
@@ -67,7 +66,7 @@ class Builder:
 
     def add(self, node: Node) -> int:
         # The key ignores index names, so the same computation is one node wherever it was written.
-        key, _ = _nameless(node)
+        key, _ = nameless(node)
         if key not in self.known:
             self.known[key] = len(self.nodes)
             self.nodes.append(node)
@@ -107,14 +106,14 @@ class Builder:
         if len(operands) == 2:
             operands = self.sides(*operands)
         node = Contract(operands, output, scale)
-        key, numbers = _nameless(node)
+        key, numbers = nameless(node)
         value = self.known.get(key)
         if value is None:
             return Operand(self.add(node), output)
         have = self.nodes[value]
         # The key holds a set of output axes: translate the known node's order into this call's indices.
         indices = {number: index for index, number in numbers.items()}
-        places = _nameless(have)[1]
+        places = nameless(have)[1]
         return Operand(value, tuple(indices[places[i]] for i in have.output))
 
     def convolve(
@@ -376,34 +375,3 @@ def _unify(a: Operand, b: Operand, summed_a: set[Index], summed_b: set[Index]) -
         if theirs in summed_b:
             same[theirs] = mine
     return same
-
-
-def _nameless(node: Node) -> tuple[object, dict[Index, int]]:
-    """Return a key of the node's computation that ignores index names, with the number of each of its indices.
-
-    Indices are numbered by first appearance; the order of a contraction's output axes makes no difference.
-    """
-    numbers: dict[Index, int] = {}
-
-    def move(indices: tuple[Index, ...]) -> tuple[tuple[int, str], ...]:
-        return tuple((numbers.setdefault(i, len(numbers)), i.size) for i in indices)
-
-    def related(node: Node) -> list[object]:
-        return [(move(r.indices), tuple(c for _, c in r.terms), r.sizes, r.number) for r in placed(node)]
-
-    operands = tuple((o.value, move(o.indices)) for o in node.operands)
-    extra: object = None
-    output: object = move(node.output)
-    if isinstance(node, Leaf | Identity):
-        extra = node.tensor
-    elif isinstance(node, Contract):
-        extra = node.coefficient
-        # A set: a contraction's axes may come in any order, which `contract` translates back.
-        output = frozenset(numbers[i] for i in node.output)
-    elif isinstance(node, Convolve):
-        extra = (node.coefficient, *related(node))
-    elif isinstance(node, Add):
-        extra = node.coefficients
-    elif isinstance(node, Apply | Pullback):
-        extra = (node.function, move(node.over), *related(node))
-    return (type(node), operands, extra, output), numbers
