@@ -16,7 +16,7 @@ from polyattn.reading.builder import number
 from polyattn.reading.export import Exported, line_of
 from polyattn.reading.numbers import Measured, exact
 from polyattn.reading.operations import OPERATIONS, Called
-from polyattn.reading.operations.masks import of_data
+from polyattn.reading.operations.masks import is_places, of_data
 from polyattn.reading.sizes import Size, UnsayableError, Values
 from polyattn.reading.values import Index, Tensor, Value
 
@@ -30,6 +30,11 @@ MAY_BE_INFINITE = {
     *("masked_fill", "softmax", "_softmax", "logsumexp", "amax", "max", "scaled_dot_product_attention"),
 }
 """Operations whose arguments may be minus infinity at the places that a mask leaves out."""
+MAY_BE_PLACES = {
+    *("view", "reshape", "squeeze", "unsqueeze", "expand", "permute", "transpose", "slice", "alias", "clone"),
+    *("ge", "le", "gt", "lt"),
+}
+"""Operations whose arguments may be the numbers from 0 on."""
 
 
 @dataclass(frozen=True)
@@ -139,8 +144,8 @@ class Reader:
                 self.values[node] = self.visit(node)
         for node in self.exported.outputs:
             held = self.values.get(node) if isinstance(node, Node) else None
-            if isinstance(held, Value) and held.where:
-                self.values[node] = self.cut(node, node.name, "entries that are minus infinity")
+            if (isinstance(held, Value) and held.where) or is_places(held):
+                self.values[node] = self.cut(node, node.name, "entries that are minus infinity, or places")
         outputs = tuple(self.values.get(o) if isinstance(o, Node) else None for o in self.exported.outputs)
         return Found(outputs, inputs, tuple(self.cuts), tuple(self.symbolic.values()))
 
@@ -203,8 +208,7 @@ class Reader:
             _inputs(node),
             self.wide,
         )
-        if name not in MAY_BE_INFINITE:
-            torch.fx.map_arg((node.args, node.kwargs), self._check_finite)
+        self._check_arguments(node, name)
         args = torch.fx.map_arg(node.args, self.value)
         kwargs = torch.fx.map_arg(node.kwargs, self.value)
         found = OPERATIONS[name](call, *args, **dict(kwargs))
@@ -217,10 +221,13 @@ class Reader:
             raise UnsayableError("an argument without a meaning")
         return found
 
-    def _check_finite(self, node: Node) -> None:
-        found = self.values.get(node)
-        if isinstance(found, Value) and found.where:
-            raise UnsayableError("entries that are minus infinity")
+    def _check_arguments(self, node: Node, name: str) -> None:
+        for given in node.all_input_nodes:
+            found = self.values.get(given)
+            if isinstance(found, Value) and found.where and name not in MAY_BE_INFINITE:
+                raise UnsayableError("entries that are minus infinity")
+            if is_places(found) and name not in MAY_BE_PLACES:
+                raise UnsayableError("places that are not compared")
 
     def _check_shape(self, found: Any, call: Called) -> None:
         for value, shape in zip(found if isinstance(found, list) else [found], call.shapes, strict=True):

@@ -73,6 +73,9 @@ MASKS = {
     "window": lambda s: (
         s.masked_fill(torch.ones(s.shape[-2:]).tril() * torch.ones(s.shape[-2:]).triu(-2) == 0, float("-inf"))
     ).softmax(-1),
+    "places": lambda s: s.masked_fill(
+        ~(torch.arange(s.shape[-1])[:, None] >= torch.arange(s.shape[-1])), float("-inf")
+    ).softmax(-1),
     "backward": lambda s: s.masked_fill(torch.ones(s.shape[-2:]).triu() == 0, float("-inf")).softmax(-1),
     "finite": lambda s: s.masked_fill(torch.ones(s.shape[-2:]).tril() == 0, -20.0).softmax(-1),
 }
@@ -160,10 +163,22 @@ def test_what_offsets_do_not_take_is_cut():
     assert [cut.operation for cut in rows.cuts] == ["softmax"]
 
 
-@pytest.mark.parametrize("way", mostly_nightly(["sdpa", "boolean", "buffer", *MASKS], ("sdpa", "buffer", "window")))
+@pytest.mark.parametrize(
+    "way", mostly_nightly(["sdpa", "boolean", "buffer", *MASKS], ("sdpa", "buffer", "window", "places"))
+)
 def test_masked_attention_has_its_own_values_at_every_size(way):
     reading = assert_reads(Causal(way), (draw(2, 5, 8),), (draw(2, 9, 8),))
     assert "where" in str(reading.spec).splitlines()[-3] or way == "finite"
+
+
+def test_heads_of_keys_are_shared_by_groups_of_queries():
+    class Grouped(nn.Module):
+        def forward(self, x, k):
+            q = x.view(*x.shape[:2], 6, 2).transpose(1, 2)
+            k = k.view(*k.shape[:2], 2, 2).transpose(1, 2)
+            return F.scaled_dot_product_attention(q, k, k, enable_gqa=True)
+
+    assert_reads(Grouped(), (draw(2, 5, 12), draw(2, 7, 4)), (draw(3, 4, 12), draw(3, 9, 4)))
 
 
 def test_a_triangle_of_ones_is_a_condition():

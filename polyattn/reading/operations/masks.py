@@ -19,11 +19,25 @@ from polyattn.reading.operations.table import (
     total,
 )
 from polyattn.reading.sizes import Size, UnsayableError, Values, composite, unify
-from polyattn.reading.values import ONE, Access, Call, Coefficient, Index, Tensor, Term, Value, map_access
+from polyattn.reading.values import (
+    ONE,
+    Access,
+    Call,
+    Coefficient,
+    Index,
+    Slot,
+    Tensor,
+    Term,
+    Value,
+    indices_of,
+    map_access,
+)
 
 OTHER = {"<=": ">", ">": "<="}
 NOWHERE = (Access(Tensor("condition", "nowhere", ()), ()),)
 """The condition of minus infinity at every place."""
+
+PLACES = "the numbers from 0 on"
 
 
 def comparison(rows: tuple[Index, ...], columns: tuple[Index, ...], relation: str, number: int = 0) -> Value:
@@ -86,6 +100,8 @@ def conditions(mask: Value) -> tuple[Access, ...]:
         UnsayableError: it is not made of comparisons of positions.
     """
     tensor = mask.tensor
+    if is_places(mask):
+        raise UnsayableError("places that are not compared")
     if tensor.kind == "condition":
         return (mask.access,)
     if tensor.kind == "definition" and not isinstance(tensor.body, Call) and len(tensor.body) == 1:
@@ -95,6 +111,10 @@ def conditions(mask: Value) -> tuple[Access, ...]:
             if set(term.indices) <= set(mapping):
                 return tuple(map_access(f, mapping) for f in term.factors)
     raise UnsayableError("a mask that does not compare positions")
+
+
+def is_places(value: Any) -> bool:
+    return isinstance(value, Value) and value.tensor.hint == PLACES and value.tensor.kind == "condition"
 
 
 def is_mask(value: Any) -> bool:
@@ -159,14 +179,41 @@ def triangular(call: Called, x: Value, diagonal: int = 0) -> Value:
     return product(call, [x, mask])
 
 
-@operation("eq", "ne", "gt", "lt")
+@operation("arange")
+def places(call: Called, *bounds: Any, **_: Any) -> Value:
+    """Read the numbers from 0 on: they have no meaning but in a comparison with each other."""
+    if len(bounds) == 3 and bounds[2] == 1:
+        bounds = bounds[:2]
+    if not call.wide or len(bounds) > 2 or (len(bounds) == 2 and bounds[0] != 0) or set(call.shape[0]) == {1}:
+        raise UnsayableError("numbers that do not count from 0")
+    index = Index(Size(call.shape[0]))
+    return Value(((index,),), Tensor("condition", PLACES, (index.size,)), ((index,),))
+
+
+@operation("eq", "ne", "gt", "lt", "ge", "le")
 def compared(call: Called, x: Any, other: Any) -> Value:
-    """Read what turns a mask into a boolean, such as `mask == 0`."""
+    """Read a comparison of places, and what turns a mask into a boolean, such as `mask == 0`."""
+    if is_places(x) and is_places(other):
+        return _order(call, x, other)
     if not is_mask(x) or (call.name, other) not in _MEANS:
         raise UnsayableError("a comparison of values")
     return x if _MEANS[call.name, other] else negated(call, x)
 
 
+def _order(call: Called, left: Value, right: Value) -> Value:
+    a, b = common(left, right)
+    (column,), (row,) = (a.slots, b.slots) if call.name[0] == "l" else (b.slots, a.slots)
+    if column == row or call.name not in _ORDERS:
+        raise UnsayableError("a comparison of a place with itself, or for equality")
+    mask = triangle(call, _indices(row), _indices(column), "<=", _ORDERS[call.name])
+    return Value(axes_of([a, b]), mask.tensor, (row, column))
+
+
+def _indices(slot: Slot) -> tuple[Index, ...]:
+    return tuple(i for e in slot for i in indices_of(e))
+
+
+_ORDERS = {"le": 0, "lt": -1, "ge": 0, "gt": -1}
 _MEANS = {("eq", 0): False, ("eq", 1): True, ("ne", 0): True, ("ne", 1): False, ("gt", 0): True, ("lt", 1): False}
 
 

@@ -20,7 +20,7 @@ from polyattn.reading.operations.table import (
     operation,
     scaled,
 )
-from polyattn.reading.sizes import UnsayableError
+from polyattn.reading.sizes import Size, UnsayableError, divided
 from polyattn.reading.values import ONE, Coefficient, Index, Term, Value, map_slot, power_of, reshaped
 
 
@@ -171,6 +171,15 @@ def _listed(given: int | Sequence[int], count: int) -> list[int]:
     return found * count if len(found) == 1 else found
 
 
+def _repeated(query: Value, x: Value, count: int) -> Value:
+    """Return keys or values with each head repeated for its group of the query's."""
+    times = divided(a_length(query.axes[-3], count), a_length(x.axes[-3], count))
+    if times is None:
+        raise UnsayableError("heads that are not in equal groups")
+    group = () if set(times) == {1} else (Index(Size(times)),)
+    return replace(x, axes=(*x.axes[:-3], (*x.axes[-3], *group), *x.axes[-2:]))
+
+
 @operation("scaled_dot_product_attention")
 def attention(
     call: Called,
@@ -184,8 +193,10 @@ def attention(
     scale: Any = None,
     enable_gqa: bool = False,
 ) -> Value:
-    if dropout_p or enable_gqa:
-        raise UnsayableError("grouped attention")
+    if dropout_p:
+        raise UnsayableError("dropout in training mode")
+    if enable_gqa:
+        key, value = (_repeated(query, x, len(call.shape[0])) for x in (key, value))
     inner = replace(call, hint="")
     turned = replace(key, axes=(*key.axes[:-2], key.axes[-1], key.axes[-2]))
     factor = ONE if scale is None else exact(scale)
