@@ -124,7 +124,8 @@ class _Windows:
         up along the next axis, the gradient is divided once by the number of all, and then goes back along each axis.
         """
         wide = torch.promote_types(value.dtype, torch.float32)
-        tensor, count = value.detach(), value.new_ones((), dtype=wide).expand(value.shape)
+        tensor = value.detach()
+        count = ties = value.new_ones((), dtype=wide).expand(value.shape)
         levels: list[tuple[Tensor, Tensor]] = []
         for axis in self.axes:
             tensor, ties = axis.turned(tensor), axis.turned(count)
@@ -132,16 +133,19 @@ class _Windows:
             count = torch.zeros_like(made, dtype=wide)
             _add_where(axis, made, tensor, lambda to, at, count=count, ties=ties: (count[to], ties[at]))
             levels.append((tensor, made))
-            tensor = made
+            tensor, ties = made, count
         back = gradient.permute([self.order.index(k) for k in range(len(self.order))])
         for axis in self.lost:
             back = back.unsqueeze(axis)
         # A window with a number that is none has no entry equal to its maximum.
-        back = back.to(wide) / count.clamp_min(1)
-        for axis, (tensor, made) in zip(self.axes[::-1], levels[::-1], strict=True):
+        back = back.to(wide) / count.clamp_min_(1)
+        del count, ties
+        for axis in reversed(self.axes):
+            tensor, made = levels.pop()
             below = torch.zeros_like(tensor, dtype=wide)
             _add_where(axis, made, tensor, lambda to, at, below=below, back=back: (below[at], back[to]))
             back = axis.turned(below)
+            del below
         return back.to(value.dtype)
 
 
