@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 from math import prod
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,7 +106,8 @@ def test_transforms_see_the_same_function(axes: tuple[Axis, ...], function: str,
     y, dx = loops(function, axes, x, dy)
     for objective in ("forward", "training"):
         layer = pa.nn.Layer(text_of(function, axes), sizes_of(axes), objective=objective)
-        value, pull = torch.func.vjp(layer, torch.tensor(x[None]))
+        made: Any = torch.func.vjp(layer, torch.tensor(x[None]))
+        value, pull = made
         np.testing.assert_allclose(value.numpy()[0], y)
         np.testing.assert_allclose(pull(torch.tensor(dy[None]))[0].numpy()[0], dx, atol=1e-12)
         # Towards dy of the gradient: the transpose, in forward mode.

@@ -77,7 +77,7 @@ def pooled(
         return None
     window, conditions = _parts(operand, SIGNS[function], builder)
     node = builder.nodes[window.value]
-    if not isinstance(node, Convolve) or len(node.operands) > 1 or conditions is None:
+    if not isinstance(node, Convolve) or len(node.operands) != 1 or conditions is None:
         return None
     names = dict(zip(node.output, window.indices, strict=True))
     placed = tuple(_renamed(r, names, builder) for r in node.relations)
