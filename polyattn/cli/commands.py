@@ -179,10 +179,11 @@ def study(
         Path | None, typer.Option("--out", "-o", help="A figure (.svg, .png, .pdf) or a table (.csv) of it all.")
     ] = None,
 ) -> None:
-    """Print costs of layers over sweeps of sizes; SPEC may be "-", an equation on the standard input.
+    """Print costs of layers over sweeps of sizes.
 
-    Each is counted in the author's order, opt_einsum's and the planner's. Rows come on the error stream as they are
-    counted; Ctrl-C ends the study, and what was counted is printed and written.
+    SPEC may be "-", an equation on the standard input. Each is counted in the author's order, opt_einsum's and the
+    planner's. Rows come on the error stream as they are counted; Ctrl-C ends the study, and what was counted is printed
+    and written.
     """
     from polyattn.cli.studying import run_study
 

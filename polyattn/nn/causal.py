@@ -35,7 +35,8 @@ class ChunkRunner:
         def function(part: Spec) -> SpecFunction:
             own = {n: f for n, f in (functions or {}).items() if n in part.functions}
             sizes = {n: v for n, v in known.items() if n in part.sizes.names}
-            return SpecFunction(part, sizes, objective, own)
+            # Multiplied out, a chunk has no author's order whose digits could be kept.
+            return SpecFunction(part, sizes, objective, own, "any")
 
         self.output = function(self.equations.output)
         self.states = {name: function(part) for name, part in self.equations.states}

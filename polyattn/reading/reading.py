@@ -108,9 +108,9 @@ def read(
 
     >>> import torch
     >>> print(read(torch.nn.Linear(4, 3).eval(), (torch.randn(2, 5, 4),)).spec)
-    x[N,C]
-    where b : 3
-    y[a,b] = x[a,c]*weight[b,c] + bias[b]
+    input[N,C]
+    where m : 3
+    y[a,m] = input[a,c]*weight[m,c] + bias[m]
     """
     return read_as(module, args, kwargs, parse_names(names), output)
 

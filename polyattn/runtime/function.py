@@ -39,6 +39,7 @@ class SpecFunction:
         objective: which plan; see `polyattn.plan`. "training" plans the backward pass too where gradients are wanted,
             and is "forward" where they are not.
         functions: the callables of functions of the user's own, by name; see `polyattn.lower`.
+        accuracy: see `polyattn.plan`; "any" where the text has no author whose order could be kept to.
 
     >>> function = SpecFunction(Spec("x[N,C]; y[a,b] = 1/N*x[a,d]*w[d,b]"))
     >>> function({"x": torch.ones(2, 5, 3), "w": torch.eye(3)}).shape
@@ -51,9 +52,10 @@ class SpecFunction:
         sizes: Mapping[str, int] | None = None,
         objective: str = "training",
         functions: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+        accuracy: str = "written",
     ):
         self.spec, self.text, self.objective = spec, str(spec), objective
-        self.functions = dict(functions or {})
+        self.functions, self.accuracy = dict(functions or {}), accuracy
         spec.check_functions(self.functions)
         self._own = _named(self.functions)
         self.sizes = tuple((name, size) for name, size in (sizes or {}).items() if name in spec.sizes.names)
@@ -102,7 +104,7 @@ class SpecFunction:
         return function(*tensors)
 
     def _family(self, tensors: Sequence[Tensor]) -> Family:
-        return family_of(self.text, self.sizes, self._own, *self._how(tensors))
+        return family_of(self.text, self.sizes, self._own, *self._how(tensors), self.accuracy)
 
     def _how(self, tensors: Sequence[Tensor]) -> tuple[str, str, bool, str]:
         """Return what a plan depends on besides sizes: objective, device, memory layout and dtype."""

@@ -82,6 +82,7 @@ class Family:
         fixed: numbers of sizes that no shape changes.
         objective, model, channels_first, dtype: see `lowering.plan` and `lowering.lower`.
         own: functions of the user's own, and the names of their callables in `polyattn.lowering.FUNCTIONS`.
+        accuracy: see `lowering.plan`.
         read: where the other atomic sizes are read from shapes; empty where they do not follow one by one.
         regions: candidates, by the sizes that they are for.
         programs: lowered plans by all that their lowering depends on.
@@ -94,6 +95,7 @@ class Family:
     channels_first: bool
     dtype: str
     own: Owns = ()
+    accuracy: str = "written"
     read: tuple[Read, ...] = ()
     regions: list[Region] = field(default_factory=list)
     programs: dict[object, Function] = field(default_factory=dict)
@@ -102,7 +104,7 @@ class Family:
         self.read = reads(self.spec, self.fixed)
         self.varying = (*(r.size for r in self.read), BATCH)
         self.kernels = as_choice("auto", self.model)
-        asked = Question(self.spec, (), self.objective, None, "roofline", self.model, "written")
+        asked = Question(self.spec, (), self.objective, None, "roofline", self.model, self.accuracy)
         self.price = price_of(asked, self.kernels)
 
     def function(self, sizes: Numbers) -> Function:
@@ -155,7 +157,7 @@ class Family:
 
     def _candidates(self, sizes: Numbers, most: int) -> tuple[Plan, ...]:
         known = {s: n for s, n in sizes.items() if s != BATCH}
-        options: dict[str, Any] = {"batch": sizes[BATCH], "device": self.model, "accuracy": "written"}
+        options: dict[str, Any] = {"batch": sizes[BATCH], "device": self.model, "accuracy": self.accuracy}
         if most == 1:
             return (plan(self.spec, known, self.objective, **options),)
         return candidates(self.spec, known, self.objective, most, **options)
@@ -180,14 +182,29 @@ def whole(atomic: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
 
 @lru_cache(maxsize=FAMILIES)
 def family(
-    text: str, fixed: Pairs, own: Owns, objective: str, device: str, channels_first: bool, dtype: str, model: Device
+    text: str,
+    fixed: Pairs,
+    own: Owns,
+    objective: str,
+    device: str,
+    channels_first: bool,
+    dtype: str,
+    model: Device,
+    accuracy: str = "written",
 ) -> Family:
     """Return the programs of a specification, shared by all layers that ask for the same."""
-    return Family(_spec(text), fixed, objective, model, channels_first, dtype, own)
+    return Family(_spec(text), fixed, objective, model, channels_first, dtype, own, accuracy)
 
 
 def family_of(
-    text: str, fixed: Pairs, own: Owns, objective: str, device: str, channels_first: bool, dtype: str
+    text: str,
+    fixed: Pairs,
+    own: Owns,
+    objective: str,
+    device: str,
+    channels_first: bool,
+    dtype: str,
+    accuracy: str = "written",
 ) -> Family:
     """Return the family on the present calibration of a device.
 
@@ -199,8 +216,10 @@ def family_of(
         device: the type of the device, for the cost model and its kernels.
         channels_first: whether the inputs are (B, ..., C) views of tensors that lie in memory as (B, C, ...).
         dtype: in which products are computed.
+        accuracy: see `lowering.plan`.
     """
-    return family(text, fixed, own, objective, device, channels_first, dtype, calibrated(kind(device), dtype))
+    model = calibrated(kind(device), dtype)
+    return family(text, fixed, own, objective, device, channels_first, dtype, model, accuracy)
 
 
 @lru_cache(maxsize=FAMILIES)

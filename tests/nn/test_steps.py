@@ -216,3 +216,13 @@ def test_sizes_of_a_step_follow_from_its_inputs():
     assert torch.allclose(torch.cat([first, y[:, None]], 1), layer(*(x[:, :11] for x in inputs)))
     with pytest.raises(SizeError, match="D"):
         layer.initial_state(2)
+
+
+def test_pieces_of_many_channels_take_no_order_that_a_multiplied_out_text_suggests():
+    text = "x[N,C]; where d : D; y[a,b] = x[a,c]*wq[c,d]*x[e,f]*wk[f,d]*x[e,g]*wv[g,b]*[e <= a]"
+    layer = pa.nn.Layer(text, {"C": 64, "D": 16}, dtype=torch.float64)
+    x = torch.randn(2, 100, 64, dtype=torch.float64)
+    scores = ((x @ layer.wq) @ (x @ layer.wk).mT).tril()
+    y, state = layer(x[:, :90], state=layer.initial_state(2))
+    rest, _ = layer(x[:, 90:], state=state)
+    torch.testing.assert_close(torch.cat([y, rest], 1), scores @ (x @ layer.wv))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import polyattn as pa
 from polyattn.lowering import lower
-from polyattn.lowering.shapes import expect_shape, identity, refined_mean, summable, widened
+from polyattn.lowering.shapes import condition, expect_shape, identity, refined_mean, summable, widened
 from polyattn.proving.evaluation import EXACT, Arithmetic
 from polyattn.testing import size_assignments, specifications
 from polyattn.verifying.exact import FUNCTIONS, METHODS, run_exactly
@@ -24,6 +24,8 @@ GRAM = "x[N,C]; y[a,b] = 1/3*x[a,d]*wf[d,f]*x[e,f]*x[e,h]*wg[h,b] - 2*x[a,d]*wf[
 
 A, B = (3, 2, 4), (3, 4, 2)
 CASES = [
+    (condition, (A, "<=", (1, -1), (3, 4), 1), {}),
+    (condition, (A, "!=", (2,), (5,), -4), {}),
     (torch.matmul, (A, B), {}),
     (torch.matmul, ((4,), (4, 2)), {}),
     (torch.baddbmm, ((), A, B), {"beta": 0, "alpha": 0.5}),
