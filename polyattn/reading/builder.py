@@ -207,7 +207,7 @@ def _part(access: Access) -> Access:
             [
                 tensor.hint,
                 *(
-                    str(e.number if isinstance(e, Pick) else e.start)
+                    str(e.number if isinstance(e, Pick) else getattr(e, "start", 0))
                     for s in access.slots
                     for e in s
                     if not isinstance(e, Index)

@@ -87,7 +87,7 @@ def of_data(data: torch.Tensor, count: int) -> Value | None:
             mask = comparison((rows,), (columns,), relation, number)
             if additive:
                 mask = replace(as_value(0), axes=mask.axes, where=(mask.access,))
-            axes = [()] * data.dim()
+            axes: list[tuple[Index, ...]] = [()] * data.dim()
             axes[full[0]], axes[full[1]] = mask.axes
             return replace(mask, axes=tuple(axes))
     return None
