@@ -3,7 +3,7 @@
 Input: two specifications, and given equations. Output: "equal" with a certificate, checked by `proofs/check.py`
 without any of this code, "different" with sizes and integers for anyone to check, or "undecided" with the reason. Holds
 afterwards: "equal" and "different" are never wrong; see `prove` for their grounds. Arithmetic is exact or, after
-softmax and sigmoid in counterexamples, of enclosing intervals; `prove` does not import torch.
+functions in counterexamples, of enclosing intervals; `prove` does not import torch.
 """
 
 from polyattn.proving.audit import Recheck, recheck

@@ -91,10 +91,12 @@ class _Laws(LawfulProof):
     def pairs(self) -> tuple[list[dict[str, Any]], list[str]]:
         pairs, results = super().pairs()
         # The functions in the results, and in these in turn, have lines of their own.
-        todo, shown = tensors_of([*self.left.terms, *self.right.terms]), set[str]()
-        while todo:
-            shown |= todo
-            todo = tensors_of(t for n in todo if n in self.functions.sums for t in self.functions.sums[n].terms) - shown
+        waiting, shown = tensors_of([*self.left.terms, *self.right.terms]), set[str]()
+        while waiting:
+            shown |= waiting
+            waiting = (
+                tensors_of(t for n in waiting if n in self.functions.sums for t in self.functions.sums[n].terms) - shown
+            )
         made = [self.letters.line(f)[0] for name, f in self.functions.sums.items() if name in shown]
         claimed = set(self.functions.texts())
         return pairs, [*results, *(line for line in made if line not in claimed)]

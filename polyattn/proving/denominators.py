@@ -71,8 +71,8 @@ def _lift(proof: LawfulProof, f: FlatSum) -> None:
             if number > wanted.get(pattern, (0, term))[0]:
                 wanted[pattern] = number, term
     for total, terms in zip((proof.left, proof.right), sides, strict=True):
-        todo = list(terms)
-        for term in todo:
+        waiting = list(terms)
+        for term in waiting:
             places = [k for k, t in enumerate(total.terms) if t is term]
             if places:
                 _lift_term(proof, f, total, places[0], wanted)

@@ -48,42 +48,15 @@ MAX_RENAMED = 3
 def prove(left: Question, right: Question, given: str | Sequence[str] = (), *, effort: int = MAX_WORK) -> Verdict:
     """Decide whether two specifications are the same function of their tensors, at every size.
 
-    Two polynomials are equal at every size exactly if their monomials are, up to renaming of summed indices; functions
-    such as softmax count as unknown tensors, one for each argument. "equal" is always proved: it comes with a
-    certificate accepted by the independent checker, `proofs/check.py`. "different" always comes with a counterexample;
-    all other questions, and proofs too large for the checker, are "undecided".
-
-    Parameters of one name are one tensor on both sides. Those that one side alone has are matched with those that the
-    other side alone has, up to renaming: "equal" then holds if they are the same, and `Verdict.renaming` says how.
+    The equations of `polyattn.prove`, which takes code too and says what a verdict rests on.
 
     Args:
         left, right: specifications, polynomials, or texts; with the same inputs and an output of the same shape.
-            Sizes and tensors of one name are the same on both sides.
-        given: equations to assume:
-            a definition of a tensor, "wf[d,f] = wq[d,r]*wk[f,r]", with indices of the right side only summed;
-            a size, "C = G*M" or "R = K", or the size of an index of the other equations, "r : R";
-            a symmetry, "adj[k,l] = adj[l,k]";
-            a product equal to fewer factors, "u[i,k]*u[j,k] = I[i,j]", with indices of the left side only summed,
-            or "p[i,k] summed over k is 1", with the summed indices named.
-        effort: largest number of monomials to evaluate in the search for a counterexample. With less of it, more
-            questions are "undecided" and counterexamples are larger; "equal" and "different" stay as certain.
-
-    Returns:
-        The verdict; true only for "equal".
+        given, effort: as for `polyattn.prove`.
 
     Raises:
-        SpecError: a text is wrong.
-        ProofError: the question makes no sense (other inputs, other shapes), or a given equation is wrong, about
-            unknown tensors, circular, or contradicts another.
-        BudgetError: the expansion is too large.
+        SpecError, ProofError, BudgetError: as `polyattn.prove`.
 
-    >>> verdict = prove(
-    ...     "x[N,C]; y[a,b] = x[a,d]*wf[d,f]*x[e,f]*x[e,b]",
-    ...     "x[N,C]; g[f,b] = x[e,f]*x[e,b]; y[a,b] = x[a,d]*wq[d,r]*wk[f,r]*g[f,b]; where r : R",
-    ...     given="wf[d,f] = wq[d,r]*wk[f,r]",
-    ... )
-    >>> verdict.status, bool(verdict)
-    ('equal', True)
     >>> prove("x[N,C]; y[a,b] = x[a,c]*u[c,b]", "x[N,C]; y[a,b] = x[a,c]*w[c,b]").renaming
     {'u': 'w'}
     """

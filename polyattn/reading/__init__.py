@@ -13,7 +13,8 @@ from polyattn.lazy import attach
 __all__ = ["Cut", "Reading", "plan", "prove", "read"]
 
 if TYPE_CHECKING:
-    from polyattn.reading.asking import plan, prove
+    from polyattn.reading.asking import plan
+    from polyattn.reading.deciding import prove
     from polyattn.reading.reader import Cut
     from polyattn.reading.reading import Reading, read
 
@@ -23,7 +24,7 @@ __getattr__, __dir__ = attach(
         "Cut": "reader",
         "Reading": "reading",
         "plan": "asking",
-        "prove": "asking",
+        "prove": "deciding",
         "read": "reading",
     },
 )

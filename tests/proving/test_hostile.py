@@ -88,7 +88,7 @@ class TestQuestions:
         with pytest.raises(pa.ProofError):
             pa.prove(SELF, SELF, given=given)
 
-    @pytest.mark.parametrize("effort", [-1, True, 1.5, float("nan")], ids=repr)
+    @pytest.mark.parametrize("effort", [-1, True, 1.5, float("nan"), None], ids=repr)
     def test_an_effort_is_a_number_of_monomials(self, effort):
         with pytest.raises(pa.ProofError, match="the effort is a number of monomials"):
             pa.prove(SELF, SELF, effort=effort)
