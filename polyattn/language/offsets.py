@@ -29,7 +29,7 @@ from polyattn.language.syntax import (
     Statements,
     Sum,
     Term,
-    walk,
+    accesses,
 )
 
 NEEDS_A_PLACE = ("max", "min", "logsumexp")
@@ -41,14 +41,10 @@ def with_places(statements: Statements) -> Statements:
     A restriction is a condition `[{0}+{1}@x.0]`, the combination within slot 0 of x; sizes are not known yet.
     """
     given = {i.name for i in statements.inputs} | {d.name for d in statements.definitions}
-    if not any(slot.form for d in statements.definitions for part in walk(d.body) for slot in _slots(part)):
+    if not any(slot.form for d in statements.definitions for part in accesses(d.body) for slot in part.slots):
         return statements
     made = (replace(d, body=_placed(d.body, given)) for d in statements.definitions)
     return replace(statements, definitions=tuple(made))
-
-
-def _slots(part: object) -> tuple[Slot, ...]:
-    return part.slots if isinstance(part, Access) else ()
 
 
 def _placed(part: Sum | Call, given: Collection[str]) -> Sum | Call:
@@ -76,11 +72,13 @@ def restrictions(call: Call, given: Collection[str]) -> tuple[Access, ...]:
     found: dict[Access, None] = {}
     if TABLE.get(call.function) is None or not call.over:
         return ()
-    for part in walk(call.argument):
-        for k, slot in enumerate(_slots(part)):
-            if slot.form is not None and part.tensor in given and set(slot.indices) & set(call.over):  # type: ignore[union-attr]
+    for part in accesses(call.argument):
+        if part.tensor not in given:
+            continue
+        for k, slot in enumerate(part.slots):
+            if slot.form is not None and set(slot.indices) & set(call.over):
                 parts = [(f"{{{n}}}", slot.form.coefficient(i)) for n, i in enumerate(slot.form.indices)]
-                name = f"[{combination_text(parts, slot.form.constant)}@{part.tensor}.{k}]"  # type: ignore[union-attr]
+                name = f"[{combination_text(parts, slot.form.constant)}@{part.tensor}.{k}]"
                 indices = tuple(Slot((i,), slot.at) for i in slot.form.indices)
                 found.setdefault(Access(name, indices, slot.at))
     return tuple(found)

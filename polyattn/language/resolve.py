@@ -295,8 +295,9 @@ class _Resolver(KnownSizes):
         shapes = {t: tuple(self.values["slot", t, k] for k in range(rank)) for t, rank in ranks.items()}
         for variable, atoms in self.values.items():
             if variable[0] == "number":
-                (tensor, k), n = variable[1], variable[2]  # type: ignore[misc]
-                shapes[f"{tensor}.{k}.{n}"] = (atoms,)
+                _, slot, n = variable
+                assert isinstance(slot, tuple)
+                shapes[f"{slot[0]}.{slot[1]}.{n}"] = (atoms,)
         parts, definitions = [], []
         taken = {d.name for d in self.statements.definitions} | shapes.keys()
         taken |= {i for indices in per_definition for i in indices}

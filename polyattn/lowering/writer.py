@@ -140,9 +140,11 @@ class Writer:
         found: int | fx.Node = number
         for name, factor in sizes:
             length = self.slot(tuple(name.split("*")))
+            if isinstance(length, int) and isinstance(found, int):
+                found += factor * length
+                continue
             length = factor * length if isinstance(length, int) else self.call(operator.mul, length, factor)
-            both = isinstance(found, int) and isinstance(length, int)
-            found = found + length if both else self.call(operator.add, found, length)  # type: ignore[operator]
+            found = self.call(operator.add, found, length)
         return found
 
     def factor(self, coefficient: Coefficient) -> Fraction | fx.Node:

@@ -79,9 +79,10 @@ def _readings(equation: Operand, builder: Builder) -> list[Relation]:
 
 def _is_equation(operand: Operand, builder: Builder) -> bool:
     node = builder.nodes[operand.value]
-    whole = isinstance(node, Identity) and is_equation(node.tensor)
+    if not isinstance(node, Identity) or not is_equation(node.tensor):
+        return False
     # An equation between composites has several indices for one slot.
-    return whole and len(comparison(node.tensor).slots) == len(operand.indices)  # type: ignore[union-attr]
+    return len(comparison(node.tensor).slots) == len(operand.indices)
 
 
 def windowed(
