@@ -57,7 +57,7 @@ def asked(job: str, host: str, text: object, **more: object) -> bytes:
 
 
 def damaged(r: random.Random, host: str) -> bytes:
-    text = str(catalog.get(r.choice(catalog.names())))
+    text = str(catalog.get(r.choice(catalog.names("third_order"))))
     for _ in range(r.randint(0, 3)):
         a, b = sorted(r.randrange(len(text) + 1) for _ in range(2))
         text = (
@@ -65,7 +65,7 @@ def damaged(r: random.Random, host: str) -> bytes:
             + r.choice(["", text[a : a + 9], "(", "]", "softmax[e](", "1/0", "é", "\x00", MARK])
             + text[b if r.random() < 0.2 else a :]
         )
-    return asked(r.choice(JOBS), host, text, against=r.choice(catalog.names()))
+    return asked(r.choice(JOBS), host, text, against=r.choice(catalog.names("third_order")))
 
 
 def valid(r: random.Random, host: str) -> bytes:
@@ -73,9 +73,9 @@ def valid(r: random.Random, host: str) -> bytes:
     return asked(
         r.choice(JOBS),
         host,
-        str(catalog.get(r.choice(catalog.names()))),
+        str(catalog.get(r.choice(catalog.names("third_order")))),
         sizes=sizes,
-        against=r.choice(catalog.names()),
+        against=r.choice(catalog.names("third_order")),
     )
 
 

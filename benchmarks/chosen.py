@@ -85,7 +85,7 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     args = arguments(__doc__, resumable=True)
     limit_memory(MOST_MEMORY)
-    names = ("poly_nl", "e_nl") if args.quick else catalog.names()
+    names = ("poly_nl", "e_nl") if args.quick else catalog.names("third_order")
     cases = {
         f"{name} {which} B={batch} N={positions} C={channels}": partial(
             measure, name, positions, channels, batch, which == "training", 0.5 if args.quick else 1.0

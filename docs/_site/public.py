@@ -25,14 +25,16 @@ def entries(package: str) -> list[str]:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
             assert isinstance(node.value, ast.List)
             names = [e.value for e in node.value.elts if isinstance(e, ast.Constant)]
-            if len(names) < len(node.value.elts):  # what is unpacked there is the list of the folder's modules
-                names += [path.stem for path in folder.glob("[a-z]*.py")]
+            if len(names) < len(node.value.elts):  # what is unpacked there is the list of the modules in its folders
+                names += [path.stem for path in folder.glob("*/[a-z]*.py")]
             return [path for name in sorted(names, key=str.lower) for path in _paths(folder, package, name)]
     raise ValueError(f"{package} has no __all__")
 
 
 def _paths(folder: Path, package: str, name: str) -> list[str]:
     inner = folder / name
+    for module in folder.glob(f"*/{name}.py"):  # in a folder of its family
+        return [f"{package}.{module.parent.name}.{name}.{name}"]
     if (folder / f"{name}.py").exists():
         return [f"{package}.{name}.{name}"]
     if (inner / "op.py").exists():

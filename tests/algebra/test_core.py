@@ -7,7 +7,7 @@ from polyattn import Spec, catalog, symmetrise
 from polyattn.errors import NotPolynomialError, SizeError
 
 SIZES = {"N": 3, "H": 2, "W": 3, "C": 2, "R": 3, "V": 2, "K": 2, "S": 2, "G": 1, "M": 2}
-WITHOUT_POSITIONS = [n for n in catalog.names() if n not in ("ba_transform", "ba_transform_block", "cgnl")]
+WITHOUT_POSITIONS = [n for n in catalog.names("third_order") if n not in ("ba_transform", "ba_transform_block", "cgnl")]
 
 
 def drawn(spec, seed=0):

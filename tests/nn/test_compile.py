@@ -18,7 +18,7 @@ EACH_MECHANISM = ("poly_nl", "tesa", "ba_transform_block", "pi_net_ncp", "e_nl_s
 """A symmetric product, a sum of terms, split sizes, a polynomial of several degrees, two functions."""
 
 
-@pytest.mark.parametrize("name", mostly_nightly([*catalog.names(), *WITH_FUNCTIONS], EACH_MECHANISM))
+@pytest.mark.parametrize("name", mostly_nightly([*catalog.names("third_order"), *WITH_FUNCTIONS], EACH_MECHANISM))
 def test_compiled_in_one_graph_a_layer_has_the_same_values_and_gradients(name, planned_backward):
     # In float64: a compiler may choose another plan, whose float32 differs in the last digits.
     module = layer(name, dtype=torch.float64)
@@ -59,7 +59,7 @@ def test_a_compiled_layer_follows_its_input_to_other_maps():
             torch.testing.assert_close(compiled(x), module(x))
 
 
-@pytest.mark.parametrize("name", mostly_nightly([*catalog.names(), "bat_normalised"], EACH_MECHANISM))
+@pytest.mark.parametrize("name", mostly_nightly([*catalog.names("third_order"), "bat_normalised"], EACH_MECHANISM))
 def test_exported_a_layer_has_the_same_values_for_every_batch(name):
     module = layer(name).eval()
     batch = ({0: torch.export.Dim("batch")},)
@@ -81,12 +81,12 @@ def test_an_exported_program_is_stored_and_loaded_without_this_library_knowing_i
     assert {str(operator).split(".")[0] for operator in operators} == {"aten"}
 
 
-@pytest.mark.parametrize("name", catalog.names())
+@pytest.mark.parametrize("name", catalog.names("third_order"))
 def test_a_copied_and_a_pickled_layer_compute_the_same_and_share_nothing(name):
     assert_twins_compute_the_same_and_share_nothing(layer(name), image(name))
 
 
-@pytest.mark.parametrize("name", catalog.names())
+@pytest.mark.parametrize("name", catalog.names("third_order"))
 def test_a_state_dict_has_the_names_of_the_equation_and_carries_the_layer(name):
     module = layer(name)
     assert set(module.state_dict()) == {*module.spec.parameters, "alpha", "beta"}

@@ -9,7 +9,7 @@ from polyattn import catalog
 
 from .layers import WITH_FUNCTIONS, image, layer
 
-NAMES = (*catalog.names(), *WITH_FUNCTIONS)
+NAMES = (*catalog.names("third_order"), *WITH_FUNCTIONS)
 
 TYPED = """
     x[H,W,C]; where C = G*M; where r : R

@@ -21,7 +21,7 @@ from .wrong_graphs import GRAM, mutated, times
 LEVELS = ("symbolic", "modular", "numeric")
 SMALL = {"N": 2, "C": 2, "R": 2, "V": 2, "H": 2, "W": 2, "G": 2, "M": 1, "K": 1, "S": 2, "U": 1}
 LARGE = {"N": 64, "C": 16, "R": 8, "V": 8, "H": 8, "W": 8, "G": 4, "M": 4, "K": 4, "S": 4, "U": 2}
-ENTRIES = catalog.names()
+ENTRIES = catalog.names("third_order")
 
 
 def sizes_of(spec, numbers):

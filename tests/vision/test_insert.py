@@ -38,7 +38,7 @@ def test_attention_is_at_work_once_its_beta_is_not_zero(model: nn.Module, images
     assert not torch.allclose(model(images), before)
 
 
-@pytest.mark.parametrize("name", pa.catalog.names())
+@pytest.mark.parametrize("name", pa.catalog.names("third_order"))
 def test_every_catalogue_entry_trains_inside_a_network(name: str, images: torch.Tensor):
     model = resnet18(weights=None)
     spec = pa.catalog.get(name)

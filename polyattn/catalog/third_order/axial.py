@@ -1,7 +1,19 @@
 """Axial attention."""
 
+import numpy as np
+
 from polyattn.algebra import Spec
+from polyattn.catalog.facts import Facts
 from polyattn.errors import SpecError
+
+FACTS = Facts(
+    title="Axial attention",
+    source="Ho et al., Axial Attention in Multidimensional Transformers, 2019",
+    year=2019,
+    sizes={"H": 4, "W": 3, "C": 4, "R": 3},
+    reach={"H": "all"},
+    equivariant=("H", "W"),
+)
 
 
 def axial(axis: str = "height", softmax: bool = False, mean: bool = False) -> Spec:
@@ -39,3 +51,12 @@ def axial(axis: str = "height", softmax: bool = False, mean: bool = False) -> Sp
         similarity[i,j,{over}] = {similarity}
         y[i,j,b] = {scale}similarity[i,j,{over}]*value[{at},b]
     """)
+
+
+def reference(x, wq, wk, wv):
+    """Each column by itself: similarities, then their sum of values."""
+    y = np.zeros_like(x)
+    for i, j in np.ndindex(x.shape[:2]):
+        for k in range(len(x)):
+            y[i, j] += (x[i, j] @ wq) @ (x[k, j] @ wk) * (x[k, j] @ wv)
+    return y

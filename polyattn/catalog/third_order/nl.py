@@ -1,6 +1,16 @@
 """Non-local block."""
 
 from polyattn.algebra import Spec
+from polyattn.catalog.facts import Facts
+
+FACTS = Facts(
+    title="Non-local block",
+    source="Wang et al., Non-local Neural Networks, 2018",
+    year=2018,
+    sizes={"N": 5, "C": 4},
+    reach={"N": "all"},
+    equivariant=("N",),
+)
 
 
 def nl(softmax: bool = False) -> Spec:
@@ -26,3 +36,8 @@ def nl(softmax: bool = False) -> Spec:
         x[N,C]
         y[a,b] = x[a,d]*wf[d,f]*x[e,f] * x[e,h]*wg[h,b]
     """)
+
+
+def reference(x, wf, wg):
+    """All similarities, then their sums of values."""
+    return (x @ wf @ x.T) @ (x @ wg)

@@ -1,7 +1,19 @@
 """Tensor-based self-attention."""
 
+import numpy as np
+
 from polyattn.algebra import Spec
+from polyattn.catalog.facts import Facts
 from polyattn.errors import SpecError
+
+FACTS = Facts(
+    title="Tensor element self-attention",
+    source="Babiloni et al., TESA: Tensor Element Self-Attention via Matricization, 2020",
+    year=2020,
+    sizes={"H": 3, "W": 2, "C": 4, "R": 2},
+    reach={"H": "all", "W": "all"},
+    equivariant=("H", "W"),
+)
 
 
 def tesa(softmax: bool = False, mean: bool = False) -> Spec:
@@ -48,3 +60,18 @@ def tesa(softmax: bool = False, mean: bool = False) -> Spec:
                  + {across}alpha2 * rows[i,k]*value2[k,j,b]
                  + {along}alpha3 * columns[j,l]*value3[i,l,b]
     """)
+
+
+def reference(x, **w):
+    """A non-local block on each of three matricisations."""
+
+    def attention(number, rows):
+        def unfolded(weight):
+            return np.moveaxis(x @ weight, rows, range(len(rows))).reshape(count, -1)
+
+        count = int(np.prod([x.shape[r] for r in rows]))
+        query, key, value = (unfolded(w[f"{name}{number}"]) for name in ("wq", "wk", "wv"))
+        y = (query @ key.T @ value).reshape(np.moveaxis(x, rows, range(len(rows))).shape)
+        return w[f"alpha{number}"] * np.moveaxis(y, range(len(rows)), rows)
+
+    return attention(1, (0, 1)) + attention(2, (0,)) + attention(3, (1,))

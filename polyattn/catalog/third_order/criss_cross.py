@@ -1,6 +1,19 @@
 """Criss-cross attention."""
 
+import numpy as np
+
 from polyattn.algebra import Spec
+from polyattn.catalog.facts import Facts
+
+FACTS = Facts(
+    title="Criss-cross attention",
+    source="Huang et al., CCNet",
+    year=2019,
+    sizes={"H": 3, "W": 4, "C": 4, "R": 3},
+    reach={"H": "all", "W": "all"},
+    equivariant=("H", "W"),
+    relation="the sum of axial along both axes",
+)
 
 
 def criss_cross(mean: bool = False) -> Spec:
@@ -27,3 +40,12 @@ def criss_cross(mean: bool = False) -> Spec:
         row[i,j,l] = query[i,j,r]*key[i,l,r]
         y[i,j,b] = {tall}column[i,j,k]*value[k,j,b] + {wide}row[i,j,l]*value[i,l,b]
     """)
+
+
+def reference(x, wq, wk, wv):
+    """Each position attends to its column and its row."""
+    query, key, value = x @ wq, x @ wk, x @ wv
+    y = np.zeros_like(x)
+    for i, j in np.ndindex(x.shape[:2]):
+        y[i, j] = (key[:, j] @ query[i, j]) @ value[:, j] + (key[i] @ query[i, j]) @ value[i]
+    return y

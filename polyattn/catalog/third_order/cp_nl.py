@@ -1,6 +1,19 @@
 """NL's positions with a channel core in CP form."""
 
+import numpy as np
+
 from polyattn.algebra import Spec
+from polyattn.catalog.facts import Facts
+
+FACTS = Facts(
+    title="NL with a CP core",
+    source="Kolda & Bader, Tensor Decompositions and Applications, 2009, section 3",
+    year=2009,
+    sizes={"N": 5, "C": 4, "R": 3},
+    reach={"N": "all"},
+    equivariant=("N",),
+    symmetries=((("wk", "wv"),),),
+)
 
 
 def cp_nl(rank: int | None = None, *, mean: bool = True, bias: bool = False, symmetric: bool = False) -> Spec:
@@ -33,3 +46,11 @@ def cp_nl(rank: int | None = None, *, mean: bool = True, bias: bool = False, sym
         pooled[r] = {scale}key[e,r]*{other}
         y[a,b] = query[a,r]*pooled[r]*wo[r,b]{b["o"]}
     """)
+
+
+def reference(x, wq, wk, wv, wo):
+    """Rank by rank: a sum over r of outer products."""
+    y = np.zeros_like(x)
+    for r in range(wq.shape[1]):
+        y += np.outer(x @ wq[:, r], wo[r]) * np.dot(x @ wk[:, r], x @ wv[:, r]) / len(x)
+    return y

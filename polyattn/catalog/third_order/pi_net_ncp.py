@@ -1,7 +1,18 @@
 """Π-net with nested coupled CP decomposition."""
 
+import numpy as np
+
 from polyattn.algebra import Spec
+from polyattn.catalog.facts import Facts
 from polyattn.errors import SpecError
+
+FACTS = Facts(
+    title="Π-net, nested coupled CP",
+    source="Chrysos et al., Π-nets: Deep Polynomial Neural Networks, 2020, model NCP",
+    year=2020,
+    sizes={"N": 3, "C": 4, "R": 3},
+    equivariant=("N",),
+)
 
 
 def pi_net_ncp(degree: int = 3, rank: int | None = None, *, bias: bool = False, whole: bool = False) -> Spec:
@@ -35,3 +46,14 @@ def pi_net_ncp(degree: int = 3, rank: int | None = None, *, bias: bool = False, 
     beta = "" if not bias else " + bo[a,b]" if whole else " + bo[b]"
     lines.append(f"y[a,b] = h{degree}{at}*wo{out}{beta}")
     return Spec("\n".join([f"x[N,C]; where r, s, t : {rank or 'R'}", *lines]))
+
+
+def reference(x, wo, **w):
+    """Each output as the paper's recursion, position by position."""
+    y = []
+    for z in x:
+        h = (w["u1"].T @ z) * (w["wb1"].T @ w["b1"])
+        for n in "23":
+            h = (w[f"u{n}"].T @ z) * (w[f"ws{n}"].T @ h + w[f"wb{n}"].T @ w[f"b{n}"])
+        y.append(wo.T @ h)
+    return np.array(y)

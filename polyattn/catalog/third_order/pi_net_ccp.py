@@ -1,7 +1,19 @@
 """Π-net with coupled CP decomposition."""
 
+import numpy as np
+
 from polyattn.algebra import Spec
+from polyattn.catalog.facts import Facts
 from polyattn.errors import SpecError
+
+FACTS = Facts(
+    title="Π-net, coupled CP",
+    source="Chrysos et al., Π-nets: Deep Polynomial Neural Networks, 2020, model CCP",
+    year=2020,
+    sizes={"N": 3, "C": 4, "R": 3},
+    equivariant=("N",),
+    symmetries=((("u2", "u3"),),),
+)
 
 
 def pi_net_ccp(degree: int = 3, rank: int | None = None, *, bias: bool = False, whole: bool = False) -> Spec:
@@ -32,3 +44,14 @@ def pi_net_ccp(degree: int = 3, rank: int | None = None, *, bias: bool = False, 
     beta = "" if not bias else " + bo[a,b]" if whole else " + bo[b]"
     lines.append(f"y[a,b] = h{degree}{at}*wo{out}{beta}")
     return Spec("\n".join([f"x[N,C]; where r : {rank or 'R'}", *lines]))
+
+
+def reference(x, u1, u2, u3, wo):
+    """Each output as the paper's recursion, position by position."""
+    y = []
+    for z in x:
+        h = u1.T @ z
+        for u in (u2, u3):
+            h = (u.T @ z) * h + h
+        y.append(wo.T @ h)
+    return np.array(y)

@@ -1,6 +1,17 @@
 """Efficient non-local block."""
 
 from polyattn.algebra import Spec
+from polyattn.catalog.facts import Facts
+
+FACTS = Facts(
+    title="Efficient attention",
+    source="Shen et al., Efficient Attention: Attention with Linear Complexities, 2021",
+    year=2021,
+    sizes={"N": 5, "C": 6, "R": 3, "V": 2},
+    reach={"N": "all"},
+    equivariant=("N",),
+    relation="nl with wf = wq wkᵀ and wg = wv wo / N",
+)
 
 
 def e_nl(softmax: bool = False, heads: bool = False) -> Spec:
@@ -48,3 +59,9 @@ def e_nl(softmax: bool = False, heads: bool = False) -> Spec:
         context[r,s] = 1/N * key[e,r]*value[e,s]
         y[a,b] = query[a,r]*context[r,s]*wo[s,b]
     """)
+
+
+def reference(x, wq, wk, wv, wo):
+    """The context of keys and values first."""
+    context = (x @ wk).T @ (x @ wv) / len(x)
+    return x @ wq @ context @ wo

@@ -1,6 +1,19 @@
 """NL's positions with a channel core in block-term form."""
 
+import numpy as np
+
 from polyattn.algebra import Spec
+from polyattn.catalog.facts import Facts
+
+FACTS = Facts(
+    title="NL with a block-term core",
+    source="De Lathauwer, Decompositions of a Higher-Order Tensor in Block Terms, 2008",
+    year=2008,
+    sizes={"N": 5, "C": 4, "G": 2, "R": 3, "V": 2},
+    reach={"N": "all"},
+    equivariant=("N",),
+    relation="e_nl with G heads",
+)
 
 
 def block_term_nl(
@@ -32,3 +45,11 @@ def block_term_nl(
         attended[a,g,s] = query[a,g,r]*context[g,r,s]
         y[a,b] = attended[a,g,s]*wo[g,s,b]{b[3]}
     """)
+
+
+def reference(x, wq, wk, wv, wo):
+    """One non-local block for each term, with a similarity and a value of low rank."""
+    y = np.zeros_like(x)
+    for q, k, v, o in zip(wq, wk, wv, wo, strict=True):
+        y += (x @ q @ k.T @ x.T) @ (x @ v @ o) / len(x)
+    return y

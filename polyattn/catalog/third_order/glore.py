@@ -1,6 +1,19 @@
 """Global reasoning unit."""
 
+import numpy as np
+
 from polyattn.algebra import Spec
+from polyattn.catalog.facts import Facts
+
+FACTS = Facts(
+    title="Global reasoning unit",
+    source="Chen et al., Graph-Based Global Reasoning Networks, 2019",
+    year=2019,
+    sizes={"N": 5, "C": 6, "R": 3, "V": 2},
+    reach={"N": "all"},
+    equivariant=("N",),
+    relation="nl with wf = wtheta (I - adj) wthetaᵀ",
+)
 
 
 def glore(mean: bool = False, relu: bool = False) -> Spec:
@@ -30,3 +43,10 @@ def glore(mean: bool = False, relu: bool = False) -> Spec:
         state[k,t] = diffused[k,s]*wg[s,t]
         y[a,b] = projection[a,k]*state[k,t]*wo[t,b]
     """)
+
+
+def reference(x, wtheta, wphi, adj, wg, wo):
+    """Project to nodes, mix them along the graph, project back by the same matrix."""
+    projection = (x @ wtheta).T
+    nodes = projection @ (x @ wphi)
+    return projection.T @ ((np.eye(len(adj)) - adj) @ nodes @ wg) @ wo

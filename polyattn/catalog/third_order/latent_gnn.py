@@ -1,6 +1,17 @@
 """Latent graph neural network."""
 
 from polyattn.algebra import Spec
+from polyattn.catalog.facts import Facts
+
+FACTS = Facts(
+    title="Latent graph network",
+    source="Zhang et al., LatentGNN: Learning Efficient Non-local Relations for Visual Recognition, 2019",
+    year=2019,
+    sizes={"N": 5, "C": 6, "R": 3},
+    reach={"N": "all"},
+    equivariant=("N",),
+    relation="nl with wf = wpsi adj wphiᵀ / N",
+)
 
 
 def latent_gnn(mean: bool = True) -> Spec:
@@ -26,3 +37,8 @@ def latent_gnn(mean: bool = True) -> Spec:
         passed[k,b] = adj[k,l]*nodes[l,b]
         y[a,b] = psi[a,k]*passed[k,b]
     """)
+
+
+def reference(x, wpsi, wphi, wg, adj):
+    """Through the latent nodes."""
+    return (x @ wpsi) @ adj @ (x @ wphi).T @ (x @ wg) / len(x)

@@ -1,6 +1,18 @@
 """NL's positions with a channel core in Tucker form."""
 
+import numpy as np
+
 from polyattn.algebra import Spec
+from polyattn.catalog.facts import Facts
+
+FACTS = Facts(
+    title="NL with a Tucker core",
+    source="Kolda & Bader, Tensor Decompositions and Applications, 2009, section 4",
+    year=2009,
+    sizes={"N": 4, "C": 3, "R": 2, "K": 3, "V": 2, "S": 3},
+    reach={"N": "all"},
+    equivariant=("N",),
+)
 
 
 def tucker_nl(
@@ -37,3 +49,16 @@ def tucker_nl(
         mixed[r,u] = core[r,s,t,u]*context[s,t]
         y[a,b] = query[a,r]*mixed[r,u]*wo[u,b]{b["o"]}
     """)
+
+
+def reference(x, wq, wk, wv, core, wo):
+    """`y[a,b] = 1/N Σ x[a,d] x[e,f] x[e,h] core[d,f,h,b]`, by loops over positions."""
+    whole = core
+    for w in (wq.T, wk.T, wv.T, wo):  # each product takes the first mode and puts the new one last
+        whole = np.tensordot(whole, w, (0, 0))
+    y = np.zeros_like(x)
+    for a in range(len(x)):
+        for e in range(len(x)):
+            for d, f, h in np.ndindex(whole.shape[:3]):
+                y[a] += x[a, d] * x[e, f] * x[e, h] * whole[d, f, h] / len(x)
+    return y

@@ -1,6 +1,17 @@
 """Double attention."""
 
 from polyattn.algebra import Spec
+from polyattn.catalog.facts import Facts
+
+FACTS = Facts(
+    title="Double attention",
+    source="Chen et al., A²-Nets: Double Attention Networks, 2018, Eq. 6",
+    year=2018,
+    sizes={"N": 5, "C": 6, "R": 3, "V": 2},
+    reach={"N": "all"},
+    equivariant=("N",),
+    relation="e_nl with other names: wq = wrho, wk = wtheta, wv = wphi",
+)
 
 
 def a2_net(softmax: bool = False) -> Spec:
@@ -35,3 +46,9 @@ def a2_net(softmax: bool = False) -> Spec:
         descriptors[s,r] = 1/N * features[e,s]*gather[e,r]
         y[a,b] = descriptors[s,r]*distribute[a,r]*wo[s,b]
     """)
+
+
+def reference(x, wphi, wtheta, wrho, wo):
+    """Gather, then distribute; a row of the transposed maps is a position."""
+    a, b, v = (x @ wphi).T, (x @ wtheta).T, (x @ wrho).T
+    return ((a @ b.T / len(x)) @ v).T @ wo

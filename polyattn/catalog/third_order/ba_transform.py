@@ -1,6 +1,17 @@
 """Bilinear attentional transform."""
 
+import numpy as np
+
 from polyattn.algebra import Spec
+from polyattn.catalog.facts import Facts
+
+FACTS = Facts(
+    title="Bilinear attentional transform",
+    source="Chi et al., Non-Local Neural Networks with Grouped Bilinear Attentional Transforms, Eq. 1",
+    year=2020,
+    sizes={"H": 3, "W": 4, "C": 4, "G": 2, "K": 3},
+    reach={"H": "all", "W": "all"},
+)
 
 
 def ba_transform() -> Spec:
@@ -21,3 +32,15 @@ def ba_transform() -> Spec:
         q[g,l,j] = col[v,m]*wq[g,l,j,v,m]
         y[i,j,(g n)] = p[g,i,k] * x[k,l,(g n)] * q[g,l,j]
     """)
+
+
+def reference(x, wf, wp, wq, M):
+    """`P X_c Q`, channel by channel."""
+    features = x @ wf
+    row, col = features.mean(1), features.mean(0)
+    y = np.empty_like(x)
+    for c in range(x.shape[2]):
+        p = np.array([[np.sum(kernel * row) for kernel in line] for line in wp[c // M]])
+        q = np.array([[np.sum(kernel * col) for kernel in line] for line in wq[c // M]])
+        y[:, :, c] = p @ x[:, :, c] @ q
+    return y

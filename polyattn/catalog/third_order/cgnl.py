@@ -1,6 +1,19 @@
 """Compact generalized non-local block."""
 
+import numpy as np
+
 from polyattn.algebra import Spec
+from polyattn.catalog.facts import Facts
+
+FACTS = Facts(
+    title="Compact generalized non-local block",
+    source="Yue et al., Compact Generalized Non-local Network, 2018, section 3",
+    year=2018,
+    sizes={"N": 5, "C": 4, "G": 3, "M": 2},
+    reach={"N": "all"},
+    equivariant=("N",),
+    symmetries=((("wp", "wg"),),),
+)
 
 
 def cgnl(mean: bool = False, grouped: bool = False) -> Spec:
@@ -31,3 +44,14 @@ def cgnl(mean: bool = False, grouped: bool = False) -> Spec:
         context[g] = {over}phi[e,g,m]*value[e,g,m]
         {output}
     """)
+
+
+def reference(x, wt, wp, wg, wz, M):
+    """Each group flattened: every channel at every position attends to every other."""
+    theta, phi, value = x @ wt, x @ wp, x @ wg
+    inner = np.empty_like(theta)
+    for start in range(0, theta.shape[1], M):
+        group = slice(start, start + M)
+        attention = np.outer(theta[:, group].ravel(), phi[:, group].ravel())
+        inner[:, group] = (attention @ value[:, group].ravel()).reshape(len(x), -1)
+    return inner @ wz

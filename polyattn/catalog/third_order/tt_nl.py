@@ -1,6 +1,18 @@
 """NL's positions with a channel core in tensor-train form."""
 
+import numpy as np
+
 from polyattn.algebra import Spec
+from polyattn.catalog.facts import Facts
+
+FACTS = Facts(
+    title="NL with a tensor-train core",
+    source="Oseledets, Tensor-Train Decomposition, 2011",
+    year=2011,
+    sizes={"N": 4, "C": 3, "R": 2, "K": 3, "V": 2},
+    reach={"N": "all"},
+    equivariant=("N",),
+)
 
 
 def tt_nl(ranks: tuple[int, int, int] | None = None, *, mean: bool = True, bias: bool = False) -> Spec:
@@ -28,3 +40,14 @@ def tt_nl(ranks: tuple[int, int, int] | None = None, *, mean: bool = True, bias:
         context[r,t] = {scale}key[e,r,s]*value[e,s,t]
         y[a,b] = query[a,r]*context[r,t]*wo[t,b]{b[3]}
     """)
+
+
+def reference(x, wq, wk, wv, wo):
+    """`y[a,b] = 1/N Σ x[a,d] x[e,f] x[e,h] core[d,f,h,b]`, by loops over positions."""
+    whole = np.tensordot(np.tensordot(np.tensordot(wq, wk, 1), wv, 1), wo, 1)
+    y = np.zeros_like(x)
+    for a in range(len(x)):
+        for e in range(len(x)):
+            for d, f, h in np.ndindex(whole.shape[:3]):
+                y[a] += x[a, d] * x[e, f] * x[e, h] * whole[d, f, h] / len(x)
+    return y

@@ -1,6 +1,19 @@
 """Poly-NL."""
 
+import numpy as np
+
 from polyattn.algebra import Spec
+from polyattn.catalog.facts import Facts
+
+FACTS = Facts(
+    title="Poly-NL",
+    source="Babiloni et al., Poly-NL, Eq. 6 and 7",
+    year=2021,
+    sizes={"N": 5, "C": 4},
+    reach={"N": "all"},
+    equivariant=("N",),
+    symmetries=((("w1", "w2"),),),
+)
 
 
 def poly_nl(reduced: bool = False) -> Spec:
@@ -25,3 +38,8 @@ def poly_nl(reduced: bool = False) -> Spec:
         x[N,C]
         y[a,b] = 1/N * x[e,h]*w1[h,d] * x[e,f]*w2[f,d] * x[a,d]*w3[d,b]
     """)
+
+
+def reference(x, w1, w2, w3):
+    """`(Φ(X W1 ⊙ X W2) ⊙ X) W3`, as Eq. 6 has it."""
+    return (np.mean((x @ w1) * (x @ w2), axis=0) * x) @ w3
