@@ -14,6 +14,7 @@ from itertools import count
 
 from polyattn.algebra import Index
 from polyattn.language.syntax import IDENTITY
+from polyattn.planning.bounded import bounded
 from polyattn.planning.keys import nameless
 from polyattn.planning.pooling import pooled
 from polyattn.planning.steps import (
@@ -176,6 +177,7 @@ class Builder:
         if not operands:
             return self.constant(), coefficient
         kept = frozenset((*keep, BATCH_INDEX))
+        operands = bounded(operands, self)
         # The sign goes to the sum: x and -x then share one node.
         sign, scale = _split_sign(coefficient)
         operands, placed = relations(operands, kept, self)

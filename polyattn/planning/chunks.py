@@ -14,10 +14,11 @@ from functools import lru_cache
 from itertools import count, product
 
 from polyattn.algebra import FunctionFactor, Index, Monomial, Polynomial, Spec, TensorFactor
+from polyattn.algebra.monomial import Factor
 from polyattn.algebra.polynomial import Signature
 from polyattn.errors import BudgetError
 from polyattn.language.conditions import AT_MOST, LESS
-from polyattn.planning.recurrence import Local, Product, Recurrence, recurrence
+from polyattn.planning.recurrence import Local, Product, Recurrence, State, recurrence
 
 MAX_TERMS = 64
 """The most terms of a chunk's output or state."""
@@ -76,8 +77,11 @@ class _Writer:
         for name, state in zip(self.names, self.made.states, strict=True):
             new = f"new_{name}"
             shape = tuple((i.size,) for i in state.channels)
-            old = Monomial(Fraction(1), (), (TensorFactor(name, state.channels),))
-            made = self.polynomial(signature, new, shape, state.channels, [state.added], (old,))
+            old = Monomial(
+                Fraction(1), (), (TensorFactor(name, state.channels), *self.between(state, None, None, False))
+            )
+            rest = self.between(state, state.added.at, None, False)
+            made = self.polynomial(signature, new, shape, state.channels, [state.added], (old,), rest)
             states.append((name, Spec.of(made)))
         return Chunks(self.made.size, Spec.of(output), tuple(states), tuple(zip(self.names, channels, strict=True)))
 
@@ -89,8 +93,10 @@ class _Writer:
         free: Sequence[Index],
         products: Sequence[Product],
         more: Sequence[Monomial] = (),
+        decays: Sequence[FunctionFactor] = (),
     ) -> Polynomial:
-        terms = [*more, *(self.counted(t, p.at, free) for p in products for t in self.terms(p))]
+        made = ((p.at, t) for p in products for t in self.terms(p))
+        terms = [*more, *(self.counted(_times(t, decays), at, free) for at, t in made)]
         if len(terms) > MAX_TERMS:
             raise BudgetError(f"a chunk's {name} has {len(terms)} terms, more than {MAX_TERMS}")
         # The left's indices come first, the others above them.
@@ -115,16 +121,16 @@ class _Writer:
         for use in made.uses:
             state = self.made.states[use.state]
             names = dict(zip(state.channels, use.indices, strict=True))
-            before = Monomial(
-                made.coefficient / made.coefficient, (), (TensorFactor(self.names[use.state], use.indices),)
-            )
+            start = self.between(state, None, made.at, use.strict, names)
+            before = Monomial(Fraction(1), (), (TensorFactor(self.names[use.state], use.indices), *start))
             inside = []
             for term in self.terms(state.added):
                 own = {i: Index(next(self.fresh), i.size) for i in dict.fromkeys(term.all_indices()) if i not in names}
                 own.setdefault(state.added.at, Index(next(self.fresh), state.added.at.size))
                 moved = term.renamed(names | own)
-                bound = TensorFactor(LESS if use.strict else AT_MOST, (own[state.added.at], made.at))
-                inside.append(Monomial(moved.coefficient, moved.powers, (*moved.factors, bound)))
+                at = own[state.added.at]
+                bound = TensorFactor(LESS if use.strict else AT_MOST, (at, made.at))
+                inside.append(_times(moved, [*self.between(state, at, made.at, use.strict, names), bound]))
             choices.append([before, *inside])
         found = []
         for chosen in product(*choices):
@@ -135,9 +141,55 @@ class _Writer:
             found.append(total)
         return found
 
+    def between(
+        self,
+        state: State,
+        first: Index | None,
+        last: Index | None,
+        strict: bool,
+        names: Mapping[Index, Index] | None = None,
+    ) -> list[FunctionFactor]:
+        """Return what a state is multiplied by in the steps behind a position of the chunk, up to another.
+
+        Args:
+            first: the position; None for the chunk's beginning.
+            last: the last position whose step is taken, without it if `strict`; None for the chunk's end.
+            names: those of the state's channels.
+        """
+        factors = []
+        for decay in state.decays:
+            terms = []
+            for ends, sign in [(last, 1), (first, -1)] if first is not None and last is not None else [(None, 1)]:
+                for term in (t for p in decay.terms for t in self.terms(p)):
+                    old = dict.fromkeys(term.all_indices())
+                    own = {i: Index(next(self.fresh), i.size) for i in old if i not in decay.free}
+                    at = own[state.added.at] = Index(next(self.fresh), state.added.at.size)
+                    moved = term.renamed({**(names or {}), **own})
+                    bounds: list[TensorFactor] = []
+                    if ends is not None:
+                        bounds.append(TensorFactor(LESS if strict and sign > 0 else AT_MOST, (at, ends)))
+                        # Behind the last position the difference would have the other sign, and might overflow.
+                        bounds.append(TensorFactor(LESS if strict else AT_MOST, (first, last)))
+                    elif last is not None:
+                        bounds.append(TensorFactor(LESS if strict else AT_MOST, (at, last)))
+                    elif first is not None:
+                        bounds.append(TensorFactor(LESS, (first, at)))
+                    made = _times(moved.scaled(Fraction(sign)), bounds)
+                    lost = at not in made.indices()
+                    terms.append(made.scaled(Fraction(1), [(at.size, 1)]) if lost else made)
+            channels = [(names or {}).get(i, i) for i in decay.free if i != state.added.at]
+            free = [i for i in (*channels, first, last) if i is not None]
+            present = {i for t in terms for i in t.indices()}
+            factors.append(FunctionFactor("exp", (), tuple(i for i in free if i in present), tuple(terms)))
+        return factors
+
     def local(self, function: Local) -> FunctionFactor:
         terms = tuple(t for p in function.terms for t in self.terms(p))
         return FunctionFactor(function.function, function.over, function.free, terms, function.at)
+
+
+def _times(term: Monomial, factors: Sequence[Factor]) -> Monomial:
+    return Monomial(term.coefficient, term.powers, (*term.factors, *factors))
 
 
 def chunk_lengths(most: int) -> Mapping[int, None]:

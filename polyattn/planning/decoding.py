@@ -190,7 +190,9 @@ class _Writer:
             axes = (BATCH_INDEX, *state.channels)
             self.old.append(self.builder.leaf(name, axes))
             added = self.product(state.added, frozenset(state.channels))
-            total = self.builder.sum([(self.old[-1], ONE), added], axes)
+            decays = [self.local(d, state.added.at) for d in state.decays]
+            kept = self.builder.product([self.old[-1], *decays], frozenset(axes), ONE, self.order)
+            total = self.builder.sum([kept, added], axes)
             self.new.append(self.builder.permuted(total, axes))
         axes = (BATCH_INDEX, *self.made.output)
         total = self.sum(self.made.terms, frozenset(self.made.output), axes)

@@ -3,12 +3,12 @@
 A monomial whose positions all come before the output's is a tree: each position is bounded by another one. The sum
 over a position and all before it, of the factors there, is a state, for each down-set of the order that the monomial
 passes through; its axes are the channels that cross from the positions inside to those outside. States that are equal
-up to renaming are one.
+up to renaming are one. A decay between two positions (`decays`) is one of every state between them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import product
@@ -20,6 +20,7 @@ from polyattn.algebra.monomial import Factor, Powers
 from polyattn.errors import RecurrenceError
 from polyattn.language.conditions import AT_MOST, LESS, is_condition
 from polyattn.language.syntax import IDENTITY
+from polyattn.planning.decays import Decay, decay_of
 from polyattn.planning.steps import Sizes, numel
 
 ASSIGNMENTS = 4096
@@ -61,10 +62,11 @@ class Product:
 
 @dataclass(frozen=True)
 class State:
-    """A sum over the positions so far; each step adds a product to it."""
+    """A sum over the positions so far; each step multiplies it by its decays, and then adds a product to it."""
 
     channels: tuple[Index, ...]
     added: Product
+    decays: tuple[Local, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ class _Maker:
         if isinstance(factor, FunctionFactor):
             if any(i.size == self.size for i in factor.over):
                 raise self.refuse(f"'{factor.function}' over positions has to keep them all")
-            if len(ordered) > 1:
+            if len(ordered) > 2 or (len(ordered) == 2 and factor.function != "exp"):
                 raise self.refuse(f"'{factor.function}' joins two positions, which a state cannot hold apart")
             return
         if len(ordered) > 1 and factor.tensor == IDENTITY:
@@ -177,7 +179,8 @@ class _Maker:
                 if strict or closed[j, i]:
                     return  # i < j < i: nothing is left
                 names = {j: i} if j != now else {i: j}
-                yield from self.trees([f.renamed(names) for f in factors], _renamed(before, names), now)
+                moved = Monomial(Fraction(1), (), tuple(f.renamed(names) for f in factors))
+                yield from self.trees(_joined(moved), _renamed(before, names), now)
                 return
             if i == j and strict:
                 return
@@ -202,7 +205,36 @@ class _Maker:
                     yield from self.trees(factors, joined, now)
                 return
             order[i] = above[0], closed[i, above[0]]
+        for _, decay, path in self.decays(factors, order):
+            loose = [] if decay.is_plain else [i for i in path if not order[i][1]]
+            if loose:
+                # Where both positions are equal the decay has another form.
+                pair = loose[0], order[loose[0]][0]
+                yield from self.trees(factors, {**before, pair: True}, now)
+                yield from self.trees(factors, {**before, pair: False, pair[::-1]: False}, now)
+                return
         yield list(factors), order
+
+    def decays(
+        self, factors: Sequence[Factor], order: Mapping[Index, tuple[Index, bool]]
+    ) -> Iterator[tuple[FunctionFactor, Decay, list[Index]]]:
+        """Yield each decay with the positions that it passes through, but the last."""
+        for factor in factors:
+            pair = [i for i in factor.indices if i.size == self.size]
+            if len(pair) < 2 or not isinstance(factor, FunctionFactor):
+                continue
+            for first, last in (pair, pair[::-1]):
+                path = [first]
+                while path[-1] in order and path[-1] != last:
+                    path.append(order[path[-1]][0])
+                if path[-1] == last and (decay := decay_of(factor, first, last)):
+                    yield factor, decay, path[:-1]
+                    break
+            else:
+                raise self.refuse(
+                    f"'{factor.function}' joins two positions, which a state cannot hold apart: a decay is "
+                    f"'exp(c[a] - c[e])' of running sums c, with '[e <= a]'"
+                )
 
     def made(
         self,
@@ -215,7 +247,21 @@ class _Maker:
         """Return the product at the output's position, with its states."""
         nodes: dict[Index, list[Factor]] = {i: [] for i in (now, *order)}
         loose: list[Factor] = []
+        steps: dict[Index, list[FunctionFactor]] = {i: [] for i in order}
+        gone: set[FunctionFactor] = set()
+        for factor, decay, path in self.decays(factors, order):
+            gone.add(factor)
+            nodes[path[0]] += decay.at_first(path[0])
+            for i in path:
+                steps[i] += [decay.of_step(i)] if decay.step else []
+                if order[i][1]:
+                    # The state before this position has not taken its step yet.
+                    after = order[i][0]
+                    ends = i == path[-1]
+                    nodes[after] += decay.at_last(after) if ends else [decay.of_step(after)] if decay.step else []
         for factor in factors:
+            if factor in gone:
+                continue
             places = [i for i in factor.indices if i.size == self.size]
             if places:
                 nodes[places[0]].append(factor)
@@ -227,8 +273,10 @@ class _Maker:
         outer = {i for i in free if i.size != self.size}
 
         def crossing(shared: Mapping[Index, Sequence[Factor]], node: Index) -> tuple[Index, ...]:
-            mine = {i for n in inside[node] for f in shared[n] for i in f.indices if i.size != self.size}
+            mine = {i for n in inside[node] for f in (*shared[n], *steps[n]) for i in f.indices if i.size != self.size}
             others = outer.union(i for n in nodes if n not in inside[node] for f in shared[n] for i in f.indices)
+            # What a state is multiplied by in each step is on both sides of it.
+            others |= {i for n in order if n not in inside[node] or n == node for f in steps[n] for i in f.indices}
             return tuple(sorted(mine & others))
 
         def shares() -> Iterator[dict[Index, list[Factor]]]:
@@ -245,7 +293,7 @@ class _Maker:
 
         def at(node: Index) -> tuple[Use, ...]:
             return tuple(
-                self.state(n, best, order, inside, crossing(best, n), order[n][1], at)
+                self.state(n, best, order, inside, crossing(best, n), order[n][1], at, steps)
                 for n in order
                 if order[n][0] == node
             )
@@ -272,12 +320,19 @@ class _Maker:
         inside: Mapping[Index, frozenset[Index]],
         channels: tuple[Index, ...],
         strict: bool,
-        at,
+        at: Callable[[Index], tuple[Use, ...]],
+        steps: Mapping[Index, Sequence[FunctionFactor]],
     ) -> Use:
         """Return the use of the state of a position and those before it, a known one if there is an equal one."""
         factors: list[Factor] = [f for n in inside[node] for f in shared[n]]
         for n in inside[node] - {node}:
             factors.append(TensorFactor(LESS if order[n][1] else AT_MOST, (n, order[n][0])))
+        start = 1 + max((i.id for f in (*factors, *steps[node]) for i in f.all_indices()), default=0)
+        for k, n in enumerate(n for n in order if n in inside[node] and steps[n]):
+            # Apart from a factor of the position itself.
+            place = Index(start + k, self.size)
+            factors += [f.renamed({n: place}) for f in steps[n]]
+            factors.append(TensorFactor("#decay", (n, place)))
         marks = [TensorFactor("#at", (node,)), *(TensorFactor("#out", (i,)) for i in channels)]
         whole = collect_arguments(Monomial(Fraction(1), (), (*factors, *marks)), frozenset())
         key = canonical_monomial(whole, ()).factors
@@ -286,7 +341,7 @@ class _Maker:
         if key not in self.known:
             added = self.product(Fraction(1), (), shared[node], node, at(node))
             self.known[key] = len(self.states)
-            self.states.append(State(channels, added))
+            self.states.append(State(channels, added, tuple(self.local(f, node) for f in steps[node])))
         return Use(self.known[key], channels, strict)
 
 
@@ -313,6 +368,12 @@ def _implied(closed: Mapping[tuple[Index, Index], bool], positions: Mapping[Inde
     """Return whether a relation follows from others by way of a position between."""
     between = (k for k in positions if k not in (i, j) and (i, k) in closed and (k, j) in closed)
     return any(not closed[i, j] or closed[i, k] or closed[k, j] for k in between)
+
+
+def _joined(term: Monomial) -> list[Factor]:
+    """Return the factors of a product whose positions have become equal, without exponentials of 0."""
+    collected = collect_arguments(term, frozenset(term.indices())).factors
+    return [f for f in collected if not (isinstance(f, FunctionFactor) and f.function == "exp" and not f.terms)]
 
 
 def _renamed(before: Mapping[tuple[Index, Index], bool], names: Mapping[Index, Index]) -> dict:
