@@ -41,6 +41,7 @@ _ORIGINS = {
     "plan": "reading",
     "Reading": "reading",
     "read": "reading",
+    "relate": "relating",
     "catalog": "catalog",
     "fitting": "fitting",
     "nn": "nn",
@@ -85,6 +86,7 @@ __all__ = [
     "plan",
     "prove",
     "read",
+    "relate",
     "structure",
     "study",
     "symmetrise",
@@ -119,6 +121,7 @@ if TYPE_CHECKING:
     from polyattn.planning import Plan
     from polyattn.proving import Verdict
     from polyattn.reading import Reading, plan, prove, read
+    from polyattn.relating import relate
     from polyattn.verifying import verify
 
 __getattr__, __dir__ = attach(__name__, _ORIGINS)

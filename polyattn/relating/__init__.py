@@ -1,0 +1,11 @@
+"""Relating: two layers to the conditions under which one is the other, and a layer to its invariants.
+
+Input: specifications, texts, names of the catalogue, or code. Output: a `Relation`, whose equations `prove` takes, or
+the size of a search without a result. Guarantees: what is found is proved; the search is bounded in steps, not by a
+clock.
+"""
+
+from polyattn.relating.relate import relate
+from polyattn.relating.relation import Relation
+
+__all__ = ["Relation", "relate"]
