@@ -4,6 +4,7 @@ POLYATTN_HYPOTHESIS_PROFILE chooses the profile: "ci" (the default) draws the sa
 the tests marked `nightly`; "nightly" draws new examples, "thorough" many new ones.
 """
 
+import gc
 import inspect
 import os
 from functools import cache
@@ -41,6 +42,14 @@ def _interpreter_s_fault() -> str:
     if "int(self.handle.data)" not in inspect.getsource(interpreter):
         return ""
     return "the interpreter of this Triton (torch 2.6 has it) makes numbers of arrays, which NumPy 2.4 refuses"
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    # The modules of torch and sympy are millions of objects that stay: searched again and again for garbage, they take a
+    # sixth of the processor time.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -250,8 +250,7 @@ def numel(indices: Iterable[Index], sizes: Sizes) -> int:
     # Planning spends much of its time here: no call for each index.
     number = 1
     for index in indices:
-        size = index.size
-        number *= int(size) if size.isdigit() else sizes.get(size) or number_of(size, sizes)
+        number *= sizes.get(index.size) or number_of(index.size, sizes)
     return number
 
 

@@ -7,10 +7,10 @@ their prices there, and lowers each once, with sizes read from the shapes of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import product
+from itertools import combinations, product
 from typing import Any
 
 from torch import Tensor
@@ -49,6 +49,8 @@ AROUND = 4
 """Sizes within this factor of those for which orders were compared are served by these orders."""
 CANDIDATES = 4
 """Orders that are compared around a size."""
+TOGETHER = 2
+"""Sizes that change at once where orders are compared."""
 FAMILIES = 1024
 """Families that a process keeps; the one that was used last goes last."""
 
@@ -150,9 +152,10 @@ class Family:
         plans = self._candidates(sizes, CANDIDATES)
         best = {self._cheapest(plans, sizes)[0], len(plans) - 1}
         if len(plans) > 1:
-            for factors in product((1, AROUND, 1 / AROUND), repeat=len(self.varying)):
-                near = {s: max(1, round(sizes[s] * f)) for s, f in zip(self.varying, factors, strict=True)}
+            for near in neighbours(sizes, self.varying):
                 best.add(self._cheapest(plans, whole({**sizes, **near}, self.spec))[0])
+                if len(best) == len(plans):
+                    break
         return Region(sizes, AROUND, tuple(plans[k] for k in sorted(best)))
 
     def _candidates(self, sizes: Numbers, most: int) -> tuple[Plan, ...]:
@@ -172,6 +175,17 @@ class Family:
         fair = [k for k, n in enumerate(counts) if n <= counts[-1] or "centred" in there[k].strategy]
         number = min(fair, key=lambda k: self.price(there[k]))
         return number, there[number]
+
+
+def neighbours(sizes: Numbers, varying: Sequence[str]) -> Iterator[dict[str, int]]:
+    """Yield numbers that differ from these by AROUND, up or down, in at most `TOGETHER` sizes, or in all alike."""
+    # All corners would be 3^n: with the seven sizes of a bilinear transform, seconds of pricing.
+    for count in range(1, min(TOGETHER, len(varying)) + 1):
+        for some in combinations(varying, count):
+            for factors in product((AROUND, 1 / AROUND), repeat=count):
+                yield {s: max(1, round(sizes[s] * f)) for s, f in zip(some, factors, strict=True)}
+    for factor in (AROUND, 1 / AROUND):
+        yield {s: max(1, round(sizes[s] * factor)) for s in varying}
 
 
 def whole(atomic: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
