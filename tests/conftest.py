@@ -45,8 +45,8 @@ def _interpreter_s_fault() -> str:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    # The modules of torch and sympy are millions of objects that stay: searched again and again for garbage, they take a
-    # sixth of the processor time.
+    # The modules of torch and sympy are millions of objects that stay. To search them for garbage again and again takes
+    # a sixth of the processor time.
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
