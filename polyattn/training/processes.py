@@ -91,6 +91,9 @@ def started(device: str = "auto", environ: Mapping[str, str] = os.environ) -> It
         # torchrun's store outlives a restart of its workers, with the addresses of those that are dead.
         store = dist.PrefixStore(f"restart-{environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
         dist.init_process_group(backend, store=store, rank=rank, world_size=count)
+        # A process that ends at once, with an error, would break the connections that others are still making, whose
+        # error would then be of the network.
+        dist.all_reduce(torch.zeros(1))
     else:
         # A group of one lets the same code run without a launcher.
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
