@@ -14,7 +14,6 @@ from polyattn.language.conditions import RELATIONS, is_condition
 from polyattn.language.resolve import accesses_of
 from polyattn.lowering.devices import calibrated
 from polyattn.planning import Device, Plan, Question, costs, question, ranked_plans, with_backward
-from polyattn.planning.decoding import decoding_plan
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +40,7 @@ def plan(
     kernels: str | Sequence[str] = "auto",
     accuracy: str = "any",
     order: str | None = None,
+    state: str = "auto",
 ) -> Any:
     """The cheapest known way to compute a specification at given sizes.
 
@@ -56,7 +56,8 @@ def plan(
             (default 1).
         objective: "forward" for one evaluation; "training" for an evaluation and a backward pass, which is planned
             with it; "as_written" follows the author; "decoding" for one step of a causal specification, a
-            `DecodingPlan` with its `state`: the length of what runs is not needed in `sizes`.
+            `DecodingPlan` with its `state`: the length of what runs is not needed in `sizes`. With the past kept it is
+            a `CachedPlan`.
         batch: the batch, for a specification that has a size B of its own.
         memory_limit: the most bytes, in float32, that intermediates may take at once, and that may be kept for the
             planned backward pass; what is too much is computed again.
@@ -75,10 +76,13 @@ def plan(
             `Plan.accuracy` bounds the error of a plan.
 
         order: the size whose positions come one by one, or in chunks, if conditions compare positions of several.
+        state: of "decoding": "recurrence", "cache" (what is read of earlier positions is kept, such as keys and
+            values), or "auto", a recurrence if there is one, and a cache where it has a fixed length (a window).
 
     Raises:
         SizeError: a size is missing, unknown or contradictory, or an option is unknown or out of range.
-        RecurrenceError: the objective is "decoding", and the specification has no recurrence.
+        RecurrenceError: the objective is "decoding", and the specification has no recurrence; the message says what a
+            cache would keep of each position.
         BudgetError: the expansion is too large, or no candidate keeps to the memory limit; says the smallest that would
             do.
 
@@ -86,7 +90,9 @@ def plan(
     160
     """
     if objective == "decoding":
-        return decoding_plan(spec, sizes, order, batch)
+        from polyattn.lowering.caching import decoding
+
+        return decoding(spec, sizes, order, batch, state)
     options: dict[str, Any] = {"batch": batch, "cost": cost, "device": device, "dtype": dtype, "kernels": kernels}
     limits: dict[str, Any] = {"memory_limit": memory_limit, "accuracy": accuracy}
     if not has_conditions(spec) or objective not in ("forward", "training") or cost == "measured":

@@ -16,6 +16,7 @@ from polyattn.language.conditions import is_condition
 from polyattn.language.resolve import accesses_of
 from polyattn.lowering.chunking import worthwhile_length
 from polyattn.lowering.functions import is_traced
+from polyattn.nn.cached_steps import CachedSteps, steps_of
 from polyattn.nn.causal import ChunkRunner
 from polyattn.nn.initialise import fan_in
 from polyattn.nn.inputs import Inputs
@@ -54,6 +55,7 @@ class Layer(TracedWhole):
         objective: objective of the plan, see `polyattn.plan`. "training" also plans the backward pass if gradients are
             required, and equals "forward" otherwise.
         order: the size whose positions come one by one in `step`, if conditions compare positions of several sizes.
+        state: of `step`: "recurrence", "cache", or "auto"; see `polyattn.plan`.
         generator: random generator of the initial values.
         device, dtype: of the parameters, as in torch's modules.
 
@@ -78,13 +80,14 @@ class Layer(TracedWhole):
         functions: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
         objective: str = "training",
         order: str | None = None,
+        state: str = "auto",
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
         self.spec = Spec(spec) if isinstance(spec, str) else spec
-        self.objective, self.order = objective, order
+        self.objective, self.order, self._state, self._dtype = objective, order, state, dtype
         self.sizes = checked_sizes(self.spec, sizes)
         self._register({"device": device, "dtype": dtype})
         # itemgetter fetches all parameters in one C call: `forward` runs it on every call.
@@ -95,7 +98,7 @@ class Layer(TracedWhole):
         self._function = SpecFunction(self.spec, self.sizes, objective, functions)
         self._causal = any(is_condition(a.tensor) for d in self.spec.core for a in accesses_of(d.body))
         self._chosen: dict[Any, tuple[int, ChunkRunner | None]] = {}
-        self._pieces: dict[str, ChunkRunner] = {}
+        self._pieces: dict[Any, Any] = {}
         self._inputs = Inputs.of(self.spec, self.sizes, objective, self._function.functions)
         self.reset_parameters(generator)
 
@@ -166,6 +169,8 @@ class Layer(TracedWhole):
         steps, values = self._steps(named, piece=True), self._in_shape(self._held())
         length = steps.check_piece(inputs)
         steps.check_state(state, inputs[0].shape[0])
+        if isinstance(steps, CachedSteps):
+            return steps.run(inputs, values, state)
         wide = inputs[0].dtype in (torch.float32, torch.float64) and not torch.compiler.is_compiling()
         if not wide or length < SHORT or not state:
             return steps.run(inputs, values, state)
@@ -218,20 +223,25 @@ class Layer(TracedWhole):
                 size = self.spec.sizes.name(slot)
                 if running not in slot and size in self.spec.sizes.names:
                     known.setdefault(size, int(length))
-        return Steps(self.spec, known, self.order)
+        functions, made = self._function.functions, self._pieces
+        return steps_of(self.spec, known, self.order, self._state, self.objective, functions, made)
 
     def initial_state(
         self,
         batch: int,
         *,
+        length: int | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> State:
-        """Return the states before the first position, by name: zeros (batch, *channels).
+        """Return the states before the first position, by name: zeros (batch, *channels); a cache (batch, places,
+        *channels) and its number of positions.
 
         Args:
             batch: number of samples.
-            dtype: of the states, default the parameters'; float32 in the place of 16 bits.
+            length: positions that a cache has places for, default 16; more are added when they are full, but not in a
+                compiled step.
+            dtype: of the states, default the parameters'; float32 in the place of 16 bits, but for a cache.
             device: default the parameters'.
 
         Raises:
@@ -240,8 +250,11 @@ class Layer(TracedWhole):
         """
         if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
             raise SizeError(f"`batch` is a number of samples, 1 or more, not {batch!r}")
-        held = next(iter(self.parameters()), torch.empty(0))
-        return self._steps().initial(batch, dtype or held.dtype, device or held.device)
+        held = next(iter(self.parameters()), torch.empty(0, dtype=self._dtype))
+        steps, dtype, device = self._steps(), dtype or held.dtype, device or held.device
+        if isinstance(steps, CachedSteps):
+            return steps.initial(batch, dtype, device, length)
+        return steps.initial(batch, dtype, device)
 
     def step(self, *inputs: Any, state: Mapping[str, Tensor] | None = None, **named: Tensor) -> tuple[Tensor, State]:
         """Return the output of one position and the states after it: `y_t, state = layer.step(x_t, state)`.

@@ -31,9 +31,12 @@ class Steps:
     def __init__(self, spec: Spec, sizes: Mapping[str, int], order: str | None = None):
         self.spec = spec
         self.plan = step_plan(spec, tuple(sorted(sizes.items())), order)
-        self.size = self.plan.order
-        self.axes = {name: self._axis(name) for name in (*spec.inputs, spec.output)}
+        self.size, self.known = self.plan.order, dict(self.plan.graph.known)
+        self.axes = self._axes()
         """The slot of the ordered size in each input and in the output; None for an input without one."""
+
+    def _axes(self) -> dict[str, int | None]:
+        return {name: self._axis(name) for name in (*self.spec.inputs, self.spec.output)}
 
     def _axis(self, tensor: str) -> int | None:
         slots = [k for k, atoms in enumerate(self.spec.shape(tensor)) if self.size in atoms]
@@ -104,16 +107,16 @@ class Steps:
         return batch
 
     def lengths(self, tensor: str) -> list[int]:
-        known = self.plan.graph.known
+        known = self.known
         return [value_of((a,), known) for slot in self.spec.shape(tensor) for a in slot]
 
     def atoms(self, tensor: str) -> list[int]:
-        known = self.plan.graph.known
+        known = self.known
         return [value_of((a,), known) for slot in self.spec.shape(tensor) for a in slot if a != self.size]
 
     def shape(self, tensor: str) -> list[int]:
         """Return the shape of one position of a tensor: a slot of the ordered size is gone, or its block is left."""
-        known, found = self.plan.graph.known, []
+        known, found = self.known, []
         for slot in self.spec.shape(tensor):
             rest = [a for a in slot if a != self.size]
             if rest or self.size not in slot:
@@ -126,7 +129,7 @@ class Steps:
         if axis is None:
             return [x]
         slot = self.spec.shape(name)[axis]
-        block = value_of(slot[1:], self.plan.graph.known)
+        block = value_of(slot[1:], self.known)
         if len(slot) == 1:
             return list(x.unbind(axis + 1))
         return list(x.unflatten(axis + 1, (-1, block)).unbind(axis + 1))
@@ -144,9 +147,9 @@ class Steps:
                 raise SizeError(
                     f"'{name}' has {x.dim()} axes, but a piece of a sequence has {len(slots) + 1}, with (B, ...)"
                 )
-            wanted = [batch, *(value_of(slot, self.plan.graph.known) for slot in slots)]
+            wanted = [batch, *(value_of(slot, self.known) for slot in slots)]
             if axis is not None:
-                block = value_of(slots[axis][1:], self.plan.graph.known)
+                block = value_of(slots[axis][1:], self.known)
                 number, rest = divmod(x.shape[axis + 1], block)
                 if rest:
                     raise SizeError(f"'{name}' has {x.shape[axis + 1]} positions, but comes in blocks of {block}")

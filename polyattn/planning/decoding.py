@@ -132,6 +132,14 @@ def decoding_plan(
         RecurrenceError: the specification has no recurrence.
     """
     spec = Spec(spec) if isinstance(spec, str) else spec
+    running, known = step_sizes(spec, sizes, order, batch)
+    return _Writer(spec, recurrence(spec, running, known), known).plan()
+
+
+def step_sizes(
+    spec: Spec, sizes: Mapping[str, int], order: str | None, batch: int | None
+) -> tuple[str, dict[str, int]]:
+    """Return the atomic size that runs, and the numbers of all atomic sizes for one position of it, with the batch."""
     running = ordered_size(spec, order)
     given = dict(sizes)
     if "B" not in spec.sizes.names and "B" in given:
@@ -144,8 +152,7 @@ def decoding_plan(
         if running in spec.sizes.atoms(name):
             given.pop(name, None)
     given.setdefault(whole, 1)
-    known = spec.sizes.solve(given, spec.sizes.names) | {BATCH: 1 if batch is None else int(batch)}
-    return _Writer(spec, recurrence(spec, running, known), known).plan()
+    return running, spec.sizes.solve(given, spec.sizes.names) | {BATCH: 1 if batch is None else int(batch)}
 
 
 def ordered_size(spec: Spec, order: str | None = None) -> str:

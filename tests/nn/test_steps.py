@@ -94,7 +94,6 @@ REFUSED = {
     "y[a,b] = q[a,r]*k[e,r]*v[e,b]*[e > a]": "behind the output's",
     "p[a,e] = softmax[e](q[a,r]*k[e,r] where e <= a); y[a,b] = p[a,e]*v[e,b]": "'softmax' over positions",
     "y[a,b] = q[a,r]*k[e,r]*v[e,b]": "no condition",
-    "y[a,b] = q[a,r]*k[e,r]*v[e,b]*[e <= a]*[a-e < 3]": "numbers or sizes",
     "y[a,b] = q[a,r]*k[e,r]*v[e,b]*m[a,e]*[e <= a]": "pair of positions",
     "y[a,b] = q[a,r]*k[e,r]*v[e,b]*p[e]*[e <= a]": "parameter 'p'",
 }
