@@ -137,6 +137,7 @@ class Proof:
             defined = (new.name,) in self.used or new.name in {*self.sums, "I", "left", "right"}
             need(new.function and not defined, f"{new.name} is no new function")
             self.sums[new.name] = new
+        self.assumed = self.domains()
         rules = [self.rule(*fields(g, "s:equation l:summed")) for g in given]
         self.sums |= {"left": self.read(left), "right": self.read(right)}
         rules += self.renamed(renaming, rules) if renaming else []
@@ -164,6 +165,17 @@ class Proof:
         for pair, term, found in zip(pairs, left.terms, bijection(left, right, terms, fixed), strict=True):
             said = [{i: j for (i, _), (j, _) in found.items()}, str(term.number), term.powers]
             need(json.dumps(pair[3:], sort_keys=True) == json.dumps(said, sort_keys=True), "a pair says otherwise")
+
+    def domains(self):
+        """Tensors all of whose entries are above 0 (2) or at least 0 (1) in the domain of a function of the claim."""
+        found = {}
+        for f in self.sums.values():
+            if f.function in ("sqrt", "log") and len(f.terms) == 1 and f.terms[0].number > 0:
+                ((name, at), *more) = f.terms[0].factors or [("", [])]
+                if not more and name in self.shapes and name not in self.sums and len({*at} & {*f.slots}) == len(at):
+                    known = f.name, 2 if f.function == "log" else 1
+                    found[name] = max(known, found.get(name, known), key=lambda pair: pair[1])
+        return {name: known for name, known in found.items() if name not in self.conditions}
 
     def effort(self, work, number):  # keeps time and memory in bounds
         self.work += work
@@ -372,10 +384,14 @@ TABLE = {
     "min": "-max(-s)",
     "elu": "relu(s) + exp(-relu(-s)) - 1",
     "gelu": "s*normal_cdf(s)",
+    "gelu_tanh": "s*gelu_gate(s)",
+    "normal_cdf": "1 - normal_cdf(-s)",
+    "gelu_gate": "1 - gelu_gate(-s)",
     "normalize": "s/sum(abs(s))",  # where the sum is not below 1e-12
 }
 COMPOSED = {
     "exp log": "s",
+    "exp log/2": "sqrt(s)",
     "log exp": "s",
     "log reciprocal": "-log(s)",
     "log sqrt": "1/2*log(s)",
@@ -384,8 +400,16 @@ COMPOSED = {
     "sqrt exp": "exp(1/2*s)",
     "sqrt reciprocal": "sqrt(s)/s",
 }
+SIGNS = {"exp": 2, "normal_cdf": 2, "gelu_gate": 2, "relu": 1, "abs": 1}
 MADE = re.compile(r"[a-z]\w*", re.A)
 RATIONAL = re.compile(r"-?\d{1,4000}(/\d{1,4000})?", re.A)
+
+
+def turned(sides, cos, sin, sign):
+    """The products of cos and sin of a sum of angles, one of them by its own; sign is -1 for a difference."""
+    times = lambda terms, factor, by: [(by * n, p, [*have, *factor]) for n, p, have in terms]  # noqa: E731
+    real = times(sides["cos"], cos, 1) + times(sides["sin"], sin, -sign)
+    return {"cos": real, "sin": times(sides["sin"], cos, 1) + times(sides["cos"], sin, sign)}
 
 
 class Laws:
@@ -409,7 +433,8 @@ class Laws:
             products = self.table(law, f)
         else:
             need(
-                law in ("exp", "content", "shift", "constant", "sign", "cancel", "insert", "square", "copy", "parts"),
+                law in ("exp", "angles", "content", "shift", "constant", "sign", "monotone", "merge")
+                or law in ("cancel", "insert", "square", "copy", "parts"),
                 "no law",
             )
             products = getattr(self, f"by_{law}")(f, **step)
@@ -455,8 +480,12 @@ class Laws:
     def sign_of(self, name):
         f = self.proof.sums.get(name)
         self.proof.effort(1, Fraction(0))
-        if f is None or f.function in ("exp", "relu", "abs", "normal_cdf", None):
-            return {"exp": 2, "normal_cdf": 2, "relu": 1, "abs": 1}.get(f and f.function, int(name == "I"))
+        if f is None:
+            log, known = self.proof.assumed.get(name, (None, int(name in self.proof.conditions)))
+            self.proof.needed |= {log} - {None}
+            return known
+        if f.function in SIGNS:
+            return SIGNS[f.function]
         if f.function in ("reciprocal", "sqrt", "max"):
             found = self.positive(f.terms)
             if f.function == "reciprocal" and found:
@@ -478,13 +507,15 @@ class Laws:
     # The laws of the tables.
     def table(self, law, f):
         function, _, other = law.partition(" ")
+        other, _, below = other.partition("/")
         need(f.function == function, f"{f.name} is no {function}")
         if law == "normalize":
             need(f.name in self.proof.claimed, "its norm may be below 1e-12")
             self.proof.needed.add(f.name)
         if not other:
             return self.value(ast.parse(TABLE[law], mode="eval").body, f, f.terms, {})[1]
-        need(len(f.terms) == 1 and f.terms[0][:2] == (1, {}) and len(f.terms[0].factors) == 1, "not of one function")
+        part = Fraction(1, int(below or 1))
+        need(len(f.terms) == 1 and f.terms[0][:2] == (part, {}) and len(f.terms[0].factors) == 1, "not of one function")
         ((name, indices),) = f.terms[0].factors
         inner = self.proof.sums[name]
         need(inner.function == other and not inner.over and {*indices} <= {*f.slots}, f"{name} is no {other}")
@@ -524,7 +555,8 @@ class Laws:
                 if constant
                 else self.called("reciprocal", other, right, f, made, "1/" + ast.dump(node.right))
             )
-        need(all(inside(factors) <= {*letters} for *_, factors in right), "sums would meet")
+        one = any(all(inside(factors) <= {*letters} for *_, factors in side) for side in (left, right))
+        need(one, "sums would meet")
         return free, [
             (m * n, {size: p.get(size, 0) + q.get(size, 0) for size in {*p, *q}}, [*a, *b])
             for m, p, a in left
@@ -550,9 +582,53 @@ class Laws:
             factors += one[2] * abs(power)
         return [(Fraction(1), {}, factors)]
 
+    def by_angles(self, f, powers):
+        """cos(a + b) + i*sin(a + b) = (cos(a/k) + i*sin(a/k))^k * (cos(b/m) + i*sin(b/m))^m, conjugate for k < 0."""
+        need(f.function in ("sin", "cos") and len(powers) == len(f.terms), "no power for each term")
+        sides = {"cos": [(Fraction(1), {}, [])], "sin": []}
+        for (number, *rest), power in zip(f.terms, powers, strict=True):
+            need(type(power) is int and 0 < abs(power) <= 16, "no power")
+            turn = [self.new(name, f.slots, [(number / power, *rest)])[2] for name in ("cos", "sin")]
+            for _ in range(abs(power)):
+                sides = turned(sides, *turn, 1 if power > 0 else -1)
+                need(len(sides["cos"]) <= 64, "too many products")
+        return sides[f.function]
+
+    def by_monotone(self, f, sign):
+        """max(g(s)) = g(max(s)) for an increasing g, and max(-g(s)) = -g(-max(-s)); exponentials may be a product."""
+        need(f.function == "max" and sign in (1, -1) and len(f.terms) == 1, "no maximum of a function")
+        (term,) = f.terms
+        inner = [self.proof.sums.get(name) for name, _ in term.factors]
+        need(term[:2] == (sign, {}) and inner and None not in inner, "no maximum of a function")
+        kinds = {g.function for g in inner}
+        need(kinds == {"exp"} or (len(inner) == 1 and kinds <= {"relu", "sqrt", "log"}), "not increasing")
+        for g in inner:
+            self.domain(g)
+        terms = [
+            (sign * n, p, have) for g, (_, at) in zip(inner, term.factors, strict=True) for n, p, have in self.at(g, at)
+        ]
+        most = self.new("max", f.slots, terms, [i for i in f.letters if i in f.over])
+        one = self.new(*kinds, f.slots, [(sign, *most[1:])])
+        return [(Fraction(sign), *one[1:])]
+
+    def by_merge(self, f):
+        """max[g](max[m](s)) = max[g,m](s)"""
+        need(f.function == "max" and len(f.terms) == 1 and f.terms[0][:2] == (1, {}), "no maximum")
+        ((name, at),) = f.terms[0].factors
+        inner = self.proof.sums.get(name)
+        need(inner and inner.function == "max" and {*at} <= {*f.letters}, "no maximum of a maximum")
+        names = {i: (f"{self.proof.work} {i[0]}", i[1]) for t in inner.terms for i in inside(t.factors)}
+        names |= {i: (f"{self.proof.work} {i[0]}", i[1]) for i in inner.over}
+        names |= dict(zip(inner.slots, at, strict=True))
+        self.proof.effort(1 + len(names), Fraction(0))
+        terms = [(n, p, [(t, [names[i] for i in where]) for t, where in have]) for n, p, have in inner.terms]
+        over = [i for i in f.letters if i in f.over] + [names[i] for i in inner.letters if i in inner.over]
+        return [self.new("max", f.slots, terms, over)]
+
     def by_content(self, f, number, powers, factors, root=(), primes=()):
         """1/(cs) = 1/c 1/s; relu(cs) = c relu(s), max(cs) = c max(s) for c >= 0; root and logarithm of c > 0."""
-        need(f.function in ("reciprocal", "relu", "max", "sqrt", "log") and RATIONAL.fullmatch(number), "no content")
+        of = ("reciprocal", "relu", "max", "abs", "sqrt", "log")
+        need(f.function in of and RATIONAL.fullmatch(number), "no content")
         need(all(type(e) is int and abs(e) < 1000 for e in powers.values()), "no power")
         number, rest, taken = Fraction(number), [], []
         need(number and f.terms and len(factors) == len(f.terms), "no content")
@@ -562,7 +638,9 @@ class Laws:
             rest.append((n / number, left, [h for k, h in enumerate(have) if k not in places]))
         need(all(sorted(t) == sorted(taken[0]) for t in taken), "not a content of each term")
         need(inside(taken[0]) <= {*f.slots}, "an index of the content is summed")
-        if f.function != "reciprocal":
+        if f.function == "abs":
+            need(number > 0, "the number is negative")
+        elif f.function != "reciprocal":
             least = 1 if f.function in ("relu", "max") else 2
             known = all(self.sign_of(name) >= least for name, _ in self.unpaired(f, taken[0], rest))
             need(number > 0 and known, "the content may be negative")
@@ -575,7 +653,7 @@ class Laws:
         if f.function in ("relu", "max"):
             return [(number, powers, [*taken[0], *(one for make in more for one in make()[2])])]
         if f.function == "log":
-            return self.logarithms(f, number, powers, content, primes) + [make() for make in more]
+            return self.logarithms(f, number, powers, taken[0], primes) + [make() for make in more]
         if f.function == "sqrt":
             each = self.halves(f, taken[0])
         else:
@@ -583,6 +661,8 @@ class Laws:
         each += [one for make in more for one in make()[2]]
         if f.function == "reciprocal":
             return [(1 / number, {size: -e for size, e in powers.items()}, each)]
+        if f.function == "abs":
+            return [(number, powers, each)]
         (value, sizes), slots = root, f.slots
         need(RATIONAL.fullmatch(value) and all(type(e) is int and abs(e) < 1000 for e in sizes.values()), "no root")
         square = self.proof.term(Fraction(value) ** 2, {size: 2 * e for size, e in sizes.items()}, [], (), slots)
@@ -590,8 +670,8 @@ class Laws:
         return [(Fraction(value), sizes, each)]
 
     def unpaired(self, f, taken, rest):
-        """The factors of a content whose sign matters: of a root of t*t*u with u >= 0 it does not."""
-        even = f.function == "sqrt" and self.positive(rest)
+        """The factors of a content whose sign matters: not that of t in log(t*t*u), nor in sqrt(t*t*u) with u >= 0."""
+        even = f.function == "log" or (f.function == "sqrt" and self.positive(rest))
         return [factor for factor in taken if not (even and taken.count(factor) % 2 == 0)]
 
     def halves(self, f, taken):
@@ -609,8 +689,8 @@ class Laws:
             found += self.new("sqrt", f.slots, one)[2] if count % 2 else []
         return found
 
-    def logarithms(self, f, number, powers, content, primes):
-        """log(abc) = log(a) + log(b) + log(c)"""
+    def logarithms(self, f, number, powers, taken, primes):
+        """log(abc) = log(a) + log(b) + log(c), log(tt) = 2*log(abs(t))"""
         product, sums = Fraction(1), []
         for prime, power in primes:
             need(type(prime) is int and type(power) is int and prime > 1 and abs(power) <= 4000, "no prime")
@@ -621,7 +701,12 @@ class Laws:
         for size, power in sorted(powers.items()):
             half = ROOT.fullmatch(size)
             sums.append((Fraction(power, 2 if half else 1), [(Fraction(1), {size[5:-1] if half else size: 1}, [])]))
-        sums += [(Fraction(1), [c]) for c in content]
+        for k, factor in enumerate(taken):
+            one = [(Fraction(1), {}, [factor])]
+            if self.sign_of(factor[0]) >= 2:
+                sums.append((Fraction(1), one))
+            elif factor not in taken[:k]:
+                sums.append((Fraction(taken.count(factor)), [self.new("abs", f.slots, one)]))
         return [(n, {}, self.new("log", f.slots, terms)[2]) for n, terms in sums]
 
     def by_parts(self, f, parts):
@@ -708,10 +793,23 @@ class Laws:
         need(not place, "more than a law needs")
 
     def by_square(self, f, term, factors, **place):
-        """sqrt(s)^2 = s; relu(s)^2 = s*relu(s)."""
-        need(f.function in ("sqrt", "relu"), "no root")
+        """sqrt(s)^2 = s, relu(s)^2 = s*relu(s), sin(s)^2 = 1 - cos(s)^2, (p - 1)(p - exp s) = 0 for p = exp(relu s)."""
+        need(f.function in ("sqrt", "relu", "sin", "exp"), "no root")
         one = [(f.name, f.slots)]
         products = [(n, p, [*them, *(one if f.function == "relu" else [])]) for n, p, them in f.terms]
+        if f.function == "sin":
+            ((*_, cos),) = [self.new("cos", f.slots, f.terms)]
+            products = [(Fraction(1), {}, []), (Fraction(-1), {}, cos * 2)]
+        elif f.function == "exp":
+            ((number, powers, ((name, at),)),) = f.terms
+            inner = self.proof.sums[name]
+            need(inner.function == "relu" and number > 0 and {*at} <= {*f.slots}, "no exponential of relu")
+            scaled = [
+                (n * number, {s: p.get(s, 0) + powers.get(s, 0) for s in {*p, *powers}}, h)
+                for n, p, h in self.at(inner, at)
+            ]
+            *_, most = self.new("exp", f.slots, scaled)
+            products = [(Fraction(1), {}, one), (Fraction(1), {}, one + most), (Fraction(-1), {}, most)]
         self.one_term(place.pop("in"), term, one * 2, set(), f, products, factors)
         need(not place, "more than a law needs")
 

@@ -16,6 +16,7 @@ from polyattn.algebra import Index, Monomial, TensorFactor
 from polyattn.algebra.monomial import Factor, multiply_powers, size_product
 from polyattn.language.sizes import ROOT
 from polyattn.proving.certificate_terms import FlatSum
+from polyattn.proving.given import access
 from polyattn.proving.lawful import LawfulProof, powers_json
 
 ONE = Monomial(Fraction(1), (), ())
@@ -29,7 +30,7 @@ def content(proof: LawfulProof, f: FlatSum) -> list[FlatSum] | None:
     _equal_powers(proof, f, least)
     shared = [Counter(g for g in t.factors if _may_leave(proof, f, g, least)) for t in f.terms]
     common = reduce(lambda a, b: a & b, shared)
-    if f.function == "sqrt":
+    if f.function in ("sqrt", "log"):
         common += _squares(proof, f)
     if len(f.terms) == 1 and f.function != "relu" and f.function != "max" and _is_atom(f):
         return None
@@ -88,13 +89,21 @@ def _take_out(proof: LawfulProof, f: FlatSum, number, powers, taken, places, res
             size = sizes[name]
             half = size[0] == ROOT
             sums.append((Fraction(e, 2 if half else 1), Monomial(*size_product([size.lstrip(ROOT)]), ())))
-        sums += [(Fraction(1), part) for part in parts]
         products = [Monomial(n, (), (new([term]),)) for n, term in sums]
+        for k, factor in enumerate(taken):
+            if proof.sign_of(factor.tensor) >= LEAST["log"]:
+                products.append(Monomial(Fraction(1), (), (new([parts[k]]),)))
+            elif factor not in taken[:k]:  # log(t*t) = 2*log(abs(t))
+                made.append(proof.new("abs", f.slots, [parts[k]]))
+                one = access(made[-1].name, f.slots)
+                products.append(Monomial(Fraction(taken.count(factor)), (), (new([one]),)))
         products += [Monomial(Fraction(1), (), (one,)) for one in more()]
     else:
-        if f.function == "reciprocal":
+        if f.function in ("reciprocal", "abs"):
             factors = (*[new([part]) for part in parts], *more())
-            products = [Monomial(1 / number, tuple((s, -e) for s, e in powers), factors)]
+            if f.function == "reciprocal":
+                number, powers = 1 / number, tuple((s, -e) for s, e in powers)
+            products = [Monomial(number, powers, factors)]
         else:
             halves: list[TensorFactor] = []
             for factor, times in Counter(taken).items():  # sqrt(c*c*d) = c*sqrt(d), sqrt(t*t) = abs(t)
@@ -107,13 +116,13 @@ def _take_out(proof: LawfulProof, f: FlatSum, number, powers, taken, places, res
             root, sizes = _root(number, powers)
             said["root"] = [str(root), powers_json(sizes)]
             products = [Monomial(root, sizes, factors)]
-    signs = [] if f.function == "reciprocal" else taken
+    signs = [] if f.function in ("reciprocal", "abs") else taken
     proof.law("content", f, made, signs, rest if f.function == "sqrt" else (), **said)
     proof.put(f, [p.scaled(Fraction(1)) for p in products])
     return made
 
 
-LEAST = {"reciprocal": 0, "relu": 1, "max": 1, "sqrt": 2, "log": 2}
+LEAST = {"reciprocal": 0, "abs": 0, "relu": 1, "max": 1, "sqrt": 2, "log": 2}
 """The sign that a factor needs to leave a function: 2 above 0, 1 at least 0, 0 any."""
 
 
@@ -128,7 +137,7 @@ def _squares(proof: LawfulProof, f: FlatSum) -> Counter[TensorFactor]:
     even = []
     for term in f.terms:
         have = [g for g in term.factors if isinstance(g, TensorFactor) and _may_leave(proof, f, g, 0)]
-        own = Counter(g for g in have if proof.sign_of(g.tensor) < 2)
+        own = Counter(g for g in have if proof.sign_of(g.tensor) < LEAST[f.function])
         even.append(Counter({g: n - n % 2 for g, n in own.items() if n > 1}))
     common = reduce(lambda a, b: a & b, even)
     common = Counter({g: n - n % 2 for g, n in common.items() if n > 1})
@@ -138,7 +147,7 @@ def _squares(proof: LawfulProof, f: FlatSum) -> Counter[TensorFactor]:
         for g in common.elements():
             left.remove(g)
         rest.append(Monomial(term.coefficient, term.powers, tuple(left)))
-    return common if proof.positive(rest) else Counter()
+    return common if f.function == "log" or proof.positive(rest) else Counter()
 
 
 def _is_atom(f: FlatSum) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 from polyattn.algebra import Index, Monomial, TensorFactor
 from polyattn.algebra.monomial import size_product
 from polyattn.errors import BudgetError
+from polyattn.language.conditions import AT_MOST, LESS
 from polyattn.proving.certificate import Proof
 from polyattn.proving.certificate_terms import FlatSum, size_text
 from polyattn.proving.derivation import Derivation
@@ -52,9 +53,31 @@ class LawfulProof(Proof):
         self.bases: dict[Any, Fraction] = {}
         """For the exponential of each monomial, the multiple of the monomial in its atom."""
         self.splits = 0
+        self.assumed = self.domains()
+        """The function of the claim that makes a tensor at least 0 (1) or above 0 (2) wherever it is defined."""
         self.needed: set[str] = set()
         """The functions of the claim that have to be defined."""
         self.noting = False
+
+    @property
+    def conditional(self) -> set[str]:
+        """Return the tensors that stand for conditions."""
+        return set(self.functions.conditions.values())
+
+    def domains(self) -> dict[str, tuple[str, int]]:
+        """Return the tensors all of whose entries are above 0 (2), or at least 0 (1), where the claim is defined."""
+        found: dict[str, tuple[str, int]] = {}
+        for f in self.functions.sums.values():
+            if f.function in ("sqrt", "log") and len(f.terms) == 1 and f.terms[0].coefficient > 0:
+                if len(f.terms[0].factors) != 1:
+                    continue
+                (factor,) = f.terms[0].factors
+                name, at = factor.tensor, factor.indices  # type: ignore[union-attr]
+                known = f.name, 2 if f.function == "log" else 1
+                if name not in self.functions.sums and len(set(at) & set(f.slots)) == len(at):
+                    found[name] = max(known, found.get(name, known), key=lambda pair: pair[1])
+        fixed = {"I", LESS, AT_MOST, *self.conditional}
+        return {name: known for name, known in found.items() if name not in fixed}
 
     def copy(self, function: FlatSum) -> FlatSum:
         copied = self.new(function.function, function.slots, function.terms, function.over)
@@ -115,11 +138,13 @@ class LawfulProof(Proof):
     def domain(self, f: FlatSum) -> None:
         """Note that a function has to be defined, unless it always is."""
         if f.name in self.claimed and f.function in ("reciprocal", "log", "sqrt"):
+            noting, self.noting = self.noting, True
             known = self.positive(f.terms)
             if f.function == "reciprocal" and self.positive([t.scaled(Fraction(-1)) for t in f.terms]) == 2:
                 known = 2
             if known < (1 if f.function == "sqrt" else 2):
                 self.needed.add(f.name)
+            self.noting = noting
 
     @property
     def claimed(self) -> set[str]:
@@ -227,13 +252,17 @@ class LawfulProof(Proof):
             f = self.function(name)
             if f is None or name in kept:
                 continue
-            for law, rule, more in _product_rules(f):
+            for law, left, right, more in _product_rules(self, f):
                 charge(10 * sum(t.length for t in total.terms))
-                use = first_use(total.terms, frozenset(total.letters), rule)
+                use = first_use(total.terms, frozenset(total.letters), Rule("", {}, left, (), f.slots))
                 if use is not None:
                     place, factors = use.place[0], list(use.factors)
-                    self.law(law, f, total=total, term=place, factors=factors, **more)
+                    made, products = right()
+                    self.law(law, f, made, total=total, term=place, factors=factors, **more)
+                    rule = Rule("", {}, left, tuple(products), f.slots)
                     self.rewrite_term(total, place, rule, use.factors)
+                    for new in made:
+                        self.normal(new.name)
                     return True
         return False
 
@@ -253,7 +282,10 @@ class LawfulProof(Proof):
     def sign_of(self, name: str) -> int:
         f = self.function(name)
         if f is None:
-            return int(name == "I")
+            log, known = self.assumed.get(name, ("", int(name in ("I", LESS, AT_MOST) or name in self.conditional)))
+            if log and self.noting:
+                self.needed.add(log)
+            return known
         if f.function in SIGNS:
             return SIGNS[f.function]
         if f.function in ("reciprocal", "sqrt", "max"):
@@ -264,32 +296,69 @@ class LawfulProof(Proof):
         return 0
 
 
-SIGNS = {"exp": 2, "normal_cdf": 2, "relu": 1, "abs": 1}
+SIGNS = {"exp": 2, "normal_cdf": 2, "gelu_gate": 2, "relu": 1, "abs": 1}
 
 
-def _product_rules(f: FlatSum) -> list[tuple[str, Rule, dict[str, Any]]]:
-    """Return the laws of products with a function: as the law's name, the rule, and what the step says besides."""
+Products = Callable[[], tuple[list[FlatSum], list[Monomial]]]
+"""The new functions of a law, and the sum in the place of a product."""
+
+
+def _product_rules(proof: LawfulProof, f: FlatSum) -> list[tuple[str, Monomial, Products, dict[str, Any]]]:
+    """Return the laws of products with a function: its name, the product, its sum, and what the step says besides."""
     one = access(f.name, f.slots)
     if f.function == "reciprocal" and f.terms:
         lead = max(range(len(f.terms)), key=lambda k: _rank(f.terms[k]))
         first = f.terms[lead]
         if any(isinstance(g, TensorFactor) and g.tensor == "I" for g in first.factors):
             return []
-        below = tuple((size, -e) for size, e in first.powers)
-        rest = [
-            Monomial(-t.coefficient, t.powers, (*t.factors, *one.factors)).scaled(1 / first.coefficient, below)
-            for k, t in enumerate(f.terms)
-            if k != lead
-        ]
-        right = (Monomial(1 / first.coefficient, (), ()).scaled(1 + 0 * first.coefficient, below), *rest)
         left = Monomial(one.coefficient, (), (*first.factors, *one.factors))
-        return [("cancel", Rule("", {}, left, right, f.slots), {"lead": lead})]
+
+        def cancelled() -> tuple[list[FlatSum], list[Monomial]]:
+            below = tuple((size, -e) for size, e in first.powers)
+            rest = [
+                Monomial(-t.coefficient, t.powers, (*t.factors, *one.factors)).scaled(1 / first.coefficient, below)
+                for k, t in enumerate(f.terms)
+                if k != lead
+            ]
+            return [], [Monomial(Fraction(1), (), ()).scaled(1 / first.coefficient, below), *rest]
+
+        return [("cancel", left, cancelled, {"lead": lead})]
+    square = _square(proof, f, one)
+    return [("square", Monomial(one.coefficient, (), one.factors * 2), square, {})] if square else []
+
+
+def _square(proof: LawfulProof, f: FlatSum, one: Monomial) -> Products | None:
+    """Return the sum that the square of a function is, if there is one."""
     if f.function in ("sqrt", "relu"):
         more = one.factors if f.function == "relu" else ()
-        right = tuple(Monomial(t.coefficient, t.powers, (*t.factors, *more)) for t in f.terms)
-        left = Monomial(one.coefficient, (), one.factors * 2)
-        return [("square", Rule("", {}, left, right, f.slots), {})]
-    return []
+        return lambda: ([], [Monomial(t.coefficient, t.powers, (*t.factors, *more)) for t in f.terms])
+    if f.function == "sin" and f.terms:
+
+        def cosine() -> tuple[list[FlatSum], list[Monomial]]:
+            cos = proof.new("cos", f.slots, f.terms)
+            squared = Monomial(Fraction(-1), (), access(cos.name, f.slots).factors * 2)
+            return [cos], [Monomial(Fraction(1), (), ()), squared]
+
+        return cosine
+    if f.function == "exp" and len(f.terms) == 1 and len(f.terms[0].factors) == 1 and f.terms[0].coefficient > 0:
+        (term,) = f.terms
+        (factor,), inner = term.factors, proof.function(term.factors[0])
+        if inner is None or inner.function != "relu" or not set(factor.indices) <= set(f.slots):
+            return None
+
+        def by_cases() -> tuple[list[FlatSum], list[Monomial]]:
+            start = 1 + max(i.id for t in (term, *inner.terms) for i in (*f.letters, *inner.letters, *t.all_indices()))
+            have = sorted({i for t in inner.terms for i in t.all_indices()})
+            names = {i: Index(start + k, i.size) for k, i in enumerate(have)}
+            names |= dict(zip(inner.slots, factor.indices, strict=True))
+            scaled = [t.renamed(names).scaled(term.coefficient, term.powers) for t in inner.terms]
+            both = proof.new("exp", f.slots, scaled)
+            other = access(both.name, f.slots)
+            product = Monomial(Fraction(1), (), (*one.factors, *other.factors))
+            return [both], [one, product, other.scaled(Fraction(-1))]
+
+        return by_cases
+    return None
 
 
 def _rank(term: Monomial) -> tuple[Any, ...]:

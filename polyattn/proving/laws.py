@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 from fractions import Fraction
-from math import gcd
+from math import gcd, prod
 
 from polyattn.algebra import Index, Monomial, TensorFactor
 from polyattn.algebra.monomial import multiply_powers
@@ -31,11 +31,12 @@ class ZeroDenominatorError(Exception):
 def rows(function: str) -> tuple[Law, ...]:
     """Return the laws of a function, in the order in which they are tried."""
     own = ROWS.get(function, ())
-    return (constant, *((table,) if function in TABLE and TABLE[function].law and function not in OPAQUE else ()), *own)
+    by_table = function in TABLE and TABLE[function].law and table not in own and function not in OPAQUE
+    return (constant, *((table,) if by_table else ()), *own)
 
 
 OPAQUE = ("gelu_gate",)
-"""Functions that proofs take as they are, although they have an expression in others."""
+"""Functions that proofs take as they are, although they have an expression in others; see `by_cases`."""
 
 
 def rows_with_norms(function: str) -> tuple[Law, ...]:
@@ -56,23 +57,21 @@ def table(proof: LawfulProof, f: FlatSum) -> list[FlatSum] | None:
 
 def composed(proof: LawfulProof, f: FlatSum) -> list[FlatSum] | None:
     """Use the law of a function whose argument is nothing but another function."""
-    if len(f.terms) != 1 or f.terms[0].coefficient != 1 or f.terms[0].powers or len(f.terms[0].factors) != 1:
+    if len(f.terms) != 1 or f.terms[0].powers or len(f.terms[0].factors) != 1:
         return None
-    (factor,) = f.terms[0].factors
+    (factor,), number = f.terms[0].factors, f.terms[0].coefficient
     inner = proof.function(factor)
-    if inner is None or inner.over or not set(factor.indices) <= set(f.slots):
+    if inner is None or inner.over or number.numerator != 1 or not set(factor.indices) <= set(f.slots):
         return None
-    law = f"{f.function} {inner.function}"
+    law = f"{f.function} {inner.function}" + (f"/{number.denominator}" if number != 1 else "")
     if law not in COMPOSED:
         return None
-    start = 1 + max((i.id for t in (*f.terms, *inner.terms) for i in (*f.letters, *t.all_indices())), default=0)
-    own = {i: Index(start + k, i.size) for k, i in enumerate({i for t in inner.terms for i in t.all_indices()})}
-    names = {**own, **dict(zip(inner.slots, factor.indices, strict=True))}
-    return _by_text(proof, f, law, COMPOSED[law], [t.renamed(names) for t in inner.terms], inner)
+    return _by_text(proof, f, law, COMPOSED[law], _at(inner, factor.indices, f.letters), inner)
 
 
 COMPOSED = {
     "exp log": "s",
+    "exp log/2": "sqrt(s)",
     "log exp": "s",
     "log reciprocal": "-log(s)",
     "log sqrt": "1/2*log(s)",
@@ -186,10 +185,11 @@ def exponential(proof: LawfulProof, f: FlatSum) -> list[FlatSum] | None:
 
 def _power(proof: LawfulProof, f: FlatSum, term: Monomial) -> int:
     """Return the power of the atom that the exponential of a term is."""
-    key, number = unit_key(proof, f, term), term.coefficient
+    key, number = (f.function == "exp", unit_key(proof, f, term)), term.coefficient
     old = proof.bases.get(key)
     if old is None:
-        old = Fraction(1) if _is_logarithm(proof, term) and number.denominator == 1 else abs(number)
+        whole = f.function == "exp" and _has_powers(proof, term) and number.denominator <= 2
+        old = Fraction(1, number.denominator) if whole else abs(number)
         proof.bases[key] = old
     if abs(number) == old:
         return 1 if number > 0 else -1
@@ -205,9 +205,10 @@ def _power(proof: LawfulProof, f: FlatSum, term: Monomial) -> int:
     return int(number / base)
 
 
-def _is_logarithm(proof: LawfulProof, term: Monomial) -> bool:
+def _has_powers(proof: LawfulProof, term: Monomial) -> bool:
+    """Return whether the powers of the exponential of a term are known: of a logarithm or a relu."""
     inner = proof.function(term.factors[0]) if len(term.factors) == 1 and not term.powers else None
-    return inner is not None and inner.function == "log"
+    return inner is not None and inner.function in ("log", "relu")
 
 
 def unit_key(proof: LawfulProof, f: FlatSum, term: Monomial):
@@ -219,18 +220,65 @@ def unit_key(proof: LawfulProof, f: FlatSum, term: Monomial):
 
 
 def _split(proof: LawfulProof, key, power: int) -> None:
-    """Write the atom of this key as a power of a new one."""
-    atoms = [f for f in map(proof.function, proof.settled.values()) if f is not None and f.function == "exp"]
-    atom = next((f for f in atoms if unit_key(proof, f, f.terms[0]) == key), None)
-    if atom is None:
+    """Write the atoms of this key as powers of new ones."""
+    kinds = ("exp",) if key[0] else ("cos", "sin")
+    settled = [f for f in map(proof.function, proof.settled.values()) if f is not None and f.function in kinds]
+    atoms = [f for f in settled if len(f.terms) == 1 and unit_key(proof, f, f.terms[0]) == key[1]]
+    if not atoms:
         return
     proof.splits += 1
-    new = proof.new("exp", atom.slots, [atom.terms[0].scaled(Fraction(1, power))])
-    proof.law("exp", atom, [new], powers=[power])
-    proof.put(atom, [Monomial(Fraction(1), (), (TensorFactor(new.name, atom.slots),) * power)])
-    proof.bases = {unit_key(proof, new, new.terms[0]): abs(new.terms[0].coefficient)}
-    proof.settle(new.name)
+    for atom in atoms:
+        if key[0]:
+            new = proof.new("exp", atom.slots, [atom.terms[0].scaled(Fraction(1, power))])
+            proof.law("exp", atom, [new], powers=[power])
+            proof.put(atom, [Monomial(Fraction(1), (), (TensorFactor(new.name, atom.slots),) * power)])
+            made = [new]
+        else:
+            made = _turn(proof, atom, [power])
+        for new in made:
+            proof.settle(new.name)
     proof.normalise_anew()
+
+
+def angles(proof: LawfulProof, f: FlatSum) -> list[FlatSum] | None:
+    """Write the sine or cosine of a sum by those of its monomials."""
+    if not f.terms:
+        return _by_text(proof, f, "angles", str(int(f.function == "cos")), f.terms)
+    splits = -1
+    powers: list[int] = []
+    while splits != proof.splits:
+        splits = proof.splits
+        powers = [_power(proof, f, term) for term in f.terms]
+    if powers == [1] or prod(1 + abs(p) for p in powers) > MAX_TURNED:
+        return None
+    return _turn(proof, f, powers)
+
+
+MAX_TURNED = 32
+"""The most products that the sine of a sum is written as."""
+
+
+def _turn(proof: LawfulProof, f: FlatSum, powers: Sequence[int]) -> list[FlatSum]:
+    made: list[FlatSum] = []
+    one = Monomial(Fraction(1), (), ())
+    real: list[Monomial] = [one]
+    imaginary: list[Monomial] = []
+
+    def times(terms: Sequence[Monomial], factor: TensorFactor, sign: int) -> list[Monomial]:
+        return [Monomial(sign * t.coefficient, (), (*t.factors, factor)) for t in terms]
+
+    for term, power in zip(f.terms, powers, strict=True):
+        cos, sin = (proof.new(name, f.slots, [term.scaled(Fraction(1, power))]) for name in ("cos", "sin"))
+        made += [cos, sin]
+        c, s, sign = TensorFactor(cos.name, f.slots), TensorFactor(sin.name, f.slots), 1 if power > 0 else -1
+        for _ in range(abs(power)):
+            real, imaginary = (
+                times(real, c, 1) + times(imaginary, s, -sign),
+                times(imaginary, c, 1) + times(real, s, sign),
+            )
+    proof.law("angles", f, made, powers=list(powers))
+    proof.put(f, real if f.function == "cos" else imaginary)
+    return made
 
 
 def reciprocal(proof: LawfulProof, f: FlatSum) -> list[FlatSum] | None:
@@ -262,12 +310,74 @@ def shift(proof: LawfulProof, f: FlatSum) -> list[FlatSum] | None:
     return made
 
 
+INCREASING = ("relu", "sqrt", "log")
+
+
+def monotone(proof: LawfulProof, f: FlatSum) -> list[FlatSum] | None:
+    """max(g(s)) = g(max(s)) for an increasing g, max(-g(s)) = -g(-max(-s)); g is a product of exponentials, or one."""
+    if len(f.terms) != 1 or f.terms[0].powers or abs(f.terms[0].coefficient) != 1 or not f.terms[0].factors:
+        return None
+    (term,) = f.terms
+    inner = [proof.function(factor) for factor in term.factors]
+    kinds = {g and g.function for g in inner}
+    if kinds != {"exp"} and not (len(inner) == 1 and inner[0] is not None and inner[0].function in INCREASING):
+        return None
+    terms: list[Monomial] = []
+    for factor, g in zip(term.factors, inner, strict=True):
+        assert g is not None
+        proof.domain(g)
+        terms += [t.scaled(term.coefficient) for t in _at(g, factor.indices, (*f.letters, *term.all_indices()))]
+    most = proof.new("max", f.slots, terms, tuple(i for i in f.letters if i in f.over))
+    (kind,) = kinds
+    one = proof.new(str(kind), f.slots, [access(most.name, f.slots).scaled(term.coefficient)])
+    proof.law("monotone", f, [most, one], sign=int(term.coefficient))
+    proof.put(f, [access(one.name, f.slots).scaled(term.coefficient)])
+    return [most, one]
+
+
+def merge(proof: LawfulProof, f: FlatSum) -> list[FlatSum] | None:
+    """max[g](max[m](s)) = max[g,m](s)"""
+    if len(f.terms) != 1 or f.terms[0].powers or f.terms[0].coefficient != 1 or len(f.terms[0].factors) != 1:
+        return None
+    (factor,) = f.terms[0].factors
+    inner = proof.function(factor)
+    if inner is None or inner.function != "max" or not set(factor.indices) <= set(f.letters):
+        return None
+    start = 1 + max(i.id for t in (*f.terms, *inner.terms) for i in (*f.letters, *inner.letters, *t.all_indices()))
+    have = {i for t in inner.terms for i in t.all_indices()} | set(inner.over)
+    names = {i: Index(start + k, i.size) for k, i in enumerate(sorted(have))}
+    names |= dict(zip(inner.slots, factor.indices, strict=True))
+    over = [*(i for i in f.letters if i in f.over), *(names[i] for i in inner.letters if i in inner.over)]
+    made = proof.new("max", f.slots, [t.renamed(names) for t in inner.terms], over)
+    proof.law("merge", f, [made])
+    proof.put(f, [access(made.name, f.slots)])
+    return [made]
+
+
+def _at(f: FlatSum, indices: Sequence[Index], taken: Sequence[Index]) -> list[Monomial]:
+    """Return the argument of a function at other indices of its slots, with summed indices of its own."""
+    start = 1 + max((i.id for t in f.terms for i in (*taken, *indices, *f.letters, *t.all_indices())), default=0)
+    names = {i: Index(start + k, i.size) for k, i in enumerate(sorted({i for t in f.terms for i in t.all_indices()}))}
+    names |= dict(zip(f.slots, indices, strict=True))
+    return [t.renamed(names) for t in f.terms]
+
+
+def complement(proof: LawfulProof, f: FlatSum) -> list[FlatSum] | None:
+    """g(-s) = 1 - g(s) for the distribution of the normal law and the gate of `gelu_tanh`."""
+    return _by_text(proof, f, f.function, f"1 - {f.function}(-s)", f.terms) if is_negative(proof, f) else None
+
+
 ROWS: dict[str, tuple[Law, ...]] = {
     "exp": (composed, exponential),
     "log": (composed, content),
     "reciprocal": (reciprocal, composed, content, parts),
     "sqrt": (composed, content, parts),
     "relu": (one_sign, content),
-    "max": (shift, content),
+    "abs": (content, table),
+    "max": (shift, content, monotone, merge),
+    "sin": (angles,),
+    "cos": (angles,),
+    "normal_cdf": (complement,),
+    "gelu_gate": (complement,),
 }
 """The laws of each function, besides those in terms of other functions."""

@@ -77,6 +77,20 @@ CASES = {
     "another function": (["f1[n] = tanh(c[n])"], law("sigmoid", ["g1", "g2"]), F, "is no sigmoid"),
     "relu of an unknown sign": (["f1[n] = relu(c[n]*c[n] - s[n,m])"], law("sign", []), F, "the sign is unknown"),
     "a name that is taken": (["f1[n] = exp(c[n])"], law("exp", ["c"], powers=[1]), F, "c is not new"),
+    "no sine of a sum without a power for each term": (
+        ["f1[n] = sin(c[n] + s[n,m])"], law("angles", ["g1", "g2"], powers=[1]), F, "no power for each"),
+    "no maximum of a decreasing function": (
+        ["e1[n,m] = reciprocal(s[n,m])", "f1[n] = max[m](e1[n,m])"], law("monotone", ["g1", "g2"], sign=1), E,
+        "not increasing"),
+    "the sign of an increasing function": (
+        [EXP, "f1[n] = max[m](-e1[n,m])"], law("monotone", ["g1", "g2"], sign=1), E, "of a function"),
+    "a maximum of a sum is none of a maximum": (
+        [EXP, "f1[n] = max[m](e1[n,m])"], law("merge", ["g1"]), E, "no maximum of a maximum"),
+    "the absolute value of a negative number": (
+        ["f1[n] = abs(-2*c[n])"], law("content", ["g1"], number="-2", powers={}, factors=[[]]), F, "is negative"),
+    "half a logarithm in an exponential": (
+        ["e1[n] = log(c[n])", "f1[n] = exp(1/3*e1[n])"], law("exp log/2", ["g1"]), {"e1": ["N"]} | F,
+        "not of one function"),
     "slots that matter": (["f1[n] = exp(c[n])"], law("constant", ["g1"]), F, "depends on each index"),
 }  # fmt: skip
 
@@ -110,6 +124,14 @@ def test_a_denominator_that_may_be_0_is_in_the_claim():
     functions, left = ["f1[n] = reciprocal(c[n])"], "y[n] = c[n]*f1[n]"
     assert "outside of other domains" in refusal(functions, step, F, left)
     assert "outside of other domains" not in refusal(functions, step, F, left, where=["f1"])
+
+
+def test_a_logarithm_that_makes_a_factor_positive_is_in_the_claim():
+    functions, shapes = ["f1[n] = log(c[n]*s[n,m]*v[m])", "f2[n] = log(c[n])"], F | {"f2": ["N"]}
+    step, left = content("1", [[0]], ["g1", "g2"], primes=[]), "y[n] = f1[n] + f2[n]"
+    assert "outside of other domains" in refusal(functions, step, shapes, left)
+    assert "outside of other domains" in refusal(functions, step, shapes, left, where=["f1"])
+    assert "outside of other domains" not in refusal(functions, step, shapes, left, where=["f1", "f2"])
 
 
 def test_a_norm_that_may_be_below_its_least_is_in_the_claim():
