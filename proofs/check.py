@@ -37,7 +37,7 @@ import re
 import sys
 from collections import Counter, namedtuple
 from fractions import Fraction
-from itertools import chain, pairwise, zip_longest
+from itertools import chain, pairwise, product, zip_longest
 
 BYTES, WORK, BITS = 4_000_000, 1_500_000, 20_000  # of the file, slots made in all, length of a number
 REDUCES = {"max", "min", "logsumexp", None}  # what these run over is gone; any other function keeps its indices
@@ -189,8 +189,8 @@ class Proof:
     def products(self, text):
         """A sum's products, each a number, powers of sizes, and factors."""
         first, *others = re.split(r"(?:^| )([+-]) ?", text)
-        for sign, product in [("+", first)] * bool(first) + [*zip(others[::2], others[1::2], strict=True)]:
-            number, powers, factors, pieces = Fraction(f"{sign}1"), Counter(), [], re.split("([*/])", "*" + product)[1:]
+        for sign, text in [("+", first)] * bool(first) + [*zip(others[::2], others[1::2], strict=True)]:
+            number, powers, factors, pieces = Fraction(f"{sign}1"), Counter(), [], re.split("([*/])", "*" + text)[1:]
             for by, piece in zip(pieces[::2], pieces[1::2], strict=True):
                 found, exponent = ACCESS.fullmatch(piece), 1 if by == "*" else -1
                 if re.fullmatch(r"\d{1,4000}", piece, re.A):
@@ -280,6 +280,8 @@ class Proof:
         if "times" in step:
             return self.times(*fields(step, "d:times"))
         total = self.sums[step["in"]]
+        if "twice" in step:
+            return self.twice(total, *fields(step, "l:twice s:in i:term")[::2])
         if "order" in step:
             return self.order(total, *fields(step, "l:order s:in")[:1])
         if "add" in step:
@@ -293,6 +295,14 @@ class Proof:
         need(0 <= use < len(rules) and 0 <= at < len(total.terms), "there is no such place")
         total.terms[at : at + 1] = [t for t in self.use(*rules[use], total.terms[at], them, total.letters) if t.number]
         return use
+
+    def twice(self, total, places, term):
+        """A condition twice in a product is there once."""
+        number, powers, factors = total.terms[term]
+        (k, j) = numbers(places, len(factors))
+        need(factors[k] == factors[j] and factors[k][0] in self.conditions, "not a condition twice")
+        rest = [f for at, f in enumerate(factors) if at != j]
+        total.terms[term] = self.term(number, powers, rest, inside(factors), total.letters)
 
     def times(self, exponents):
         """Both sides times sizes, which are at least 1."""
@@ -423,10 +433,12 @@ class Laws:
         law, name, self.names = (step := dict(step)).pop("law"), step.pop("of"), step.pop("make")
         need(type(self.names) is list, "no list of names")
         f = self.proof.sums[name]
-        # The logarithm of a condition that fails is minus infinity, of which these laws say nothing.
-        logs = [total for total in self.proof.sums.values() if total.function == "log"]
-        bare = not any(tensor in self.proof.conditions for g in logs for t in g.terms for tensor, _ in t.factors)
-        need(bare, "a function runs over the places that a condition leaves")
+        self.masks = self.logarithms_of_conditions()
+        masked = any(tensor in self.masks for t in f.terms for tensor, _ in t.factors)
+        over = ("copy", "constant", "same") if name in self.masks else ("places", "content", "shift", "monotone", "min")
+        kept = not masked or law in (*over, "copy", "constant")
+        need(kept, "a function runs over the places that a condition leaves")
+        need(name not in self.masks or law in over, "a function runs over the places that a condition leaves")
         self.domain(f)
         if law in TABLE or law in COMPOSED:
             need(not step, "more than a law needs")
@@ -434,7 +446,7 @@ class Laws:
         else:
             need(
                 law in ("exp", "angles", "content", "shift", "constant", "sign", "monotone", "merge")
-                or law in ("cancel", "insert", "square", "copy", "parts"),
+                or law in ("cancel", "insert", "square", "copy", "parts", "places", "defined"),
                 "no law",
             )
             products = getattr(self, f"by_{law}")(f, **step)
@@ -444,6 +456,63 @@ class Laws:
             del self.proof.sums[name]
             for total in self.proof.sums.values():
                 self.replace(total, ([(name, f.slots)], set(), {*f.slots}, products))
+
+    def logarithms_of_conditions(self):
+        """Functions log(c), c made of conditions and 1 or 0: minus infinity where c does not hold. They may only be
+        terms of what a function runs over, as `softmax[e](s + log(c))`."""
+        known, found = self.proof.conditions, set()
+        for f in self.proof.sums.values():
+            have = {(t, *at) for term in f.terms for t, at in term.factors} if f.function == "log" else set()
+            if have and all(name in known for name, *_ in have):
+                need(len(have) <= 8, "a logarithm of too many conditions")
+                need(all(inside(t.factors) <= {*f.slots} and not t.powers for t in f.terms), "a sum of conditions")
+                for values in product((0, 1), repeat=len(have)):
+                    at = dict(zip(sorted(have), values, strict=True))
+                    held = [n for n, _, factors in f.terms if all(at[(t, *i)] for t, i in factors)]
+                    need(sum(held) in (0, 1), "a logarithm of more than a condition")
+                found.add(f.name)
+        for f in self.proof.sums.values():
+            for t in f.terms if found else ():
+                sign = {"softmax": 1, "logsumexp": 1, "max": 1, "min": -1}.get(f.function)
+                alone = t[:2] == (sign, {}) and len(t.factors) == 1
+                need(alone or not any(name in found for name, _ in t.factors), "a condition's logarithm is elsewhere")
+        return found
+
+    def divided(self, f):
+        """The terms of an argument without logarithms of conditions, and these."""
+        masks = [t for t in f.terms if any(name in self.masks for name, _ in t.factors)]
+        return [t for t in f.terms if t not in masks], masks
+
+    def by_places(self, f):
+        """softmax(s + log(c)) = c*exp(s)*inverse(sum(c*exp(s))), logsumexp(s + log(c)) = log(sum(c*exp(s))); inverse(z)
+        is 1/z, and 0 where z is 0."""
+        own, masks = self.divided(f)
+        need(f.function in ("softmax", "logsumexp") and masks, "it runs over all places")
+        weights = [self.at(self.proof.sums[name], at) for t in masks for name, at in t.factors]
+        power = self.new("exp", f.letters, own)
+        total = [power]
+        for weight in reversed(weights):
+            total = [(m * n, {}, [*have, *them]) for m, _, have in weight for n, _, them in total]
+        if f.function == "logsumexp":
+            return [self.new("log", f.slots, total)]
+        inverse = self.new("inverse", [i for i in f.slots if i not in f.over], total)
+        return [(n, p, [*have, *inverse[2]]) for n, p, have in total]
+
+    def by_defined(self, f, **like):
+        """inverse(s) = 1/s for s > 0, and where the claim has 1/s; inverse(0) = 0."""
+        need(f.function == "inverse", "no inverse")
+        if like:
+            other, letters, terms = fields(like, "s:as l:letters l:terms")
+            g = self.proof.sums[other]
+            places = [f.slots[k] for k in numbers(letters, len(f.slots))]
+            need(g.function == "reciprocal" and len(places) == len(f.slots), "no reciprocal")
+            bijection(f, g, terms, dict(zip(places, g.slots, strict=True)))
+            self.domain(g)
+            return [(Fraction(1), {}, [(other, places)])]
+        if not f.terms:
+            return []
+        need(self.positive(f.terms) == 2, "it may be 0")
+        return [self.new("reciprocal", f.slots, f.terms)]
 
     def replace(self, total, rule):
         k = 0
@@ -486,6 +555,8 @@ class Laws:
             return known
         if f.function in SIGNS:
             return SIGNS[f.function]
+        if f.function == "inverse":
+            return int(self.positive(f.terms) > 0)
         if f.function in ("reciprocal", "sqrt", "max"):
             found = self.positive(f.terms)
             if f.function == "reciprocal" and found:
@@ -596,8 +667,9 @@ class Laws:
 
     def by_monotone(self, f, sign):
         """max(g(s)) = g(max(s)) for an increasing g, and max(-g(s)) = -g(-max(-s)); exponentials may be a product."""
-        need(f.function == "max" and sign in (1, -1) and len(f.terms) == 1, "no maximum of a function")
-        (term,) = f.terms
+        own, masks = self.divided(f)
+        need(f.function == "max" and sign in (1, -1) and len(own) == 1, "no maximum of a function")
+        (term,) = own
         inner = [self.proof.sums.get(name) for name, _ in term.factors]
         need(term[:2] == (sign, {}) and inner and None not in inner, "no maximum of a function")
         kinds = {g.function for g in inner}
@@ -607,7 +679,7 @@ class Laws:
         terms = [
             (sign * n, p, have) for g, (_, at) in zip(inner, term.factors, strict=True) for n, p, have in self.at(g, at)
         ]
-        most = self.new("max", f.slots, terms, [i for i in f.letters if i in f.over])
+        most = self.new("max", f.slots, [*terms, *masks], [i for i in f.letters if i in f.over])
         one = self.new(*kinds, f.slots, [(sign, *most[1:])])
         return [(Fraction(sign), *one[1:])]
 
@@ -627,12 +699,12 @@ class Laws:
 
     def by_content(self, f, number, powers, factors, root=(), primes=()):
         """1/(cs) = 1/c 1/s; relu(cs) = c relu(s), max(cs) = c max(s) for c >= 0; root and logarithm of c > 0."""
-        of = ("reciprocal", "relu", "max", "abs", "sqrt", "log")
+        of, (own, masks) = ("reciprocal", "inverse", "relu", "max", "abs", "sqrt", "log"), self.divided(f)
         need(f.function in of and RATIONAL.fullmatch(number), "no content")
         need(all(type(e) is int and abs(e) < 1000 for e in powers.values()), "no power")
         number, rest, taken = Fraction(number), [], []
-        need(number and f.terms and len(factors) == len(f.terms), "no content")
-        for (n, p, have), places in zip(f.terms, factors, strict=True):
+        need(number and own and len(factors) == len(own), "no content")
+        for (n, p, have), places in zip(own, factors, strict=True):
             taken.append([have[k] for k in numbers(places, len(have))])
             left = {size: p.get(size, 0) - powers.get(size, 0) for size in {*p, *powers}}
             rest.append((n / number, left, [h for k, h in enumerate(have) if k not in places]))
@@ -640,7 +712,7 @@ class Laws:
         need(inside(taken[0]) <= {*f.slots}, "an index of the content is summed")
         if f.function == "abs":
             need(number > 0, "the number is negative")
-        elif f.function != "reciprocal":
+        elif f.function not in ("reciprocal", "inverse"):
             least = 1 if f.function in ("relu", "max") else 2
             known = all(self.sign_of(name) >= least for name, _ in self.unpaired(f, taken[0], rest))
             need(number > 0 and known, "the content may be negative")
@@ -649,7 +721,7 @@ class Laws:
         whole = self.proof.term(*rest[0], (), f.letters)
         over = [i for i in f.letters if i in f.over]
         is_one = len(rest) == 1 and whole == (1, {}, [])
-        more = [] if is_one else [lambda: self.new(f.function, f.slots, rest, over)]
+        more = [] if is_one else [lambda: self.new(f.function, f.slots, [*rest, *masks], over)]
         if f.function in ("relu", "max"):
             return [(number, powers, [*taken[0], *(one for make in more for one in make()[2])])]
         if f.function == "log":
@@ -659,7 +731,7 @@ class Laws:
         else:
             each = [one for c in content for one in self.new(f.function, f.slots, [c])[2]]
         each += [one for make in more for one in make()[2]]
-        if f.function == "reciprocal":
+        if f.function in ("reciprocal", "inverse"):
             return [(1 / number, {size: -e for size, e in powers.items()}, each)]
         if f.function == "abs":
             return [(number, powers, each)]
@@ -711,7 +783,8 @@ class Laws:
 
     def by_parts(self, f, parts):
         """A product of sums of their own: 1/(ab) = 1/a 1/b, and the root of a product of a >= 0 and b >= 0."""
-        need(f.function in ("reciprocal", "sqrt") and len(f.terms) == 1 and f.terms[0][:2] == (1, {}), "no product")
+        need(f.function in ("reciprocal", "inverse", "sqrt") and len(f.terms) == 1, "no product")
+        need(f.terms[0][:2] == (1, {}), "no product")
         ((*_, have),) = f.terms
         need(sorted(k for part in parts for k in numbers(part, len(have))) == [*range(len(have))], "no parts of it")
         split = [[have[k] for k in part] for part in parts]
@@ -729,9 +802,11 @@ class Laws:
     def by_shift(self, f, terms):
         """max[e](s + t) = max[e](s) + t for t without e."""
         need(f.function == "max", "no maximum")
-        out = [f.terms[k] for k in numbers(terms, len(f.terms))]
+        out, (own, masks) = [f.terms[k] for k in numbers(terms, len(f.terms))], self.divided(f)
         need(out and not any(f.over & inside(t.factors) for t in out), "it depends on what the maximum runs over")
-        rest = [t for k, t in enumerate(f.terms) if k not in terms]
+        need(not any(t in masks for t in out), "a condition's logarithm stays")
+        # The maximum of nothing but the logarithms of conditions is 0.
+        rest = [t for k, t in enumerate(f.terms) if k not in terms] if len(out) < len(own) else []
         over = [i for i in f.letters if i in f.over]
         return [*out, *([self.new("max", f.slots, rest, over)] if rest else [])]
 

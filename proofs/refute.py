@@ -41,6 +41,7 @@ from proofs.terms import (
 BYTES, STEPS, DIGITS = 1_000_000, 3_000_000, (50, 200, 800)
 EPSILON = Fraction(1, 10**12)  # normalize divides by the larger of the L1 norm and this
 RULE = re.compile(r"([^=]+?)\s+summed\s+over\s+([\w\s,]+?)\s+is\s+([^=]+)", re.A)
+LEFT_OUT = iv.mpf("-inf")  # the logarithm of a condition that does not hold: a function does not run over this place
 EXACT = re.compile(r"-?\d+(/\d+)?", re.A)
 
 
@@ -189,6 +190,9 @@ class Point(Texts):
         outside = {i: at[i] for i in free}
         argument = {tuple(v.values()): self.total(terms, outside | v) for v in self.values(over)}
         self.steps += len(argument) * iv.dps // 10
+        tensors = {tensor for _, factors in terms for tensor, *_ in factors}
+        if name == "log" and tensors and tensors <= {"I", *CONDITIONS.values()} and argument[()] == 0:
+            return LEFT_OUT
         return apply(name, argument, place[len(free) :])
 
     def condition(self, name, indices, place):
@@ -234,6 +238,12 @@ class Point(Texts):
 
 def apply(name, argument, place):
     """A function of {position along what it runs over: value}, at one of these positions where it keeps them."""
+    left_out = {at for at, v in argument.items() if isinstance(v, iv.mpf) and abs(v).a == math.inf}
+    if left_out and name in ("softmax", "max", "min", "logsumexp"):
+        if name == "softmax" and place in left_out:
+            return Fraction(0)
+        argument = {at: v for at, v in argument.items() if at not in left_out}
+    need(not left_out or name in ("softmax", "max", "min", "logsumexp"), "minus infinity elsewhere")
     values = [*argument.values()]
     if name == "relu":
         return larger(argument[()], 0)

@@ -231,7 +231,9 @@ class Texts:
         by_slot = [[i for letter in slot for i in letters[letter]] for slot in slots]
         indices, shape = [i for slot in by_slot for i in slot], [[size for _, size in slot] for slot in by_slot]
         if name in CONDITIONS.values():
-            need(all(slot == shape[0] for slot in shape), "a condition compares positions of two sizes")
+            # With offsets a condition is an equation between positions of any sizes.
+            alike = all(slot == shape[0] for slot in shape) or all(len(slot) == 1 for slot in shape)
+            need(alike, "a condition compares positions of two sizes")
             return [(ONE, [(name, tuple(indices), None)])]
         if name == "I":
             need(len(shape) == 2 and shape[0] == shape[1], "the identity is square")

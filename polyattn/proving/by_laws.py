@@ -9,6 +9,7 @@ from typing import Any
 from polyattn.algebra import FunctionFactor
 from polyattn.errors import BudgetError, ProofError
 from polyattn.proving.certificate_terms import FlatSum, renumbered, sum_text
+from polyattn.proving.chosen import in_order, inverses
 from polyattn.proving.denominators import cross_multiply, rest
 from polyattn.proving.derivation import Derivation
 from polyattn.proving.given import Given, tensors_of
@@ -78,7 +79,13 @@ class _Laws(LawfulProof):
         self.order()
         for side in (self.left, self.right):
             self.tidy(side)
+        inverses(self)
+        for side in (self.left, self.right):
+            self.tidy(side)
         cross_multiply(self)
+
+    def ordered(self, total: FlatSum) -> None:
+        in_order(self, total)
 
     def ordered_sums(self) -> list[FlatSum]:
         return [self.left, self.right]

@@ -351,6 +351,16 @@ class Proof:
         return Monomial(Fraction(1), (), (factor,))
 
     def replace(self, old: FlatSum, new: FlatSum) -> None:
+        letters, witness = self.witness(old, new)
+        self.step(**{"same": old.name, "as": new.name, "letters": letters, "terms": witness})
+        self.replaced[old.name] = new.name
+        wanted = letters[: len(new.slots)]
+        for total in (*self.functions.sums.values(), self.left, self.right):
+            if total.name not in self.replaced or total in (self.left, self.right):
+                total.terms[:] = [replaced(total, t, old.name, new.name, wanted) for t in total.terms]
+
+    def witness(self, old: FlatSum, new: FlatSum) -> tuple[list[int], list[Any]]:
+        """Return how the letters and terms of equal functions correspond."""
         mine, theirs = self.standing_alone(old), self.standing_alone(new)
         ((_, slots, terms),) = entries(moved(mine, ()), moved(theirs, ()), self.forms_of(()))
         (left,), (right,) = mine.factors, theirs.factors
@@ -367,12 +377,7 @@ class Proof:
         for place, (target, found) in enumerate(terms):
             length = len(new.terms[target].factors)
             witness.append([target, self.straight(old, place, found, length)])
-        self.step(**{"same": old.name, "as": new.name, "letters": letters, "terms": witness})
-        self.replaced[old.name] = new.name
-        wanted = letters[: len(new.slots)]
-        for total in (*self.functions.sums.values(), self.left, self.right):
-            if total.name not in self.replaced or total in (self.left, self.right):
-                total.terms[:] = [replaced(total, t, old.name, new.name, wanted) for t in total.terms]
+        return letters, witness
 
     # The end.
     def pairs(self) -> tuple[list[dict[str, Any]], list[str]]:

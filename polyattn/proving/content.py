@@ -16,6 +16,7 @@ from polyattn.algebra import Index, Monomial, TensorFactor
 from polyattn.algebra.monomial import Factor, multiply_powers, size_product
 from polyattn.language.sizes import ROOT
 from polyattn.proving.certificate_terms import FlatSum
+from polyattn.proving.chosen import divided
 from polyattn.proving.given import access
 from polyattn.proving.lawful import LawfulProof, powers_json
 
@@ -24,10 +25,14 @@ ONE = Monomial(Fraction(1), (), ())
 
 def content(proof: LawfulProof, f: FlatSum) -> list[FlatSum] | None:
     """Take the common factors of an argument's terms out of a function."""
-    if not f.terms:
+    own, masks = divided(proof, f)
+    if not own:
         return None
+    if masks:  # a positive factor leaves minus infinity as it is
+        f = FlatSum(f.name, f.slots, f.function, f.over, own)
+    else:
+        _equal_powers(proof, f, LEAST[f.function])
     least = LEAST[f.function]
-    _equal_powers(proof, f, least)
     shared = [Counter(g for g in t.factors if _may_leave(proof, f, g, least)) for t in f.terms]
     common = reduce(lambda a, b: a & b, shared)
     if f.function in ("sqrt", "log"):
@@ -38,7 +43,7 @@ def content(proof: LawfulProof, f: FlatSum) -> list[FlatSum] | None:
     if f.function == "sqrt":  # fourth roots of sizes are no numbers of the language
         powers = tuple((size, e) for size, e in powers if size[0] != ROOT)
     number = _common_number(f.terms)
-    if f.function == "reciprocal" and is_negative(proof, f):
+    if f.function in ("reciprocal", "inverse") and is_negative(proof, f):
         number = -number
     trivial = not powers and number == 1 and f.terms != [ONE]
     if not common and (trivial or (f.function == "log" and _is_prime(f.terms))):
@@ -61,7 +66,8 @@ def content(proof: LawfulProof, f: FlatSum) -> list[FlatSum] | None:
         for t, at in zip(f.terms, places, strict=True)
     ]
     taken = [f.terms[0].factors[k] for k in places[0]]
-    return _take_out(proof, f, number, powers, taken, places, [] if rest == [ONE] else rest)
+    rest += [access(mask.tensor, mask.indices) for mask in masks]
+    return _take_out(proof, f, number, powers, taken, places, [] if rest[:1] == [ONE] and len(f.terms) == 1 else rest)
 
 
 def _take_out(proof: LawfulProof, f: FlatSum, number, powers, taken, places, rest) -> list[FlatSum]:
@@ -99,9 +105,9 @@ def _take_out(proof: LawfulProof, f: FlatSum, number, powers, taken, places, res
                 products.append(Monomial(Fraction(taken.count(factor)), (), (new([one]),)))
         products += [Monomial(Fraction(1), (), (one,)) for one in more()]
     else:
-        if f.function in ("reciprocal", "abs"):
+        if f.function in ("reciprocal", "inverse", "abs"):
             factors = (*[new([part]) for part in parts], *more())
-            if f.function == "reciprocal":
+            if f.function != "abs":
                 number, powers = 1 / number, tuple((s, -e) for s, e in powers)
             products = [Monomial(number, powers, factors)]
         else:
@@ -116,13 +122,13 @@ def _take_out(proof: LawfulProof, f: FlatSum, number, powers, taken, places, res
             root, sizes = _root(number, powers)
             said["root"] = [str(root), powers_json(sizes)]
             products = [Monomial(root, sizes, factors)]
-    signs = [] if f.function in ("reciprocal", "abs") else taken
+    signs = [] if f.function in ("reciprocal", "inverse", "abs") else taken
     proof.law("content", f, made, signs, rest if f.function == "sqrt" else (), **said)
     proof.put(f, [p.scaled(Fraction(1)) for p in products])
     return made
 
 
-LEAST = {"reciprocal": 0, "abs": 0, "relu": 1, "max": 1, "sqrt": 2, "log": 2}
+LEAST = {"reciprocal": 0, "inverse": 0, "abs": 0, "relu": 1, "max": 1, "sqrt": 2, "log": 2}
 """The sign that a factor needs to leave a function: 2 above 0, 1 at least 0, 0 any."""
 
 
@@ -208,7 +214,7 @@ def is_negative(proof: LawfulProof, f: FlatSum) -> bool:
     """Return whether of s and -s the second is taken, by their canonical forms."""
     if len(f.terms) == 1:
         return f.terms[0].coefficient < 0
-    if f.function == "reciprocal" and proof.positive(f.terms):
+    if f.function in ("reciprocal", "inverse") and proof.positive(f.terms):
         return False
     minus = FlatSum(f.name, f.slots, f.function, f.over, [t.scaled(Fraction(-1)) for t in f.terms])
     mine, other = (repr(proof.key(proof.standing_alone(g), ())) for g in (f, minus))

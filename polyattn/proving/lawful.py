@@ -97,6 +97,17 @@ class LawfulProof(Proof):
         name = factor.tensor if isinstance(factor, TensorFactor) else factor
         return None if name in self.replaced else self.functions.sums.get(name)
 
+    def is_mask(self, f: FlatSum) -> bool:
+        """Return whether a function is the logarithm of conditions."""
+        if f.function != "log":
+            return False
+        have = {g.tensor for t in f.terms for g in t.factors if isinstance(g, TensorFactor)}
+        return bool(have) and have <= {"I", LESS, AT_MOST, *self.conditional}
+
+    def has_masks(self, f: FlatSum) -> bool:
+        inner = (self.function(g) for t in f.terms for g in t.factors)
+        return any(g is not None and self.is_mask(g) for g in inner)
+
     # Steps.
     def new(self, function: str, slots: Sequence[Index], terms: Sequence[Monomial], over: Sequence[Index] = ()):
         """Return a new function."""
@@ -208,6 +219,11 @@ class LawfulProof(Proof):
             return
         total = self.functions.sums[name]
         charge(50 + 20 * sum(t.length for t in total.terms))
+        if self.is_mask(total) or (self.has_masks(total) and total.function not in OVER_PLACES):
+            self.gather(total)
+            self.settle(name)
+            return
+        self.ordered(total)
         self.tidy(total)
         for law in self.rows(total.function):
             made = law(self, total)
@@ -216,6 +232,9 @@ class LawfulProof(Proof):
                     self.normal(new.name)
                 return
         self.settle(name)
+
+    def ordered(self, total: FlatSum) -> None:
+        """Split an argument by weak orders."""
 
     def settle(self, name: str) -> None:
         """Replace a function in normal form by the first one equal to it."""
@@ -248,6 +267,8 @@ class LawfulProof(Proof):
         raise BudgetError("a sum is rewritten too often")
 
     def rewrite_products(self, total: FlatSum, kept: frozenset[str]) -> bool:
+        if self.rewrite_conditions(total):
+            return True
         for name in sorted(tensors_of(total.terms)):
             f = self.function(name)
             if f is None or name in kept:
@@ -264,6 +285,21 @@ class LawfulProof(Proof):
                     for new in made:
                         self.normal(new.name)
                     return True
+        return False
+
+    def rewrite_conditions(self, total: FlatSum) -> bool:
+        """Leave out a condition that a term has twice."""
+        conditional = self.conditional
+        for k, term in enumerate(total.terms if conditional else ()):
+            seen: dict[TensorFactor, int] = {}
+            for place, factor in enumerate(term.factors):
+                if isinstance(factor, TensorFactor) and factor.tensor in conditional:
+                    if factor in seen:
+                        self.step(twice=[seen[factor], place], term=k, **{"in": self.called(total)})
+                        kept = [g for j, g in enumerate(term.factors) if j != place and isinstance(g, TensorFactor)]
+                        total.terms[k] = total.with_factors(term, kept)
+                        return True
+                    seen[factor] = place
         return False
 
     # Signs: 2 for what is above 0, 1 for at least 0, 0 for unknown.
@@ -288,6 +324,8 @@ class LawfulProof(Proof):
             return known
         if f.function in SIGNS:
             return SIGNS[f.function]
+        if f.function == "inverse":
+            return int(self.positive(f.terms) > 0)
         if f.function in ("reciprocal", "sqrt", "max"):
             found = self.positive(f.terms)
             if self.noting and (f.function == "sqrt" or (f.function == "reciprocal" and found)):
@@ -295,6 +333,9 @@ class LawfulProof(Proof):
             return {"reciprocal": 2 if found else 0, "sqrt": max(found, 1), "max": found}[f.function]
         return 0
 
+
+OVER_PLACES = ("softmax", "logsumexp", "max", "min")
+"""The functions with laws for arguments with logarithms of conditions, minus infinity where these do not hold."""
 
 SIGNS = {"exp": 2, "normal_cdf": 2, "gelu_gate": 2, "relu": 1, "abs": 1}
 

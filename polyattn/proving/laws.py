@@ -15,6 +15,7 @@ from math import gcd, prod
 from polyattn.algebra import Index, Monomial, TensorFactor
 from polyattn.algebra.monomial import multiply_powers
 from polyattn.language.functions import TABLE
+from polyattn.proving import chosen
 from polyattn.proving.certificate_terms import FlatSum
 from polyattn.proving.content import content, is_negative, parts
 from polyattn.proving.given import access
@@ -32,7 +33,7 @@ def rows(function: str) -> tuple[Law, ...]:
     """Return the laws of a function, in the order in which they are tried."""
     own = ROWS.get(function, ())
     by_table = function in TABLE and TABLE[function].law and table not in own and function not in OPAQUE
-    return (constant, *((table,) if by_table else ()), *own)
+    return (constant, *chosen.ROWS.get(function, ()), *((table,) if by_table else ()), *own)
 
 
 OPAQUE = ("gelu_gate",)
@@ -300,10 +301,12 @@ def one_sign(proof: LawfulProof, f: FlatSum) -> list[FlatSum] | None:
 
 def shift(proof: LawfulProof, f: FlatSum) -> list[FlatSum] | None:
     """max[e](s + t) = max[e](s) + t for t without e."""
-    out = [k for k, t in enumerate(f.terms) if not set(f.over) & set(t.all_indices())]
+    masks = {g for t in f.terms for g in t.factors if chosen.is_mask(proof, g)}
+    own = [k for k, t in enumerate(f.terms) if not set(t.factors) & masks]
+    out = [k for k in own if not set(f.over) & set(f.terms[k].all_indices())]
     if not out:
         return None
-    rest = [t for k, t in enumerate(f.terms) if k not in out]
+    rest = [t for k, t in enumerate(f.terms) if k not in out] if len(out) < len(own) else []
     made = [proof.new("max", f.slots, rest, tuple(i for i in f.letters if i in f.over))] if rest else []
     proof.law("shift", f, made, terms=out)
     proof.put(f, [*(f.terms[k] for k in out), *(access(m.name, f.slots) for m in made)])
@@ -315,9 +318,10 @@ INCREASING = ("relu", "sqrt", "log")
 
 def monotone(proof: LawfulProof, f: FlatSum) -> list[FlatSum] | None:
     """max(g(s)) = g(max(s)) for an increasing g, max(-g(s)) = -g(-max(-s)); g is a product of exponentials, or one."""
-    if len(f.terms) != 1 or f.terms[0].powers or abs(f.terms[0].coefficient) != 1 or not f.terms[0].factors:
+    own, masks = chosen.divided(proof, f)
+    if len(own) != 1 or own[0].powers or abs(own[0].coefficient) != 1 or not own[0].factors:
         return None
-    (term,) = f.terms
+    (term,) = own
     inner = [proof.function(factor) for factor in term.factors]
     kinds = {g and g.function for g in inner}
     if kinds != {"exp"} and not (len(inner) == 1 and inner[0] is not None and inner[0].function in INCREASING):
@@ -327,6 +331,7 @@ def monotone(proof: LawfulProof, f: FlatSum) -> list[FlatSum] | None:
         assert g is not None
         proof.domain(g)
         terms += [t.scaled(term.coefficient) for t in _at(g, factor.indices, (*f.letters, *term.all_indices()))]
+    terms += [access(mask.tensor, mask.indices) for mask in masks]
     most = proof.new("max", f.slots, terms, tuple(i for i in f.letters if i in f.over))
     (kind,) = kinds
     one = proof.new(str(kind), f.slots, [access(most.name, f.slots).scaled(term.coefficient)])
@@ -371,6 +376,7 @@ ROWS: dict[str, tuple[Law, ...]] = {
     "exp": (composed, exponential),
     "log": (composed, content),
     "reciprocal": (reciprocal, composed, content, parts),
+    "inverse": (content, parts),
     "sqrt": (composed, content, parts),
     "relu": (one_sign, content),
     "abs": (content, table),

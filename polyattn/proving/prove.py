@@ -7,9 +7,8 @@ from dataclasses import replace
 from itertools import permutations
 from typing import Any
 
-from polyattn.algebra import FunctionFactor, Monomial, Spec
+from polyattn.algebra import Spec
 from polyattn.algebra.canonical import collect
-from polyattn.algebra.conditions import conditions_in
 from polyattn.errors import BudgetError, ProofError
 from polyattn.language import Atoms, Specification
 from polyattn.proving.by_laws import has_laws, prove_by_laws
@@ -168,10 +167,6 @@ class Asked:
         """Return the verdict "equal" by the laws of functions; None, and what is left of the difference, if not."""
         if not (has_laws(left) or has_laws(right)):
             return None, ""
-        # A row that leaves out every place is 0, which is no quotient of exponentials.
-        if any(map(_leaves_out, (*left.terms, *right.terms))):
-            # The laws speak of positive numbers under a logarithm, and would claim nothing about places left out.
-            return None, "the laws of functions are not used with 'where', whose places are compared as sets"
         try:
             with Meter(MAX_PROOF).running():
                 given = self.used(left, right)
@@ -351,11 +346,3 @@ class Asked:
     def confirmed(self, point, entry: Sequence[int] | None = None):
         splits = [(s.size, self.sizes.atoms(s.size)) for s in self.sizes.splits]
         return counterexample(self.sides, self.context.shapes, splits, self.given, point, entry)
-
-
-def _leaves_out(term: Monomial) -> bool:
-    """Return whether a function in a monomial runs over the places that conditions leave."""
-    inside = [f for f in term.factors if isinstance(f, FunctionFactor)]
-    if any(f.function == "log" and any(conditions_in(f.terms)) for f in inside):
-        return True
-    return any(_leaves_out(t) for f in inside for t in f.terms)

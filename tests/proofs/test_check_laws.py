@@ -141,7 +141,40 @@ def test_a_norm_that_may_be_below_its_least_is_in_the_claim():
     assert "outside of other domains" not in refusal(functions, step, shapes, "y[n] = f1[n,m]", where=["f1"])
 
 
-def test_laws_say_nothing_of_places_that_are_left_out():
-    functions = ["e1[n,m] = log(b1[n,m])", "f1[n] = logsumexp[m](e1[n,m] + s[n,m])"]
-    step, shapes = law("logsumexp", ["g1", "g2"]), E | {"b1": ["N", "M"]}
-    assert "leaves" in refusal(functions, step, shapes, conditions={"b1": "[{0}-{1}-W+1<=0]"})
+CHOSEN = {
+    "the table speaks of all places": (
+        ["e1[n,m] = log(b1[n,m])", "f1[n] = logsumexp[m](e1[n,m] + s[n,m])"], law("logsumexp", ["g1", "g2"]),
+        "that a condition leaves"),
+    "minus infinity is moved by no law": (
+        ["e1[n,m] = log(b1[n,m])", "f1[n] = exp(e1[n,m]*v[m])"], law("exp", ["g1"], powers=[1]),
+        "logarithm is elsewhere"),
+    "twice a condition is no condition": (
+        ["e1[n,m] = log(2*b1[n,m])", "f1[n] = logsumexp[m](e1[n,m] + s[n,m])"], law("places", ["g1", "g2"]),
+        "of more than a condition"),
+    "the negative of minus infinity is not left out": (
+        ["e1[n,m] = log(b1[n,m])", "f1[n] = max[m](s[n,m] - e1[n,m])"], law("shift", ["g1"], terms=[0]),
+        "logarithm is elsewhere"),
+    "a condition stays in a maximum": (
+        ["e1[n] = log(b2[n])", "f1[n] = max[m](e1[n] + s[n,m])"], law("shift", ["g1"], terms=[0]),
+        "a condition's logarithm stays"),
+    "all places are not chosen ones": (["f1[n] = logsumexp[m](s[n,m])"], law("places", ["g1", "g2"]), "all places"),
+    "an inverse of what may be 0": (["f1[n] = inverse(c[n]*c[n])"], law("defined", ["g1"]), "may be 0"),
+    "an inverse of something else": (
+        ["e1[n] = reciprocal(c[n]*c[n])", "f1[n] = inverse(c[n])"],
+        law("defined", [], letters=[0], terms=[[0, [0]]], **{"as": "e1"}), "not factor by factor"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_laws_over_chosen_places_leave_minus_infinity_where_it_is(name: str):
+    functions, step, reason = CHOSEN[name]
+    shapes = F | {"b1": ["N", "M"], "b2": ["N"], "e1": ["N"] if "e1[n] " in functions[0] else ["N", "M"]}
+    conditions = {"b1": "[{0}-{1}-W+1<=0]", "b2": "[{0}-W+1<=0]"}
+    assert reason in refusal(functions, step, shapes, conditions=conditions)
+
+
+def test_only_a_condition_that_is_there_twice_is_left_out():
+    step = {"twice": [0, 1], "in": "left", "term": 0}
+    shapes, conditions = {"b1": ["N", "M"]}, {"b1": "[{0}-{1}-W+1<=0]"}
+    assert "not a condition twice" in refusal([], step, shapes, "y[n] = c[n]*c[n]*b1[n,m]", conditions=conditions)
+    assert "not a condition twice" in refusal([], step, shapes, "y[n] = b1[n,m]*b1[n,m1]", conditions=conditions)
