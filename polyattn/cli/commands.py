@@ -214,6 +214,29 @@ def tables(
 
 @app.command()
 @reports_errors
+def atlas(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Names of the catalogue; all of them by default.")
+    ] = None,
+    place: Annotated[
+        list[str] | None, typer.Option(help="A layer of your own: a file, equation text, or code; repeatable.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The page to write; atlas.html by default.")] = None,
+    as_json: Annotated[Path | None, typer.Option("--json", help="Write the atlas to this file as JSON.")] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="By default one for each core.")] = None,
+) -> None:
+    """Find which layer is a special case of which, prove it, and write the map as one page.
+
+    The proofs are written beside the page or the JSON file, one verdict for each edge. With --place, what the layer
+    becomes and what becomes it is printed.
+    """
+    from polyattn.cli.mapping import run_atlas
+
+    run_atlas(names or [], place or [], out, as_json, processes)
+
+
+@app.command()
+@reports_errors
 def report(
     specs: Annotated[list[str], typer.Argument(metavar="SPEC...", help="Catalogue names, equation texts, or files.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path("report.html"),

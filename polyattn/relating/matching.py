@@ -34,8 +34,11 @@ AT_ZERO = {"exp": Fraction(1), "sigmoid": Fraction(1, 2)}
 MOST_ORDERS = 24
 """The most ways to share the target's parameters out that are tried at each place of the indices."""
 
-LIMITS = (1, 2, 4, 6, 9, 13, 1000)
-"""The costs up to which matches are looked for, one after the other."""
+MOST = 1000
+"""A cost above all others."""
+
+ROUNDS = ((2, False), (5, False), (MOST, False), (MOST, True))
+"""The rounds of a search: the cost up to which matches are looked for, and whether a size may become a product."""
 
 OTHER, PAIR = 2, 6
 """The costs of a size that becomes one of another name, and a product; one that becomes 1 costs 1."""
@@ -97,7 +100,7 @@ class Matcher:
         self.shared = frozenset(shared)
         self.start = Match({s: (s,) for s in shared})
         self.searched = self.steps = 0
-        self.limit, self.cut = 0, False
+        self.limit, self.products, self.cut = 0, False, False
 
     def run(self) -> Iterator[Match]:
         """Yield matches, those whose sizes change least first.
@@ -113,10 +116,11 @@ class Matcher:
         places, state = found
         scope = Scope(frozenset(self.a.output), frozenset(self.b.output))
         below = -1
-        for self.limit in LIMITS:
+        for self.limit, self.products in ROUNDS:
             self.cut = False
             for match, _ in self._sums(self.a.terms, self.b.terms, places, state, scope):
-                if match.cost > below:
+                has_product = any(len(image) > 1 for image in match.sizes.values())
+                if has_product if self.products else match.cost > below:
                     yield match
             if not self.cut:
                 return
@@ -288,16 +292,19 @@ class Matcher:
                 if tuple(self.b.sizes[j] for j in image) == wanted and len(set(image)) == len(image):
                     yield image
             return
-        alone = [j for j in theirs if not size.isdigit() or self.b.sizes[j] == size]
-        yield from ((j,) for j in alone)
         if size.isdigit():
+            yield from ((j,) for j in theirs if self.b.sizes[j] == size)
             return
-        yield ()
+
+        def cost(image: Image) -> int:
+            return self._cost(size, tuple(self.b.sizes[j] for j in image))
+
+        alone: list[Image] = [(), *((j,) for j in theirs)]
+        yield from sorted(alone, key=cost)
         # One size at most becomes a product.
-        if self.limit >= PAIR and all(len(image) < 2 for image in state.sizes.values()):
-            yield from permutations(theirs, 2)
-        else:
-            self.cut = self.cut or self.limit < PAIR
+        if self.products and all(len(image) < 2 for image in state.sizes.values()):
+            yield from sorted(permutations(theirs, 2), key=cost)
+        self.cut = self.cut or not self.products
 
     def _parameters(
         self, mine: Product, theirs: Product, places: Places, state: Match, scale: Scale, scope: Scope

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from polyattn.algebra import Index, Monomial, Polynomial, TensorFactor
-from polyattn.algebra.polynomial import Signature
 from polyattn.algebra.printing import readable
 from polyattn.language.sizes import ROOT, letter_of
 from polyattn.language.syntax import IDENTITY
@@ -51,7 +50,7 @@ def condition(sides: Sides, match: Match) -> Condition:
             del sizes[size]
     given = []
     for name in sorted(kept):
-        if _is_same(sides.b.signature, old.get(name), match.patterns[name], match.scales[name]):
+        if _is_same(sides, name, old.get(name), match):
             del tensors[old[name]]
             continue
         given.append(_definition(sides, name, match.patterns[name], match.scales[name]))
@@ -63,13 +62,14 @@ def condition(sides: Sides, match: Match) -> Condition:
     return Condition(tuple(given), (*pairs, *equations), Names(tensors, sizes))
 
 
-def _is_same(signature: Signature, name: str | None, pattern: Pattern, scale: Scale) -> bool:
-    """Return whether a parameter is the second side's of the same name, as it is."""
-    if name not in signature.shapes or scale != (Fraction(1), ()):
+def _is_same(sides: Sides, name: str, old: str | None, match: Match) -> bool:
+    """Return whether a parameter is the second side's of the same name, as it is: slot by slot."""
+    mine, pattern = sides.a.signature.shapes[name], match.patterns[name]
+    theirs = sides.b.signature.shapes.get(old or "")
+    if theirs is None or match.scales[name] != (Fraction(1), ()) or any(len(s) != 1 for s in pattern.slots):
         return False
-    return pattern.body.factors == (TensorFactor(name or "", pattern.free),) and tuple(
-        a for slot in signature.shapes[name or ""] for a in slot
-    ) == tuple(i.size for i in pattern.free)
+    same = [len(slot) for slot in mine] == [len(slot) for slot in theirs]
+    return same and pattern.body.factors == (TensorFactor(old or "", pattern.free),)
 
 
 class _Letters:

@@ -117,6 +117,12 @@ def test_grouped_queries_are_multi_query_with_one_group_and_multi_head_with_grou
     assert "D_a = C" in pa.relate(ONE, GROUPED).sizes
 
 
+def test_sizes_change_as_little_as_they_have_to():
+    assert pa.relate("block_term_nl", "e_nl").sizes == ("G = 1",)
+    assert pa.relate("tucker_nl", "cp_nl").sizes == ("K = R", "S = R", "V = R")
+    assert "R_a = R*V" in pa.relate("cp_nl", "e_nl").sizes
+
+
 def test_an_input_is_set_to_another():
     relation = pa.relate(CROSS, SELF)
     assert relation

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
@@ -99,13 +100,16 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     made.filters["shape"] = lambda shape: "×".join(map(str, shape)) or "scalar"
+    made.filters["anchor"] = lambda name: re.sub("[^A-Za-z0-9_]+", "-", name)
     made.filters["grouped"] = lambda number: f"{number:,}"
     return made
 
 
-def render(template: str, **values: Any) -> str:
-    """Render a template of this folder with values, which are escaped."""
-    style, script = asset("page.css"), asset("page.js")
+def render(
+    template: str, *, styles: Sequence[str] = ("page.css",), scripts: Sequence[str] = ("page.js",), **values: Any
+) -> str:
+    """Render a template of this folder with its style sheets and scripts, and with values, which are escaped."""
+    style, script = ("".join(map(asset, names)) for names in (styles, scripts))
     # Style and script are allowed by their hashes, so injected ones would not run.
     policy = (
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; "
