@@ -55,3 +55,28 @@ def attend(query: np.ndarray, keys: np.ndarray, values: np.ndarray, bias: np.nda
         scores = np.array([q @ k for k in keys]) / sqrt(query.shape[1])
         rows.append(softmax(scores + (bias[position] if isinstance(bias, np.ndarray) else bias)) @ values)
     return np.array(rows)
+
+
+def layer_norm(a: np.ndarray, eps: float = 1e-5) -> np.ndarray:
+    """Return the rows without their mean, divided by their standard deviation."""
+    deviations = a - a.mean(-1, keepdims=True)
+    return deviations / np.sqrt((deviations**2).mean(-1, keepdims=True) + eps)
+
+
+def leaky(a: np.ndarray) -> np.ndarray:
+    """Return a where it is positive, a fifth of it elsewhere."""
+    return np.where(a > 0, a, 0.2 * a)
+
+
+def around(x: np.ndarray, i: int, j: int, far: int) -> dict[tuple[int, int], np.ndarray]:
+    """Return the places of a map at most `far` rows and columns away, by their offset; those outside are not there."""
+    steps = [(u, v) for u in range(-far, far + 1) for v in range(-far, far + 1)]
+    return {(u, v): x[i + u, j + v] for u, v in steps if 0 <= i + u < x.shape[0] and 0 <= j + v < x.shape[1]}
+
+
+def depthwise(x: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Return the convolution of each channel with its kernel, place by place; zeros outside of the map."""
+    far, y = len(w) // 2, np.zeros_like(x)
+    for i, j in np.ndindex(x.shape[:2]):
+        y[i, j] = sum(w[u + far, v + far] * z for (u, v), z in around(x, i, j, far).items())
+    return y

@@ -7,7 +7,9 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+import torch
 
+import polyattn as pa
 from polyattn import catalog
 
 
@@ -23,8 +25,8 @@ def length(size: str, known: dict[str, int]) -> int:
 
 
 @cache
-def _drawn(name: str) -> dict[str, np.ndarray]:
-    spec, known, generator = catalog.entry(name).spec, numbers(name), np.random.default_rng(3)
+def _drawn(name: str, seed: int) -> dict[str, np.ndarray]:
+    spec, known, generator = catalog.entry(name).spec, numbers(name), np.random.default_rng(seed)
     shapes = {**spec.inputs, **spec.parameters}
     return {
         tensor: np.asarray(0.7 * generator.normal(size=[length(s, known) for s in shape]))
@@ -32,13 +34,23 @@ def _drawn(name: str) -> dict[str, np.ndarray]:
     }
 
 
-def tensors(name: str) -> dict[str, np.ndarray]:
+def tensors(name: str, seed: int = 3) -> dict[str, np.ndarray]:
     """Return the same random inputs and parameters on each call."""
-    return {tensor: values.copy() for tensor, values in _drawn(name).items()}
+    return {tensor: values.copy() for tensor, values in _drawn(name, seed).items()}
+
+
+@cache
+def _lowered(name: str) -> Any:
+    found = catalog.entry(name)
+    return pa.lower(pa.plan(found.spec, dict(found.facts.sizes), "as_written"))
 
 
 def output(name: str, values: dict[str, np.ndarray]) -> np.ndarray:
-    return np.asarray(catalog.entry(name).spec.evaluate(values, dict(catalog.entry(name).facts.sizes)))
+    """Return the output of one sample, in the author's order."""
+    inputs = catalog.entry(name).spec.inputs
+    given = [torch.from_numpy(t)[None] if n in inputs else torch.from_numpy(t) for n, t in values.items()]
+    with torch.no_grad():
+        return _lowered(name)(*given)[0].numpy()
 
 
 def axes(name: str) -> tuple[str, ...]:
@@ -52,7 +64,8 @@ def equivariant(name: str) -> tuple[str, ...]:
     y, found = output(name, values), []
     for axis in axes(name):
         order = np.roll(np.arange(length(axis, numbers(name))), 1)
-        order[:2] = order[1::-1]
+        if len(order) > 2:  # neither a rotation nor a reversal
+            order[:2] = order[1::-1]
 
         def permuted(a: np.ndarray, shape: tuple[str, ...], axis: str = axis, order: Any = order) -> np.ndarray:
             for slot, size in enumerate(shape):
@@ -86,33 +99,36 @@ def reach(name: str) -> dict[str, Any]:
 
     One place of the input after the other is changed; the outputs that follow say how far it is seen.
     """
-    spec, values, known = catalog.entry(name).spec, tensors(name), numbers(name)
+    spec, known, found = catalog.entry(name).spec, numbers(name), {}
     (first, shape), *_ = spec.inputs.items()
-    y, found = output(name, values), {}
     for axis in dict.fromkeys(shape[:-1] if len(shape) > 1 else ()):
         if axis not in spec.output_shape:
             continue
         slot, to, n = shape.index(axis), spec.output_shape.index(axis), length(axis, known)
         seen = np.zeros((n, n), dtype=bool)
-        for place in range(n):
-            changed = values[first].copy()
-            np.moveaxis(changed, slot, 0)[place] += 0.37 * np.sin(1 + np.arange(changed.size // n)).reshape(
-                np.moveaxis(changed, slot, 0)[place].shape
-            )
-            moved = output(name, values | {first: changed}) - y
-            seen[:, place] = np.abs(np.moveaxis(moved, to, 0).reshape(n, -1)).max(1) > 1e-12
+        for seed in range(3, 8):  # a relu may hide a place from one draw
+            values = tensors(name, seed)
+            y = output(name, values)
+            for place in range(n):
+                changed = values[first].copy()
+                part = np.moveaxis(changed, slot, 0)[place]
+                part += np.random.default_rng(place).normal(size=part.shape)
+                moved = np.moveaxis(output(name, values | {first: changed}) - y, to, 0).reshape(n, -1)
+                seen[:, place] |= np.abs(moved).max(1) > 1e-12
+            if seen.all() or "relu" not in str(spec):
+                break
         found[axis] = pattern(seen)
     return {axis: far for axis, far in found.items() if far != 0}
 
 
 def pattern(seen: np.ndarray) -> Any:
-    """Return the name of a table of which output sees which input."""
+    """Return the name of a table that tells which output sees which input."""
     place = np.arange(len(seen))
     if seen.all():
         return "all"
     if np.array_equal(seen, np.tril(np.ones_like(seen))):
         return "past"
-    far = max(abs(a - e) for a, e in np.argwhere(seen))
-    if np.array_equal(seen, np.abs(place[:, None] - place) <= far):
-        return int(far)
-    return "window"
+    far = int(max(abs(a - e) for a, e in np.argwhere(seen)))
+    inner = slice(far, len(seen) - far)  # kernels with holes see less at the borders
+    band = np.abs(place[:, None] - place) <= far
+    return far if band[inner].size and np.array_equal(seen[inner], band[inner]) else "window"

@@ -9,8 +9,14 @@ import torch
 import polyattn as pa
 from polyattn import catalog
 from tests.catalog import facts
+from tests.drawing import mostly_nightly
 
 NAMES = catalog.names()
+LONG = ["axial_relative", "convnext_block", "cosformer", "criss_cross_softmax", "fastformer", "focal_modulation"]
+LONG += ["global_context", "large_kernel", "pma", "stand_alone", "swin_window"]
+"""Entries whose plans are searched for longer than half a second."""
+QUICKLY_PLANNED = sorted({*NAMES} - {*LONG} - {*catalog.names("third_order")})
+"""Plans of third-order layers have tests of their own in `tests/lowering` and `tests/planning`."""
 
 
 def arguments(name: str) -> list[torch.Tensor]:
@@ -34,19 +40,26 @@ def test_an_entry_prints_its_equation_names_its_source_and_has_a_relation_by_nam
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_entry_computes_what_its_loops_do_forward_and_in_training(name: str):
+def test_an_entry_computes_what_its_loops_do(name: str):
+    entry, tensors = catalog.entry(name), facts.tensors(name)
+    wanted = entry.reference(tensors)
+    np.testing.assert_allclose(facts.output(name, tensors), wanted, rtol=1e-10, atol=1e-10)
+    if ".." not in str(entry.spec):  # the explicit sums over offsets take seconds
+        np.testing.assert_allclose(
+            entry.spec.evaluate(tensors, dict(entry.facts.sizes)), wanted, rtol=1e-10, atol=1e-10
+        )
+
+
+@pytest.mark.parametrize("name", mostly_nightly(NAMES, QUICKLY_PLANNED))
+def test_plans_of_an_entry_compute_it_and_its_gradients(name: str):
     entry, sizes = catalog.entry(name), dict(catalog.entry(name).facts.sizes)
-    wanted = entry.reference(facts.tensors(name))
-    np.testing.assert_allclose(facts.output(name, facts.tensors(name)), wanted, rtol=1e-10, atol=1e-10)
     tensors = [t.requires_grad_() for t in arguments(name)]
     written, forward, training = (pa.plan(entry.spec, sizes, o) for o in ("as_written", "forward", "training"))
     assert forward.macs <= written.macs
-    theirs = pa.lower(written)(*tensors)
-    np.testing.assert_allclose(theirs[0].detach(), wanted, rtol=1e-10, atol=1e-10)
+    theirs, ours = pa.lower(written)(*tensors), pa.training_function(training)(*tensors)
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
     with torch.no_grad():
-        np.testing.assert_allclose(pa.lower(forward)(*tensors)[0], wanted, rtol=1e-10, atol=1e-10)
-    ours = pa.training_function(training)(*tensors)
-    np.testing.assert_allclose(ours[0].detach(), wanted, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(pa.lower(forward)(*tensors), theirs, rtol=1e-10, atol=1e-10)
     seed = torch.randn(ours.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     both = [torch.autograd.grad(y, tensors, seed, allow_unused=True, materialize_grads=True) for y in (ours, theirs)]
     torch.testing.assert_close(*both, rtol=1e-9, atol=1e-9)
@@ -76,5 +89,9 @@ def test_no_two_entries_are_one_polynomial_unless_they_say_so():
     found: dict[object, str] = {}
     for name in NAMES:
         spec = catalog.entry(name).spec
-        other = found.setdefault((tuple(spec.inputs.items()), spec.polynomial()), name)
+        try:
+            polynomial: object = spec.polynomial()
+        except pa.BudgetError:  # cubes of sums in a function's argument
+            polynomial = str(spec)
+        other = found.setdefault((tuple(spec.inputs.items()), polynomial), name)
         assert other == name or other in catalog.entry(name).facts.relation

@@ -1,0 +1,1 @@
+"""Layers of structural biology: pairs of positions, and sequences beside them."""

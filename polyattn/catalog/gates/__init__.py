@@ -1,0 +1,1 @@
+"""Gates: maps, channels or positions scaled by a function of the map."""

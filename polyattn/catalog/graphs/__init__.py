@@ -1,0 +1,1 @@
+"""Graph layers, with the adjacency or a mask as an input."""

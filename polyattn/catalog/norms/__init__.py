@@ -1,0 +1,1 @@
+"""Norms along the channels."""

@@ -1,0 +1,1 @@
+"""Polynomial networks, fusions of two vectors, and perceptrons along positions."""

@@ -1,0 +1,1 @@
+"""Layers of sets: pooling, and equivariant maps."""

@@ -1,0 +1,1 @@
+"""Softmax attention and its kin: shares of positions by the similarity of queries and keys."""
