@@ -17,6 +17,7 @@ _ORIGINS = {
     "InsertError": "errors",
     "MissingPackageError": "errors",
     "NotPolynomialError": "errors",
+    "OptimisingError": "errors",
     "PolyattnError": "errors",
     "ProofError": "errors",
     "ReadingError": "errors",
@@ -39,6 +40,8 @@ _ORIGINS = {
     "einsum": "lowering",
     "lower": "lowering",
     "plan": "reading",
+    "Optimised": "optimising",
+    "optimise": "optimising",
     "Reading": "reading",
     "read": "reading",
     "relate": "relating",
@@ -61,6 +64,8 @@ __all__ = [
     "InsertError",
     "MissingPackageError",
     "NotPolynomialError",
+    "Optimised",
+    "OptimisingError",
     "Plan",
     "PolyattnError",
     "Polynomial",
@@ -82,6 +87,7 @@ __all__ = [
     "fitting",
     "lower",
     "nn",
+    "optimise",
     "parallel",
     "plan",
     "prove",
@@ -107,6 +113,7 @@ if TYPE_CHECKING:
         InsertError,
         MissingPackageError,
         NotPolynomialError,
+        OptimisingError,
         PolyattnError,
         ProofError,
         ReadingError,
@@ -118,6 +125,7 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from polyattn.lowering import calibrate, einsum, lower, training_function
+    from polyattn.optimising import Optimised, optimise
     from polyattn.planning import Plan
     from polyattn.proving import Verdict
     from polyattn.reading import Reading, plan, prove, read

@@ -73,6 +73,10 @@ class ReadingError(PolyattnError, ValueError):
     """Code cannot be read as an equation; the message has the line of code and the remedy."""
 
 
+class OptimisingError(PolyattnError, ValueError):
+    """A model cannot be optimised as requested; the message names the argument, and the model is as it was."""
+
+
 class ProofError(PolyattnError, ValueError):
     """A question to the prover makes no sense, or a certificate is not well formed."""
 

@@ -96,7 +96,7 @@ def read_both(
     if equation is not None:
         spec = _spec(equation)
         labels = tuple(spec.inputs)
-        known = _names_of(spec, args, kwargs, known)
+        known = names_of(spec, args, kwargs, known)
     found: list[Any] = []
     for side in (left, right):
         if not is_code(side):
@@ -111,7 +111,7 @@ def read_both(
     return found[0], found[1]
 
 
-def _names_of(spec: Spec, args: Any, kwargs: Any, known: Names) -> Names:
+def names_of(spec: Spec, args: Any, kwargs: Any, known: Names) -> Names:
     """Return the letters of an equation's inputs and splits, where the caller gives none."""
     arguments = (args,) if isinstance(args, torch.Tensor) else tuple(args or ())
     tensors = [a for a in (*arguments, *(kwargs or {}).values()) if isinstance(a, torch.Tensor)]

@@ -65,8 +65,13 @@ class Wrapped(nn.Module):
         return self.function(*args, **kwargs)
 
 
-def export(subject: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Exported:
+def export(
+    subject: Any, args: Sequence[Any], kwargs: Mapping[str, Any], static: Sequence[Sequence[int]] = ()
+) -> Exported:
     """Return the graph of a module or function at an example.
+
+    Args:
+        static: for each tensor of `args`, the axes whose lengths stay numbers.
 
     Raises:
         ReadingError: the code cannot be traced, or its results depend on more than its tensors.
@@ -78,7 +83,7 @@ def export(subject: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Expo
     found: Exception | None = None
     for dtype in attempts:
         try:
-            return _export(_as_dtype(module, dtype), *_converted(args, kwargs, dtype))
+            return _export(_as_dtype(module, dtype), *_converted(args, kwargs, dtype), static)
         except ReadingError:
             raise
         except Exception as error:
@@ -142,11 +147,17 @@ def _check(module: nn.Module, tensors: Sequence[torch.Tensor]) -> None:
             raise ReadingError(f"`args` has an empty tensor, of shape {tuple(t.shape)}; give sizes of one or more")
 
 
-def _export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Exported:
-    auto = torch.export.Dim.AUTO
+def _export(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], static: Sequence[Sequence[int]] = ()
+) -> Exported:
+    auto, fixed = torch.export.Dim.AUTO, torch.export.Dim.STATIC
+    left = iter(static)
 
     def dims(a: Any) -> Any:
-        return (auto,) * a.dim() if isinstance(a, torch.Tensor) else None
+        if not isinstance(a, torch.Tensor):
+            return None
+        numbers = next(left, ())
+        return tuple(fixed if k in numbers else auto for k in range(a.dim()))
 
     shapes: Any = _signature_shapes(module, args, kwargs, dims)
     # The search for an einsum's order would turn symbolic sizes into the example's.

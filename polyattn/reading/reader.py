@@ -79,14 +79,18 @@ class Reader:
 
     def _assign(self) -> list[dict[sympy.Symbol, int]]:
         hints: dict[sympy.Symbol, int] = {}
+        open_: list[tuple[Any, int]] = []
         for node, tensor in self.exported.inputs.values():
             for dim, length in zip(node.meta["val"].shape, tensor.shape, strict=True):
                 if isinstance(dim, torch.SymInt):
-                    expression: Any = dim.node.expr
-                    for symbol in expression.free_symbols:
-                        if symbol not in hints:
-                            found = sympy.solve(expression - length, symbol) if expression != symbol else [length]
-                            hints[symbol] = int(found[0])
+                    open_.append((dim.node.expr, length))
+        # An axis may be a product of two symbols, which other axes have by themselves.
+        for expression, length in sorted(open_, key=lambda pair: len(pair[0].free_symbols)):
+            left = expression.xreplace({s: sympy.Integer(n) for s, n in hints.items()})
+            if len(left.free_symbols) == 1:
+                (symbol,) = left.free_symbols
+                found = sympy.solve(left - length, symbol) if left != symbol else [length]
+                hints[symbol] = int(found[0])
         found = [hints]
         for k in range(1, ASSIGNMENTS):
             primes = _PRIMES[k - 1 :: ASSIGNMENTS - 1]

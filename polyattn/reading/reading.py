@@ -122,14 +122,16 @@ def read_as(
     names: Names,
     output: int | None = None,
     labels: Sequence[str] = (),
+    static: Sequence[Sequence[int]] = (),
 ) -> Reading:
     """Return `read`'s answer, with other names for the inputs.
 
     Args:
         labels: names for the inputs, in their order.
+        static: for each input, the axes whose lengths stay numbers.
     """
     args = (args,) if isinstance(args, torch.Tensor) else tuple(args)
-    exported, found = _traced(module, args, dict(kwargs or {}), names, labels)
+    exported, found = _traced(module, args, dict(kwargs or {}), names, labels, static)
     reading: Reading | None = None
     try:
         reading = _assembled(exported, found, _output(found, output), names, output or 0)
@@ -145,17 +147,22 @@ def read_as(
 
 
 def _traced(
-    module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], known: Names, labels: Sequence[str]
+    module: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    known: Names,
+    labels: Sequence[str],
+    static: Sequence[Sequence[int]],
 ) -> tuple[Exported, Found]:
     wide = _widened(args, kwargs, known)
     if wide is not None:
         # A batch of one would be read as a number: two of them show whether the code mixes them.
         try:
-            exported = _renamed(export(module, *wide), module, args, kwargs, labels)
+            exported = _renamed(export(module, *wide, static), module, args, kwargs, labels)
             return exported, Reader(exported).run()
         except ReadingError:
             pass
-    exported = _renamed(export(module, args, kwargs), module, args, kwargs, labels)
+    exported = _renamed(export(module, args, kwargs, static), module, args, kwargs, labels)
     return exported, Reader(exported).run()
 
 

@@ -157,7 +157,7 @@ class SpecFunction:
             # A trace has one program for all that is done with it, also without gradients.
             objective = "forward" if objective == "training" else objective
             read = tuple(r.size for r in self._reads)
-            how = (objective, device, channels_first, dtype, True)
+            how = (objective, device, channels_first, dtype, True, self.accuracy)
             name = traced(self.text, self.sizes, self._own, pairs(sizes), read, *how)
             return getattr(FUNCTIONS, name)
         planned, lengths, read = dict(self._fixed), dict(self._fixed), []
@@ -179,7 +179,7 @@ class SpecFunction:
         planned[BATCH] = max(1, index(batch)) if is_static(batch) else hint(batch, NOMINAL_BATCH)
         eager = torch.compiler.is_exporting()
         known = pairs(planned)
-        how = (objective, device, channels_first, dtype, eager)
+        how = (objective, device, channels_first, dtype, eager, self.accuracy)
         name = traced(self.text, self.sizes, self._own, known, tuple(read), *how)
         return getattr(FUNCTIONS, name)
 

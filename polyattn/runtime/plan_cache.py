@@ -258,6 +258,7 @@ def traced(
     channels_first: bool,
     dtype: str,
     eager: bool,
+    accuracy: str = "written",
 ) -> str:
     """Return the name in `polyattn.lowering.FUNCTIONS` of the lowered plan for a compiler's shapes.
 
@@ -267,7 +268,7 @@ def traced(
         eager: whether the operations are taken one by one, without a backward pass of their own.
     """
     model = calibrated(kind(device), dtype)
-    how = (objective, device, channels_first, dtype, eager, model)
+    how = (objective, device, channels_first, dtype, eager, model, accuracy)
     return _traced(text, fixed, tuple(own), tuple(sizes), tuple(read), *how)
 
 
@@ -284,8 +285,9 @@ def _traced(
     dtype: str,
     eager: bool,
     model: Device,
+    accuracy: str,
 ) -> str:
-    made = family(text, fixed, own, objective, device, channels_first, dtype, model)
+    made = family(text, fixed, own, objective, device, channels_first, dtype, model, accuracy)
     numbers = whole({s: int(n) for s, n in sizes}, made.spec)
     return keep(made.symbolic(numbers, read, eager))
 
