@@ -17,7 +17,7 @@ PUBLISHED = {
     "hla": (2 * D * D + D * C, 3 * D * D + 4 * D * C),
     "ahla": (2 * D * C + D, 4 * D * C + 2 * D),
     "causal_poly_nl": (C + 1, 4 * C * C),
-    "two_simplicial": (2 * D * C, 4 * D * C + D * C),
+    "causal_two_simplicial": (2 * D * C, 4 * D * C + D * C),
     "sliding_window": (5 * (D + C), 5 * (D + C + 2)),
     "block_causal": (D * C, 2 * 4 * D * C),
     "retnet": (H * D * C, 3 * H * D * C),

@@ -16,7 +16,7 @@ FACTS = Facts(
 )
 
 
-def two_simplicial() -> Spec:
+def causal_two_simplicial() -> Spec:
     """Return 2-simplicial attention without softmax: `y_a = Σ_{e,f<=a} Σ_r q_ar k_er l_fr (v_e ⊙ w_f)`.
 
     Source: Roy et al., Fast and Simplex: 2-Simplicial Attention in Triton, trilinear attention, without softmax.
