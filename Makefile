@@ -19,10 +19,15 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
-.NOTPARALLEL:
-.PHONY: test demo lint types imports unit doctest site docs examples mutants format clean
+.PHONY: test demo lint types imports unit doctest site docs blocks examples mutants format clean
 
-test: lint types imports unit doctest docs examples
+# Pyright, docstrings and the site take one processor each, and run beside each other; the rest takes all of JOBS.
+MORE = $(MAKE) --no-print-directory
+
+test: $(READY)
+	@$(MORE) -j 1 lint imports
+	@$(MORE) -j $(JOBS) --output-sync=target types doctest site
+	@$(MORE) -j 1 unit blocks examples
 	$(call step,everything passed)
 
 demo: $(READY)
@@ -54,7 +59,9 @@ site: $(READY)
 	$(call step,mkdocs: the site)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-docs: site
+docs: site blocks
+
+blocks: $(READY)
 	$(call step,pytest: code blocks of README and docs)
 	@$(BIN)/python -m pytest README.md CONTRIBUTING.md docs -n $(JOBS) --dist loadfile
 

@@ -76,3 +76,7 @@ def reference(module: Attention, x: Tensor) -> Tensor:
         y = torch.from_numpy(np.asarray(module.spec.evaluate({name: rows.numpy(), **parameters}, module.sizes)))
         outputs.append(y.T.reshape(sample.shape) if len(shape) == 2 else y.movedim(-1, 0))
     return torch.stack(outputs)
+
+
+EACH_MECHANISM = ("poly_nl", "tesa", "ba_transform_block", "pi_net_ncp", "e_nl_softmax", "bat_normalised")
+"""A symmetric product, a sum of terms, split sizes, a polynomial of several degrees, two functions."""

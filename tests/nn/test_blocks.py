@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import polyattn as pa
-from tests.drawing import mostly_nightly
+from tests.drawing import PROFILE, mostly_nightly
 
 from .blocks import CASES, EVERY_KIND, FLOAT16, awake
 from .forms import assert_state_carries_it, assert_twins_compute_the_same_and_share_nothing, value_and_gradients
@@ -22,6 +22,8 @@ HALVES = [
     if case.large is not None
     for dtype in case.halves
 ]
+OPERATORS = ("NonLocal", "LatentGNN", "BATBlock")
+"""Blocks that have each of the operators of blocks: softmax, heads, norms, pooling, products over sums of positions."""
 RESIDUAL = [n for n in CASES if not n.startswith("BATransform")]
 
 
@@ -45,8 +47,15 @@ def test_its_derivatives_are_those_of_its_values(case, training):
     assert torch.autograd.gradcheck(function, leaves, fast_mode=True)
 
 
+MANY = {1: (10**6,), 2: (1000, 1000), 3: (10, 250, 400)}
+"""A million positions, by the number of axes."""
+if PROFILE == "ci":
+    # Sums of squares overflow from 73 positions on, of values from 2,184, and their number itself from 65,504.
+    MANY = {1: (150_000,), 2: (500, 300), 3: (4, 150, 250)}
+
+
 def large_image(channels, dim, sides):
-    sides = sides or {1: (10**6,), 2: (1000, 1000), 3: (10, 250, 400)}[dim]
+    sides = sides or MANY[dim]
     return 30 * torch.randn(1, channels, *sides).sign()
 
 
@@ -55,7 +64,8 @@ def at_its_largest(name):
     """The block, its input of numbers of size 30, and what it gives in 32 bits."""
     case = CASES[name]
     module = case.large().eval()
-    x = large_image(case.large_channels, getattr(module, "dim", 2), case.large_sides)
+    sides = case.large_sides and [side if PROFILE != "ci" else side // 2 for side in case.large_sides]
+    x = large_image(case.large_channels, getattr(module, "dim", 2), sides)
     with torch.no_grad():
         return module, x, module(x)
 
@@ -68,7 +78,7 @@ def assert_half_precision_holds_it(module, x, exact, dtype):
 
 
 @pytest.mark.parametrize(("name", "dtype"), HALVES, ids=lambda value: str(value).removeprefix("torch."))
-def test_a_million_large_positions_do_not_overflow_in_half_precision(name, dtype):
+def test_many_large_positions_do_not_overflow_in_half_precision(name, dtype):
     assert_half_precision_holds_it(*at_its_largest(name), dtype)
 
 
@@ -98,7 +108,8 @@ def test_with_a_residual_its_output_under_autocast_has_the_dtype_of_its_input(na
 def test_compiled_in_one_graph_it_has_the_same_values_and_gradients(name):
     case = CASES[name]
     module = case.make().double().eval()  # a compiler may choose another plan, whose float32 differs in the last digits
-    compiled = torch.compile(module, fullgraph=True, backend="aot_eager" if case.thorough else "eager")
+    backward = case.thorough and (PROFILE != "ci" or name in OPERATORS)
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager" if backward else "eager")
     x = case.image(requires_grad=True, dtype=torch.float64)
     torch.testing.assert_close(value_and_gradients(compiled, x), value_and_gradients(module, x))
 
@@ -132,7 +143,7 @@ def forms(name):
     """Yield the forms a block is exported to, with the marks of the test."""
     yield "program", [] if name in EVERY_KIND else [pytest.mark.nightly]
     if name in EVERY_KIND:
-        yield "onnx", [onnx_of_any_batch, *([] if CASES[name].thorough else [pytest.mark.nightly])]
+        yield "onnx", [onnx_of_any_batch, *([] if name in OPERATORS else [pytest.mark.nightly])]
 
 
 FORMS = [pytest.param(name, form, id=f"{name}-{form}", marks=marks) for name in CASES for form, marks in forms(name)]
@@ -164,7 +175,7 @@ ALIKE = [
 
 
 @onnx_of_any_batch
-@pytest.mark.parametrize("name", mostly_nightly(ALIKE, ("NonLocal", "CGNL")))
+@pytest.mark.parametrize("name", mostly_nightly(ALIKE, ("CGNL",)))
 def test_in_onnx_two_images_are_not_taken_for_two_heads_or_groups(name):
     """An exporter that knows the batch may join axes of one length."""
     module, x = CASES[name].make().eval(), CASES[name].image(2)

@@ -9,13 +9,9 @@ from polyattn import catalog
 from tests.drawing import mostly_nightly
 
 from .forms import assert_state_carries_it, assert_twins_compute_the_same_and_share_nothing, value_and_gradients
-from .layers import WITH_FUNCTIONS, image, layer
+from .layers import EACH_MECHANISM, WITH_FUNCTIONS, image, layer
 
 pytestmark = pytest.mark.usefixtures("_nothing_compiled_before")
-
-
-EACH_MECHANISM = ("poly_nl", "tesa", "ba_transform_block", "pi_net_ncp", "e_nl_softmax", "bat_normalised")
-"""A symmetric product, a sum of terms, split sizes, a polynomial of several degrees, two functions."""
 
 
 @pytest.mark.parametrize("name", mostly_nightly([*catalog.names("third_order"), *WITH_FUNCTIONS], EACH_MECHANISM))

@@ -75,7 +75,7 @@ def with_gradients(call, x: Tensor, parameters: list[Tensor]) -> tuple[Tensor, l
     return y.detach(), list(torch.autograd.grad(y, [x, *parameters], seed))
 
 
-@pytest.mark.parametrize("mean", [10, 30])
+@pytest.mark.parametrize("mean", [pytest.param(10, marks=pytest.mark.nightly), 30])
 @pytest.mark.parametrize("dtype", LEAST, ids=lambda d: str(d).removeprefix("torch."))
 @pytest.mark.parametrize("name", CASES)
 def test_a_mean_costs_no_more_digits_than_in_the_authors_form(name: str, dtype: torch.dtype, mean: int):

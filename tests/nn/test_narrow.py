@@ -5,16 +5,19 @@ import copy
 import pytest
 import torch
 
-from .blocks import CASES, awake, started
+from tests.drawing import mostly_nightly
+
+from .blocks import CASES, EVERY_KIND, awake, started
 
 GRADIENTS = {torch.bfloat16: 0.3, torch.float16: 0.05}
 """Of gradients: another place may be the largest one, or the other side of a ReLU's kink, of numbers with 8 bits."""
 
 
 @pytest.mark.parametrize("dtype", GRADIENTS, ids=["bfloat16", "float16"])
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_a_block_of_16_bit_weights_is_the_block_to_their_accuracy(case, dtype):
+@pytest.mark.parametrize("name", mostly_nightly(CASES, EVERY_KIND))
+def test_a_block_of_16_bit_weights_is_the_block_to_their_accuracy(name, dtype):
     torch.manual_seed(0)
+    case = CASES[name]
     block = awake(started(case.make()))
     for layer in block.modules():
         if isinstance(layer, torch.nn.modules.dropout._DropoutNd):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import nn
 
 import polyattn as pa
+from tests.drawing import PROFILE
 
 SHAPE = (2, 8, 7, 5)
 INNER = {"R": 3, "V": 4, "D": 4, "G": 2, "J": 2, "S": 2, "K": 3, "M": 2}
@@ -67,6 +68,12 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
 
 FEW = ("poly_nl", "e_nl softmax", "TESA", "NonLocal", "Axial", "BATransform downsample", "BATBlock", "a small network")
 """Layers that meet in different ways: by sums, by maxima, all to all, in pooled maps, and in a network's statistics."""
+
+
+def layers_of(size: int) -> Collection[str]:
+    """All layers on three pieces, and nightly on two; elsewhere one for each way in which pieces meet."""
+    return LAYERS if size == 3 or (size == 2 and PROFILE != "ci") else FEW
+
 
 VIDEO: dict[str, Callable[[], nn.Module]] = {
     "over space": lambda: pa.nn.BATransform(8, block_size=(3, 2), groups=2, dim=3),

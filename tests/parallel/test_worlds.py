@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.parallel.cases import FEW, LAYERS
+from tests.parallel.cases import layers_of
 
 pytestmark = pytest.mark.slow  # starting the worlds takes a minute
 
@@ -31,7 +31,7 @@ def worlds() -> dict[int, dict]:
 @pytest.mark.parametrize("size", [2, 3, 4])
 def test_a_layer_on_pieces_is_the_layer_and_sends_what_its_plan_says(size: int):
     rows = worlds()[size]["every_layer"]
-    assert {row["layer"] for row in rows} == set(FEW if size == 4 else LAYERS)
+    assert {row["layer"] for row in rows} == set(layers_of(size))
     wrong = [
         row
         for row in rows
@@ -55,6 +55,12 @@ def test_calls_that_processes_make_differently_are_refused_on_all_and_leave_noth
     rows = worlds()[2][part]
     assert rows
     assert not [row for row in rows if row["error"] > 1e-12]
+
+
+def test_two_processes_end_up_with_the_gradients_of_the_joined_batch():
+    (row,) = worlds()[2]["joined_batch"]
+    assert all("PlannedLayer" in name for name in row["made_by"])
+    assert max(row["apart"]) <= 1e-12
 
 
 @pytest.mark.parametrize("size", [2, 4])

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import copy
 import datetime
+import gc
 import json
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import polyattn as pa
 import polyattn.parallel
-from tests.parallel.cases import CHANNELS, FEW, LAYERS, SHAPE, VIDEO, made, of
+from tests.parallel.cases import CHANNELS, SHAPE, VIDEO, layers_of, made, of
+from tests.parallel.joined import joined_batch
 
 CUTS = {
     2: [((5, 2), torch.float32)],
@@ -131,11 +133,6 @@ def _rounding(layer: nn.Module, x: Tensor, seed: Tensor, largest: float) -> tupl
         found.append(torch.autograd.grad(outputs[-1], (own, *alone.parameters()), seed.to(dtype)))
     forward = apart(*outputs, float(outputs[-1].abs().max()))
     return forward, max(apart(a, b, largest) for a, b in zip(*found, strict=True))
-
-
-def layers_of(size: int) -> Iterable[str]:
-    """All layers on two and three pieces; on four, one for each way in which pieces meet."""
-    return FEW if size == 4 else LAYERS
 
 
 def every_layer(mesh: DeviceMesh) -> Iterator[dict[str, Any]]:
@@ -364,6 +361,7 @@ PARTS: tuple[Callable[[DeviceMesh], Iterator[dict[str, Any]]], ...] = (
     compiled_in_evaluation,
     called_by_its_hook,
     refused,
+    joined_batch,
     trained,
 )
 
@@ -392,4 +390,6 @@ if __name__ == "__main__":
     for size in [int(word) for word in words if word.isdigit()] or CUTS:
         if not parts or "every_layer" in parts:
             warm(size)
+        gc.collect()
+        gc.freeze()  # or each process copies the pages of all modules when it looks for garbage
         mp.start_processes(process, (size, folder, parts), nprocs=size, start_method="fork")

@@ -15,7 +15,10 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["polyattn.vision", "polyattn.training", "torch._dynamo", "torch.utils.tensorboard", "torchmetrics", "tyro"]
+    [
+        *("polyattn.vision", "polyattn.training", "torch._dynamo", "torch.utils.tensorboard", "torchmetrics", "tyro"),
+        "tests.training.warmed",
+    ]
 )
 LONGEST = 240
 
