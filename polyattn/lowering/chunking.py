@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from polyattn.algebra import Spec
 from polyattn.errors import BudgetError, RecurrenceError, SizeError
+from polyattn.lowering.chunk_loop import Part, run_chunks
 from polyattn.lowering.devices import calibrated
 from polyattn.lowering.graphs import lower
 from polyattn.planning import Device, Plan
-from polyattn.planning.chunked_plan import ChunkedPlan, seconds
+from polyattn.planning.chunked_plan import GROUP, ChunkedPlan, seconds
 from polyattn.planning.chunks import chunk_lengths, chunks
 from polyattn.planning.decoding import ordered_size
 from polyattn.planning.steps import BATCH
@@ -112,7 +112,7 @@ class LoweredChunks(nn.Module):
         self.graphs: dict[int, list[nn.Module]] = {}
 
     def of_length(self, length: int) -> list[nn.Module]:
-        """Return the graphs of a chunk of this many positions: of its output, then of each state."""
+        """Return the graphs of the parts of a chunk of this many positions."""
         if length not in self.graphs:
             size = self.plan.equations.size
             plans = (p.at({**dict(p.graph.sizes), size: length}) for p in self.plan.plans)
@@ -125,30 +125,28 @@ class LoweredChunks(nn.Module):
         missing = [n for n in (*spec.inputs, *spec.parameters) if n not in tensors]
         if missing or len(tensors) > len(spec.inputs) + len(spec.parameters):
             raise SizeError(f"this graph takes {', '.join((*spec.inputs, *spec.parameters))}; got {', '.join(tensors)}")
-        known = self.plan.plans[0].graph.known
+        known = self.plan.masked.graph.known
         axes = {n: next((k for k, s in enumerate(spec.shape(n)) if equations.size in s), None) for n in spec.inputs}
-        first = tensors[next(n for n in spec.inputs if axes[n] is not None)]
-        current = {
+        inputs = {n: tensors[n] for n in spec.inputs}
+        first = inputs[next(n for n in spec.inputs if axes[n] is not None)]
+        state = {
             n: first.new_zeros(first.shape[0], *(int(a) if a.isdigit() else known[a] for a in s))
             for n, s in equations.shapes
         }
-        outputs, total = [], self.plan.masked.graph.known[equations.size]
-        for start in range(0, total, self.plan.length):
-            length = min(self.plan.length, total - start)
-            here = dict(tensors) | current
-            for name, axis in axes.items():
-                if axis is not None:
-                    block = tensors[name].shape[axis + 1] // total
-                    here[name] = tensors[name].narrow(axis + 1, start * block, length * block)
-            graphs = self.of_length(length)
-            parts = (equations.output, *(s for _, s in equations.states))
-            called = [{n: here[n] for n in (*p.inputs, *p.parameters)} for p in parts]
-            outputs.append(graphs[0](**called[0]))
-            if start + length < total:
-                made = [g(**c) for g, c in zip(graphs[1:], called[1:], strict=True)]
-                current = dict(zip(current, made, strict=True))
+        total = known[equations.size]
+        blocks = {n: x.shape[(axes[n] or 0) + 1] // total for n, x in inputs.items() if axes[n] is not None}
         along = next(k for k, s in enumerate(spec.shape(spec.output)) if equations.size in s)
-        return torch.cat(outputs, along + 1)
+        parameters = {n: tensors[n] for n in spec.parameters}
+        return run_chunks(equations, self.parts, axes, along, blocks, self.plan.length, inputs, parameters, state)[0]
+
+    def parts(self, length: int) -> list[Part]:
+        """Return the functions of the parts of a chunk of this many positions."""
+
+        def named(graph: nn.Module, part: Spec) -> Part:
+            names = (*part.inputs, *part.parameters)
+            return lambda here: graph(**{n: here[n] for n in names})
+
+        return list(map(named, self.of_length(length), self.plan.equations.parts))
 
 
 BATCH_NAME = "B"
@@ -172,14 +170,21 @@ def _planned(
     others = tuple(sorted((name, n) for name, n in numbers.items() if name != running))
     equations = chunks(spec, running, (*others, (BATCH, batch)))
     objective = "training" if training else "forward"
-    options: dict[str, Any] = {"batch": batch, "device": device, "dtype": dtype}
+    options: dict[str, Any] = {"device": device, "dtype": dtype}
+    number = -(-numbers[running] // length)
     within = {**numbers, running: length}
     plans = tuple(
-        whole_plan(part, {n: v for n, v in within.items() if n in part.sizes.names}, objective, **options)
-        for part in (equations.output, *(s for _, s in equations.states))
+        whole_plan(
+            part,
+            {n: v for n, v in within.items() if n in part.sizes.names},
+            objective,
+            batch=batch * min(GROUP, number),
+            **options,
+        )
+        for part in equations.parts
     )
-    masked = whole_plan(spec, {n: v for n, v in known if n in spec.sizes.names}, objective, **options)
-    return ChunkedPlan(spec, equations, length, -(-numbers[running] // length), plans, masked)
+    masked = whole_plan(spec, {n: v for n, v in known if n in spec.sizes.names}, objective, batch=batch, **options)
+    return ChunkedPlan(spec, equations, length, number, plans, masked)
 
 
 @lru_cache(maxsize=1024)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from polyattn.algebra import Spec
 from polyattn.language import value_of
+from polyattn.lowering.chunk_loop import run_chunks
 from polyattn.planning.chunks import chunks
 from polyattn.runtime.function import SpecFunction
 
@@ -38,8 +38,7 @@ class ChunkRunner:
             # Multiplied out, a chunk has no author's order whose digits could be kept.
             return SpecFunction(part, sizes, objective, own, "any")
 
-        self.output = function(self.equations.output)
-        self.states = {name: function(part) for name, part in self.equations.states}
+        self.parts = [function(part) for part in self.equations.parts]
 
     def axis(self, tensor: str) -> int | None:
         return next((k for k, slot in enumerate(self.spec.shape(tensor)) if self.size in slot), None)
@@ -54,25 +53,17 @@ class ChunkRunner:
         parameters: Mapping[str, Tensor],
         state: Mapping[str, Tensor] | None,
         length: int,
-        last: bool,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the output, and the states after the whole; without `last`, those before its last chunk."""
+        """Return the output of a sequence in chunks of `length` positions, and the states after it."""
         named = dict(zip(self.spec.inputs, inputs, strict=True))
         axes = {n: self.axis(n) for n in named}
-        first = next(n for n in named if axes[n] is not None)
-        block = value_of([a for a in self.spec.shape(first)[axes[first] or 0] if a != self.size], self.known)
-        count = named[first].shape[(axes[first] or 0) + 1] // block
+        blocks = {
+            n: value_of([a for a in self.spec.shape(n)[axis] if a != self.size], self.known)
+            for n, axis in axes.items()
+            if axis is not None
+        }
         current = dict(state) if state is not None else self.initial(inputs[0], inputs[0].shape[0])
-        outputs: list[Tensor] = []
-        for start in range(0, count, length):
-            number = min(length, count - start)
-            here: dict[str, Any] = dict(parameters) | current
-            for name, x in named.items():
-                axis = axes[name]
-                here[name] = x if axis is None else x.narrow(axis + 1, start * block, number * block)
-            outputs.append(self.output(here))
-            if last or start + number < count:
-                current = {name: function(here) for name, function in self.states.items()}
         along = self.axis(self.spec.output)
         assert along is not None
-        return torch.cat(outputs, along + 1), current
+        parts: list[Any] = self.parts
+        return run_chunks(self.equations, lambda _: parts, axes, along, blocks, length, named, parameters, current)

@@ -160,7 +160,7 @@ class Layer(TracedWhole):
             length, runner = self._chunks(tensors, values)
             if runner is not None:
                 parameters = dict(zip(self.spec.parameters, values, strict=True))
-                return runner.run(tensors, parameters, None, length, last=False)[0]
+                return runner.run(tensors, parameters, None, length)[0]
         return self._inputs.apply(self._function, tensors, batched, values)
 
     def _piece(self, inputs: list[Tensor], state: Mapping[str, Tensor]) -> tuple[Tensor, State]:
@@ -180,7 +180,7 @@ class Layer(TracedWhole):
             self._pieces["piece"] = ChunkRunner(self.spec, steps.size, known, self.objective, functions)
         held = {n: s.to(inputs[0].dtype) for n, s in state.items()}
         parameters = dict(zip(self.spec.parameters, values, strict=True))
-        return self._pieces["piece"].run(inputs, parameters, held, PIECE, last=True)
+        return self._pieces["piece"].run(inputs, parameters, held, PIECE)
 
     def _chunks(self, tensors: Sequence[Tensor], values: Sequence[Tensor]) -> tuple[int, ChunkRunner | None]:
         """Return the length of chunks that are faster than masks here, and their functions; 0 and None for masks."""

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from polyattn.planning.costs import Device
 
 
+GROUP = 64
+"""The most chunks that are computed at once, as a batch."""
+
+
 @dataclass(frozen=True)
 class ChunkedPlan:
     """A causal specification in chunks of its positions: masked within a chunk, states between them.
@@ -24,7 +28,7 @@ class ChunkedPlan:
         equations: those of a chunk.
         length: positions in a chunk; the last one may be shorter.
         number: number of chunks.
-        plans: of a chunk's output, then of each state after it.
+        plans: of the output of `group` chunks, then of what is added to each state and what is kept of it.
         masked: the plan of the whole with masks.
     """
 
@@ -36,6 +40,11 @@ class ChunkedPlan:
     masked: Plan
 
     objective = strategy = "chunked"
+
+    @property
+    def group(self) -> int:
+        """Return the number of chunks that are computed at once."""
+        return min(GROUP, self.number)
 
     @property
     def batch(self) -> int:
@@ -55,40 +64,40 @@ class ChunkedPlan:
     @property
     def macs(self) -> int:
         """Multiply-accumulates of one forward evaluation of the whole batch."""
-        # The states after the last chunk are not needed.
-        return self.number * self.plans[0].macs + (self.number - 1) * sum(p.macs for p in self.plans[1:])
+        return self.number * sum(p.macs for p in self.plans) // self.group + self.scanned
+
+    @property
+    def scanned(self) -> int:
+        """Return the multiply-accumulates of states with their decays between chunks."""
+        known = self.masked.graph.known
+        decayed = (s.channels for s in self.equations.states if s.kept is not None)
+        return self.number * self.batch * sum(prod(int(a) if a.isdigit() else known[a] for a in s) for s in decayed)
 
     @property
     def training_macs(self) -> int:
         """Multiply-accumulates of a forward and a backward pass."""
-        first, *rest = (p.training_macs for p in self.plans)
-        return self.number * first + (self.number - 1) * sum(rest)
+        return self.number * sum(p.training_macs for p in self.plans) // self.group + 3 * self.scanned
 
     @property
     def state_bytes(self) -> int:
-        known = self.plans[0].graph.known
+        known = self.masked.graph.known
         numbers = (prod(int(a) if a.isdigit() else known[a] for a in s) for _, s in self.equations.shapes)
-        return ITEMSIZE * self.plans[0].batch * sum(numbers)
+        return ITEMSIZE * self.batch * sum(numbers)
 
     @property
     def peak_bytes(self) -> int:
         """Return the peak bytes of intermediates, states and output of a forward evaluation, in float32."""
         output = self.masked.graph.bytes_of(self.masked.output.value)
-        return output + 2 * self.state_bytes + max(p.peak_bytes for p in self.plans)
+        return output + 2 * self.group * self.state_bytes + max(p.peak_bytes for p in self.plans)
 
     @property
     def kept_bytes(self) -> int:
         """Return the bytes kept for the backward pass, in float32: linear in the number of positions."""
-        return self.number * (self.state_bytes + sum(p.kept_bytes for p in self.plans))
-
-    @property
-    def after(self) -> list[tuple[tuple[str, tuple[str, ...]], Plan]]:
-        return list(zip(self.equations.shapes, self.plans[1:], strict=True))
+        return self.number * (self.state_bytes + sum(p.kept_bytes for p in self.plans) // self.group)
 
     def seconds(self, device: Device) -> float:
         """Return the time by the roofline of a device, with a backward pass where one is planned."""
-        first, *rest = (seconds(p, device) for p in self.plans)
-        return self.number * first + (self.number - 1) * sum(rest)
+        return self.number * sum(seconds(p, device) for p in self.plans) / self.group
 
     def __str__(self) -> str:
         states = ", ".join(f"{n}[{','.join(s)}]" for n, s in self.equations.shapes)
@@ -97,10 +106,7 @@ class ChunkedPlan:
                 f"{self.spec.output} in {self.number} chunks of {self.length} along {self.equations.size}; {states}",
                 f"total {self.macs:,} MACs; masked {self.masked.macs:,} MACs",
                 f"peak {self.peak_bytes:,} bytes in float32; masked {self.masked.peak_bytes:,} bytes",
-                "",
-                "output of a chunk:",
-                str(self.plans[0]),
-                *(f"\n{name} after a chunk:\n{p}" for (name, _), p in self.after),
+                *(f"\n{p.spec.output} of {self.group} chunks:\n{p}" for p in self.plans),
             ]
         )
 

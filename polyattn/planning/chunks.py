@@ -25,20 +25,47 @@ MAX_TERMS = 64
 
 
 @dataclass(frozen=True)
+class ChunkState:
+    """A state in a chunk: after it, what is kept of the state, times it, plus what is added.
+
+    Attributes:
+        name: as an input of other equations.
+        channels: the atomic sizes of its axes.
+        added: the sum within the chunk; it may read other states.
+        kept: the decay over the chunk; None for 1.
+        kept_axes: the state's axes that the decay has.
+    """
+
+    name: str
+    channels: tuple[str, ...]
+    added: Spec
+    kept: Spec | None
+    kept_axes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Chunks:
     """The equations of a chunk.
 
     Attributes:
         size: the atomic size whose positions are cut into chunks.
         output: the specification of a chunk's output; the states are inputs behind those of the whole.
-        states: for each state by name, the specification of its value after the chunk.
-        shapes: the atomic sizes of each state's axes.
+        states: inner ones first.
     """
 
     size: str
     output: Spec
-    states: tuple[tuple[str, Spec], ...]
-    shapes: tuple[tuple[str, tuple[str, ...]], ...]
+    states: tuple[ChunkState, ...]
+
+    @property
+    def parts(self) -> tuple[Spec, ...]:
+        """Return the specifications of the output, and of what each state is multiplied by and what is added to it."""
+        return (self.output, *(part for s in self.states for part in (s.added, s.kept) if part is not None))
+
+    @property
+    def shapes(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """Return the atomic sizes of each state's axes, by name."""
+        return tuple((s.name, s.channels) for s in self.states)
 
 
 @lru_cache(maxsize=128)
@@ -73,17 +100,31 @@ class _Writer:
         output = self.polynomial(
             signature, self.spec.output, signature.output_shape, self.spec.expansion().output, self.made.terms
         )
-        states = []
-        for name, state in zip(self.names, self.made.states, strict=True):
-            new = f"new_{name}"
-            shape = tuple((i.size,) for i in state.channels)
-            old = Monomial(
-                Fraction(1), (), (TensorFactor(name, state.channels), *self.between(state, None, None, False))
-            )
-            rest = self.between(state, state.added.at, None, False)
-            made = self.polynomial(signature, new, shape, state.channels, [state.added], (old,), rest)
-            states.append((name, Spec.of(made)))
-        return Chunks(self.made.size, Spec.of(output), tuple(states), tuple(zip(self.names, channels, strict=True)))
+        states = [
+            self.state(signature, name, state, sizes)
+            for name, state, sizes in zip(self.names, self.made.states, channels, strict=True)
+        ]
+        return Chunks(self.made.size, Spec.of(output), tuple(states))
+
+    def state(self, signature: Signature, name: str, state: State, channels: tuple[str, ...]) -> ChunkState:
+        shape = tuple((i.size,) for i in state.channels)
+        rest = self.between(state, state.added.at, None, False)
+        added = self.polynomial(signature, f"new_{name}", shape, state.channels, [state.added], (), rest)
+        decays = self.between(state, None, None, False)
+        if not decays:
+            return ChunkState(name, channels, self.alone(added), None, ())
+        axes = tuple(k for k, i in enumerate(state.channels) if any(i in f.free for f in decays))
+        free = tuple(state.channels[k] for k in axes)
+        product = Monomial(Fraction(1), (), tuple(decays))
+        kept = self.polynomial(signature, f"kept_{name}", tuple((i.size,) for i in free), free, [], (product,))
+        return ChunkState(name, channels, self.alone(added), self.alone(kept), axes)
+
+    def alone(self, made: Polynomial) -> Spec:
+        """Return the specification of a sum over the inputs that it reads, and one that says how long the chunk is."""
+        signature = made.signature
+        first = next(t for t in self.spec.inputs if any(self.made.size in slot for slot in signature.shapes[t]))
+        inputs = tuple(t for t in signature.inputs if t in made.tensors or t == first)
+        return Spec.of(Polynomial(replace(signature, inputs=inputs), made.terms))
 
     def polynomial(
         self,

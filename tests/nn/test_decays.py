@@ -108,7 +108,7 @@ def test_all_executions_of_a_decay_are_its_recurrence(name):
             found.append(y)
         torch.testing.assert_close(torch.stack(found, 1), wanted)
         runner = ChunkRunner(layer.spec, "N", known, "forward")
-        torch.testing.assert_close(runner.run(inputs, own, None, 4, last=False)[0], wanted)
+        torch.testing.assert_close(runner.run(inputs, own, None, 4)[0], wanted)
 
 
 def _plan(layer, known):

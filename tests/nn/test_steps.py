@@ -162,7 +162,7 @@ def test_chunks_agree_with_masks_forward_and_backward(form):
     layer, inputs = layer_of(form), [x.requires_grad_() for x in tensors(21)]
     masked = layer(*inputs)
     runner = ChunkRunner(layer.spec, "N", {"D": 3, "C": 2}, "training")
-    chunked, _ = runner.run(inputs, {}, None, 4, last=False)
+    chunked, _ = runner.run(inputs, {}, None, 4)
     assert torch.allclose(chunked, masked, atol=1e-10, rtol=1e-10)
     wanted, found = (torch.autograd.grad(y.square().sum(), inputs, materialize_grads=True) for y in (masked, chunked))
     assert all(torch.allclose(a, b, atol=1e-9, rtol=1e-9) for a, b in zip(wanted, found, strict=True))
@@ -179,8 +179,8 @@ def test_plans_take_chunks_where_they_are_cheaper():
     assert chunked.strategy == "chunked"
     assert chunked.masked.macs > 50 * chunked.macs
     assert pa.plan(text, sizes, "decoding").macs * 4096 * 128 <= chunked.masked.macs
-    # Masks take positions times positions, chunks no more than the output and a chunk.
-    assert chunked.peak_bytes < 2 * 4 * 4096 * 32
+    # Masks take positions times positions, chunks a few times the output.
+    assert 4 * chunked.peak_bytes < 16 * 4 * 4096 * 32 < chunked.masked.peak_bytes
     assert pa.plan(text, {"N": 16, "D": 32, "C": 32}).strategy != "chunked"
     limited = pa.plan(text, sizes, "training", memory_limit=8_000_000)
     assert limited.strategy == "chunked"
