@@ -263,7 +263,7 @@ class _Module:
         key = self._key(code, region, notes)
         generator = torch.Generator().manual_seed(0)
         dtype = next((p.dtype for p in shadow.parameters() if p.is_floating_point()), torch.get_default_dtype())
-        tensors = [_drawn(t, dtype, generator) for t in examples]
+        tensors = [drawn(t, dtype, generator) for t in examples]
         run = Code(code.graph)
         known = self.known.get(key)
         if isinstance(known, Decision):
@@ -278,7 +278,7 @@ class _Module:
             static = [[i for i in self._fixed[n] if i or notes.values[n].shape[0] > 1] for n in region.inputs]
             try:
                 known = decided(
-                    shadow, run, lambda program: _as_code(code, program, len(tensors)), tensors, self.objective, static
+                    shadow, run, lambda program: as_code(code, program, len(tensors)), tensors, self.objective, static
                 )
             except LeftError as error:
                 known = error
@@ -367,7 +367,7 @@ def _has(notes: Notes, node: fx.Node, operations: Sequence[str]) -> bool:
     return any(name.strip("_") in own | words for name in operations)
 
 
-def _drawn(example: Tensor, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+def drawn(example: Tensor, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
     """Return positive numbers of an example's shape, order in memory and device."""
     if not example.is_floating_point():
         return torch.zeros(example.shape, dtype=example.dtype)
@@ -376,7 +376,7 @@ def _drawn(example: Tensor, dtype: torch.dtype, generator: torch.Generator) -> T
     return out.copy_(found)
 
 
-def _as_code(code: fx.GraphModule, program: Any, count: int) -> nn.Module:
+def as_code(code: fx.GraphModule, program: Any, count: int) -> nn.Module:
     """Return a region as a module; with a program in the place of its code, if one is given."""
     if program is None:
         return code

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -191,11 +191,20 @@ def may_win(region: Region, operations: dict[fx.Node, list[Operation]]) -> bool:
     return False
 
 
-def as_module(region: Region, root: torch.nn.Module, name: Callable[[int], str]) -> fx.GraphModule:
-    """Return a region as a module of its inputs, which holds the root's parameters and submodules by reference."""
-    graph, known = fx.Graph(), {}
-    for k, node in enumerate(region.inputs):
+def as_module(
+    region: Region, root: torch.nn.Module, name: Callable[[int], str], weights: Mapping[fx.Node, str] | None = None
+) -> fx.GraphModule:
+    """Return a region as a module of its inputs, which holds the root's parameters and submodules by reference.
+
+    Args:
+        name: the argument for each input, by its place.
+        weights: inputs that are attributes of the root instead.
+    """
+    graph, known, held = fx.Graph(), {}, dict(weights or {})
+    for k, node in enumerate(n for n in region.inputs if n not in held):
         known[node] = graph.placeholder(name(k))
+    for node, path in held.items():
+        known[node] = graph.get_attr(path)
     for node in region.nodes:
         for source in node.all_input_nodes:
             if source not in known:

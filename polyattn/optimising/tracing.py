@@ -162,7 +162,7 @@ class _Noting(fx.Interpreter):
         return found
 
 
-def noted(module: nn.Module, graph: fx.Graph, tensors: Sequence[Tensor], device: Device) -> Notes:
+def noted(module: nn.Module, graph: fx.Graph, tensors: Sequence[Any], device: Device) -> Notes:
     """Return the operations behind each node, found on fake tensors in float64.
 
     In float64 a change of the floating-point type by the code shows.
@@ -188,14 +188,24 @@ def noted(module: nn.Module, graph: fx.Graph, tensors: Sequence[Tensor], device:
 
 
 def fixed_axes(
-    module: nn.Module, graph: fx.Graph, tensors: Sequence[Tensor], notes: Notes, device: Device
+    module: nn.Module,
+    graph: fx.Graph,
+    tensors: Sequence[Any],
+    notes: Notes,
+    device: Device,
+    varied: Sequence[bool] = (),
 ) -> dict[fx.Node, tuple[int, ...]]:
     """Return the axes of each node's tensor whose lengths the module fixes.
 
     An axis is free if it grows where an axis of the module's arguments is twice as long and the code still runs.
+
+    Args:
+        varied: which of the arguments to change; by default all tensors.
     """
     free: dict[fx.Node, set[int]] = {}
     for k, tensor in enumerate(tensors):
+        if not isinstance(tensor, Tensor) or (varied and not varied[k]):
+            continue
         for axis in range(tensor.dim()):
             shape = list(tensor.shape)
             shape[axis] *= 2
