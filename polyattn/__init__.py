@@ -47,6 +47,7 @@ _ORIGINS = {
     "relate": "relating",
     "catalog": "catalog",
     "fitting": "fitting",
+    "invariants": "relating",
     "nn": "nn",
     "parallel": "parallel",
     "study": "study",
@@ -85,6 +86,7 @@ __all__ = [
     "catalog",
     "einsum",
     "fitting",
+    "invariants",
     "lower",
     "nn",
     "optimise",
@@ -129,7 +131,7 @@ if TYPE_CHECKING:
     from polyattn.planning import Plan
     from polyattn.proving import Verdict
     from polyattn.reading import Reading, plan, prove, read
-    from polyattn.relating import relate
+    from polyattn.relating import invariants, relate
     from polyattn.verifying import verify
 
 __getattr__, __dir__ = attach(__name__, _ORIGINS)

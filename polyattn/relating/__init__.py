@@ -5,7 +5,9 @@ the size of a search without a result. Guarantees: what is found is proved; the 
 clock.
 """
 
+from polyattn.relating.exponents import Exponent
+from polyattn.relating.invariants import Invariants, invariants
 from polyattn.relating.relate import relate
 from polyattn.relating.relation import Relation
 
-__all__ = ["Relation", "relate"]
+__all__ = ["Exponent", "Invariants", "Relation", "invariants", "relate"]

@@ -160,7 +160,7 @@ def renamed(spec: Spec, names: Names) -> Spec:
 
     splits = tuple(Split(size(s.size), tuple(map(size, s.parts))) for s in statements.splits)
     inputs = tuple(dict.fromkeys(Input(access(Access(i.name, ())).tensor, i.sizes) for i in statements.inputs))
-    definitions = tuple(Definition(access(d.target), _body(d.body, access)) for d in statements.definitions)
+    definitions = tuple(Definition(access(d.target), with_accesses(d.body, access)) for d in statements.definitions)
     new = replace(statements, inputs=inputs, definitions=definitions)
     new = CommonSizes(names.sizes, splits).rewritten(new)
     # Inputs that became one are declared once.
@@ -170,7 +170,9 @@ def renamed(spec: Spec, names: Names) -> Spec:
     return Spec(Statements(declared, splits, wheres, new.definitions, statements.functions))
 
 
-def _body(body: Sum | Call, access: Callable[[Access], Access]) -> Sum | Call:
+def with_accesses(body: Sum | Call, access: Callable[[Access], Access]) -> Sum | Call:
+    """Return a right-hand side with each of its accesses changed."""
+
     def factor(old: Factor) -> Factor:
         if isinstance(old, Bracket):
             return Bracket(total(old.body))
