@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from polyattn.language.conditions import RELATIONS, is_condition
 from polyattn.language.resolve import accesses_of
 from polyattn.lowering.devices import calibrated
 from polyattn.planning import Device, Plan, Question, costs, question, ranked_plans, with_backward
+from polyattn.planning.memory import Memory, memory_of_steps
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +26,44 @@ WITHIN = 3.0
 """Candidates that the roofline puts above this many times the best are not timed."""
 TIMED = 8
 """Candidates that are timed at most."""
+LARGEST = 2**60
+"""Bytes of a value from which on torch cannot count them in 64 bits."""
+
+
+@dataclass(frozen=True)
+class AsRun:
+    """The count of a plan's memory on its lowered graphs.
+
+    Attributes:
+        kernels, device: see `lower`.
+        channels_first: whether inputs lie in memory with their channels first.
+        training: whether autograd's backward pass is counted where none is planned.
+    """
+
+    kernels: str | tuple[str, ...]
+    device: Device
+    channels_first: bool = False
+    training: bool = False
+
+    def __call__(self, plan: Plan) -> Memory:
+        """Return the memory as the lowered graphs allocate it; as the steps say where that cannot be counted."""
+        return self.counted(plan) or memory_of_steps(plan)
+
+    def counted(self, plan: Plan) -> Memory | None:
+        """Return the memory of the lowered graphs; None without torch, and for a plan that cannot be lowered."""
+        graphs = [plan.graph, *([plan.backward.graph] if plan.backward else [])]
+        if any(g.bytes_of(k) >= LARGEST for g in graphs for k in range(len(g.nodes))):
+            return None
+        try:
+            import torch  # noqa: F401
+        except ModuleNotFoundError:
+            return None
+        from polyattn.lowering.allocations import memory_of
+
+        try:
+            return memory_of(plan, self.channels_first, self.kernels, self.device, self.training)
+        except SizeError:  # a coefficient that no float holds
+            return None
 
 
 def plan(
@@ -59,8 +98,9 @@ def plan(
             `DecodingPlan` with its `state`: the length of what runs is not needed in `sizes`. With the past kept it is
             a `CachedPlan`.
         batch: the batch, for a specification that has a size B of its own.
-        memory_limit: the most bytes, in float32, that intermediates may take at once, and that may be kept for the
-            planned backward pass; what is too much is computed again.
+        memory_limit: the most bytes that the lowered plan may allocate at once, in float32, in the forward pass and in
+            the planned backward pass: output, intermediates, kept values, copies and returned gradients; inputs,
+            parameters and the output's gradient are not counted. Values beyond it are computed again.
         cost: "roofline" (seconds on the device, by its calibration), "macs", or "measured": the candidates that the
             roofline finds good are timed here, on tensors of the sizes given, and the fastest is chosen.
         device: "cpu", "cuda", or a `Device`; see `polyattn.calibrate`.
@@ -130,17 +170,23 @@ def whole_plan(
     dtype: str | torch.dtype = "float32",
     kernels: str | Sequence[str] = "auto",
     accuracy: str = "any",
+    channels_first: bool = False,
 ) -> Plan:
-    """Return the plan of all positions at once, with conditions as masks; see `plan`."""
+    """Return the plan of all positions at once, with conditions as masks; see `plan`.
+
+    Args:
+        channels_first: whether the inputs lie in memory with their channels first, for the count of copies.
+    """
     if cost not in COSTS:
         raise SizeError(f"unknown cost {cost!r}; there are {', '.join(COSTS)}")
     model = calibrated(device, dtype) if isinstance(device, str) else device
     chosen = kernel_choice(kernels, model, spec)
     chosen = () if cost == "macs" else chosen
+    counter = AsRun(kernels if isinstance(kernels, str) else tuple(kernels), model, channels_first)
     if cost != "measured":
         try:
             numbers = chain.from_iterable(sorted(dict(sizes).items()))
-            return _plan(spec, objective, batch, memory_limit, cost, model, chosen, accuracy, *numbers)
+            return _plan(spec, objective, batch, memory_limit, cost, chosen, accuracy, counter, *numbers)
         except TypeError:  # something that is no number, which `question` names
             options: dict[str, Any] = {
                 "memory_limit": memory_limit,
@@ -149,7 +195,7 @@ def whole_plan(
                 "accuracy": accuracy,
             }
             asked = question(spec, sizes, objective, batch=batch, **options)
-            return _ranked(asked, chosen, 1)[0][0]
+            return _ranked(asked, chosen, 1, counter)[0][0]
     if not isinstance(device, str):
         raise SizeError('cost="measured" times candidates on a device that is here: give "cpu" or "cuda"')
     from polyattn.lowering.timing import check_device
@@ -157,7 +203,7 @@ def whole_plan(
     check_device(model)
     options = {"memory_limit": memory_limit, "device": model, "accuracy": accuracy}
     asked = question(spec, sizes, objective, batch=batch, **options)
-    return _fastest(asked, str(dtype).removeprefix("torch."), chosen)
+    return _fastest(asked, str(dtype).removeprefix("torch."), chosen, counter)
 
 
 @lru_cache(maxsize=4096, typed=True)  # typed: True is no size
@@ -167,16 +213,16 @@ def _plan(
     batch: int | None,
     memory_limit: int | None,
     cost: str,
-    device: Device,
     kernels: Kernels,
     accuracy: str,
+    counter: AsRun,
     *sizes: str | int,
 ) -> Plan:
     """`plan` by its arguments alone; the sizes are names and numbers in turn."""
     known: Mapping[str, Any] = dict(zip(sizes[::2], sizes[1::2], strict=True))  # pyright: ignore[reportAssignmentType]
-    options: dict[str, Any] = {"memory_limit": memory_limit, "cost": cost, "device": device, "accuracy": accuracy}
-    asked = question(spec, known, objective, batch=batch, **options)
-    return _ranked(asked, kernels, 1)[0][0]
+    options: dict[str, Any] = {"memory_limit": memory_limit, "cost": cost, "accuracy": accuracy}
+    asked = question(spec, known, objective, batch=batch, device=counter.device, **options)
+    return _ranked(asked, kernels, 1, counter)[0][0]
 
 
 def candidates(
@@ -196,12 +242,13 @@ def candidates(
         spec, sizes, objective, batch, device, accuracy: see `plan`.
     """
     options: dict[str, Any] = {"batch": batch, "device": device, "accuracy": accuracy}
+    counter = AsRun("auto", device)
     written = ranked_plans(question(spec, sizes, "as_written", **options), 1)[0]
     if objective == "as_written":
         return (written,)
     asked = question(spec, sizes, objective, **options)
-    found = [p for p, _ in _ranked(asked, kernel_choice("auto", device, spec), most)]
-    written = replace(written, objective=objective)
+    found = [p for p, _ in _ranked(asked, kernel_choice("auto", device, spec), most, counter)]
+    written = replace(written, objective=objective, allocations=counter)
     return (*found, with_backward(written) if objective == "training" else written)
 
 
@@ -223,21 +270,22 @@ def kernel_choice(kernels: str | Sequence[str], device: Device, spec: Spec | str
     return as_choice(kernels, device)
 
 
-def _ranked(asked: Question, kernels: Kernels, most: int) -> list[tuple[Plan, float]]:
+def _ranked(asked: Question, kernels: Kernels, most: int, counter: AsRun) -> list[tuple[Plan, float]]:
     """Return the cheapest plans with their prices, cheapest first."""
     if kernels == ():
-        return [(p, asked.price(p)) for p in ranked_plans(asked, most)]
+        return [(p, asked.price(p)) for p in ranked_plans(asked, most, None, counter)]
     from polyattn.lowering.fused import Price, with_kernels
 
-    return [with_kernels(p, kernels, asked.device) for p in ranked_plans(asked, most, Price(kernels, asked.device))]
+    found = ranked_plans(asked, most, Price(kernels, asked.device), counter)
+    return [with_kernels(p, kernels, asked.device) for p in found]
 
 
 @lru_cache(maxsize=1024)
-def _fastest(asked: Question, dtype: str, kernels: Kernels) -> Plan:
+def _fastest(asked: Question, dtype: str, kernels: Kernels, counter: AsRun) -> Plan:
     """Return the fastest of the plans that the roofline puts within `WITHIN` of its best."""
     from polyattn.lowering.timing import fastest
 
-    ranked = _ranked(asked, kernels, TIMED)
+    ranked = _ranked(asked, kernels, TIMED, counter)
     best = min(price for _, price in ranked)
     plans = [p for p, price in ranked if price <= WITHIN * best]
     return plans[0] if len(plans) == 1 else fastest(plans, asked.device, dtype, kernels)

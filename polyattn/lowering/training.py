@@ -106,7 +106,7 @@ def backward_pays(plan: Plan, device: Device) -> bool:
     if plan.backward_macs <= FEWER * 2 * plan.macs:
         return True
     functions = any(isinstance(n, Apply) for n in plan.nodes)
-    if functions and plan.kept_bytes > LESS_KEPT * _kept_by_autograd(plan):
+    if functions and plan.step_kept_bytes > LESS_KEPT * _kept_by_autograd(plan):
         return False
     seconds = device.seconds(plan.graph) + device.seconds(plan.backward.graph)
     steps = sum(not isinstance(n, Leaf) for n in plan.backward.graph.nodes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -131,12 +131,16 @@ class Graph:
         """Return the peak bytes of values other than leaves, in float32."""
         return self.peak({})
 
-    def peak(self, inside: Mapping[int, int]) -> int:
-        """Return the peak bytes where some values, inside of the kernel that makes another one, are not stored."""
+    def peak(self, inside: Mapping[int, int], held: Collection[int] = ()) -> int:
+        """Return the peak bytes where some values, inside of the kernel that makes another one, are not stored.
+
+        Args:
+            held: values that are not freed, as the outputs are not.
+        """
         last = {o.value: inside.get(k, k) for k, node in enumerate(self.nodes) for o in node.operands}
         ends: dict[int, list[int]] = {}
         # Outputs are read after the last step, so they are never freed.
-        last |= {o.value: len(self.nodes) for o in self.outputs}
+        last |= dict.fromkeys((*(o.value for o in self.outputs), *held), len(self.nodes))
         alive, peak = 0, 0
         for value, step in last.items():
             if value not in inside and not isinstance(self.nodes[value], Leaf):

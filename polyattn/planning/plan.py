@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from polyattn.planning.accuracy import Accuracy
 from polyattn.planning.backward import Backward
 from polyattn.planning.centring import is_deviation
 from polyattn.planning.graph import Graph, Step, symbol, table
+from polyattn.planning.memory import Allocations, Memory, memory_of_steps
 from polyattn.planning.steps import BATCH, Leaf, Node, Operand
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class Plan:
         lower_bound: multiply-accumulates that every forward evaluation takes at least: of all that multiply sums of
             products out of the tensors, factored or not, with equal values made once; sums are free, and neither
             symmetry nor cancellation is used. 0 where none is known.
+        allocations: counts the memory of the lowered plan; by default that of the steps is known. Plans that differ in
+            it alone are equal.
     """
 
     spec: Spec
@@ -47,6 +50,7 @@ class Plan:
     kernels: tuple[tuple[str, str], ...] = ()
     accuracy: Accuracy | None = None
     lower_bound: int = 0
+    allocations: Allocations = field(default=memory_of_steps, compare=False, repr=False)
 
     @cached_property
     def sizes(self) -> dict[str, int]:
@@ -124,30 +128,49 @@ class Plan:
         """Multiply-accumulates of a forward and a backward pass."""
         return self.macs + self.backward_macs
 
+    @cached_property
+    def memory(self) -> Memory:
+        """Return the memory of both passes: as the lowered graphs allocate it, or as the steps say without torch."""
+        return self.allocations(self)
+
     @property
     def peak_bytes(self) -> int:
-        """Return the peak bytes of intermediates and output, in float32, without inputs and parameters.
+        """Return the most bytes allocated at once, in float32, without inputs and parameters.
+
+        Counted on the lowered graphs: results, intermediates, copies and temporaries; for the objective "training" the
+        larger of both passes, with the kept values and the returned gradients.
+        """
+        return self.memory.peak
+
+    @property
+    def kept_bytes(self) -> int:
+        """Return the bytes kept for the planned backward pass, in float32, counted on the lowered graphs."""
+        return self.memory.kept
+
+    @property
+    def step_peak_bytes(self) -> int:
+        """Return the peak bytes of the forward steps' values, in float32, without copies made by the lowering.
 
         Values that a kernel holds inside, such as the similarities of fused attention, are not stored.
         """
-        return self.graph.peak(self._inside)
+        return self.graph.peak(self.inside)
 
     @cached_property
-    def _inside(self) -> dict[int, int]:
+    def inside(self) -> dict[int, int]:
         """Return the forward nodes that kernels hold inside, each with the node that its kernel makes."""
         numbers = {name: k for k, name in enumerate(self.names)}
         found = ((name, kernel.removeprefix("in ")) for name, kernel in self.kernels if kernel.startswith("in "))
         return {numbers[name]: numbers[whole] for name, whole in found if name in numbers and whole in numbers}
 
     @property
-    def kept_bytes(self) -> int:
-        """Return the bytes of intermediates kept for the planned backward pass, in float32.
+    def step_kept_bytes(self) -> int:
+        """Return the bytes of the steps' values kept for the planned backward pass, in float32.
 
         Values that a kernel holds inside are not kept.
         """
         if self.backward is None:
             return 0
-        hidden = sum(self.graph.bytes_of(k) for k in {*self.backward.kept} & {*self._inside})
+        hidden = sum(self.graph.bytes_of(k) for k in {*self.backward.kept} & {*self.inside})
         return self.backward.kept_bytes(self.graph) - hidden
 
     @cached_property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from heapq import heapify, heappop, heappush
@@ -11,18 +11,19 @@ from itertools import islice
 from polyattn.algebra import Spec
 from polyattn.errors import BudgetError, SizeError
 from polyattn.planning.accuracy import accuracy
-from polyattn.planning.backward import Backward, differentiate
 from polyattn.planning.builder import Builder
-from polyattn.planning.centring import STEPS, centred, is_deviation
+from polyattn.planning.centring import STEPS, centred
 from polyattn.planning.costs import COSTS, DEVICES, Device, cost_function
 from polyattn.planning.from_definitions import follow_definitions, monomials
 from polyattn.planning.from_joint import joint_graphs
 from polyattn.planning.from_polynomial import contract_monomials
 from polyattn.planning.graph import Graph
+from polyattn.planning.memory import Allocations, memory_of_steps
 from polyattn.planning.orders import written_order
 from polyattn.planning.plan import Plan
 from polyattn.planning.recognise import stable
-from polyattn.planning.steps import BATCH, Leaf
+from polyattn.planning.recomputing import keeping_less, keeping_little, with_backward
+from polyattn.planning.steps import BATCH
 from polyattn.planning.trees import ranked_orders
 
 OBJECTIVES = ("forward", "training", "as_written")
@@ -35,8 +36,8 @@ RANKED_UP_TO = 64
 EXPANDED_UP_TO = 64
 """Monomials up to which a text is multiplied out: of more, the definitions alone are candidates."""
 TRAINED_CANDIDATES = 3
-CHEAP_SHARE = 0.02
-"""A forward value is computed again for the backward pass where that adds at most this share of all."""
+LEAN = 2
+"""Candidates of the least memory that are compared under a memory limit, beside the cheapest."""
 
 
 @dataclass(frozen=True)
@@ -114,13 +115,19 @@ def question(
 
 
 @lru_cache(maxsize=4096)
-def ranked_plans(asked: Question, most: int, price: Callable[[Plan], float] | None = None) -> tuple[Plan, ...]:
+def ranked_plans(
+    asked: Question,
+    most: int,
+    price: Callable[[Plan], float] | None = None,
+    allocations: Allocations = memory_of_steps,
+) -> tuple[Plan, ...]:
     """The cheapest plans that keep to the memory limit, cheapest first; one at least, `most` at most.
 
     Args:
         asked: the question.
         most: how many plans at most.
         price: of a plan, also of one whose backward pass is not planned yet; by default the cost model's.
+        allocations: counts the memory of a plan.
 
     Raises:
         BudgetError: the expansion is too large, or no candidate keeps to the memory limit.
@@ -130,43 +137,43 @@ def ranked_plans(asked: Question, most: int, price: Callable[[Plan], float] | No
     # An author's own order stays as it is; other plans take exponentials with their normaliser.
     source = spec if asked.objective == "as_written" else stable(spec)
     graph = _written(source, sizes)
-    written = Plan(spec, asked.objective, "as written", graph, accuracy=accuracy(graph, graph, spec, asked.narrow))
+    loss = accuracy(graph, graph, spec, asked.narrow)
+    written = Plan(spec, asked.objective, "as written", graph, accuracy=loss, allocations=allocations)
     if asked.objective == "as_written":
         if limit is not None and written.peak_bytes > limit:
             raise BudgetError(
-                f"the order as written does not keep its intermediates within {limit:,} bytes: "
+                f"the order as written does not keep its memory within {limit:,} bytes: "
                 f"it needs memory_limit={written.peak_bytes}; other objectives may need less"
             )
         return (written,)
     graphs, lower = _candidates(source, sizes)
-    plans = [Plan(spec, asked.objective, way, made, lower_bound=lower) for made, way in graphs.items()]
+    plans = [
+        Plan(spec, asked.objective, way, made, lower_bound=lower, allocations=allocations)
+        for made, way in graphs.items()
+    ]
     plans = [p for p in plans if p.macs <= written.macs]
     early = price or replace(asked, objective="forward").price
     price = price or asked.price
 
     def key(plan: Plan) -> tuple[float, int]:
-        return early(plan), plan.peak_bytes
+        return early(plan), plan.step_peak_bytes
 
     def ranked() -> Iterator[Plan]:
         return iter(sorted(plans, key=key)) if asked.accuracy == "any" else _accurate(plans, written, asked.narrow, key)
 
     allowed = 3 * written.macs  # what autograd takes for the author's order
+    few = max(most, TRAINED_CANDIDATES)
     ordered: Iterable[Plan] = ranked()
     if asked.objective == "training":
-        ordered = _for_training(islice(ordered, max(most, TRAINED_CANDIDATES)), written, price)
-    found: list[Plan] = []
-    for candidate in ordered:
-        chosen = keeping_little(candidate, allowed, asked, price)
-        if limit is None or max(chosen.peak_bytes, chosen.kept_bytes) <= limit:
-            found.append(chosen)
-        if len(found) == most:
-            break
-    if not found:
-        least = min(p.peak_bytes for p in ranked())  # what is kept can be computed again, down to nothing
-        raise BudgetError(
-            f"no order of contraction keeps its intermediates within {limit:,} bytes: "
-            f"the smallest limit that one keeps to is memory_limit={least}"
-        )
+        ordered = _for_training(islice(ordered, few), written, price)
+    if limit is None:
+        found = [keeping_little(p, allowed, asked, price) for p in islice(ordered, most)]
+    else:
+        if asked.objective == "training":
+            several, lean = list(ordered), sorted(ranked(), key=lambda p: p.step_peak_bytes)[:LEAN]
+            more = [p for p in _for_training(lean, written, price) if p not in several]
+            ordered = _by_price([[*keeping_less(p, allowed, asked, price)] for p in (*several, *more)], price)
+        found = _within(limit, list(ordered), most)
     return tuple(p if p.accuracy else replace(p, accuracy=accuracy(p.graph, graph, spec, asked.narrow)) for p in found)
 
 
@@ -203,8 +210,33 @@ def _for_training(plans: Iterable[Plan], written: Plan, price: Callable[[Plan], 
     allowed = min(p.training_macs for p in trained if p.graph == written.graph)
     return sorted(
         (p for p in trained if p.training_macs <= allowed),
-        key=lambda p: (price(p), p.peak_bytes + p.kept_bytes),
+        key=lambda p: (price(p), p.step_peak_bytes + p.step_kept_bytes),
     )
+
+
+def _by_price(variants: list[list[Plan]], price: Callable[[Plan], float]) -> list[Plan]:
+    """Return the plan that is taken without a limit, then all others, cheapest first."""
+    free, *rest = (p for group in variants for p in group)
+    return [free, *sorted(rest, key=price)]
+
+
+def _within(limit: int, plans: list[Plan], most: int) -> list[Plan]:
+    """Return the first plans that keep to a memory limit.
+
+    Neither the plans nor their order depend on the limit: a smaller one never leads to more memory, and one that the
+    first plan keeps to leads to it.
+
+    Raises:
+        BudgetError: no plan keeps to the limit.
+    """
+    found = list(islice((p for p in plans if p.peak_bytes <= limit), most))
+    if not found:
+        least = min(p.peak_bytes for p in plans)
+        raise BudgetError(
+            f"no order of contraction keeps its memory within {limit:,} bytes: "
+            f"the smallest limit that one keeps to is memory_limit={least}"
+        )
+    return found
 
 
 def _written(spec: Spec, sizes: dict[str, int]) -> Graph:
@@ -235,79 +267,3 @@ def _candidates(spec: Spec, sizes: dict[str, int]) -> tuple[dict[Graph, str], in
     for builder, output in made:
         found.setdefault(Graph.of(builder.nodes, [output], sizes), "joint")
     return found, lower
-
-
-def with_backward(plan: Plan) -> Plan:
-    """The plan with its backward pass, keeping every forward value that it reads."""
-    return replace(plan, backward=_reverse(plan, set()))
-
-
-def _reverse(plan: Plan, recomputed: Collection[int]) -> Backward:
-    wanted = (*plan.spec.inputs, *plan.spec.parameters)
-    made = differentiate(plan.graph, plan.names, wanted, plan.seed, recomputed)
-    return _centred_backward(plan, made, recomputed) if plan.means else made
-
-
-def _centred_backward(plan: Plan, backward: Backward, recomputed: Collection[int]) -> Backward:
-    """The backward pass of a centred plan, with the mean's part of each value a product of vectors there too."""
-    parts = {}
-    for k, node in enumerate(plan.nodes):
-        if is_deviation(node, plan.nodes) and node.operands[1].value not in recomputed:
-            whole, mean = (plan.names[o.value] for o in node.operands)
-            parts[whole] = (mean, plan.names[k])
-    graph = centred(backward.graph, plan.spec, "sums", parts)
-    leaves = {n.tensor for n in graph.nodes if isinstance(n, Leaf)}
-    return replace(
-        backward,
-        graph=graph,
-        kept=tuple(k for k, name in enumerate(plan.names) if name in leaves and plan.nodes[k].operands),
-    )
-
-
-def keeping_little(plan: Plan, allowed: int, asked: Question, price: Callable[[Plan], float] | None = None) -> Plan:
-    """The plan with what is cheap to compute again not kept, and what the memory limit forbids.
-
-    Args:
-        allowed: the most multiply-accumulates of both passes that computing again for cheapness may lead to.
-        asked: the question.
-        price: of both passes, of which computing again may take its share; by default the cost model's.
-    """
-    if plan.backward is None or not plan.backward.kept:
-        return plan
-    graph, read = plan.graph, frozenset(plan.backward.kept)
-    cost = cost_function(asked.cost, asked.device)
-    budget = CHEAP_SHARE * (price or asked.price)(plan)
-    slack = allowed - plan.training_macs
-    again: frozenset[int] = frozenset()
-    for k in sorted(read, key=lambda k: -graph.bytes_of(k)):
-        more = _computed_again(graph, read, again | {k})
-        part = _part(graph, more)
-        if part.macs <= slack and cost(part) <= budget:
-            again = more
-
-    def kept_bytes() -> int:
-        return sum(graph.bytes_of(k) for k in read - again)
-
-    def price_by_byte(choice: tuple[int, frozenset[int]]) -> float:
-        return cost(_part(graph, choice[1])) / graph.bytes_of(choice[0])
-
-    while asked.memory_limit is not None and read - again and kept_bytes() > asked.memory_limit:
-        dearer = {k: _computed_again(graph, read, again | {k}) for k in sorted(read - again)}
-        again = min(dearer.items(), key=price_by_byte)[1]
-    return replace(plan, backward=_reverse(plan, again)) if again else plan
-
-
-def _computed_again(graph: Graph, read: frozenset[int], dropped: frozenset[int]) -> frozenset[int]:
-    """The dropped values with all that they need: inputs, parameters and kept values are there, others are not."""
-    found = set(dropped)
-    for k in range(len(graph.nodes) - 1, -1, -1):
-        if k in found:
-            found.update(
-                o.value for o in graph.nodes[k].operands if o.value not in read and graph.nodes[o.value].operands
-            )
-    return frozenset(found)
-
-
-def _part(graph: Graph, numbers: frozenset[int]) -> Graph:
-    """Some of a graph's nodes, to be costed; no graph that could be evaluated."""
-    return replace(graph, nodes=tuple(graph.nodes[k] for k in sorted(numbers)))

@@ -160,7 +160,8 @@ def _case(
         plan = ordered_plan(spec, order, given, objective, cost=cost, device=here, memory_limit=memory_limit)
     except SizeError as error:
         raise SizeError(f"{name}: {error}") from None
-    return Case(name, order, tuple(point.items()), plan, objective, _predicted(plan, objective, device))
+    predicted = _predicted(plan, objective, device)
+    return Case(name, order, tuple(point.items()), plan, objective, predicted, device=device)
 
 
 def _predicted(plan: Plan, objective: str, device: Device) -> float:

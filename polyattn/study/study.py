@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from polyattn import display
 from polyattn.algebra import Spec
+from polyattn.lowering.planner import AsRun
 from polyattn.optional import need
-from polyattn.planning import BATCH, Device, Plan
+from polyattn.planning import BATCH, CPU, Device, Plan
 from polyattn.planning.graph import ITEMSIZE
+from polyattn.planning.memory import Memory
 from polyattn.study.counts import Counts, counts, value
 from polyattn.study.formulas import Formulas, formulas
 from polyattn.study.printing import cells, latex, markdown, text, title
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 QUANTITIES = {
     "macs": "multiply-accumulates",
     "traffic_bytes": "bytes moved, float32",
-    "peak_bytes": "peak bytes of intermediates, float32",
+    "peak_bytes": "peak bytes allocated, float32",
+    "step_peak_bytes": "peak bytes of the steps' values, float32",
     "kept_bytes": "bytes kept for the backward pass, float32",
     "parameters": "parameters",
     "flops_per_byte": "FLOPs per byte moved",
@@ -45,6 +48,7 @@ class Case:
         objective: "forward", or "training" for a forward and a backward pass.
         predicted_seconds: by the roofline of the study's device.
         measured_seconds: the median of interleaved runs; None without measurement.
+        device: the study's device.
     """
 
     layer: str
@@ -54,6 +58,7 @@ class Case:
     objective: str
     predicted_seconds: float
     measured_seconds: float | None = None
+    device: Device | None = None
 
     @cached_property
     def counts(self) -> Counts:
@@ -76,12 +81,24 @@ class Case:
     def traffic_bytes(self) -> int:
         return ITEMSIZE * value(self.counts.entries, self._known)
 
+    @cached_property
+    def _allocated(self) -> Memory | None:
+        training = self.objective == "training"
+        return AsRun("auto", CPU if self.device is None else self.device, training=training).counted(self.plan)
+
     @property
     def peak_bytes(self) -> int:
+        """Return the most bytes allocated at once by the lowered graphs; without torch, `step_peak_bytes`."""
+        return self.step_peak_bytes if self._allocated is None else self._allocated.peak
+
+    @property
+    def step_peak_bytes(self) -> int:
+        """Return the peak bytes of the steps' values, without copies and temporaries, as in the formulas."""
         return ITEMSIZE * self.counts.peak(self._known)
 
     @property
     def kept_bytes(self) -> int:
+        """Return the bytes of the steps' values kept for the backward pass, as in the formulas."""
         return ITEMSIZE * value(self.counts.kept, self._known)
 
     @property

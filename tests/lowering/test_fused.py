@@ -18,7 +18,7 @@ from polyattn.lowering.fused import with_kernels
 from polyattn.lowering.training import backward_pays
 from polyattn.planning import DEVICES, question, ranked_plans
 from polyattn.planning.costs import CUDA_NARROW
-from polyattn.planning.search import CHEAP_SHARE, with_backward
+from polyattn.planning.recomputing import CHEAP_SHARE, with_backward
 
 CUDA = DEVICES["cuda"]
 LATE = {"B": 1, "N": 196, "C": 128}

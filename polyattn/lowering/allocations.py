@@ -1,0 +1,167 @@
+"""The memory of lowered graphs: counted while they run on tensors without data, as torch will allocate it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache, partial
+from typing import Any
+from weakref import ref
+
+import torch
+from torch import Tensor, fx
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from polyattn.language import value_of
+from polyattn.lowering.graphs import shared
+from polyattn.planning import Device, Plan
+from polyattn.planning.memory import Memory
+
+
+class Meter(TorchDispatchMode):
+    """A count of the bytes of storages made within it, while they live.
+
+    Attributes:
+        now: bytes at present.
+        most: the most bytes at once.
+    """
+
+    def __init__(self, given: Iterable[Tensor] = ()):
+        """Start at 0 bytes; storages of tensors given are not counted."""
+        super().__init__()
+        self.now = self.most = 0
+        self.paused = False
+        self.sizes = {t.untyped_storage()._cdata: 0 for t in given}
+        self.storages: list[Any] = [t.untyped_storage() for t in given]  # so that no new one gets their addresses
+        self.watched: dict[int, Any] = {}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch imports its compiler, which takes seconds
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if not self.paused:
+            self.add(result)
+        return result
+
+    def add(self, result: object) -> None:
+        """Count the storages of tensors that are not known yet."""
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                key = storage._cdata
+                if key not in self.sizes:
+                    self.sizes[key] = storage.nbytes()
+                    self.now += storage.nbytes()
+                    self.watched[key] = ref(storage, partial(self._freed, key))
+        self.most = max(self.most, self.now)
+
+    def _freed(self, key: int, _: object) -> None:
+        self.watched.pop(key)
+        self.now -= self.sizes.pop(key)
+
+    def bytes_of(self, tensors: Iterable[Tensor]) -> int:
+        """Return the bytes of the distinct storages of tensors, those given aside."""
+        return sum(self.sizes[k] for k in {t.untyped_storage()._cdata for t in tensors})
+
+
+class _Fused(TorchFunctionMode):
+    """Torch's fused attention in the place of its definition, which is what runs for tensors without data."""
+
+    def __init__(self, meter: Meter):
+        super().__init__()
+        self.meter = meter
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        if func is not torch.nn.functional.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        q, k, v = args
+        options = dict(kwargs or {})
+        fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        result = fused(q, k, v, attn_mask=options.get("attn_mask"), scale=options.get("scale"))
+        buffer = torch.empty(attention_buffer(q.shape[2], k.shape[2], v.shape[3]), device="meta")
+        del buffer
+        return result[0]
+
+
+def attention_buffer(queries: int, keys: int, width: int) -> int:
+    """Return the float32 entries that torch's fused attention needs beside its results on the CPU.
+
+    Source: `cpu_flash_attention` in aten/src/ATen/native/cpu/FlashAttentionKernel.cpp.
+    """
+    rows = min(queries, 256 if queries >= 768 else 64 if queries >= 192 else 32)
+    return torch.get_num_threads() * rows * (min(keys, 512) + 2 + width)
+
+
+class _Steps(fx.Interpreter):
+    """A graph's nodes one by one; values are freed as in its code. A kernel's results alone are counted."""
+
+    def __init__(self, module: fx.GraphModule, meter: Meter):
+        super().__init__(module)
+        self.meter = meter
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        module = getattr(target, "__module__", "") or ""
+        if not module.startswith("polyattn.kernels.") or module.startswith("polyattn.kernels.attention"):
+            return super().call_function(target, args, kwargs)
+        self.meter.paused = True
+        try:
+            result = super().call_function(target, args, kwargs)
+        finally:
+            self.meter.paused = False
+        self.meter.add(result)
+        return result
+
+
+@lru_cache(maxsize=4096)
+def memory_of(
+    plan: Plan, channels_first: bool, kernels: str | tuple[str, ...], device: Device, training: bool = False
+) -> Memory:
+    """Return the memory of a plan's graphs as torch allocates it, in float32.
+
+    Args:
+        plan, channels_first, kernels, device: see `lower`.
+        training: whether autograd's backward pass is counted where none is planned.
+    """
+    options: dict[str, Any] = {"channels_first": channels_first, "kernels": kernels, "device": device}
+    # Functions of the user's own are not known to a plan; each makes a tensor of its argument's shape.
+    options["functions"] = dict.fromkeys(plan.spec.functions, torch.sigmoid)
+    given = [_empty(plan, t, channels_first) for t in (*plan.spec.inputs, *plan.spec.parameters)]
+    meter = Meter(given)
+    if plan.backward is None:
+        wanted = [t.requires_grad_() for t in given] if training else []
+        output = _run(shared(plan, "forward", **options), given, meter, training)
+        forward, held = meter.most, meter.now
+        if not training or not output.requires_grad:
+            return Memory(forward)
+        after = Meter([*given, seed := torch.empty_like(output)])
+        after.add(output)
+        with after, _Fused(after):
+            found = torch.autograd.grad(output, wanted, seed, allow_unused=True)
+        own = output.untyped_storage().nbytes()
+        del found
+        return Memory(forward, held - own, held - own + after.most)
+    output, *kept = _run(shared(plan, "kept", **options), given, meter)
+    held, own = meter.now, meter.bytes_of(kept)
+    seed = torch.empty_like(output)
+    after = Meter([seed, output, *given, *kept])
+    _run(shared(plan, "backward", **options), [seed, *given, *kept], after)
+    return Memory(meter.most, own, held + after.most)
+
+
+def _run(module: fx.GraphModule, tensors: Sequence[Tensor], meter: Meter, training: bool = False) -> Any:
+    """Run a graph under a meter, with autograd if asked for."""
+    with torch.set_grad_enabled(training), meter, _Fused(meter):
+        return _Steps(module, meter).run(*tensors)
+
+
+def _empty(plan: Plan, tensor: str, channels_first: bool) -> Tensor:
+    """Return a tensor without data, in the layout that an input has."""
+    shape = [value_of(atoms, plan.sizes) for atoms in plan.spec.shape(tensor)]
+    if tensor not in plan.spec.inputs:
+        return torch.empty(shape, device="meta")
+    if not channels_first or not shape:
+        return torch.empty([plan.batch, *shape], device="meta")
+    return torch.empty([plan.batch, shape[-1], *shape[:-1]], device="meta").movedim(1, -1)
