@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +13,7 @@ from polyattn.errors import BudgetError, RecurrenceError, SizeError
 from polyattn.lowering.chunk_loop import Part, run_chunks
 from polyattn.lowering.devices import calibrated
 from polyattn.lowering.graphs import lower
+from polyattn.lowering.training import training_function
 from polyattn.planning import Device, Plan
 from polyattn.planning.chunked_plan import GROUP, ChunkedPlan, seconds
 from polyattn.planning.chunks import chunk_lengths, chunks
@@ -103,20 +104,22 @@ class LoweredChunks(nn.Module):
 
     Args:
         plan: from `chunked_plan`.
+        training: whether each chunk runs its planned backward pass; autograd joins them by their states.
         options: see `lower`.
     """
 
-    def __init__(self, plan: ChunkedPlan, **options: Any):
+    def __init__(self, plan: ChunkedPlan, training: bool = False, **options: Any):
         super().__init__()
-        self.plan, self.options = plan, options
-        self.graphs: dict[int, list[nn.Module]] = {}
+        self.plan, self.training_plans, self.options = plan, training, options
+        self.graphs: dict[int, list[Callable[..., Tensor]]] = {}
 
-    def of_length(self, length: int) -> list[nn.Module]:
+    def of_length(self, length: int) -> list[Callable[..., Tensor]]:
         """Return the graphs of the parts of a chunk of this many positions."""
         if length not in self.graphs:
             size = self.plan.equations.size
             plans = (p.at({**dict(p.graph.sizes), size: length}) for p in self.plan.plans)
-            self.graphs[length] = [lower(p, **self.options) for p in plans]
+            lowered = training_function if self.training_plans else lower
+            self.graphs[length] = [lowered(p, **self.options) for p in plans]
         return self.graphs[length]
 
     def forward(self, *given: Tensor, **named: Tensor) -> Tensor:
@@ -142,9 +145,9 @@ class LoweredChunks(nn.Module):
     def parts(self, length: int) -> list[Part]:
         """Return the functions of the parts of a chunk of this many positions."""
 
-        def named(graph: nn.Module, part: Spec) -> Part:
+        def named(graph: Callable[..., Tensor], part: Spec) -> Part:
             names = (*part.inputs, *part.parameters)
-            return lambda here: graph(**{n: here[n] for n in names})
+            return lambda here: graph(*(here[n] for n in names))
 
         return list(map(named, self.of_length(length), self.plan.equations.parts))
 

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from polyattn.errors import SizeError
 from polyattn.lowering.devices import calibrated, kind
 from polyattn.lowering.graphs import CHECKED, Own, Sizes, is_narrow, shared
 from polyattn.lowering.matching import Kernels, as_choice, fusions
 from polyattn.lowering.module import as_function
 from polyattn.planning import Apply, Device, Plan
+from polyattn.planning.chunked_plan import ChunkedPlan
 from polyattn.planning.steps import Leaf, multiplies
 
 FEWER = 0.98
@@ -132,7 +134,7 @@ def kernels_differentiate(plan: Plan, chosen: Kernels) -> bool:
 
 
 def training_function(
-    plan: Plan,
+    plan: Plan | ChunkedPlan,
     *,
     channels_first: bool = False,
     kernels: str | Sequence[str] = "auto",
@@ -144,9 +146,10 @@ def training_function(
     """Return `f(*inputs, *parameters)`: a training plan's output, whose gradients its backward pass makes.
 
     Args:
-        plan: for the objective "training".
+        plan: for the objective "training", also one in chunks: then each chunk has its planned backward pass.
         channels_first, kernels, device, dtype, functions: see `lower`. Autocast may be on.
-        sizes: those that are read from shapes, and whether shapes are checked in each call.
+        sizes: those that are read from shapes, and whether shapes are checked in each call; of a plan of all positions
+            at once.
 
     Raises:
         SizeError: `plan` is not a plan, or has no backward pass.
@@ -160,6 +163,12 @@ def training_function(
     """
     options: dict[str, Any] = {"channels_first": channels_first, "kernels": kernels, "device": device, "dtype": dtype}
     options["functions"] = functions
+    if isinstance(plan, ChunkedPlan):
+        from polyattn.lowering.chunking import LoweredChunks  # which imports this module
+
+        if any(p.backward is None for p in plan.plans):
+            raise SizeError("this plan has no planned backward pass: plan with objective='training'")
+        return LoweredChunks(plan, training=True, **options)
     graphs = [shared(plan, part, **options, sizes=sizes) for part in PARTS]
     forward_graph, backward_graph = (type(graph).forward for graph in graphs)
 

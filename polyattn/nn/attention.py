@@ -39,6 +39,8 @@ class Attention(Layer):
             identity and can be inserted into a trained network.
         objective: objective of the plan, see `polyattn.plan`. "training" also plans the backward pass if gradients are
             required, and equals "forward" otherwise.
+        memory_limit: the most bytes that the equation may allocate, and its backward pass, in float32; see
+            `polyattn.plan`. The residual takes two maps more.
         generator: random generator of the initial values.
 
     Shape:
@@ -66,6 +68,7 @@ class Attention(Layer):
         alpha: float = 1.0,
         beta: float = 0.0,
         objective: str = "training",
+        memory_limit: int | None = None,
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -78,6 +81,7 @@ class Attention(Layer):
             spec,
             given_sizes(spec, channels, sizes),
             objective=objective,
+            memory_limit=memory_limit,
             generator=generator,
             device=device,
             dtype=dtype,

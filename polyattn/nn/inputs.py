@@ -28,6 +28,7 @@ class Inputs:
         shapes: names of sizes, by the input's name.
         objective: of the plans.
         functions: the callables of functions of the user's own.
+        memory_limit: of the plans.
     """
 
     spec: Spec
@@ -36,6 +37,7 @@ class Inputs:
     shapes: Mapping[str, tuple[str, ...]]
     objective: str
     functions: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
+    memory_limit: int | None = None
     _functions: dict[tuple[str, ...], SpecFunction | None] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
@@ -45,8 +47,10 @@ class Inputs:
         sizes: Mapping[str, int],
         objective: str,
         functions: Mapping[str, Callable[[Tensor], Tensor]],
+        memory_limit: int | None = None,
     ) -> Inputs:
-        return cls(spec, str(spec), dict(spec.sizes.solve(sizes)), dict(spec.inputs), objective, functions)
+        known, inputs = dict(spec.sizes.solve(sizes)), dict(spec.inputs)
+        return cls(spec, str(spec), known, inputs, objective, functions, memory_limit)
 
     def read(
         self, given: Sequence[Tensor], named: Mapping[str, Tensor], values: Sequence[Tensor]
@@ -169,8 +173,9 @@ class Inputs:
             if torch.compiler.is_compiling():
                 return None
             spec = shared(self.spec, names, self.sizes)
-            made = None if spec is None else SpecFunction(spec, self.sizes, self.objective, self.functions)
-            self._functions[names] = made
+            options: dict[str, Any] = {"memory_limit": self.memory_limit}
+            how = (self.sizes, self.objective, self.functions)
+            self._functions[names] = None if spec is None else SpecFunction(spec, *how, **options)
         return self._functions[names]
 
 

@@ -24,6 +24,7 @@ from polyattn.nn.sizes import checked_sizes, parameter_sizes
 from polyattn.nn.steps import State, Steps
 from polyattn.nn.tracing import TracedWhole, recorded
 from polyattn.planning.decoding import ordered_size
+from polyattn.planning.search import checked_limit
 from polyattn.runtime.function import SpecFunction, needs_gradient
 
 SHORT, PIECE = 8, 64
@@ -56,6 +57,8 @@ class Layer(TracedWhole):
             required, and equals "forward" otherwise.
         order: the size whose positions come one by one in `step`, if conditions compare positions of several sizes.
         state: of `step`: "recurrence", "cache", or "auto"; see `polyattn.plan`.
+        memory_limit: the most bytes that a call of the equation may allocate, and its backward pass, in float32; see
+            `polyattn.plan`. A limit that no plan keeps to raises `BudgetError` at the call, and says the smallest.
         generator: random generator of the initial values.
         device, dtype: of the parameters, as in torch's modules.
 
@@ -81,6 +84,7 @@ class Layer(TracedWhole):
         objective: str = "training",
         order: str | None = None,
         state: str = "auto",
+        memory_limit: int | None = None,
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -88,6 +92,7 @@ class Layer(TracedWhole):
         super().__init__()
         self.spec = Spec(spec) if isinstance(spec, str) else spec
         self.objective, self.order, self._state, self._dtype = objective, order, state, dtype
+        self.memory_limit = checked_limit(memory_limit)
         self.sizes = checked_sizes(self.spec, sizes)
         self._register({"device": device, "dtype": dtype})
         # itemgetter fetches all parameters in one C call: `forward` runs it on every call.
@@ -95,11 +100,11 @@ class Layer(TracedWhole):
         self._fetch = itemgetter(*self._attributes) if len(self._attributes) > 1 else _only(one)
         # Scalars are stored with shape (1,) and squeezed back to the specification's shape at each call.
         self._scalar = frozenset(i for i, name in enumerate(self.spec.parameters) if not self.spec.shape(name))
-        self._function = SpecFunction(self.spec, self.sizes, objective, functions)
+        self._function = SpecFunction(self.spec, self.sizes, objective, functions, memory_limit=self.memory_limit)
         self._causal = any(is_condition(a.tensor) for d in self.spec.core for a in accesses_of(d.body))
         self._chosen: dict[Any, tuple[int, ChunkRunner | None]] = {}
         self._pieces: dict[Any, Any] = {}
-        self._inputs = Inputs.of(self.spec, self.sizes, objective, self._function.functions)
+        self._inputs = Inputs.of(self.spec, self.sizes, objective, self._function.functions, self.memory_limit)
         self.reset_parameters(generator)
 
     def _register(self, factory: Mapping[str, Any]) -> None:
@@ -116,7 +121,7 @@ class Layer(TracedWhole):
         stem = name.rstrip("_")
         return f"{name}_" if hasattr(type(self), stem) or stem in self.RESERVED else name
 
-    RESERVED = frozenset({"spec", "sizes", "objective", "order", "training"})
+    RESERVED = frozenset({"spec", "sizes", "objective", "order", "memory_limit", "training"})
     """Instance attributes that a parameter's name could be, unknown to `hasattr` on the class."""
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -189,6 +194,7 @@ class Layer(TracedWhole):
             torch.compiler.is_compiling()
             or is_traced()
             or self.objective == "as_written"
+            or self.memory_limit is not None
             or first.dtype not in (torch.float32, torch.float64)
             or torch.is_autocast_enabled(first.device.type)
         ):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from heapq import heapify, heappop, heappush
 from itertools import islice
+from typing import Any
 
 from polyattn.algebra import Spec
 from polyattn.errors import BudgetError, SizeError
@@ -106,12 +107,23 @@ def question(
     batch = 1 if batch is None else batch
     if isinstance(batch, bool) or not hasattr(batch, "__index__") or int(batch) < 1:
         raise SizeError(f"the batch must be a positive whole number, not {batch!r}")
-    if memory_limit is not None:
-        if isinstance(memory_limit, bool) or not hasattr(memory_limit, "__index__") or int(memory_limit) < 0:
-            raise SizeError(f"memory_limit is a whole number of bytes, 0 or more, or None; not {memory_limit!r}")
-        memory_limit = int(memory_limit)
+    memory_limit = checked_limit(memory_limit)
     known = spec.sizes.solve(given, spec.sizes.names) | {BATCH: int(batch)}
     return Question(spec, tuple(sorted(known.items())), objective, memory_limit, cost, device, accuracy)
+
+
+def checked_limit(memory_limit: object) -> int | None:
+    """Return a memory limit as a number of bytes, or None.
+
+    Raises:
+        SizeError: it is not a whole number of 0 or more.
+    """
+    if memory_limit is None:
+        return None
+    number: Any = memory_limit
+    if isinstance(number, bool) or not hasattr(number, "__index__") or int(number) < 0:
+        raise SizeError(f"memory_limit is a whole number of bytes, 0 or more, or None; not {memory_limit!r}")
+    return int(number)
 
 
 @lru_cache(maxsize=4096)

@@ -12,13 +12,14 @@ from torch import Tensor
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
 from polyattn.language.sizes import is_name, number_of
-from polyattn.lowering import FUNCTIONS, products_dtype, version
+from polyattn.lowering import FUNCTIONS, calibrated, kind, products_dtype, version
 from polyattn.lowering.functions import is_static, is_traced, named, untraced
 from polyattn.planning import BATCH, Plan
 from polyattn.runtime.plan_cache import (
     NOMINAL_BATCH,
     Family,
     family_of,
+    limited,
     reads,
     traced,
 )
@@ -40,6 +41,8 @@ class SpecFunction:
             and is "forward" where they are not.
         functions: the callables of functions of the user's own, by name; see `polyattn.lower`.
         accuracy: see `polyattn.plan`; "any" where the text has no author whose order could be kept to.
+        memory_limit: the most bytes that a call may allocate, and its backward pass; see `polyattn.plan`. Compilers
+            and tracers, which allocate in their own ways, leave it aside.
 
     >>> function = SpecFunction(Spec("x[N,C]; y[a,b] = 1/N*x[a,d]*w[d,b]"))
     >>> function({"x": torch.ones(2, 5, 3), "w": torch.eye(3)}).shape
@@ -53,7 +56,9 @@ class SpecFunction:
         objective: str = "training",
         functions: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
         accuracy: str = "written",
+        memory_limit: int | None = None,
     ):
+        self.memory_limit = memory_limit
         self.spec, self.text, self.objective = spec, str(spec), objective
         self.functions, self.accuracy = dict(functions or {}), accuracy
         spec.check_functions(self.functions)
@@ -97,11 +102,24 @@ class SpecFunction:
         except TypeError:  # lengths that are symbols
             return self._traced(tensors)(*tensors)
         if function is None:
-            function = self._family(tensors).function(self._sizes(tensors))
+            function = self._function_for(tensors)
             if len(self._made) >= SHAPES:
                 self._made.pop(next(iter(self._made)), None)
             self._made[key] = function
         return function(*tensors)
+
+    def _function_for(self, tensors: Sequence[Tensor]) -> Callable[..., Tensor]:
+        """Return the function for the shapes of tensors, which need not have come before.
+
+        Raises:
+            SizeError: the shapes contradict each other or the given sizes.
+            BudgetError: no plan keeps to the memory limit.
+        """
+        if self.memory_limit is None:
+            return self._family(tensors).function(self._sizes(tensors))
+        objective, device, channels_first, dtype = self._how(tensors)
+        how = (objective, channels_first, dtype, calibrated(kind(device), dtype), self.accuracy, self.memory_limit)
+        return limited(self.text, self._own, pairs(self._sizes(tensors)), *how)[1]
 
     def _family(self, tensors: Sequence[Tensor]) -> Family:
         return family_of(self.text, self.sizes, self._own, *self._how(tensors), self.accuracy)
@@ -197,6 +215,9 @@ class SpecFunction:
         table = self.spec.sizes
         known = {**table.solve({**dict(fixed), **sizes}, table.names), BATCH: batch}
         objective = "forward" if self.objective == "training" and not gradient else self.objective
+        if self.memory_limit is not None:
+            how = (True, "float32", calibrated("cpu", "float32"), self.accuracy, self.memory_limit)
+            return limited(self.text, self._own, pairs(known), objective, *how)[0]
         return family_of(self.text, fixed, self._own, objective, "cpu", True, "float32").chosen(known)[2]
 
     def __getstate__(self) -> dict[str, Any]:

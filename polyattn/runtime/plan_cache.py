@@ -28,6 +28,7 @@ from polyattn.lowering import (
     plan,
     price_of,
     training_function,
+    whole_plan,
 )
 from polyattn.lowering.functions import constant_result
 from polyattn.lowering.graphs import Sizes
@@ -237,6 +238,34 @@ def family_of(
 
 
 @lru_cache(maxsize=FAMILIES)
+def limited(
+    text: str,
+    own: Owns,
+    sizes: Pairs,
+    objective: str,
+    channels_first: bool,
+    dtype: str,
+    model: Device,
+    accuracy: str,
+    memory_limit: int,
+) -> tuple[Plan, Function]:
+    """Return the plan within a memory limit at these sizes, the batch included, and its function.
+
+    A planned backward pass always runs: autograd's is not bounded.
+
+    Raises:
+        BudgetError: no plan keeps to the limit.
+    """
+    known = {s: n for s, n in sizes if s != BATCH}
+    limits: dict[str, Any] = {"memory_limit": memory_limit, "channels_first": channels_first, "accuracy": accuracy}
+    made = whole_plan(_spec(text), known, objective, batch=dict(sizes)[BATCH], device=model, **limits)
+    lowered = forward_function if made.backward is None else training_function
+    options: dict[str, Any] = {"channels_first": channels_first, "device": model, "dtype": dtype}
+    options["functions"] = {name: getattr(FUNCTIONS, kept) for name, kept in own}
+    return made, lowered(made, **options)
+
+
+@lru_cache(maxsize=FAMILIES)
 def reads(spec: Spec, fixed: Pairs) -> tuple[Read, ...]:
     """Return where the sizes that are not fixed are read from shapes; nothing where they do not follow one by one."""
     known = spec.sizes.fixed_by(name for name, _ in fixed)
@@ -295,6 +324,7 @@ def _traced(
 def forget() -> None:
     """Empty the caches of programs; layers keep those for the shapes that they have met."""
     family.cache_clear()
+    limited.cache_clear()
     _traced.cache_clear()
 
 

@@ -23,6 +23,7 @@ class PolyNL(Attention):
         reduction: channels / inner channels. Above 1, a fourth matrix W0 maps X to the inner channels.
         dim: the number of spatial axes.
         alpha, beta: initial values of the two learnable scalars. With `beta=0` the block starts as the identity.
+        memory_limit: see `Attention`.
         generator: random generator of the initial values.
 
     Shape:
@@ -45,6 +46,7 @@ class PolyNL(Attention):
         alpha: float = 1.0,
         beta: float = 0.0,
         objective: str = "training",
+        memory_limit: int | None = None,
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -57,6 +59,7 @@ class PolyNL(Attention):
             alpha=alpha,
             beta=beta,
             objective=objective,
+            memory_limit=memory_limit,
             generator=generator,
             device=device,
             dtype=dtype,

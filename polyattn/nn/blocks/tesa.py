@@ -25,6 +25,7 @@ class TESA(Attention):
         normalisation: "scaling" divides each term by the number of positions, "softmax" normalises similarities.
         alpha: initial value of the three learnable scalars. With 0 the block starts as the identity.
         dim: 2.
+        memory_limit: the most bytes that each equation may allocate; see `Attention`.
         generator: random generator of the initial values.
 
     Shape:
@@ -47,6 +48,7 @@ class TESA(Attention):
         alpha: float = 0.0,
         dim: int = 2,
         objective: str = "training",
+        memory_limit: int | None = None,
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -61,6 +63,7 @@ class TESA(Attention):
             sizes={"R": inner},
             residual=False,
             objective=objective,
+            memory_limit=memory_limit,
             generator=generator,
             device=device,
             dtype=dtype,
