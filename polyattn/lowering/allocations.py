@@ -19,6 +19,10 @@ from polyattn.planning import Device, Plan
 from polyattn.planning.memory import Memory
 
 
+SCALAR = 12
+"""Bytes of a number as an operand of a tensor, while the operation runs: in float64, and in the tensor's dtype."""
+
+
 class Meter(TorchDispatchMode):
     """A count of the bytes of storages made within it, while they live.
 
@@ -44,6 +48,8 @@ class Meter(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         if not self.paused:
             self.add(result)
+            if func._overloadname == "Tensor" and any(isinstance(a, int | float) for a in args[:2]):
+                self.most = max(self.most, self.now + SCALAR)
         return result
 
     def add(self, result: object) -> None:

@@ -66,7 +66,7 @@ def test_torch_allocates_what_a_plan_of_the_catalogue_says(name: str, objective:
     assert measured(made) <= made.peak_bytes
 
 
-@share(0.5)
+@share(0.3)
 @given(st.data())
 def test_torch_allocates_no_more_than_the_limit(data: st.DataObject):
     """Of generated specifications: within the limit, within 5 % of the plan's figure, and less for a smaller limit."""
@@ -79,6 +79,8 @@ def test_torch_allocates_no_more_than_the_limit(data: st.DataObject):
     last = made.peak_bytes
     for share_of in (0.9, 0.7):
         limit = int(share_of * last)
+        if limit == last:
+            break
         try:
             tight = plan(spec, sizes, objective, memory_limit=limit)
         except BudgetError:
