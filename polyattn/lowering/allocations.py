@@ -18,7 +18,6 @@ from polyattn.lowering.graphs import shared
 from polyattn.planning import Device, Plan
 from polyattn.planning.memory import Memory
 
-
 SCALAR = 12
 """Bytes of a number as an operand of a tensor, while the operation runs: in float64, and in the tensor's dtype."""
 
