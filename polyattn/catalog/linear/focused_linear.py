@@ -22,20 +22,20 @@ def focused_linear() -> Spec:
 
     Source: Han et al., FLatten Transformer, 2023, section 3.
 
-    Prefer it to `relu_linear` where sharp weights are wanted. The published depthwise convolution of the values is
-    left out.
+    Prefer it to `relu_linear` where sharp weights are wanted. Small numbers keep denominators from 0; the published
+    depthwise convolution of the values is left out.
     """
     return Spec("""
-        x[N,C]; where d, f : D
-        rq[a,d] = relu(x[a,c]*wq[c,d]) + 1e-6
-        rk[e,d] = relu(x[e,c]*wk[c,d]) + 1e-6
-        lq[a] = sqrt(sum[d](rq[a,d]*rq[a,d]))
-        cq[a] = sqrt(sum[d](rq[a,d]*rq[a,d]*rq[a,d]*rq[a,d]*rq[a,d]*rq[a,d]))
-        lk[e] = sqrt(sum[d](rk[e,d]*rk[e,d]))
-        ck[e] = sqrt(sum[d](rk[e,d]*rk[e,d]*rk[e,d]*rk[e,d]*rk[e,d]*rk[e,d]))
-        q[a,d] = lq[a]*rq[a,d]*rq[a,d]*rq[a,d] / cq[a]
-        k[e,d] = lk[e]*rk[e,d]*rk[e,d]*rk[e,d] / ck[e]
-        z[a] = q[a,d]*k[e,d]
+        x[N,C]; where d : D
+        rq[a,d] = relu(x[a,c]*wq[c,d])
+        rk[e,d] = relu(x[e,c]*wk[c,d])
+        q2[a,d] = rq[a,d]*rq[a,d]
+        k2[e,d] = rk[e,d]*rk[e,d]
+        lq[a] = sqrt(sum[d](q2[a,d])) / sqrt(sum[d](q2[a,d]*q2[a,d]*q2[a,d]) + 1e-12)
+        lk[e] = sqrt(sum[d](k2[e,d])) / sqrt(sum[d](k2[e,d]*k2[e,d]*k2[e,d]) + 1e-12)
+        q[a,d] = lq[a]*rq[a,d]*q2[a,d]
+        k[e,d] = lk[e]*rk[e,d]*k2[e,d]
+        z[a] = q[a,d]*k[e,d] + 1e-6
         y[a,b] = q[a,d]*k[e,d]*x[e,c]*wv[c,b] / z[a]
     """)
 
@@ -44,8 +44,7 @@ def reference(x, wq, wk, wv):
     """Cubes that keep their norm."""
 
     def focused(a):
-        cubes = (relu(a) + 1e-6) ** 3
-        return np.array([np.linalg.norm(relu(r) + 1e-6) * c / np.linalg.norm(c) for r, c in zip(a, cubes, strict=True)])
+        return [np.linalg.norm(r) * r**3 / np.sqrt(np.sum(r**6) + 1e-12) for r in relu(a)]
 
-    weights = focused(x @ wq) @ focused(x @ wk).T
-    return np.array([row / row.sum() @ (x @ wv) for row in weights])
+    weights = np.array([[q @ k for k in focused(x @ wk)] for q in focused(x @ wq)])
+    return np.array([row / (row.sum() + 1e-6) @ (x @ wv) for row in weights])
