@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 from weakref import ref
@@ -14,8 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from polyattn.language import value_of
-from polyattn.lowering.graphs import shared
+from polyattn.lowering.graphs import lower, shared
+from polyattn.lowering.training import training_function
 from polyattn.planning import Device, Plan
+from polyattn.planning.chunked_plan import ChunkedPlan
 from polyattn.planning.memory import Memory
 
 SCALAR = 12
@@ -75,10 +77,6 @@ class Meter(TorchDispatchMode):
 class _Fused(TorchFunctionMode):
     """Torch's fused attention in the place of its definition, which is what runs for tensors without data."""
 
-    def __init__(self, meter: Meter):
-        super().__init__()
-        self.meter = meter
-
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         if func is not torch.nn.functional.scaled_dot_product_attention:
             return func(*args, **(kwargs or {}))
@@ -136,18 +134,11 @@ def memory_of(
     given = [_empty(plan, t, channels_first) for t in (*plan.spec.inputs, *plan.spec.parameters)]
     meter = Meter(given)
     if plan.backward is None:
-        wanted = [t.requires_grad_() for t in given] if training else []
-        output = _run(shared(plan, "forward", **options), given, meter, training)
-        forward, held = meter.most, meter.now
-        if not training or not output.requires_grad:
-            return Memory(forward)
-        after = Meter([*given, seed := torch.empty_like(output)])
-        after.add(output)
-        with after, _Fused(after):
-            found = torch.autograd.grad(output, wanted, seed, allow_unused=True)
-        own = output.untyped_storage().nbytes()
-        del found
-        return Memory(forward, held - own, held - own + after.most)
+        graph = shared(plan, "forward", **options)
+        if training:
+            return _with_autograd(partial(_Steps(graph, meter).run, *given), given, meter)
+        _run(graph, given, meter)
+        return Memory(meter.most)
     output, *kept = _run(shared(plan, "kept", **options), given, meter)
     held, own = meter.now, meter.bytes_of(kept)
     seed = torch.empty_like(output)
@@ -156,13 +147,49 @@ def memory_of(
     return Memory(meter.most, own, held + after.most)
 
 
-def _run(module: fx.GraphModule, tensors: Sequence[Tensor], meter: Meter, training: bool = False) -> Any:
-    """Run a graph under a meter, with autograd if asked for."""
-    with torch.set_grad_enabled(training), meter, _Fused(meter):
+def memory_of_chunks(plan: ChunkedPlan, training: bool) -> Memory:
+    """Return the memory of a plan in chunks as torch allocates it, in float32.
+
+    Args:
+        training: whether the planned backward passes of chunks are counted, which autograd joins.
+    """
+    options = {"functions": dict.fromkeys(plan.spec.functions, torch.sigmoid)}
+    given = [_empty(plan, t, False) for t in (*plan.spec.inputs, *plan.spec.parameters)]
+    meter = Meter(given)
+    if training:
+        return _with_autograd(partial(training_function(plan, **options), *given), given, meter)
+    function = lower(plan, **options)
+    with torch.no_grad(), meter, _Fused():
+        function(*given)
+    return Memory(meter.most)
+
+
+def _run(module: fx.GraphModule, tensors: Sequence[Tensor], meter: Meter) -> Any:
+    """Run a graph under a meter."""
+    with torch.no_grad(), meter, _Fused():
         return _Steps(module, meter).run(*tensors)
 
 
-def _empty(plan: Plan, tensor: str, channels_first: bool) -> Tensor:
+def _with_autograd(call: Callable[[], Tensor], given: Sequence[Tensor], meter: Meter) -> Memory:
+    """Return the memory of a call with the backward pass of autograd, which keeps what it needs."""
+    wanted = [t.requires_grad_() for t in given]
+    with torch.enable_grad(), meter, _Fused():
+        output = call()
+    forward, held = meter.most, meter.now
+    if not output.requires_grad:
+        return Memory(forward)
+    seed = torch.empty_like(output)
+    meter.add(seed)
+    before = meter.now
+    meter.most = meter.now
+    with meter, _Fused():
+        found = torch.autograd.grad(output, wanted, seed, allow_unused=True)
+    del found
+    own = output.untyped_storage().nbytes()
+    return Memory(forward, held - own, meter.most - (before - held))
+
+
+def _empty(plan: Plan | ChunkedPlan, tensor: str, channels_first: bool) -> Tensor:
     """Return a tensor without data, in the layout that an input has."""
     shape = [value_of(atoms, plan.sizes) for atoms in plan.spec.shape(tensor)]
     if tensor not in plan.spec.inputs:

@@ -18,6 +18,7 @@ from polyattn.planning import Device, Plan
 from polyattn.planning.chunked_plan import GROUP, ChunkedPlan, seconds
 from polyattn.planning.chunks import chunk_lengths, chunks
 from polyattn.planning.decoding import ordered_size
+from polyattn.planning.memory import Memory
 from polyattn.planning.steps import BATCH
 
 GAIN = 1.5
@@ -88,7 +89,7 @@ def chunks_instead(
         )
     except (RecurrenceError, SizeError, BudgetError):
         return None
-    if memory_limit is not None and max(found.peak_bytes, found.kept_bytes if training else 0) > memory_limit:
+    if memory_limit is not None and found.peak_bytes > memory_limit:
         return None
     if whole is None:
         return found
@@ -97,6 +98,13 @@ def chunks_instead(
         return found if mine < theirs else None
     model = calibrated(device, name)
     return found if GAIN * found.seconds(model) < seconds(whole, model) else None
+
+
+def allocated(plan: ChunkedPlan) -> Memory:
+    """Return the memory of a plan in chunks as torch allocates it, with the backward pass where one is planned."""
+    from polyattn.lowering.allocations import memory_of_chunks  # which imports this module
+
+    return memory_of_chunks(plan, all(p.backward is not None for p in plan.plans))
 
 
 class LoweredChunks(nn.Module):
@@ -187,7 +195,7 @@ def _planned(
         for part in equations.parts
     )
     masked = whole_plan(spec, {n: v for n, v in known if n in spec.sizes.names}, objective, batch=batch, **options)
-    return ChunkedPlan(spec, equations, length, number, plans, masked)
+    return ChunkedPlan(spec, equations, length, number, plans, masked, allocated)
 
 
 @lru_cache(maxsize=1024)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING
 
 from polyattn.algebra import Spec
 from polyattn.planning.chunks import Chunks
 from polyattn.planning.graph import ITEMSIZE
+from polyattn.planning.memory import Memory
 from polyattn.planning.plan import Plan
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ class ChunkedPlan:
         number: number of chunks.
         plans: of the output of `group` chunks, then of what is added to each state and what is kept of it.
         masked: the plan of the whole with masks.
+        allocations: counts the memory of the lowered plan; plans that differ in it alone are equal.
     """
 
     spec: Spec
@@ -38,6 +42,7 @@ class ChunkedPlan:
     number: int
     plans: tuple[Plan, ...]
     masked: Plan
+    allocations: Callable[[ChunkedPlan], Memory] | None = field(default=None, compare=False, repr=False)
 
     objective = strategy = "chunked"
 
@@ -84,15 +89,24 @@ class ChunkedPlan:
         numbers = (prod(int(a) if a.isdigit() else known[a] for a in s) for _, s in self.equations.shapes)
         return ITEMSIZE * self.batch * sum(numbers)
 
+    @cached_property
+    def memory(self) -> Memory | None:
+        """Return the memory as torch allocates it, with the backward pass where one is planned; None if not counted."""
+        return None if self.allocations is None else self.allocations(self)
+
     @property
     def peak_bytes(self) -> int:
-        """Return the peak bytes of intermediates, states and output of a forward evaluation, in float32."""
+        """Return the most bytes allocated at once, in float32: counted, or those of the parts, states and output."""
+        if self.memory is not None:
+            return self.memory.peak
         output = self.masked.graph.bytes_of(self.masked.output.value)
         return output + 2 * self.group * self.state_bytes + max(p.peak_bytes for p in self.plans)
 
     @property
     def kept_bytes(self) -> int:
         """Return the bytes kept for the backward pass, in float32: linear in the number of positions."""
+        if self.memory is not None:
+            return self.memory.kept
         return self.number * (self.state_bytes + sum(p.kept_bytes for p in self.plans) // self.group)
 
     def seconds(self, device: Device) -> float:

@@ -58,7 +58,7 @@ def crossings(curves: Sequence[Sequence[Case]], over: str, quantity: str) -> lis
 
 LEEWAY = 0.05
 """How far below an exact crossing straight pieces between the study's points may pass."""
-COUNTED = {"macs": 1, "traffic_bytes": ITEMSIZE, "peak_bytes": ITEMSIZE, "kept_bytes": ITEMSIZE, "parameters": 1}
+COUNTED = {"macs": 1, "traffic_bytes": ITEMSIZE, "step_peak_bytes": ITEMSIZE, "kept_bytes": ITEMSIZE, "parameters": 1}
 
 
 def _exact(
@@ -82,9 +82,8 @@ def _exact(
             known = {**case._known, (BATCH if over == "B" else over): number}
             counts = case.counts
             terms = {"macs": counts.macs, "traffic_bytes": counts.entries, "kept_bytes": counts.kept}
-            own = (
-                counts.peak(known) if quantity == "peak_bytes" else value(terms.get(quantity, counts.parameters), known)
-            )
+            peak = quantity == "step_peak_bytes"
+            own = counts.peak(known) if peak else value(terms.get(quantity, counts.parameters), known)
             found.append(COUNTED[quantity] * own)
         return min(found)
 
