@@ -9,6 +9,8 @@ UV_ARGS ?=
 
 BIN   := .venv/bin
 READY := .venv/.ready
+# Each process takes whole files, in the order of tests/slow.txt.
+WHOLE := --dist loadfile --no-loadscope-reorder
 step   = @printf '\n==> %s\n' '$(1)'
 
 export MPLBACKEND := Agg
@@ -49,7 +51,7 @@ imports: $(READY)
 
 unit: $(READY)
 	$(call step,pytest: tests and proofs)
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) $(WHOLE) $(ARGS)
 
 doctest: $(READY)
 	$(call step,pytest: examples in docstrings)
@@ -63,7 +65,7 @@ docs: site blocks
 
 blocks: $(READY)
 	$(call step,pytest: code blocks of README and docs)
-	@$(BIN)/python -m pytest README.md CONTRIBUTING.md docs -n $(JOBS) --dist loadfile
+	@$(BIN)/python -m pytest README.md CONTRIBUTING.md docs -n $(JOBS) $(WHOLE)
 
 # tests/training/test_recipes.py trains with the recipes; one is run here as it stands.
 TRAINED := $(addprefix examples/train_,detection.py faces.py video.py)

@@ -8,6 +8,7 @@ import gc
 import inspect
 import os
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +25,9 @@ from tests.drawing import PROFILE
 if not torch.cuda.is_available():
     # Kernels are then checked in Triton's interpreter, which has to be chosen before anything imports Triton.
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+SLOW = Path(__file__).with_name("slow.txt")
+"""Files of more than five seconds of processor time, the longest first."""
 
 # A worker that shares its core with another one is slow now and then, which says nothing about the strategy.
 _shared = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
@@ -52,7 +56,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.set_threshold(100_000, 50, 100)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # Whole files go to processes, in this order: were a long one the last, the other processes would wait for it.
+    slow = {config.rootpath / line: place for place, line in enumerate(SLOW.read_text().split())}
+    items.sort(key=lambda item: slow.get(item.path, len(slow)))
+    for item in items:
+        if item.path in slow:
+            item.add_marker(pytest.mark.slow)
     if PROFILE == "ci":
         left_out = [item for item in items if item.get_closest_marker("nightly")]
         items[:] = [item for item in items if not item.get_closest_marker("nightly")]

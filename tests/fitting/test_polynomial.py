@@ -109,8 +109,12 @@ def layer_on_a_map(name, seed=0):
 
 
 NAMES = ("cp_nl", "tucker_nl", "tt_nl", "block_term_nl")
-TWO_OF_EACH = [(name, NAMES[(k + j) % 4]) for k, name in enumerate(MAPS) for j in (0, 1)]
-"""Every pattern with two families, every family with two patterns or more."""
+TWO_OF_EACH = [
+    pytest.param(name, NAMES[(k + j) % 4], marks=[pytest.mark.nightly] * j)
+    for k, name in enumerate(MAPS)
+    for j in (0, 1)
+]
+"""Every pattern with one family, and nightly with two; every family with one pattern or more."""
 
 
 @pytest.mark.parametrize(("name", "family"), TWO_OF_EACH)
