@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -13,8 +14,9 @@ from polyattn.errors import SizeError
 from polyattn.language import value_of
 from polyattn.language.conditions import comparison
 from polyattn.lowering.caching import cache_of
-from polyattn.nn.steps import State, Steps
-from polyattn.planning.decoding import step_sizes
+from polyattn.lowering.functions import FUNCTIONS, constant_result, keep
+from polyattn.nn.steps import State, Steps, Traced
+from polyattn.planning.decoding import ordered_size, step_sizes
 from polyattn.planning.past import Mask, Past
 from polyattn.runtime.function import SpecFunction
 
@@ -22,7 +24,7 @@ POSITION = "position"
 """The state's name for the number of positions that have come, an int64 tensor without axes."""
 LEAST, PIECE = 16, 512
 """Positions that a cache begins with, and those of a piece that run at once."""
-FUNCTIONS = 64
+REMEMBERED = 64
 """Numbers of positions of which the functions are remembered."""
 NEVER = 2**40
 """The position of a place in a cache that is still empty: behind all others."""
@@ -78,12 +80,17 @@ class CachedSteps(Steps):
         self.known = dict(known)
         self.axes = self._axes()
         self.objective, self.own, self.made = objective, functions, made
+        self.kept, self.reach = tuple(k.name for k in form.kept), form.reach
+        self.masks = tuple(map(self._mask_form, form.masks))
+        self.names = tuple(spec.inputs), tuple(spec.parameters)
+        self.single = {n: axis for n, axis in self.axes.items() if axis is not None and len(spec.shape(n)[axis]) == 1}
+        self.output = spec.output
 
     def functions(self, number: int, places: int) -> list[SpecFunction]:
         """Return the functions of this many new positions and all that are kept with them."""
         key = self.form, number, places, tuple(sorted(self.known.items()))
         if key not in self.made:
-            if len(self.made) >= FUNCTIONS:
+            if len(self.made) >= REMEMBERED:
                 self.made.pop(next(iter(self.made)))
             known = {**self.known, self.form.row: number, self.size: places}
             self.made[key] = [
@@ -125,15 +132,44 @@ class CachedSteps(Steps):
     ) -> tuple[Tensor, State]:
         batch = self.check_inputs(inputs)
         self.check_state(state, batch)
-        rows = []
-        for name, x in zip(self.spec.inputs, inputs, strict=True):
-            axis = self.axes[name]
-            single = axis is not None and len(self.spec.shape(name)[axis]) == 1
-            rows.append(x.unsqueeze(axis + 1) if single and axis is not None else x)
-        y, state = self.advance(rows, parameters, state, 1)
-        axis = self.axes[self.spec.output]
-        assert axis is not None
-        return (y.squeeze(axis + 1) if len(self.spec.shape(self.spec.output)[axis]) == 1 else y), state
+        places = state[self.kept[0]].shape[1] if self.kept else 0
+        return self.one(inputs, parameters, self.grown(state, 1, places), None)
+
+    def one(
+        self,
+        inputs: Sequence[Tensor],
+        parameters: Sequence[Tensor],
+        state: Mapping[str, Tensor],
+        functions: Sequence[SpecFunction] | None,
+    ) -> tuple[Tensor, State]:
+        """Return the output of one position, and the state behind it."""
+        rows = [
+            x.unsqueeze(self.single[n] + 1) if n in self.single else x
+            for n, x in zip(self.names[0], inputs, strict=True)
+        ]
+        y, state = self.advance(rows, parameters, state, 1, functions)
+        return (y.squeeze(self.single[self.output] + 1) if self.output in self.single else y), state
+
+    def traced_step(self, places: int) -> Traced:
+        functions = self.functions(1, places + 1)
+
+        def step(
+            inputs: Sequence[Tensor], parameters: Sequence[Tensor], state: Mapping[str, Tensor]
+        ) -> tuple[Tensor, State]:
+            if self.reach is None:
+                torch._assert_async(state[POSITION] < places, "the cache is full: give `initial_state` its `length`")
+            return self.one(inputs, parameters, state, functions)
+
+        return step
+
+    def grown(self, state: Mapping[str, Tensor], number: int, places: int) -> State:
+        """Return a state with places for this many more positions."""
+        held = dict(state)
+        if self.reach is None and self.kept and (come := int(state[POSITION]) + number) > places:
+            more = max(LEAST, 1 << (come - 1).bit_length()) - places
+            for n in self.kept:
+                held[n] = torch.cat([held[n].new_zeros(held[n].shape[0], more, *held[n].shape[2:]), held[n]], 1)
+        return held
 
     def run(
         self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], state: Mapping[str, Tensor]
@@ -149,50 +185,105 @@ class CachedSteps(Steps):
                 axis = self.axes[name]
                 block = 1 if axis is None else value_of(self.spec.shape(name)[axis][1:], self.known)
                 here.append(x if axis is None else x.narrow(axis + 1, start * block, number * block))
-            y, current = self.advance(here, parameters, current, number)
+            places = current[self.kept[0]].shape[1] if self.kept else 0
+            y, current = self.advance(here, parameters, self.grown(current, number, places), number, None)
             outputs.append(y)
         axis = self.axes[self.spec.output]
         assert axis is not None
         return torch.cat(outputs, axis + 1), current
 
     def advance(
-        self, rows: Sequence[Tensor], parameters: Sequence[Tensor], state: Mapping[str, Tensor], number: int
+        self,
+        rows: Sequence[Tensor],
+        parameters: Sequence[Tensor],
+        state: Mapping[str, Tensor],
+        number: int,
+        functions: Sequence[SpecFunction] | None,
     ) -> tuple[Tensor, State]:
         """Return the output of new positions, and the state behind them."""
-        held = {k.name: state[k.name] for k in self.form.kept}
         position = state[POSITION]
-        places = next(iter(held.values())).shape[1] if held else 0
-        if held and self.form.reach is None:
-            if torch.compiler.is_compiling():
-                torch._assert_async(position + number <= places, "the cache is full: reserve more places")
-            elif (come := int(position) + number) > places:
-                more = max(LEAST, 1 << (come - 1).bit_length()) - places
-                held = {n: torch.cat([x.new_zeros(x.shape[0], more, *x.shape[2:]), x], 1) for n, x in held.items()}
-                places += more
+        places = state[self.kept[0]].shape[1] if self.kept else 0
+        functions = self.functions(number, places + number) if functions is None else functions
         device, dtype = rows[0].device, rows[0].dtype
         first = position.to(device)
         new = torch.arange(number, device=device) + first
         past = torch.arange(places + number, device=device) + (first - places)
         past = torch.where(past < 0, NEVER, past)
-        here: dict[str, Tensor] = dict(zip(self.spec.inputs, rows, strict=True))
-        here |= dict(zip(self.spec.parameters, parameters, strict=True))
-        here |= {m.name: self._mask(m, new, past).to(dtype) for m in self.form.masks}
-        functions = self.functions(number, places + number)
-        for kept, function in zip(self.form.kept, functions, strict=False):
+        here: dict[str, Tensor] = dict(zip(self.names[0], rows, strict=True))
+        here |= dict(zip(self.names[1], parameters, strict=True))
+        for name, on_rows, factors, total, relation in self.masks:
+            found: Any = total
+            for axis, (row, factor) in enumerate(zip(on_rows, factors, strict=True)):
+                shape = [-1 if k == axis else 1 for k in range(len(on_rows))]
+                found = found + factor * (new if row else past).reshape(shape)
+            holds = found <= 0 if relation == "<=" else found == 0 if relation == "==" else found != 0
+            here[name] = holds.to(dtype)
+        for name, function in zip(self.kept, functions, strict=False):
             value = function(here)
-            here[kept.name] = torch.cat([held[kept.name].to(value.dtype), value], 1)
+            here[name] = torch.cat([state[name].to(value.dtype), value], 1)
         y = functions[-1](here)
-        after = {n: here[n][:, number:] for n in held}
+        after = {n: here[n][:, number:] for n in self.kept}
         return y, {**after, POSITION: position + number}
 
-    def _mask(self, mask: Mask, new: Tensor, past: Tensor) -> Tensor:
-        """Return where a condition holds."""
+    def _mask_form(self, mask: Mask) -> tuple[str, tuple[bool, ...], tuple[int, ...], int, str]:
+        """Return a condition as its name, which axes are of new positions, their factors, the number and relation."""
         compared = comparison(mask.condition)
-        total: Any = compared.number + sum(c * value_of(tuple(n.split("*")), self.known) for n, c in compared.sizes)
-        for axis, (row, factor) in enumerate(zip(mask.rows, compared.slots, strict=True)):
-            shape = [1] * len(mask.rows)
-            shape[axis] = -1
-            total = total + factor * (new if row else past).reshape(shape)
-        if compared.relation == "<=":
-            return total <= 0
-        return total == 0 if compared.relation == "==" else total != 0
+        total = compared.number + sum(c * value_of(tuple(n.split("*")), self.known) for n, c in compared.sizes)
+        return mask.name, mask.rows, compared.slots, total, compared.relation
+
+
+def sizes_of_step(
+    spec: Spec, sizes: Mapping[str, int], order: str | None, shapes: Mapping[str, Sequence[int]], piece: bool
+) -> dict[str, int]:
+    """Return the sizes of a step: those given, and others from the shapes of inputs without their batch.
+
+    Args:
+        piece: whether the shapes are of a piece of a sequence, and not of one position.
+    """
+    known, running = dict(sizes), ordered_size(spec, order)
+    for name, shape in shapes.items():
+        # One position has no axis of the ordered size, unless it is a block.
+        slots = [s for s in spec.shape(name) if piece or s != (running,)]
+        for slot, length in zip(slots, shape, strict=False):
+            size = spec.sizes.name(slot)
+            if running not in slot and size in spec.sizes.names:
+                known.setdefault(size, int(length))
+    return known
+
+
+@constant_result
+def traced_step(
+    text: str,
+    sizes: tuple[tuple[str, int], ...],
+    shapes: tuple[tuple[int, ...], ...],
+    order: str | None,
+    state: str,
+    objective: str,
+    own: tuple[tuple[str, str], ...],
+    places: int,
+) -> str:
+    """Return the name in `polyattn.lowering.FUNCTIONS` of a layer's step for a compiler.
+
+    Args:
+        shapes: of the inputs of one position, without their batch.
+        own: functions of the user's own, by their names there.
+        places: those of a cache.
+    """
+    return _traced_step(text, sizes, shapes, order, state, objective, own, places)
+
+
+@lru_cache(maxsize=256)
+def _traced_step(
+    text: str,
+    sizes: tuple[tuple[str, int], ...],
+    shapes: tuple[tuple[int, ...], ...],
+    order: str | None,
+    state: str,
+    objective: str,
+    own: tuple[tuple[str, str], ...],
+    places: int,
+) -> str:
+    spec = Spec(text)
+    known = sizes_of_step(spec, dict(sizes), order, dict(zip(spec.inputs, shapes, strict=True)), False)
+    functions = {n: getattr(FUNCTIONS, f) for n, f in own}
+    return keep(steps_of(spec, known, order, state, objective, functions, {}).traced_step(places))

@@ -15,8 +15,8 @@ from polyattn.language import value_of
 from polyattn.language.conditions import is_condition
 from polyattn.language.resolve import accesses_of
 from polyattn.lowering.chunking import worthwhile_length
-from polyattn.lowering.functions import is_traced
-from polyattn.nn.cached_steps import CachedSteps, steps_of
+from polyattn.lowering.functions import FUNCTIONS, is_traced
+from polyattn.nn.cached_steps import CachedSteps, sizes_of_step, steps_of, traced_step
 from polyattn.nn.causal import ChunkRunner
 from polyattn.nn.initialise import fan_in
 from polyattn.nn.inputs import Inputs
@@ -221,14 +221,8 @@ class Layer(TracedWhole):
 
     def _steps(self, inputs: Mapping[str, Tensor] | None = None, piece: bool = False) -> Steps:
         """Return the recurrence at the layer's sizes; others are read from inputs, of one position or of a piece."""
-        known, running = dict(self.sizes), ordered_size(self.spec, self.order)
-        for name, x in (inputs or {}).items():
-            # One position has no axis of the ordered size, unless it is a block.
-            slots = [s for s in self.spec.shape(name) if piece or s != (running,)]
-            for slot, length in zip(slots, x.shape[1:], strict=False):
-                size = self.spec.sizes.name(slot)
-                if running not in slot and size in self.spec.sizes.names:
-                    known.setdefault(size, int(length))
+        shapes = {name: x.shape[1:] for name, x in (inputs or {}).items()}
+        known = sizes_of_step(self.spec, self.sizes, self.order, shapes, piece)
         functions, made = self._function.functions, self._pieces
         return steps_of(self.spec, known, self.order, self._state, self.objective, functions, made)
 
@@ -283,7 +277,14 @@ class Layer(TracedWhole):
         tensors = dict(zip(names, inputs, strict=False)) | named
         if len(inputs) > len(names) or set(tensors) != set(names):
             raise SizeError(f"a step takes {', '.join(names)} and the state; got {', '.join(tensors) or 'no tensor'}")
-        return self._steps(tensors).step([tensors[n] for n in names], self._in_shape(self._held()), state)
+        given, values = [tensors[n] for n in names], self._in_shape(self._held())
+        if torch.compiler.is_compiling():
+            shapes = tuple([tuple(x.shape[1:]) for x in given])
+            places = max([x.shape[1] for x in state.values() if x.dim() > 1], default=0)
+            sizes, own = tuple(self.sizes.items()), self._function._own
+            name = traced_step(self._function.text, sizes, shapes, self.order, self._state, self.objective, own, places)
+            return getattr(FUNCTIONS, name)(given, values, state)
+        return self._steps(tensors).step(given, values, state)
 
     def spec_parameters(self) -> dict[str, Tensor]:
         """Return the parameters of `spec` by name, in the shapes of `spec`."""

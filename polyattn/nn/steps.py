@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +18,10 @@ from polyattn.planning.decoding import DecodingPlan, decoding_plan
 
 State = dict[str, Tensor]
 """The states of a layer by name, each (B, *channels)."""
+
+
+Traced = Callable[[Sequence[Tensor], Sequence[Tensor], Mapping[str, Tensor]], tuple[Tensor, State]]
+"""A step of inputs, parameters and a state."""
 
 
 @lru_cache(maxsize=128)
@@ -91,6 +95,32 @@ class Steps:
             output, *new = lower_step(self.plan)(*tensors, *weights, *held)
         shape = self.shape(self.spec.output)
         return output.reshape(batch, *shape).to(dtype), dict(zip(self.plan.state, new, strict=True))
+
+    def traced_step(self, places: int) -> Traced:
+        """Return the step for a compiler: shapes and the lowered graph are constants, and nothing is planned.
+
+        Args:
+            places: those of a cache.
+        """
+        atoms = [self.atoms(name) for name in self.spec.inputs]
+        lengths = [self.lengths(name) for name in self.spec.parameters]
+        names, shape, graph = tuple(self.plan.state), self.shape(self.spec.output), lower_step(self.plan)
+
+        def step(
+            inputs: Sequence[Tensor], parameters: Sequence[Tensor], state: Mapping[str, Tensor]
+        ) -> tuple[Tensor, State]:
+            batch, dtype = inputs[0].shape[0], inputs[0].dtype
+            wide = torch.float32 if dtype in NARROW else dtype
+            for n in names:
+                wide = torch.promote_types(wide, state[n].dtype)
+            tensors = [x.to(wide).reshape(batch, *a) for x, a in zip(inputs, atoms, strict=True)]
+            weights = [p.to(wide).reshape(a) for p, a in zip(parameters, lengths, strict=True)]
+            held = [state[n].to(wide) for n in names]
+            with torch.autocast(inputs[0].device.type, enabled=False):
+                output, *new = graph(*tensors, *weights, *held)
+            return output.reshape(batch, *shape).to(dtype), dict(zip(names, new, strict=True))
+
+        return step
 
     def check_inputs(self, inputs: Sequence[Tensor]) -> int:
         if len(inputs) != len(self.spec.inputs):
