@@ -12,9 +12,11 @@ from torch.nn import functional as F
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
 from polyattn.kernels.runtime import has_triton
+from polyattn.lowering.functions import is_traced
 from polyattn.nn.block import CONVOLUTIONS, Block, one_of, part_of, settling, whole
 from polyattn.nn.conv_norm import ConvNormReLU, folded, kaiming
 from polyattn.nn.factory import as_factory
+from polyattn.nn.open_cut import OpenCut, is_open, open_max, open_mean
 from polyattn.nn.partition import block_max, block_mean, cut, of_blocks, overlapped, slid_blocks, taken
 from polyattn.nn.parts import part
 from polyattn.nn.pointwise_conv import turned_if_few
@@ -143,7 +145,8 @@ class BATransform(Block):
         """Map (B, channels, [T,] H, W) to the same shape."""
         self.check(x)
         y = self.conv2(self.transform(turned_if_few(x)))
-        return laid_out_as(y, x) if y.shape[2:] == x.shape[2:] else self._upsampled(y, x)
+        whole = not self.downsample or (not is_open(*x.shape[-2:]) and y.shape[2:] == x.shape[2:])
+        return laid_out_as(y, x) if whole else self._upsampled(y, x)
 
     @settling
     def transform(self, x: Tensor) -> Tensor:
@@ -202,6 +205,11 @@ class BATransform(Block):
         """Return the numbers of rows of P and of columns of Q for a map."""
         if self.larger_maps == "blocks":
             return self.blocks
+        if is_traced():
+            raise SizeError(
+                'larger_maps="slide" chooses the number of blocks by the size, which torch.jit.trace and the exporter '
+                'on it cannot follow: use torch.export.export, torch.onnx.export(dynamo=True) or larger_maps="blocks"'
+            )
         height, width = self._sides(x)[-2:]
         rows, columns = slid_blocks(height, self.blocks[0]), slid_blocks(width, self.blocks[1])
         # The video code derives one number of blocks for both axes from the height.
@@ -213,8 +221,8 @@ class BATransform(Block):
         assert self.conv_q is not None
         rows, columns = self._blocks(features)
         # Rows pool over the width first, then over the blocks of the height; a maximum of maxima is exact in any order.
-        p = self.conv_p(block_max(self._largest(features, -1), rows).unsqueeze(-1))
-        q = self.conv_q(block_max(self._largest(features, -2), columns).unsqueeze(-2))
+        p = self.conv_p(_block_max(self._largest(features, -1), rows).unsqueeze(-1))
+        q = self.conv_q(_block_max(self._largest(features, -2), columns).unsqueeze(-2))
         return self._matrices(p, self.blocks[0]), self._matrices(q, self.blocks[1])
 
     def _matrices(self, predicted: Tensor, side: int) -> Tensor:
@@ -227,7 +235,8 @@ class BATransform(Block):
         assert self.conv_t is not None
         frames = self.temporal_size
         assert frames is not None
-        pooled = block_mean(self._frame_means(features), frames)
+        means = self._frame_means(features)
+        pooled = open_mean(means, 2, frames) if is_open(means.shape[-1]) else block_mean(means, frames)
         return self.conv_t(pooled[..., None, None]).flatten(1).unflatten(1, (self.temporal_groups, frames, frames))
 
     def _normalized(self, scores: Tensor, axis: int) -> Tensor:
@@ -240,6 +249,8 @@ class BATransform(Block):
         return torch.softmax(F.logsigmoid(wide) if self.normalisation == "l1" else wide, axis).to(scores.dtype)
 
     def _bilinear(self, x: Tensor, p: Tensor, q: Tensor) -> Tensor:
+        if is_open(*x.shape[-2:]):
+            return self._open_bilinear(x, p, q)
         height, width = index(x.shape[-2]), index(x.shape[-1])
         blocks = (index(p.shape[-1]), index(q.shape[-1]))
         if self.downsample and (height, width) != blocks:
@@ -263,6 +274,26 @@ class BATransform(Block):
         y = torch.cat(bands, -2) if len(bands) > 1 else bands[0]
         return taken(taken(y, y.dim() - 2, rows.inverse), y.dim() - 1, columns.inverse)
 
+    def _open_bilinear(self, x: Tensor, p: Tensor, q: Tensor) -> Tensor:
+        """Compute the same for sides that a compiler or tracer keeps open."""
+        if self.downsample:
+            averaged = open_mean(open_mean(x, x.dim() - 2, p.shape[-1]), x.dim() - 1, q.shape[-1])
+            return self._product(averaged, self._normalized(p, -1), self._normalized(q, -2))
+        rows = OpenCut.of(x.shape[-2], p.shape[-1], x.device)
+        columns = OpenCut.of(x.shape[-1], q.shape[-1], x.device)
+        frames = x if self.dim == 2 else x.transpose(1, 2).flatten(0, 1)
+        p, q = (m if self.dim == 2 else m.flatten(0, 1) for m in (p, q))
+        y = rows.mixed(frames.unflatten(1, (self.groups, -1)), p, self._rows_normalized)
+        y = (
+            columns.mixed(y.transpose(-2, -1), q.transpose(-2, -1), self._rows_normalized)
+            .transpose(-2, -1)
+            .flatten(1, 2)
+        )
+        return y if self.dim == 2 else y.unflatten(0, (-1, x.shape[2])).transpose(1, 2)
+
+    def _rows_normalized(self, scores: Tensor) -> Tensor:
+        return self._normalized(scores, -1)
+
     def _product(self, x: Tensor, p: Tensor, q: Tensor) -> Tensor:
         """Multiply (P ⊗ I) X (Q ⊗ I), for sides divisible by the matrices, in the map's memory order.
 
@@ -284,9 +315,12 @@ class BATransform(Block):
     def _over_time(self, x: Tensor, scores: Tensor) -> Tensor:
         """Multiply (T ⊗ I) X over the frames (Eq. 7)."""
         assert self.temporal_size is not None
-        height = index(x.shape[-2])
+        if is_open(x.shape[2]):
+            frames = OpenCut.of(x.shape[2], self.temporal_size, x.device)
+            y = frames.mixed(x.flatten(3).unflatten(1, (self.temporal_groups, -1)), scores, self._rows_normalized)
+            return y.flatten(1, 2).unflatten(3, x.shape[3:])
         last = is_channels_last(x)
-        frames = cut(index(x.shape[2]), self.temporal_size)
+        shape, frames = x.shape[3:], cut(index(x.shape[2]), self.temporal_size)
         x = taken(x, 2, frames.order)
         parts = []
         for a in frames.parts:
@@ -295,7 +329,7 @@ class BATransform(Block):
             mixed = self._temporal[last](
                 {"x": some.movedim(1, -1) if last else some, "r": self._normalized(of_blocks(scores, a), -1)}
             )
-            parts.append((mixed.movedim(-1, 1) if last else mixed).unflatten(3, (height, -1)))
+            parts.append((mixed.movedim(-1, 1) if last else mixed).unflatten(3, shape))
         y = torch.cat(parts, 2) if len(parts) > 1 else parts[0]
         return taken(y, 2, frames.inverse)
 
@@ -304,6 +338,10 @@ class BATransform(Block):
         shown += f", larger_maps={self.larger_maps!r}" * (self.larger_maps != "blocks")
         over_time = f", temporal_groups={self.temporal_groups}, temporal_size={self.temporal_size}"
         return shown + over_time * (self.dim == 3)
+
+
+def _block_max(x: Tensor, blocks: int) -> Tensor:
+    return open_max(x, blocks) if is_open(x.shape[-1]) else block_max(x, blocks)
 
 
 IDENTITY = {2: Spec("x[H,W,C]; y[i,j,c] = x[i,j,c]"), 3: Spec("x[T,H,W,C]; y[t,i,j,c] = x[t,i,j,c]")}

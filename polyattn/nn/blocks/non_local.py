@@ -15,6 +15,7 @@ from polyattn.nn.block import AXES, BATCH_NORMS, Block, inner_width, matrix, one
 from polyattn.nn.conv_norm import affine
 from polyattn.nn.factory import as_factory
 from polyattn.nn.fused import attention
+from polyattn.nn.open_cut import is_open
 from polyattn.nn.plain import is_plain
 from polyattn.nn.pointwise_conv import are_few, projected, times_columns
 from polyattn.runtime.function import SpecFunction
@@ -228,7 +229,7 @@ class NonLocal(Block):
     def _pooled(self, x: Tensor) -> Tensor:
         window = (1,) * (self.dim == 3) + (self.sub_sample,) * min(self.dim, 2)
         for axis, length, width in zip(AXES[self.dim], x.shape[2:], window, strict=True):
-            if length < width:
+            if not is_open(length) and length < width:
                 raise SizeError(f"NonLocal pools over sub_sample = {width} positions, but {axis} = {length}")
         pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[self.dim - 1]
         return pool(x, window)
@@ -247,8 +248,9 @@ def _is_faster_with_its_map(query: Tensor, key: Tensor) -> bool:
     On the CPU the backward pass of fused attention recomputes the map, which takes longer than two products with a
     small stored one. A map larger than the queries and keys would set the memory peak.
     """
+    if is_open(query.shape[2], key.shape[2]):
+        return False
     grows = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad)
-    # index() fixes symbolic sizes: the choice of a path needs numbers.
     length, keys, width = (index(number) for number in (query.shape[2], *key.shape[2:]))
     return grows and query.device.type == "cpu" and keys <= 2 * width and length * keys <= SMALL_MAP
 
