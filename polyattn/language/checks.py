@@ -14,6 +14,7 @@ from polyattn.language.lift import Core, constant_root, lifted
 from polyattn.language.names import is_name, no_case, no_name
 from polyattn.language.offsets import with_places
 from polyattn.language.sizes import SizeTable, derived
+from polyattn.language.slips import check_slips
 from polyattn.language.syntax import (
     IDENTITY,
     NOWHERE,
@@ -75,6 +76,8 @@ class _Checker:
             del defined_later[definition.name]
             self.ranks[definition.name] = len(definition.target.slots)
             self.unused[definition.name] = definition.target.at
+        if self.source:
+            check_slips(self.statements, self.first_use, self.source)
         # The output is used by the caller.
         del self.unused[self.statements.definitions[-1].name]
         for name, at in self.unused.items():
@@ -357,6 +360,7 @@ def _spelt(statements: Statements) -> Iterator[tuple[str, str, bool | None, At]]
         yield declared.index, "an index", False, declared.at
         yield from ((size, "a size", True, declared.at) for size in _sizes_of(declared.size))
     yield from ((f.name, "a function", False, f.at) for f in statements.functions)
+    yield from ((p.name, "a tensor", None, p.at) for p in statements.parameters)
     for definition in statements.definitions:
         body = definition.body
         for call in (part for part in walk(body) if isinstance(part, Call)):

@@ -19,6 +19,7 @@ from polyattn.language.functions import RESERVED, TABLE, nearest
 from polyattn.language.messages import bad_character, bad_token
 from polyattn.language.syntax import (
     FUNCTION,
+    PARAMETER,
     Access,
     At,
     Bracket,
@@ -29,6 +30,7 @@ from polyattn.language.syntax import (
     IndexSize,
     Input,
     Number,
+    ParameterName,
     SizeRef,
     Slot,
     Split,
@@ -95,13 +97,16 @@ class _Builder:
         # Read first: a definition above a declaration may use its function.
         own = [f for child in tree.children if child.data == "index_size" for f in self.functions(child)]
         self.own = tuple(dict.fromkeys(f.name for f in own))
+        parameters: list[ParameterName] = []
         for child in tree.children:
             if child.data == "declaration":
                 inputs.append(self.declaration(child))
             elif child.data == "split":
                 splits.append(self.split(child))
             elif child.data == "index_size":
-                if not _declares_functions(child):
+                if child.children[-1] == PARAMETER:
+                    parameters += [ParameterName(str(name), _at(name)) for name in child.children[:-1]]
+                elif not _declares_functions(child):
                     index_sizes.extend(self.index_size(child))
             else:
                 definitions.append(self.definition(child))
@@ -113,6 +118,7 @@ class _Builder:
             tuple(sorted(index_sizes, key=lambda s: (s.size, s.index))),
             tuple(definitions),
             tuple(sorted(dict.fromkeys(own), key=lambda f: f.name)),
+            tuple(sorted(dict.fromkeys(parameters), key=lambda p: p.name)),
         )
 
     def functions(self, tree: ParseTree) -> list[FunctionName]:

@@ -16,6 +16,7 @@ from polyattn.language.offsets import spelt_out
 from polyattn.language.parser import parse
 from polyattn.language.resolve import Resolved, accesses_of, resolve
 from polyattn.language.sizes import Atoms, SizeTable
+from polyattn.language.slips import with_slips_declared
 from polyattn.language.syntax import Call, Definition, Statements
 
 
@@ -32,7 +33,7 @@ class Specification:
 
     def __init__(self, text: str | bytes | Statements):
         if isinstance(text, Statements):
-            statements, source = text, ""
+            statements, source = with_slips_declared(text), ""
         else:
             statements = parse(text)
             source = text if isinstance(text, str) else text.decode("utf-8")
@@ -172,6 +173,12 @@ class Specification:
             tuple(sorted({*have.index_sizes, *extra.index_sizes}, key=lambda s: (s.size, s.index))),
             tuple(definitions),
             tuple(sorted({*have.functions, *extra.functions}, key=lambda f: f.name)),
+            tuple(
+                sorted(
+                    {p for p in (*have.parameters, *extra.parameters) if all(p.name != d.name for d in definitions)},
+                    key=lambda p: p.name,
+                )
+            ),
         )
         # Parsed again, so that the merged text is checked as a whole and its errors point into it.
         return type(self)(str(merged))

@@ -228,14 +228,22 @@ class FunctionName:
     at: At = field(default=NOWHERE, compare=False, repr=False)
 
 
-FUNCTION = "function"
-"""The word after the colon of a `where` that declares a function."""
+@dataclass(frozen=True)
+class ParameterName:
+    """`where k : parameter`: an undeclared tensor that is meant to be a parameter, though it looks like a slip."""
+
+    name: str
+    at: At = field(default=NOWHERE, compare=False, repr=False)
+
+
+FUNCTION, PARAMETER = "function", "parameter"
+"""The words after the colon of a `where` that declares a function or a parameter."""
 
 
 @dataclass(frozen=True)
 class Statements:
-    """A whole text, statements of each kind in their order. Splits, index sizes and names of functions are kept sorted,
-    because their order means nothing.
+    """A whole text, statements of each kind in their order. Splits, index sizes and names of functions and parameters
+    are kept sorted, because their order means nothing.
     """
 
     inputs: tuple[Input, ...]
@@ -243,6 +251,7 @@ class Statements:
     index_sizes: tuple[IndexSize, ...]
     definitions: tuple[Definition, ...]
     functions: tuple[FunctionName, ...] = ()
+    parameters: tuple[ParameterName, ...] = ()
 
     def __str__(self) -> str:
         # Indices of one size are declared in one statement; the sizes keep their sorted order.
@@ -252,6 +261,8 @@ class Statements:
         wheres = [f"where {', '.join(indices)} : {size}" for size, indices in by_size.items()]
         if self.functions:
             wheres.append(f"where {', '.join(f.name for f in self.functions)} : {FUNCTION}")
+        if self.parameters:
+            wheres.append(f"where {', '.join(p.name for p in self.parameters)} : {PARAMETER}")
         return "\n".join([*map(str, self.inputs), *map(str, self.splits), *wheres, *map(str, self.definitions)])
 
 

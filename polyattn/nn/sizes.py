@@ -98,5 +98,21 @@ def parameter_sizes(spec: Spec, sizes: Mapping[str, int]) -> dict[str, int]:
     if missing:
         wanted = ", ".join(f"{size} (for parameter '{name}')" for size, name in missing.items())
         example = ", ".join(f'"{size}": ...' for size in missing)
-        raise SizeError(f"missing size{'s' * (len(missing) > 1)} {wanted}: give sizes={{{example}}}")
+        reason = f"missing size{'s' * (len(missing) > 1)} {wanted}: give sizes={{{example}}}"
+        raise SizeError(reason + _if_a_slip(spec, missing))
     return spec.sizes.solve(sizes)
+
+
+def _if_a_slip(spec: Spec, missing: Mapping[str, str]) -> str:
+    """Return the other remedies for parameters that need a number of positions and are not declared to be ones."""
+    meant = {p.name for p in spec.statements.parameters}
+    positions = {size for shape in spec.inputs.values() for size in shape[:-1]}
+    slips = [name for size, name in missing.items() if size in positions and name not in meant]
+    if not slips:
+        return ""
+    name = slips[0]
+    shape = ",".join(spec.parameters[name])
+    return (
+        f". '{name}' is declared nowhere, and a parameter of its shape serves one number of positions only: if that is "
+        f"meant, say so ('where {name} : parameter'); else define it, or declare it as an input ('{name}[{shape}]')"
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -161,7 +161,8 @@ class Graph:
         """Return the multiply-accumulates as a sympy expression in the atomic sizes, with B for the batch."""
         import sympy
 
-        loops = [sympy.Mul(*(symbol(i.size) for i in loop_indices(n))) for n in self.nodes if multiplies(n)]
+        batch = batch_name(self.known)
+        loops = [sympy.Mul(*(symbol(i.size, batch) for i in loop_indices(n))) for n in self.nodes if multiplies(n)]
         return sympy.expand(sympy.Add(*loops))
 
     def names(self, taken: Sequence[str] = (), stem: str = "t") -> tuple[str, ...]:
@@ -172,6 +173,7 @@ class Graph:
 
     def steps(self, names: Sequence[str]) -> tuple[Step, ...]:
         """Return all nodes but leaves, in the order of execution."""
+        batch = batch_name(self.known)
         return tuple(
             Step(
                 names[k],
@@ -179,7 +181,7 @@ class Graph:
                 _equation(node, names),
                 tuple(numel([i], self.known) for i in node.output),
                 self.macs_of(node),
-                "*".join("B" if i.size == BATCH else i.size for i in loop_indices(node)) if multiplies(node) else "0",
+                "*".join(batch if i.size == BATCH else i.size for i in loop_indices(node)) if multiplies(node) else "0",
                 bool(swapped_axes(node)),
                 self.distinct_macs_of(node),
             )
@@ -202,8 +204,13 @@ def table(steps: Sequence[Step], macs: int) -> str:
     return "\n".join(lines)
 
 
-def symbol(size: str) -> sympy.Expr:
-    """Return a size as a positive integer symbol, or as its number; the batch is B."""
+def batch_name(sizes: Container[str]) -> str:
+    """Return the name of the batch in a text: B, if no size is called so."""
+    return BATCH if "B" in sizes else "B"
+
+
+def symbol(size: str, batch: str = "B") -> sympy.Expr:
+    """Return a size as a positive integer symbol, or as its number; the batch is called `batch`."""
     # Imported here: sympy takes longer to import than a plan takes to make.
     import sympy
 
@@ -211,8 +218,8 @@ def symbol(size: str) -> sympy.Expr:
         return sympy.Integer(int(size))
     if not size.isidentifier():
         form = derived(size)
-        return sympy.Add(form.constant, *(c * symbol(s) for s, c in form.terms))
-    return sympy.Symbol("B" if size == BATCH else size, positive=True, integer=True)
+        return sympy.Add(form.constant, *(c * symbol(s, batch) for s, c in form.terms))
+    return sympy.Symbol(batch if size == BATCH else size, positive=True, integer=True)
 
 
 def _operation(node: Node) -> str:

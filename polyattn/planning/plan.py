@@ -12,7 +12,7 @@ from polyattn.algebra import Spec
 from polyattn.planning.accuracy import Accuracy
 from polyattn.planning.backward import Backward
 from polyattn.planning.centring import is_deviation
-from polyattn.planning.graph import Graph, Step, symbol, table
+from polyattn.planning.graph import Graph, Step, batch_name, symbol, table
 from polyattn.planning.memory import Allocations, Memory, memory_of_steps
 from polyattn.planning.steps import BATCH, Leaf, Node, Operand
 
@@ -235,7 +235,7 @@ class Plan:
     def __str__(self) -> str:
         sizes = " ".join(f"{name}={number}" for name, number in sorted(self.sizes.items()))
         lines = [
-            f"plan of {self.spec.output}, {self.strategy}, for B={self.batch} {sizes}",
+            f"plan of {self.spec.output}, {self.strategy}, for {batch_name(self.sizes)}={self.batch} {sizes}",
             table(self.steps, self.macs),
             f"total {self.macs:,} MACs ({self.flops:,} FLOPs) = {self.complexity}",
             *_symmetric(self.graph),

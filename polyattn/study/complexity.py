@@ -152,6 +152,8 @@ def _case(
     given_device: str | Device,
     memory_limit: int | None,
 ) -> Case:
+    if "B" in spec.sizes.names:
+        raise SizeError(f"{name}: a study calls the batch B: give the size B of the specification another name")
     # Layers of one study may have different sizes; each plan gets its own.
     given = {n: number for n, number in point.items() if n == "B" or n in spec.sizes.names}
     try:

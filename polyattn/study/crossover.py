@@ -128,6 +128,8 @@ def _common_sizes(first: Plan, second: Plan, size: str) -> dict[str, int]:
         raise SizeError("one of the plans is for training and the other is not: compare plans of one objective")
     found: dict[str, int] = {}
     for plan in (first, second):
+        if "B" in plan.spec.sizes.names:
+            raise SizeError("a comparison calls the batch B: give the size B of the specification another name")
         if any(split.size == size for split in plan.spec.sizes.splits):
             raise SizeError(f"size {size} is split in this specification: name the part of it that varies")
         if size != "B" and size not in plan.sizes and all(size not in p.sizes for p in (first, second)):

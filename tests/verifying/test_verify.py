@@ -291,7 +291,7 @@ def test_a_seed_repeats_the_check_and_no_seed_is_a_fresh_one():
 
 
 def test_several_inputs_degrees_and_outputs_without_axes():
-    text = "x[N,C]; z[K]; y = x[a,b]*u[b]*z[k]*z[k] + 3 - c*x[a,a1]*x[a,a1]"
+    text = "x[N,C]; z[K]; y = x[a,b]*u[b]*z[k]*z[k] + 3 - s*x[a,a1]*x[a,a1]"
     for level in LEVELS:
         assert verify(text, {"N": 2, "C": 2, "K": 2}, level, derivative=True, seed=0)
     assert "order 1 and 2 and 3" in str(verify("x[N]; y[a] = 2*v[a] + x[a] - x[a]*x[b]*u[b]", {"N": 2}))
