@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from polyattn.kernels.runtime import autocast_dtype
 from polyattn.nn.block import convolve, matrix
-from polyattn.runtime.layouts import is_channels_last
+from polyattn.runtime.layouts import as_map, is_channels_last
 
 FEW_POSITIONS = 256
 """Number of positions below which a transposed copy costs less than one product per batch element."""
@@ -34,7 +34,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         columns = x.flatten(2)
         # Without gradients, the batched product has no weight gradient per element to pay for.
         if columns.shape[2] >= FEW_POSITIONS or not x.numel() or not torch.is_grad_enabled():
-            return times_columns(weight, bias, columns).unflatten(2, x.shape[2:])
+            return as_map(times_columns(weight, bias, columns), x)
     return convolve(x, weight.reshape(*weight.shape, *(1,) * (x.dim() - 2)), bias)
 
 

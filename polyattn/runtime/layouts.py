@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from polyattn.lowering.functions import is_static
+from polyattn.lowering.functions import is_static, is_traced
 
 
 def positions_first(x: Tensor, axes: int) -> Tensor:
@@ -28,9 +28,17 @@ def channels_first(y: Tensor, like: Tensor, axes: int) -> Tensor:
     if axes > 1:
         return _restrided(y.movedim(-1, 1))
     y = y.transpose(1, 2)
-    if torch.compiler.is_compiling():
-        return _restrided(y.unflatten(2, like.shape[2:]))
+    if torch.compiler.is_compiling() or is_traced():
+        return _restrided(as_map(y, like))
     return _restrided(y.view(*y.shape[:2], *like.shape[2:]))
+
+
+def as_map(columns: Tensor, like: Tensor) -> Tensor:
+    """Return columns (B, C, N) with the spatial axes of a map."""
+    if is_traced():
+        # The ONNX exporter on `torch.jit.trace` makes constants of the lengths around an `unflatten`.
+        return columns.reshape(like.shape[0], -1, *like.shape[2:])
+    return columns.unflatten(2, like.shape[2:])
 
 
 def is_channels_last(x: Tensor) -> bool:

@@ -236,7 +236,7 @@ class BATransform(Block):
         frames = self.temporal_size
         assert frames is not None
         means = self._frame_means(features)
-        pooled = open_mean(means, 2, frames) if is_open(means.shape[-1]) else block_mean(means, frames)
+        pooled = open_mean(means, frames) if is_open(means.shape[-1]) else block_mean(means, frames)
         return self.conv_t(pooled[..., None, None]).flatten(1).unflatten(1, (self.temporal_groups, frames, frames))
 
     def _normalized(self, scores: Tensor, axis: int) -> Tensor:
@@ -277,19 +277,20 @@ class BATransform(Block):
     def _open_bilinear(self, x: Tensor, p: Tensor, q: Tensor) -> Tensor:
         """Compute the same for sides that a compiler or tracer keeps open."""
         if self.downsample:
-            averaged = open_mean(open_mean(x, x.dim() - 2, p.shape[-1]), x.dim() - 1, q.shape[-1])
+            first, last = x.dim() - 2, x.dim() - 1
+            averaged = open_mean(open_mean(x.transpose(first, last), p.shape[-1]).transpose(first, last), q.shape[-1])
             return self._product(averaged, self._normalized(p, -1), self._normalized(q, -2))
         rows = OpenCut.of(x.shape[-2], p.shape[-1], x.device)
         columns = OpenCut.of(x.shape[-1], q.shape[-1], x.device)
         frames = x if self.dim == 2 else x.transpose(1, 2).flatten(0, 1)
         p, q = (m if self.dim == 2 else m.flatten(0, 1) for m in (p, q))
-        y = rows.mixed(frames.unflatten(1, (self.groups, -1)), p, self._rows_normalized)
-        y = (
-            columns.mixed(y.transpose(-2, -1), q.transpose(-2, -1), self._rows_normalized)
-            .transpose(-2, -1)
-            .flatten(1, 2)
-        )
-        return y if self.dim == 2 else y.unflatten(0, (-1, x.shape[2])).transpose(1, 2)
+        number, channels, height, width = frames.shape
+        each = channels // self.groups
+        y = frames.reshape(number, self.groups, each, height, width).permute(0, 1, 3, 2, 4)
+        y = rows.mixed(y, p, self._rows_normalized).permute(0, 1, 4, 3, 2)
+        y = columns.mixed(y, q.transpose(-2, -1), self._rows_normalized).permute(0, 1, 3, 4, 2)
+        y = y.reshape(number, channels, height, width)
+        return y if self.dim == 2 else y.reshape(x.shape[0], x.shape[2], channels, height, width).transpose(1, 2)
 
     def _rows_normalized(self, scores: Tensor) -> Tensor:
         return self._normalized(scores, -1)
@@ -317,8 +318,11 @@ class BATransform(Block):
         assert self.temporal_size is not None
         if is_open(x.shape[2]):
             frames = OpenCut.of(x.shape[2], self.temporal_size, x.device)
-            y = frames.mixed(x.flatten(3).unflatten(1, (self.temporal_groups, -1)), scores, self._rows_normalized)
-            return y.flatten(1, 2).unflatten(3, x.shape[3:])
+            batch, channels, length, *sides = x.shape
+            each = channels // self.temporal_groups
+            y = x.reshape(batch, self.temporal_groups, each, length, sides[0] * sides[1]).permute(0, 1, 3, 2, 4)
+            y = frames.mixed(y, scores, self._rows_normalized).permute(0, 1, 3, 2, 4)
+            return y.reshape(batch, channels, length, *sides)
         last = is_channels_last(x)
         shape, frames = x.shape[3:], cut(index(x.shape[2]), self.temporal_size)
         x = taken(x, 2, frames.order)

@@ -19,7 +19,7 @@ from polyattn.nn.open_cut import is_open
 from polyattn.nn.plain import is_plain
 from polyattn.nn.pointwise_conv import are_few, projected, times_columns
 from polyattn.runtime.function import SpecFunction
-from polyattn.runtime.layouts import channels_first, is_channels_last, laid_out_as, positions_first
+from polyattn.runtime.layouts import as_map, channels_first, is_channels_last, laid_out_as, positions_first
 
 SMALL_MAP = 1024**2
 """Similarities of one head, up to which they are made in training where the queries and keys together are no smaller:
@@ -153,7 +153,7 @@ class NonLocal(Block):
         if is_channels_last(x) or are_few(rows, weight.shape[0]):
             y = laid_out_as(channels_first(F.linear(rows, weight, bias), x, 1), x)
         else:
-            y = times_columns(weight, bias, rows.transpose(1, 2)).unflatten(2, x.shape[2:])
+            y = as_map(times_columns(weight, bias, rows.transpose(1, 2)), x)
         return y if norm is None else norm(y)
 
     def spec_parameters(self) -> dict[str, Tensor]:
