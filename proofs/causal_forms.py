@@ -18,6 +18,8 @@ HLA_STATES = QKV + (
 )
 POLY_NL = X + "y[a,b] = x[e,h]*w1[h,d]*x[e,f]*w2[f,d]*x[a,d]*w3[d,b]*[e <= a]"
 NORMALISED = QKV + "z[a] = q[a,r]*k[e,r]*[e <= a]\n"
+AHLA = QKV + "y[a,b] = q[a,r]*k[j,r]*q[j,s]*k[i,s]*v[i,b]*[i <= j]*[j <= a]"
+DECAY = QKV + "g[N,D]\nc[a,r] = g[e,r]*[e <= a]\ny[a,b] = q[a,r]*k[e,r]*exp(c[a,r] - c[e,r])*v[e,b]*[e <= a]"
 TESA = X + "where r : R\ny[a,b] = x[a,d]*wq[d,r]*x[e,f]*wk[f,r]*x[e,h]*wv[h,b]*[e <= a]"
 WINDOW = X + "y[a,b] = x[e,b]*[e <= a]*[a-e < W]"
 BLOCKS = X + "where N = G*M\n"
@@ -160,6 +162,60 @@ THEOREM = Theorem(
             "block-causal is not causal",
             BLOCKS + "y[(h m),b] = x[(g n),b]*[g <= h]*I[m,m]",
             X + "y[a,b] = x[e,b]*[e <= a]",
+            holds=False,
+        ),
+        Claim(
+            "ahla_is_linear_attention_twice",
+            "asymmetric HLA is causal linear attention of its own output",
+            AHLA,
+            QKV + "h[j,b] = q[j,s]*k[i,s]*v[i,b]*[i <= j]\ny[a,b] = q[a,r]*k[j,r]*h[j,b]*[j <= a]",
+        ),
+        Claim("ahla_is_not_hla", "the two second orders are different layers", AHLA, HLA, holds=False),
+        Claim(
+            "ahla_strictly_before",
+            "linear attention of an output that leaves the position out is something else",
+            AHLA,
+            AHLA.replace("[i <= j]", "[i < j]"),
+            holds=False,
+        ),
+        Claim(
+            "hla_strictly_before_and_diagonal",
+            "HLA is its pairs strictly in order and its diagonal",
+            HLA,
+            HLA.replace("[i <= j]", "[i < j]") + " + q[a,r]*k[i,r]*k[i,s]*q[i,s]*v[i,b]*[i <= a]",
+        ),
+        Claim(
+            "two_simplicial_by_orders",
+            "pairs of earlier positions are those in either order and the equal ones",
+            X + "y[a,b] = x[a,c]*x[e,c]*x[f,d]*w[d,b]*[e <= a]*[f <= a]",
+            X + "y[a,b] = x[a,c]*x[e,c]*x[f,d]*w[d,b]*[e < f]*[f <= a] + x[a,c]*x[e,c]*x[f,d]*w[d,b]*[f < e]*[e <= a]"
+            " + x[a,c]*x[e,c]*x[e,d]*w[d,b]*[e <= a]",
+        ),
+        Claim(
+            "window_and_what_is_older",
+            "a window and what is older than it are the past",
+            WINDOW + " + x[e,b]*[e <= a]*[a-e >= W]",
+            X + "y[a,b] = x[e,b]*[e <= a]",
+        ),
+        Claim(
+            "chunks_of_linear_attention",
+            "in chunks: the state of the chunks before, and a mask within the own one",
+            BLOCKS + "y[(h m),b] = x[(h m),c]*x[(g n),c]*x[(g n),b]*[(g n) <= (h m)]",
+            BLOCKS + "s[h,c,b] = x[(g n),c]*x[(g n),b]*[g < h]\n"
+            "y[(h m),b] = x[(h m),c]*s[h,c,b] + x[(h m),c]*x[(h n),c]*x[(h n),b]*[n <= m]",
+        ),
+        Claim(
+            "blocks_without_the_own_one",
+            "block-causal without the own block is something else",
+            BLOCKS + "y[(h m),b] = x[(h m),c]*x[(g n),c]*x[(g n),b]*[g <= h]",
+            BLOCKS + "y[(h m),b] = x[(h m),c]*x[(g n),c]*x[(g n),b]*[g < h]",
+            holds=False,
+        ),
+        Claim(
+            "decay_from_the_position_on",
+            "a decay that begins with its own position is another one",
+            DECAY,
+            DECAY.replace("- c[e,r])", "- c[e,r] + g[e,r])"),
             holds=False,
         ),
     ),
