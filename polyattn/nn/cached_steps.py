@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from polyattn.algebra import Spec
-from polyattn.errors import SizeError
+from polyattn.errors import PolyattnError, SizeError
 from polyattn.language import value_of
 from polyattn.language.conditions import comparison
 from polyattn.lowering.caching import cache_of
@@ -24,6 +24,8 @@ POSITION = "position"
 """The state's name for the number of positions that have come, an int64 tensor without axes."""
 LEAST, PIECE = 16, 512
 """Positions that a cache begins with, and those of a piece that run at once."""
+LONG = 4
+"""How many times what a piece reads a sequence has at least to be run in pieces and not with masks."""
 REMEMBERED = 64
 """Numbers of positions of which the functions are remembered."""
 NEVER = 2**40
@@ -230,6 +232,45 @@ class CachedSteps(Steps):
         compared = comparison(mask.condition)
         total = compared.number + sum(c * value_of(tuple(n.split("*")), self.known) for n, c in compared.sizes)
         return mask.name, mask.rows, compared.slots, total, compared.relation
+
+
+class WindowRunner:
+    """A whole sequence of a layer whose positions read the last ones only, in pieces of about a window."""
+
+    def __init__(self, steps: CachedSteps):
+        self.steps = steps
+
+    def run(
+        self,
+        inputs: Sequence[Tensor],
+        parameters: Mapping[str, Tensor],
+        state: Mapping[str, Tensor] | None,
+        length: int,
+    ) -> tuple[Tensor, State]:
+        """Return the output of a sequence, and the state behind it; the length of pieces is the window's."""
+        first, steps = inputs[0], self.steps
+        state = state if state is not None else steps.initial(first.shape[0], first.dtype, first.device)
+        return steps.run(inputs, [parameters[n] for n in steps.spec.parameters], state)
+
+
+def window_runner(
+    spec: Spec,
+    sizes: Mapping[str, int],
+    order: str | None,
+    objective: str,
+    functions: Functions,
+    made: dict[Any, Any],
+) -> WindowRunner | None:
+    """Return what runs a long sequence in pieces of about a window; None for a layer without one, or a short one."""
+    try:
+        running = ordered_size(spec, order)
+        steps = steps_of(spec, sizes, order, "auto", objective, functions, made)
+    except PolyattnError:
+        return None
+    if not isinstance(steps, CachedSteps) or steps.reach is None:
+        return None
+    length = spec.sizes.solve(dict(sizes), (running,))[running]
+    return WindowRunner(steps) if length >= LONG * (max(64, steps.reach) + steps.reach) else None
 
 
 def sizes_of_step(

@@ -16,7 +16,14 @@ from polyattn.language.conditions import is_condition
 from polyattn.language.resolve import accesses_of
 from polyattn.lowering.chunking import worthwhile_length
 from polyattn.lowering.functions import FUNCTIONS, is_traced
-from polyattn.nn.cached_steps import CachedSteps, sizes_of_step, steps_of, traced_step
+from polyattn.nn.cached_steps import (
+    CachedSteps,
+    WindowRunner,
+    sizes_of_step,
+    steps_of,
+    traced_step,
+    window_runner,
+)
 from polyattn.nn.causal import ChunkRunner
 from polyattn.nn.initialise import fan_in
 from polyattn.nn.inputs import Inputs
@@ -102,7 +109,7 @@ class Layer(TracedWhole):
         self._scalar = frozenset(i for i, name in enumerate(self.spec.parameters) if not self.spec.shape(name))
         self._function = SpecFunction(self.spec, self.sizes, objective, functions, memory_limit=self.memory_limit)
         self._causal = any(is_condition(a.tensor) for d in self.spec.core for a in accesses_of(d.body))
-        self._chosen: dict[Any, tuple[int, ChunkRunner | None]] = {}
+        self._chosen: dict[Any, tuple[int, ChunkRunner | WindowRunner | None]] = {}
         self._pieces: dict[Any, Any] = {}
         self._inputs = Inputs.of(self.spec, self.sizes, objective, self._function.functions, self.memory_limit)
         self.reset_parameters(generator)
@@ -187,8 +194,10 @@ class Layer(TracedWhole):
         parameters = dict(zip(self.spec.parameters, values, strict=True))
         return self._pieces["piece"].run(inputs, parameters, held, PIECE)
 
-    def _chunks(self, tensors: Sequence[Tensor], values: Sequence[Tensor]) -> tuple[int, ChunkRunner | None]:
-        """Return the length of chunks that are faster than masks here, and their functions; 0 and None for masks."""
+    def _chunks(
+        self, tensors: Sequence[Tensor], values: Sequence[Tensor]
+    ) -> tuple[int, ChunkRunner | WindowRunner | None]:
+        """Return the length of chunks that are faster than masks here, and what runs them; None for masks."""
         first = tensors[0]
         if (
             torch.compiler.is_compiling()
@@ -204,7 +213,9 @@ class Layer(TracedWhole):
             self._chosen[key] = self._chosen_chunks(tensors, needs_gradient((*tensors, *values)))
         return self._chosen[key]
 
-    def _chosen_chunks(self, tensors: Sequence[Tensor], training: bool) -> tuple[int, ChunkRunner | None]:
+    def _chosen_chunks(
+        self, tensors: Sequence[Tensor], training: bool
+    ) -> tuple[int, ChunkRunner | WindowRunner | None]:
         known: dict[str, int] = dict(self.sizes)
         for x, sizes in zip(tensors, self.spec.inputs.values(), strict=True):
             known |= {s: int(n) for s, n in zip(sizes, x.shape[1:], strict=True) if not s.isdigit()}
@@ -214,7 +225,8 @@ class Layer(TracedWhole):
         device = device if device in ("cpu", "cuda") else "cpu"
         length = worthwhile_length(self.spec, self.order, batch, training, device, "float32", *sorted(known.items()))
         if not length:
-            return 0, None
+            functions, made = self._function.functions, self._pieces
+            return 0, window_runner(self.spec, known, self.order, self.objective, functions, made)
         running = ordered_size(self.spec, self.order)
         atoms = {n: v for n, v in known.items() if n in self.spec.sizes.atomic and n != running}
         return length, ChunkRunner(self.spec, running, atoms, self.objective, self._function.functions)

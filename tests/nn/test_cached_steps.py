@@ -136,3 +136,20 @@ def test_blocks_come_one_by_one_with_a_cache():
         y, state = layer.step(block, state)
         found.append(y)
     torch.testing.assert_close(torch.cat(found, 1), scores.softmax(-1) @ x)
+
+
+def test_a_long_sequence_with_a_window_runs_in_pieces():
+    """Their intermediates are of windows, not of all pairs of positions; gradients included."""
+    layer = pa.nn.Layer(QKV + FORMS["window"][1], {"D": D, "C": C, "W": W})
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(1, 300, c, generator=generator, dtype=torch.float64).requires_grad_() for c in (D, D, C)]
+    y = layer(*inputs)
+    (runner,) = [runner for _, runner in layer._chosen.values()]
+    assert runner is not None
+    q, k, v = inputs
+    apart = torch.arange(300)[:, None] - torch.arange(300)
+    scores = (q @ k.mT / D**0.5).masked_fill((apart < 0) | (apart >= W), -torch.inf)
+    wanted = scores.softmax(-1) @ v
+    torch.testing.assert_close(y, wanted)
+    seed = torch.randn(y.shape, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(torch.autograd.grad(y, inputs, seed), torch.autograd.grad(wanted, inputs, seed))
