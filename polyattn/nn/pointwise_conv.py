@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from polyattn.kernels.runtime import autocast_dtype
 from polyattn.nn.block import convolve, matrix
+from polyattn.nn.open_cut import is_open
 from polyattn.runtime.layouts import as_map, is_channels_last
 
 FEW_POSITIONS = 256
@@ -33,7 +34,8 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
             return F.linear(x.movedim(1, -1), weight, bias).movedim(-1, 1)
         columns = x.flatten(2)
         # Without gradients, the batched product has no weight gradient per element to pay for.
-        if columns.shape[2] >= FEW_POSITIONS or not x.numel() or not torch.is_grad_enabled():
+        many = is_open(columns.shape[2]) or columns.shape[2] >= FEW_POSITIONS
+        if many or not x.numel() or not torch.is_grad_enabled():
             return as_map(times_columns(weight, bias, columns), x)
     return convolve(x, weight.reshape(*weight.shape, *(1,) * (x.dim() - 2)), bias)
 
@@ -54,7 +56,7 @@ def outnumber_positions(channels: int, x: Tensor) -> bool:
 
     Matrices are then large beside such maps, and better used as they are than copied.
     """
-    return channels >= 8 * prod(x.shape[2:])
+    return not is_open(*x.shape[2:]) and channels >= 8 * prod(x.shape[2:])
 
 
 def projected(rows: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
@@ -67,7 +69,9 @@ def projected(rows: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
         if _is_worth_turning_again(rows):
             return Turned.apply(rows, *weights, *biases)
         rows = rows.contiguous()
-    elif rows.shape[1] >= 4 * sum(widths):  # concatenated weights are small beside the map, which is read once
+    elif is_open(rows.shape[1]) or rows.shape[1] >= 4 * sum(
+        widths
+    ):  # concatenated weights are small beside the map, which is read once
         given = [bias for bias in biases if bias is not None]
         return times_rows(torch.cat(weights), torch.cat(given) if given else None, rows).split(widths, 2)
     return tuple(times_rows(weight, bias, rows) for weight, bias in zip(weights, biases, strict=True))
@@ -79,6 +83,8 @@ def are_few(rows: Tensor, outputs: int) -> bool:
     All at once needs a contiguous copy of channels-first rows; per element, the gradient of the weight takes inputs x
     outputs numbers for each element.
     """
+    if is_open(rows.shape[1]):
+        return False
     return rows.shape[1] < FEW_POSITIONS or (torch.is_grad_enabled() and rows.shape[1] < outputs)
 
 
