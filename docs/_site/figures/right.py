@@ -75,4 +75,28 @@ def einsum() -> str:
     return table(["`pa.einsum` against `torch.einsum`, float64", "found"], rows)
 
 
-TABLES = (pairs, tensorgrad, claims, networks, einsum)
+def expressible() -> str:
+    """timm's attention-like layers as equations: how many, and each one's time over its plan's."""
+    record = load("expressible")
+    s, runs = record["summary"], sorted(record["runs"], key=lambda r: r["case"].lower())
+    said = f"{s['equal']} of {s['classes']} are equal to their equation, {s['different']} different"
+    said += f", {s['not said']} not said."
+    head = ["layer of timm", "equation", "is", "largest difference", "of the gradient"]
+    if s["timed"]:
+        means = s["timm / planned"]
+        said += (
+            f" Geometric means over {s['timed']}\nof timm's time over the plan's: {means['forward']:.2f} forward, "
+            f"{means['training']:.2f} forward with backward."
+        )
+        head += ["timm / planned, forward", "training"]
+    rows = []
+    for r in runs:
+        row = [f"`{r['case']}`", r.get("way", r.get("reason", "").split(":")[0]), r["status"]]
+        row += [f"{r[key]:.0e}" if key in r else "" for key in ("values", "gradients")]
+        if s["timed"]:
+            row += [f"{r['times'][o]['ratio']:.2f}" if "times" in r else "" for o in ("forward", "training")]
+        rows.append(row)
+    return f"{said}\n\n{table(head, rows)}"
+
+
+TABLES = (pairs, tensorgrad, claims, networks, einsum, expressible)
