@@ -5,20 +5,21 @@ from __future__ import annotations
 from math import erf, sqrt
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def softmax(a: np.ndarray, axis: int | tuple[int, ...] = -1) -> np.ndarray:
+def softmax(a: ArrayLike, axis: int | tuple[int, ...] = -1) -> np.ndarray:
     """Return exponentials divided by their sum along an axis."""
     powers = np.exp(a - np.max(a, axis=axis, keepdims=True))
     return powers / powers.sum(axis=axis, keepdims=True)
 
 
-def sigmoid(a: np.ndarray) -> np.ndarray:
+def sigmoid(a: ArrayLike) -> np.ndarray:
     """Return `1 / (1 + exp(-a))`."""
     return 1 / (1 + np.exp(-np.asarray(a)))
 
 
-def relu(a: np.ndarray) -> np.ndarray:
+def relu(a: ArrayLike) -> np.ndarray:
     """Return the larger of a and 0."""
     return np.maximum(a, 0)
 

@@ -7,7 +7,6 @@ the running sums of what is added, with their decays, go from chunk to chunk. Th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,11 +72,11 @@ def run_chunks(
 def _scanned(made: ChunkState, first: Tensor, added: Tensor, kept: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return a state before each chunk, (B, chunks, *channels), and behind the last one."""
     if kept is None:
-        running = torch.cat([first.unsqueeze(1), added], 1).cumsum(1)
-        return running[:, :-1], running[:, -1]
+        sums = torch.cat([first.unsqueeze(1), added], 1).cumsum(1)
+        return sums[:, :-1], sums[:, -1]
     shape = [n if k in made.kept_axes else 1 for k, n in enumerate(first.shape[1:])]
     kept = kept.reshape(*kept.shape[:2], *shape)
-    running: list[Any] = [first]
+    running = [first]
     for chunk in range(added.shape[1]):
         running.append(running[-1] * kept[:, chunk] + added[:, chunk])
     return torch.stack(running[:-1], 1), running[-1]

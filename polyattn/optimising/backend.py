@@ -80,7 +80,7 @@ def _compiled(
     if inner == "inductor":
         from torch._inductor.compile_fx import compile_fx
 
-        return compile_fx(graph, list(inputs))
+        return compile_fx(graph, list(inputs))  # pyright: ignore[reportReturnType]
     from torch._dynamo.backends.registry import lookup_backend
 
     return lookup_backend(inner)(graph, list(inputs))  # pyright: ignore[reportReturnType, reportCallIssue]
@@ -239,17 +239,17 @@ class _Planned:
         return self.program(held, *tensors[:count])
 
 
+def _hint(length: Any) -> int:
+    return int(length.node.hint) if isinstance(length, torch.SymInt) else int(length)
+
+
 def _concrete(meta: Any) -> Any:
     """Return a tensor, or a number, with the hints of symbolic lengths."""
     if isinstance(meta, torch.SymInt):
-        return int(meta.node.hint)
+        return _hint(meta)
     if not isinstance(meta, Tensor):
         return meta
-
-    def number(n: Any) -> int:
-        return int(n.node.hint) if isinstance(n, torch.SymInt) else int(n)
-
-    shape, stride = [number(n) for n in meta.shape], [number(n) for n in meta.stride()]
+    shape, stride = [_hint(n) for n in meta.shape], [_hint(n) for n in meta.stride()]
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     with FakeTensorMode():
@@ -259,9 +259,10 @@ def _concrete(meta: Any) -> Any:
 def _resized(tensor: Tensor, meta: Any, symbol: sympy.Symbol, value: int) -> Tensor:
     shape = []
     for length, now in zip(meta.shape, tensor.shape, strict=True):
-        if isinstance(length, torch.SymInt) and symbol in length.node.expr.free_symbols:
-            hints = {s: int(length.node.shape_env.var_to_val[s]) for s in length.node.expr.free_symbols - {symbol}}
-            now = int(length.node.expr.xreplace({**hints, symbol: value}))
+        node: Any = length.node if isinstance(length, torch.SymInt) else None
+        if node is not None and symbol in node.expr.free_symbols:
+            hints = {s: int(node.shape_env.var_to_val[s]) for s in node.expr.free_symbols - {symbol}}
+            now = int(node.expr.xreplace({**hints, symbol: value}))
         shape.append(now)
     return tensor.new_empty(shape) if tuple(shape) != tuple(tensor.shape) else tensor
 

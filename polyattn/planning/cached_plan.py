@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from polyattn.algebra import Spec
 from polyattn.language import value_of
-from polyattn.planning.graph import ITEMSIZE, Step, table
+from polyattn.planning.graph import ITEMSIZE, Step, symbol, table
 from polyattn.planning.past import Past
 from polyattn.planning.plan import Plan
 from polyattn.planning.steps import BATCH
@@ -86,7 +86,7 @@ class CachedPlan:
     def complexity(self) -> sympy.Expr:
         """The multiply-accumulates of a step as a sympy expression; the ordered size is the positions kept and one."""
         total: sympy.Expr = sum(p.complexity for p in self.plans)  # pyright: ignore[reportAssignmentType]
-        return total.subs(self.form.row, 1)
+        return total.subs(symbol(self.form.row), 1)
 
     @property
     def steps(self) -> tuple[Step, ...]:

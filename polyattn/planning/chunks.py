@@ -207,7 +207,7 @@ class _Writer:
                     at = own[state.added.at] = Index(next(self.fresh), state.added.at.size)
                     moved = term.renamed({**(names or {}), **own})
                     bounds: list[TensorFactor] = []
-                    if ends is not None:
+                    if ends is not None and first is not None and last is not None:
                         bounds.append(TensorFactor(LESS if strict and sign > 0 else AT_MOST, (at, ends)))
                         # Behind the last position the difference would have the other sign, and might overflow.
                         bounds.append(TensorFactor(LESS if strict else AT_MOST, (first, last)))

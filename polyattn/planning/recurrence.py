@@ -211,7 +211,7 @@ class _Maker:
                 # Where both positions are equal the decay has another form.
                 pair = loose[0], order[loose[0]][0]
                 yield from self.trees(factors, {**before, pair: True}, now)
-                yield from self.trees(factors, {**before, pair: False, pair[::-1]: False}, now)
+                yield from self.trees(factors, {**before, pair: False, (pair[1], pair[0]): False}, now)
                 return
         yield list(factors), order
 

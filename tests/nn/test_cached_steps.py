@@ -153,3 +153,12 @@ def test_a_long_sequence_with_a_window_runs_in_pieces():
     torch.testing.assert_close(y, wanted)
     seed = torch.randn(y.shape, generator=generator, dtype=torch.float64)
     torch.testing.assert_close(torch.autograd.grad(y, inputs, seed), torch.autograd.grad(wanted, inputs, seed))
+
+
+def test_costs_of_a_step_as_a_formula():
+    """At the sizes of the plan the formula gives the plan's count, and it holds no size of the library's own."""
+    text = QKV + "p[a,e] = softmax[e](q[a,d]*k[e,d] where e <= a); y[a,b] = p[a,e]*v[e,c]*w[c,b]"
+    plan = pa.plan(text, {"N": 21, "D": D, "C": C}, "decoding", state="cache")
+    values = {"N": 21, "D": D, "C": C, "B": 1}
+    assert {str(s) for s in plan.complexity.free_symbols} <= set(values)
+    assert plan.complexity.subs({s: values[str(s)] for s in plan.complexity.free_symbols}) == plan.macs
