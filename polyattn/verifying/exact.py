@@ -20,6 +20,8 @@ from torch.fx.node import map_arg
 
 from polyattn.errors import NotPolynomialError, ProofError, SizeError
 from polyattn.kernels import attention
+from polyattn.lowering.neighbourhoods import neighbourhood
+from polyattn.lowering.pooling import window_extreme, window_extreme_backward
 from polyattn.lowering.pullbacks import PULLBACKS, masked_softmax
 from polyattn.lowering.shapes import condition, expect_shape, identity, refined_mean, summable, widened
 from polyattn.proving.evaluation import Arithmetic
@@ -224,6 +226,19 @@ class _Run:
             found[place] = self.arithmetic.number(Fraction(int(holds)))
         return found
 
+    def neighbourhood(
+        self,
+        node: fx.Node,
+        first: np.ndarray,
+        second: np.ndarray | None,
+        letters: str,
+        relations: Sequence[tuple[str, Sequence[tuple[str, int]], int]],
+        sizes: Sequence[tuple[str, int]],
+    ) -> np.ndarray:
+        arrays = [_array(a) for a in (first, second) if a is not None]
+        found = over_places(arrays, letters, relations, sizes, self.arithmetic.number(Fraction(0)))
+        return self.settled(found)
+
     def new_ones(self, node: fx.Node, like: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         return np.full(shape, self.arithmetic.number(Fraction(1)), dtype=object)
 
@@ -239,10 +254,59 @@ class _Run:
         return a
 
 
+def over_places(
+    arrays: Sequence[np.ndarray],
+    letters: str,
+    relations: Sequence[tuple[str, Sequence[tuple[str, int]], int]],
+    sizes: Sequence[tuple[str, int]],
+    zero: Any,
+) -> np.ndarray:
+    """Return a product over neighbourhoods by its definition: a sum over all places of the relations' letters.
+
+    Args:
+        arrays: one or two operands.
+        letters: of the operands and the result, as in an einsum.
+        relations: (p, ((i, s), (u, d)), n), the index p is at s*i + d*u + n; places outside of its range add nothing.
+        sizes: (letter, length) of the relations' letters.
+        zero: the number 0.
+    """
+    operands, _, output = letters.partition("->")
+    names = operands.split(",")
+    lengths = {i: n for a, own in zip(arrays, names, strict=True) for i, n in zip(own, a.shape, strict=True)}
+    lengths |= dict(sizes)
+    run = list(dict.fromkeys(i for _, terms, _ in relations for i, _ in terms))
+    rest = [i for i in dict.fromkeys("".join(names)) if i not in run and all(i != p for p, _, _ in relations)]
+    found = np.full([lengths[i] for i in output], zero, dtype=object)
+    summed = tuple(k for k, i in enumerate(rest) if i not in output)
+    kept = [i for i in rest if i in output]
+    order = [kept.index(i) for i in output if i in kept]
+    for values in np.ndindex(*(lengths[i] for i in run)):
+        at = dict(zip(run, values, strict=True))
+        for p, terms, start in relations:
+            at[p] = start + sum(factor * at[i] for i, factor in terms)
+        if not all(0 <= at[p] < lengths[p] for p, _, _ in relations):
+            continue
+        product: Any = 1
+        for array, own in zip(arrays, names, strict=True):
+            part, left = _array(array[tuple(at.get(i, slice(None)) for i in own)]), [i for i in own if i not in at]
+            while (twice := next((i for i in left if left.count(i) > 1), None)) is not None:
+                one, other = left.index(twice), len(left) - 1 - left[::-1].index(twice)
+                part = np.diagonal(part, 0, one, other)
+                left = [i for k, i in enumerate(left) if k not in (one, other)] + [twice]
+            part = part.transpose([left.index(i) for i in rest if i in left])
+            product = product * part.reshape([lengths[i] if i in left else 1 for i in rest])
+        value = np.broadcast_to(_array(product), [lengths[i] for i in rest])
+        value = _array(value.sum(axis=summed) if summed else value).transpose(order)
+        place = tuple(at.get(i, slice(None)) for i in output)
+        found[place] = found[place] + value
+    return found
+
+
 FUNCTIONS: Mapping[Any, Callable[..., Any]] = {
     expect_shape: _Run.expect_shape,
     identity: _Run.identity,
     condition: _Run.condition,
+    neighbourhood: _Run.neighbourhood,
     refined_mean: _Run.refined_mean,
     summable: _Run.cast,
     widened: _Run.cast,
@@ -272,7 +336,13 @@ METHODS: Mapping[Any, Callable[..., Any]] = {
     "new_zeros": _Run.new_zeros,
 }
 OPAQUE = frozenset({"softmax", "relu", "sigmoid", "abs", "div", "clamp_min", "amax"})
-OPAQUE |= {attention.__name__, masked_softmax.__name__, *(f.__name__ for f in PULLBACKS.values())}
+OPAQUE |= {
+    window_extreme.__name__,
+    window_extreme_backward.__name__,
+    attention.__name__,
+    masked_softmax.__name__,
+    *(f.__name__ for f in PULLBACKS.values()),
+}
 """The operations that the language's functions, and their vector-Jacobian products, are made of."""
 
 

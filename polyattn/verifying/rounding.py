@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from torch import Tensor, fx
 
 from polyattn.errors import ProofError
 from polyattn.kernels import attention
+from polyattn.lowering.neighbourhoods import neighbourhood
+from polyattn.lowering.pooling import window_extreme
 from polyattn.lowering.pullbacks import L1_EPSILON, masked_softmax
 from polyattn.lowering.shapes import condition, expect_shape, identity, refined_mean, summable, widened
 from polyattn.verifying.exact import interpreted, operation_name
@@ -84,6 +87,8 @@ class Analysis:
     def rounded(self, value: Tensor, magnitude: Tensor, error: Tensor, times: float = 1, terms: float = 0) -> Rounded:
         """Return the result of an operation that sums `terms` numbers of total size `magnitude`, and rounds `times`."""
         size = magnitude if self.majorants else value.abs()
+        # Minus infinity, the logarithm of a condition that does not hold, is exact.
+        size, magnitude = (t.masked_fill(value == -torch.inf, 0.0) for t in (size, magnitude))
         own = self.roundings(terms * self.summand) * magnitude + self.roundings(times) * (size + error)
         return Rounded(value, size, error + own + self.smallest)
 
@@ -106,7 +111,11 @@ class Analysis:
         return product if beta == 0 else self.add(self.scaled(c, beta), product)
 
     def mul(self, a: Rounded, b: Rounded | float) -> Rounded:
-        return self.bilinear(torch.mul, a, b, 0) if isinstance(b, Rounded) else self.scaled(a, b)
+        if not isinstance(b, Rounded):
+            return self.scaled(a, b)
+        if _of_conditions(a) and _of_conditions(b):
+            return Rounded.exact(a.value * b.value)
+        return self.bilinear(torch.mul, a, b, 0)
 
     def add(self, a: Rounded, b: Rounded, *, alpha: float = 1) -> Rounded:
         b = self.scaled(b, alpha)
@@ -162,6 +171,57 @@ class Analysis:
         result = self.matmul(self.softmax(alike, -1), v)
         again = self.roundings(4 * k.value.shape[-2] * self.summand) * result.magnitude
         return Rounded(result.value, result.magnitude, result.error + again)
+
+    def masked_softmax(self, a: Rounded, dim: int) -> Rounded:
+        """Bound a softmax over chosen places: a row without places is 0, exactly."""
+        none = (a.value == -torch.inf).all(dim, keepdim=True)
+        found = self.softmax(Rounded(a.value.masked_fill(none, 0.0), a.magnitude, a.error), dim)
+        return Rounded(*(t.masked_fill(none, 0.0) for t in (found.value, found.magnitude, found.error)))
+
+    def reciprocal(self, a: Rounded) -> Rounded:
+        return self.div(Rounded.exact(torch.ones_like(a.value)), a)
+
+    def log(self, a: Rounded) -> Rounded:
+        """Bound the logarithm's error; that of a condition is 0 or minus infinity, exactly."""
+        value = a.value.log()
+        # The slope grows towards 0: where the argument may be 0 the bound is infinite.
+        error = torch.log1p(a.error / (a.value - a.error).clamp_min(0)).nan_to_num(0.0, posinf=torch.inf)
+        return self.rounded(value, value.abs(), error, times=4)
+
+    def neighbourhood(
+        self,
+        first: Rounded,
+        second: Rounded | None,
+        letters: str,
+        relations: tuple[tuple[str, tuple[tuple[str, int], ...], int], ...],
+        sizes: tuple[tuple[str, int], ...],
+    ) -> Rounded:
+        """Bound a product over neighbourhoods: each entry is a sum over the letters that the result does not have."""
+        operands, _, output = letters.partition("->")
+        lengths, tensors = dict(sizes), [t for t in (first, second) if t is not None]
+        for tensor, own in zip(tensors, operands.split(","), strict=True):
+            lengths |= dict(zip(own, tensor.value.shape, strict=True))
+        terms = prod(n for i, n in lengths.items() if i not in output)
+        # The parts of the offsets are added in the tensors' own precision.
+        offsets = 1
+        for position, placed, _ in relations:
+            own = sorted(lengths[i] for i, _ in placed if i not in output)
+            offsets *= prod(own[:-1] if position in output else own)
+        terms += offsets / self.summand
+
+        def of(a: Tensor, b: Tensor | None) -> Tensor:
+            return neighbourhood(a, b, letters, relations, sizes)
+
+        if second is not None:
+            return self.bilinear(of, first, second, terms)
+        return self.rounded(
+            of(first.value, None), of(first.magnitude, None), of(first.error, None), times=0, terms=terms
+        )
+
+    def window_extreme(self, a: Rounded, function: str, *where: Any) -> Rounded:
+        """Bound a maximum or minimum over windows: it is off by no more than the worst entry of the window."""
+        worst = (window_extreme(t, "max", *where) for t in (a.magnitude, a.error))
+        return Rounded(window_extreme(a.value, function, *where), *worst)
 
     def amax(self, a: Rounded, dim: Any) -> Rounded:
         return Rounded(a.value.amax(dim), a.magnitude.amax(dim), a.error.amax(dim))
@@ -236,6 +296,11 @@ class Analysis:
         return a.value.shape[axis]
 
 
+def _of_conditions(a: Rounded) -> bool:
+    """Return whether a tensor has zeros and ones without errors: its products and their logarithms are exact."""
+    return not bool(a.error.any()) and bool(((a.value == 0) | (a.value == 1)).all())
+
+
 def _transposed(a: Rounded) -> Rounded:
     return Rounded(a.value.mT, a.magnitude.mT, a.error.mT)
 
@@ -279,7 +344,11 @@ RULES: Mapping[str, Callable[..., Any]] = {
     "relu": Analysis.relu,
     "sigmoid": Analysis.sigmoid,
     "softmax": Analysis.softmax,
-    masked_softmax.__name__: Analysis.softmax,
+    masked_softmax.__name__: Analysis.masked_softmax,
+    "log": Analysis.log,
+    "reciprocal": Analysis.reciprocal,
+    neighbourhood.__name__: Analysis.neighbourhood,
+    window_extreme.__name__: Analysis.window_extreme,
     attention.__name__: Analysis.attention,
     "amax": Analysis.amax,
     "abs": Analysis.abs,
