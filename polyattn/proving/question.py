@@ -25,6 +25,7 @@ from polyattn.language.syntax import (
     Sum,
     Term,
 )
+from polyattn.proving.equations import simplified
 from polyattn.proving.sizes import CommonSizes
 
 Question = Specification | Polynomial | str
@@ -47,8 +48,8 @@ class Side:
 
     @cached_property
     def terms(self) -> tuple[Monomial, ...]:
-        """Return the monomials in the order of the text."""
-        return self.spec.expansion().terms
+        """Return the monomials in the order of the text, each with its equations of positions simplified."""
+        return tuple(simplified(t, self.output) for t in self.spec.expansion().terms)
 
     @cached_property
     def signature(self) -> Signature:
