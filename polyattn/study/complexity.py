@@ -100,8 +100,11 @@ def named(specs: Specs) -> dict[str, Spec]:
         return {str(name): _spec(spec) for name, spec in specs.items()}
     several = [specs] if isinstance(specs, str | Spec) or hasattr(specs, "spec") else list(specs)
     found: dict[str, Spec] = {}
-    # Specifications compare by content, so an entry is recognised even when it was passed as an object.
-    known = {catalog.get(name): name for name in catalog.names()}
+    asked = {given for given in several if isinstance(given, str) and given in catalog.names()}
+    # Specifications compare by content, so an entry is recognised even when it was passed as an object. To know all
+    # entries takes a second, which names do not need.
+    entries = asked if len(asked) == len(several) else catalog.names()
+    known = {catalog.get(name): name for name in entries}
     for spec in map(_spec, several):
         name = known.get(spec) or f"layer {len(found) + 1}"
         if name in found and found[name] == spec:
