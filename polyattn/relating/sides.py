@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import count, product
 
-from polyattn.algebra import Polynomial, Spec
+from polyattn.algebra import FunctionFactor, Polynomial, Spec, TensorFactor
 from polyattn.algebra.polynomial import common_refinement
 from polyattn.errors import SizeError
 from polyattn.language.syntax import (
@@ -76,6 +78,26 @@ def sides(a: Spec, b: Spec) -> Iterator[Sides]:
         if len(first.signature.output_shape) != len(second.signature.output_shape):
             continue
         yield Sides(first, second, names, inputs, pairs, (tuple(left.parameters), tuple(b.parameters)))
+
+
+def may_become(a: Spec, b: Spec) -> bool:
+    """Return whether each term of `b` has one of `a` with as many fixed tensors, and with its functions at least."""
+    if len(a.inputs) < len(b.inputs) or len(a.output_shape) != len(b.output_shape):
+        return False
+    mine, theirs = _profile(a), _profile(b)
+    return len(mine) >= len(theirs) and all(
+        any(count == have and not functions - more for have, more in mine) for count, functions in theirs
+    )
+
+
+@lru_cache(maxsize=512)
+def _profile(spec: Spec) -> tuple[tuple[int, Counter[str]], ...]:
+    """Return for each term the number of its fixed tensors, and its functions."""
+    found = []
+    for term in spec.polynomial().terms:
+        fixed = sum(isinstance(f, TensorFactor) and f.tensor not in spec.parameters for f in term.factors)
+        found.append((fixed, Counter(f.function for f in term.factors if isinstance(f, FunctionFactor))))
+    return tuple(found)
 
 
 def assignments(a: Spec, b: Spec) -> Iterator[dict[str, str]]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from polyattn import catalog
 from polyattn.algebra import Spec
-from polyattn.errors import PolyattnError
+from polyattn.errors import BudgetError, PolyattnError
 from polyattn.relating import Relation, relate
 from polyattn.study.atlas.order import Pair, classes, reduced
 
@@ -46,8 +46,12 @@ class Layer:
     family: str = ""
 
     @property
-    def degree(self) -> int:
-        return self.spec.degree
+    def degree(self) -> int | None:
+        """The degree in the inputs; None if the layer is too large to expand."""
+        try:
+            return self.spec.degree
+        except BudgetError:
+            return None
 
     def data(self) -> dict[str, Any]:
         """Return the layer for JSON."""
