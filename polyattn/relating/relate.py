@@ -12,6 +12,7 @@ from polyattn.errors import BudgetError, ProofError
 from polyattn.language import Specification
 from polyattn.proving import Verdict
 from polyattn.reading.asking import as_reading, is_code
+from polyattn.relating.flattening import flattened
 from polyattn.relating.matching import Matcher, SpentSearchError
 from polyattn.relating.network import network
 from polyattn.relating.relation import Relation
@@ -38,8 +39,9 @@ def relate(
 
     Conditions are definitions of parameters of `a`: the identity, zero, ones, one of `b`'s parameters, transposed or
     repeated along an index, a product of several, each with a number in front; and equations between sizes: equal, 1,
-    or a product. An input may become another. What is found is proved by `polyattn.prove`; what is not found may still
-    exist where terms of `a` would have to merge, or where a law of functions would have to help.
+    or a product. An input may become another, and positions along several axes those along one (`relation.left` has
+    them so). What is found is proved by `polyattn.prove`; what is not found may still exist where terms of `a` would
+    have to merge, or where a law of functions would have to help.
 
     Args:
         a, b: specifications, polynomials, texts, names of the catalogue, modules, functions of tensors, or readings.
@@ -72,11 +74,14 @@ def relate(
         texts = tuple(_equation(first, *pair) for pair in plain.renaming.items())
         return Relation(first, second, texts, verdict=plain, searched=1)
     searched, complete = 0, True
-    for found in sides(first, second) if may_become(first, second) else ():
-        relation, count, finished = _search(found, first, second, effort)
-        searched, complete = searched + count, complete and finished
-        if relation is not None:
-            return replace(relation, searched=searched, complete=complete)
+    # Positions of several axes are those of one, in the order of their text.
+    ways = [way for way in (first, flattened(first, second)) if way is not None and may_become(way, second)]
+    for way in ways:
+        for found in sides(way, second):
+            relation, count, finished = _search(found, way, second, effort)
+            searched, complete = searched + count, complete and finished
+            if relation is not None:
+                return replace(relation, searched=searched, complete=complete)
     return Relation(first, second, searched=searched, complete=complete)
 
 

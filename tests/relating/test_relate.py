@@ -130,6 +130,19 @@ def test_an_input_is_set_to_another():
     assert not pa.relate(SELF, CROSS)
 
 
+def test_a_layer_over_a_map_becomes_one_over_positions():
+    relation = pa.relate("tesa", "nl")
+    assert {"alpha1 = 1", "alpha2 = 0", "alpha3 = 0", "wv1[c,c1] = wg[c,c1]"} <= set(relation.given)
+    assert relation.left.inputs == relation.right.inputs
+    right = arrays(relation.right, {"N": 6, "C": 2})
+    left = arrays(relation.left, {"H": 2, "W": 3, "C": 2, "R": 2}) | {"x": right["x"]}
+    left |= {"wq1": np.eye(2), "wk1": right["wf"].T, "wv1": right["wg"]}
+    left |= {f"alpha{k}": np.array(float(k == 1)) for k in (1, 2, 3)}
+    y = relation.left.evaluate(left, {"H": 2, "W": 3})
+    assert np.allclose(y, relation.right.evaluate(right))
+    assert not pa.relate("nl", "tesa")
+
+
 def test_the_same_up_to_names_needs_names_only():
     relation = pa.relate("x[N,C]; y[a,b] = x[a,c]*u[c,b]", "x[N,C]; y[a,b] = x[a,c]*w[c,b]")
     assert relation.given == ("u[i1,i2] = w[i1,i2]",)
