@@ -55,7 +55,8 @@ def ordered_plan(
         output = contract_monomials(spec.polynomial(), builder, chosen)
     else:
         output = follow_definitions(spec, builder, chosen)
-    return Plan(spec, "as_written", "opt_einsum", Graph.of(builder.nodes, [output], known))
+    graph = Graph.of(builder.nodes, [output], known)
+    return Plan(spec, "as_written", "opt_einsum", graph, allocations=written.allocations)
 
 
 class _Unshared(Builder):
