@@ -166,8 +166,7 @@ def is_function(operation: Operation) -> bool:
 def may_win(region: Region, operations: dict[fx.Node, list[Operation]]) -> bool:
     """Return whether a region has products that another order, or a kernel, might compute for less.
 
-    Two products of tensors with linear operations between them, a sum of a product made entry by entry, or a softmax
-    between two products.
+    Two products of tensors with linear operations between them, a sum of a product, or a softmax between two products.
     """
     open_products: dict[fx.Node, set[str]] = {}
     for node in region.nodes:
@@ -179,7 +178,7 @@ def may_win(region: Region, operations: dict[fx.Node, list[Operation]]) -> bool:
                 if have & {"product", "softmax"}:
                     return True
                 have.add("product")
-            elif operation.name in ("sum", "mean") and "entries" in have:
+            elif operation.name in ("sum", "mean") and have & {"entries", "product"}:
                 return True
             elif operation.multiplies:
                 have.add("entries")

@@ -98,6 +98,13 @@ def test_nothing_is_replaced_where_no_product_can_be_brought_into_another_order(
     assert not [m for m in model.modules() if "forward" in vars(m)]
 
 
+def test_a_chain_in_the_cheaper_order_is_left():
+    model = nn.Sequential(nn.Linear(48, 2, bias=False), nn.Linear(2, 48, bias=False)).eval()
+    report = pa.optimise(model, torch.randn(8, 64, 48))
+    assert len(report) == 0
+    assert [reason for _, reason in report.left] == ["no plan costs less"]
+
+
 class Inside(nn.Module):
     """A chain of two linear maps of low rank, with dropout between other things."""
 
