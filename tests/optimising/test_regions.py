@@ -12,6 +12,7 @@ from torch import fx, nn
 from polyattn.optimising.regions import as_module, may_win, regions
 from polyattn.optimising.tracing import noted
 from polyattn.planning import DEVICES
+from tests.drawing import share
 
 STEPS = st.lists(
     st.tuples(
@@ -56,6 +57,7 @@ class _Values(fx.Interpreter):
         return found
 
 
+@share(0.5)
 @given(STEPS)
 def test_regions_are_disjoint_and_each_gives_its_result_by_itself(steps):
     graph, tensors = drawn_graph(steps), [torch.full((3, 3), 0.1).triu() for _ in range(2)]
