@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from polyattn.kernels.runtime import autocast_dtype
+from polyattn.lowering.functions import is_traced
 from polyattn.nn.block import convolve, matrix
 from polyattn.nn.open_cut import is_open
 from polyattn.runtime.layouts import as_map, is_channels_last
@@ -69,9 +70,8 @@ def projected(rows: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
         if _is_worth_turning_again(rows):
             return Turned.apply(rows, *weights, *biases)
         rows = rows.contiguous()
-    elif is_open(rows.shape[1]) or rows.shape[1] >= 4 * sum(
-        widths
-    ):  # concatenated weights are small beside the map, which is read once
+    elif is_open(rows.shape[1]) or rows.shape[1] >= 4 * sum(widths):
+        # Concatenated weights are small beside the map, which is read once.
         given = [bias for bias in biases if bias is not None]
         return times_rows(torch.cat(weights), torch.cat(given) if given else None, rows).split(widths, 2)
     return tuple(times_rows(weight, bias, rows) for weight, bias in zip(weights, biases, strict=True))
@@ -163,5 +163,9 @@ def times_rows(weight: Tensor, bias: Tensor | None, rows: Tensor) -> Tensor:
 
 def times_columns(weight: Tensor, bias: Tensor | None, columns: Tensor) -> Tensor:
     """Multiply a matrix (outputs, inputs) by columns (B, inputs, N): (B, outputs, N)."""
+    if is_traced():
+        # The ONNX exporter on `torch.jit.trace` makes a constant of the batch to which a matrix is expanded.
+        y = torch.matmul(weight, columns)
+        return y if bias is None else y + bias[:, None]
     matrices = weight.expand(columns.shape[0], -1, -1)
     return torch.bmm(matrices, columns) if bias is None else torch.baddbmm(bias[:, None], matrices, columns)

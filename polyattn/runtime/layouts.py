@@ -37,7 +37,7 @@ def as_map(columns: Tensor, like: Tensor) -> Tensor:
     """Return columns (B, C, N) with the spatial axes of a map."""
     if is_traced():
         # The ONNX exporter on `torch.jit.trace` makes constants of the lengths around an `unflatten`.
-        return columns.reshape(like.shape[0], -1, *like.shape[2:])
+        return columns.reshape(like.shape[0], columns.shape[1], *like.shape[2:])
     return columns.unflatten(2, like.shape[2:])
 
 

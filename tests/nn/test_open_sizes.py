@@ -77,3 +77,20 @@ def test_sliding_blocks_are_refused_by_the_tracer():
     block = pa.nn.BATransform(4, block_size=2, groups=2, larger_maps="slide").eval()
     with pytest.raises(pa.SizeError, match=r"larger_maps=.*torch\.export"):
         torch.jit.trace(block, torch.randn(1, 4, 4, 4), check_trace=False)
+
+
+@pytest.mark.parametrize("name", mostly_nightly(["NonLocal", "NonLocal, sub-sampled", "BATransform"], ["NonLocal"]))
+@pytest.mark.filterwarnings("ignore")
+def test_an_onnx_file_of_the_tracing_exporter_is_right_at_all_sizes(name, tmp_path, capsys):
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    block, file, axes = BLOCKS[name]().eval(), str(tmp_path / "block.onnx"), {0: "b", 2: "h", 3: "w"}
+    options = {"input_names": ["x"], "output_names": ["y"], "dynamic_axes": {"x": axes, "y": axes}}
+    with torch.no_grad():
+        torch.onnx.export(block, (torch.randn(SHAPES[0]),), file, dynamo=False, **options)
+        session = runtime.InferenceSession(file)
+        for shape in ((3, 4, 5, 7), (1, 4, 13, 14)):
+            x = torch.randn(shape)
+            (y,) = session.run(None, {"x": x.numpy()})
+            torch.testing.assert_close(torch.from_numpy(y), block(x), rtol=1e-4, atol=1e-5)
