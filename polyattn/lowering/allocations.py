@@ -156,12 +156,12 @@ def memory_of_chunks(plan: ChunkedPlan, training: bool) -> Memory:
     Args:
         training: whether the planned backward passes of chunks are counted, which autograd joins.
     """
-    options = {"functions": dict.fromkeys(plan.spec.functions, torch.sigmoid)}
+    functions = dict.fromkeys(plan.spec.functions, torch.sigmoid)
     given = [_empty(plan, t, False) for t in (*plan.spec.inputs, *plan.spec.parameters)]
     meter = Meter(given)
     if training:
-        return _with_autograd(partial(training_function(plan, **options), *given), given, meter)
-    function = lower(plan, **options)
+        return _with_autograd(partial(training_function(plan, functions=functions), *given), given, meter)
+    function = lower(plan, functions=functions)
     with torch.no_grad(), meter, _Fused():
         function(*given)
     return Memory(meter.most)

@@ -240,7 +240,8 @@ class _Planned:
 
 
 def _hint(length: Any) -> int:
-    return int(length.node.hint) if isinstance(length, torch.SymInt) else int(length)
+    hint: Any = length.node.hint if isinstance(length, torch.SymInt) else length
+    return int(hint)
 
 
 def _concrete(meta: Any) -> Any:

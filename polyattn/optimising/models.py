@@ -380,7 +380,7 @@ def as_code(code: fx.GraphModule, program: Any, count: int) -> nn.Module:
     """Return a region as a module; with a program in the place of its code, if one is given."""
     if program is None:
         return code
-    shadow: nn.Module = copy.deepcopy(code)
+    shadow: Any = copy.deepcopy(code)
     names = ", ".join(f"x{k}" for k in range(count))
     space: dict[str, Any] = {"program": program}
     exec(f"def forward(self, {names}): return program(self, {names})", space)
