@@ -180,7 +180,7 @@ class _Maker:
                 self.place(factor, now, bounds, nodes, joint, loose)
         for condition in [c for c in conditions if any(i in under for i in c.indices)]:
             conditions.remove(condition)
-            roots: set[Index] = {under.get(i, i) for i in condition.indices}
+            roots = {under.get(i, i) for i in self.positions(condition.indices)}
             # The order of an inner position and one further out follows from those between.
             if len(roots) == 1:
                 nodes[roots.pop()].append(condition)
