@@ -44,9 +44,9 @@ def attention_value(attention: Value, dim: int = 2, **options: Any) -> Value:
     Raises:
         InsertError: the name is unknown, or the block's constructor does not accept an option.
 
-    >>> attention_value("polynl")
+    >>> attention_value("glor")
     Traceback (most recent call last):
-    polyattn.errors.InsertError: there is no attention 'polynl'; did you mean 'poly_nl'?
+    polyattn.errors.InsertError: there is no attention 'glor'; did you mean 'glore'?
     """
     value = _by_name(attention) if isinstance(attention, str) else attention
     if isinstance(value, Spec | nn.Module):
