@@ -225,7 +225,7 @@ def atlas(
     as_json: Annotated[Path | None, typer.Option("--json", help="Write the atlas to this file as JSON.")] = None,
     processes: Annotated[int | None, typer.Option(min=1, help="By default one for each core.")] = None,
 ) -> None:
-    """Find which layer is a special case of which, prove it, and write the map as one page.
+    """Map which layer is a special case of which, with proofs.
 
     The proofs are written beside the page or the JSON file, one verdict for each edge. With --place, what the layer
     becomes and what becomes it is printed.

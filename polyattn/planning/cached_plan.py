@@ -93,14 +93,22 @@ class CachedPlan:
         """Return the steps of all parts, in order."""
         return tuple(s for p in self.plans for s in p.steps)
 
-    def __str__(self) -> str:
+    @property
+    def title(self) -> str:
+        """Return a line that says which plan this is."""
         sizes = " ".join(f"{name}={number}" for name, number in sorted(self.sizes.items()))
-        shapes = ", ".join(f"{n} {'x'.join(map(str, s))}" for n, s in self.state.items())
         reach = "all positions before" if self.form.reach is None else f"the {self.form.reach} positions before"
+        return f"step of {self.spec.output} along {self.order} with {reach} kept, for B={self.batch} {sizes}"
+
+    def __repr__(self) -> str:
+        return f"<{self.title}: {self.macs:,} MACs>"
+
+    def __str__(self) -> str:
+        shapes = ", ".join(f"{n} {'x'.join(map(str, s))}" for n, s in self.state.items())
         names = [f"{k.name}, kept of a position:" for k in self.form.kept] + ["the output:"]
         return "\n".join(
             [
-                f"step of {self.spec.output} along {self.order} with {reach} kept, for B={self.batch} {sizes}",
+                self.title,
                 *(f"{n}\n{table(p.steps, p.macs)}" for n, p in zip(names, self.plans, strict=True)),
                 f"total {self.macs:,} MACs a step ({self.flops:,} FLOPs) behind {self.length:,} positions",
                 f"state {shapes or 'none'}: {self.bytes_per_token:,} bytes a position, {self.state_bytes:,} bytes in "

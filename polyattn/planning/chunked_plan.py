@@ -113,11 +113,21 @@ class ChunkedPlan:
         """Return the time by the roofline of a device, with a backward pass where one is planned."""
         return self.number * sum(seconds(p, device) for p in self.plans) / self.group
 
-    def __str__(self) -> str:
+    @property
+    def title(self) -> str:
+        """Return a line that says which plan this is."""
         states = ", ".join(f"{n}[{','.join(s)}]" for n, s in self.equations.shapes)
+        return (
+            f"plan of {self.spec.output} in {self.number} chunks of {self.length} along {self.equations.size}; {states}"
+        )
+
+    def __repr__(self) -> str:
+        return f"<{self.title}: {self.macs:,} MACs>"
+
+    def __str__(self) -> str:
         return "\n".join(
             [
-                f"{self.spec.output} in {self.number} chunks of {self.length} along {self.equations.size}; {states}",
+                self.title,
                 f"total {self.macs:,} MACs; masked {self.masked.macs:,} MACs",
                 f"peak {self.peak_bytes:,} bytes in float32; masked {self.masked.peak_bytes:,} bytes",
                 *(f"\n{p.spec.output} of {self.group} chunks:\n{p}" for p in self.plans),

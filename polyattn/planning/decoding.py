@@ -105,12 +105,20 @@ class DecodingPlan:
     def steps(self) -> tuple[Step, ...]:
         return self.graph.steps(self.names)
 
-    def __str__(self) -> str:
+    @property
+    def title(self) -> str:
+        """Return a line that says which plan this is."""
         sizes = " ".join(f"{name}={number}" for name, number in sorted(self.sizes.items()))
+        return f"step of {self.spec.output} along {self.order}, for B={self.batch} {sizes}"
+
+    def __repr__(self) -> str:
+        return f"<{self.title}: {self.macs:,} MACs>"
+
+    def __str__(self) -> str:
         shapes = ", ".join(f"{n} {'x'.join(map(str, s)) or 'scalar'}" for n, s in self.state.items())
         return "\n".join(
             [
-                f"step of {self.spec.output} along {self.order}, for B={self.batch} {sizes}",
+                self.title,
                 table(self.steps, self.macs),
                 f"total {self.macs:,} MACs a step ({self.flops:,} FLOPs) = {self.complexity}",
                 f"state {shapes or 'none'}: {self.state_numbers:,} numbers, {self.state_bytes:,} bytes in float32",

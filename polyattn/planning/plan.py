@@ -232,10 +232,18 @@ class Plan:
         """Return the contraction tree as SVG, or None without matplotlib."""
         return display.svg(self)
 
-    def __str__(self) -> str:
+    @property
+    def title(self) -> str:
+        """Return a line that says which plan this is."""
         sizes = " ".join(f"{name}={number}" for name, number in sorted(self.sizes.items()))
+        return f"plan of {self.spec.output}, {self.strategy}, for {batch_name(self.sizes)}={self.batch} {sizes}"
+
+    def __repr__(self) -> str:
+        return f"<{self.title}: {self.macs:,} MACs, objective {self.objective!r}>"
+
+    def __str__(self) -> str:
         lines = [
-            f"plan of {self.spec.output}, {self.strategy}, for {batch_name(self.sizes)}={self.batch} {sizes}",
+            self.title,
             table(self.steps, self.macs),
             f"total {self.macs:,} MACs ({self.flops:,} FLOPs) = {self.complexity}",
             *_symmetric(self.graph),

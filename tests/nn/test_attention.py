@@ -244,7 +244,14 @@ BAD_LAYERS = [
         pa.SpecError,
         "a module's output has the shape of its input: 'x' is [N,C], but 'y' is [C]",
     ),
-    (POSITIONS, {}, pa.SizeError, "missing size N (for parameter 'mix'): give sizes={\"N\": ...}"),
+    (
+        POSITIONS,
+        {},
+        pa.SizeError,
+        "missing size N (for parameter 'mix'): give sizes={\"N\": ...}. 'mix' is declared nowhere, and a parameter of "
+        "its shape serves one number of positions only: if that is meant, say so ('where mix : parameter'); else "
+        "define it, or declare it as an input ('mix[N,N]')",
+    ),
     (
         catalog.ba_transform(),
         {"H": 2},

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import polyattn as pa
 from polyattn.lowering import lower
+from polyattn.lowering.neighbourhoods import neighbourhood
 from polyattn.lowering.shapes import condition, expect_shape, identity, refined_mean, summable, widened
 from polyattn.proving.evaluation import EXACT, Arithmetic
 from polyattn.testing import size_assignments, specifications
@@ -23,6 +24,7 @@ from tests.drawing import share
 GRAM = "x[N,C]; y[a,b] = 1/3*x[a,d]*wf[d,f]*x[e,f]*x[e,h]*wg[h,b] - 2*x[a,d]*wf[d,b]"
 
 A, B = (3, 2, 4), (3, 4, 2)
+PLACES = (("p", 5), ("i", 5), ("u", 3))
 CASES = [
     (condition, (A, "<=", (1, -1), (3, 4), 1), {}),
     (condition, (A, "!=", (2,), (5,), -4), {}),
@@ -63,6 +65,8 @@ CASES = [
     ("expand", ((3, 1), 2, -1, 4), {}),
     ("new_ones", (A, (2,)), {}),
     ("new_zeros", (A, ()), {}),
+    (neighbourhood, ((5, 2), (3, 2, 4), "pc,ucb->ib", (("p", (("i", 1), ("u", 1)), -1),), PLACES), {}),
+    (neighbourhood, ((5, 2), (3, 2), "pc,uc->ic", (("p", (("i", 2), ("u", 1)), 0),), PLACES), {}),
 ]
 
 
@@ -70,7 +74,9 @@ CASES = [
 def test_an_operation_is_what_torch_does_in_exact_and_in_error_analysis(target, arguments, keywords):
     rng = np.random.default_rng(0)
     graph, tensors, args = torch.fx.Graph(), [], []
-    shapes = 2 if target in (torch.matmul, torch.mul, torch.add, torch.sub, refined_mean, "type_as") else 1
+    shapes = (
+        2 if target in (torch.matmul, torch.mul, torch.add, torch.sub, refined_mean, neighbourhood, "type_as") else 1
+    )
     shapes = 3 if target is torch.baddbmm else shapes
     for k, argument in enumerate(arguments):
         if k < shapes and isinstance(argument, tuple):
