@@ -241,6 +241,31 @@ def chunked() -> str:
     return table(head, rows)
 
 
+def causal() -> str:
+    """Causal layers as they run, with masks, and what torch has for them."""
+    others = {"plain chunks": "chunks in plain torch", "scaled_dot_product_attention": "torch's fused kernel"}
+    rows = []
+    for run in (r for r in load("causal")["runs"] if r["part of the benchmark"] == "times"):
+        seconds = run["seconds"]
+        (other,) = others.keys() & seconds.keys()
+        masked = milliseconds(seconds["masked"]) if "masked" in seconds else ""
+        rows.append(
+            [f"`{run['layer']}`, {run['part']}", milliseconds(seconds["layer"]), masked]
+            + [f"{milliseconds(seconds[other])} ({others[other]})"]
+        )
+    return table(["N = 4096, 32 channels", "layer", "with masks", "torch"], rows)
+
+
+def decoding() -> str:
+    """Microseconds of a step behind so many positions."""
+    found: dict[str, dict[int, float]] = {}
+    for run in (r for r in load("causal")["runs"] if r["part of the benchmark"] == "decoding"):
+        found.setdefault(run["layer"], {})[run["positions"]] = run["seconds a token"]
+    positions = list(next(iter(found.values())))
+    rows = [[f"`{layer}`", *(f"{1e6 * times[n]:.0f}" for n in positions)] for layer, times in found.items()]
+    return table(["microseconds a step", *(f"{n:,} positions" for n in positions)], rows)
+
+
 TABLES = (
     figure2,
     figure2_memory,
@@ -256,4 +281,6 @@ TABLES = (
     filling,
     filling_layer,
     chunked,
+    causal,
+    decoding,
 )
