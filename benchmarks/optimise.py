@@ -188,7 +188,7 @@ def measured(model: nn.Module, shapes: tuple[tuple[int, ...], ...], wins: bool) 
     took = time.monotonic() - started
     with torch.no_grad():
         wanted, found = model(*given), planned(*given)
-        apart = float((wanted - found).abs().max() / wanted.abs().max())
+        apart = float((wanted - found).abs().max() / wanted.abs().max().clamp(min=torch.finfo(wanted.dtype).tiny))
         device = calibrated("cpu")
         before, after = (price(m, given, device)[0] for m in (model, planned))
         contenders = {"before": lambda: model(*given), "optimised": lambda: planned(*given)}
