@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from math import exp, log
 from statistics import mean, median
@@ -273,10 +274,10 @@ def optimised() -> str:
         rows.append([run["case"], *macs, *peak, *map(milliseconds, run["seconds"].values())])
     head = ["model", "MACs", "optimised", "peak bytes", "optimised", "time", "optimised", "Inductor"]
     said, plain = record["summary"], [r for r in record["runs"] if not r["wins"]]
-    ends = (
-        f"In {len(plain)} models of torchvision and timm no region is replaced\n"
-        f"({', '.join(r['case'] for r in plain)});\nof the time before they take {1 / said['least speed of a model with nothing to win']:.3f} at most."
-    )
+    names = textwrap.fill(f"({', '.join(r['case'] for r in plain)});", 120)
+    most = 1 / said["least speed of a model with nothing to win"]
+    ends = f"In {len(plain)} models of torchvision and timm no region is replaced\n{names}\n"
+    ends += f"of the time before they take {most:.3f} at most."
     return f"{table(head, rows)}\n\n{ends}"
 
 
