@@ -21,6 +21,7 @@ FORMS = {
     "second order": "y[a,b] = q[a,r]*k[i,r]*k[i,s]*q[j,s]*v[j,b]*[i <= j]*[j <= a]",
     "two sums": "y[a,b] = q[a,r]*k[e,r]*v[f,b]*v[a,b]*[e <= a]*[f < a]",
     "two bounds": "y[a,b] = q[a,r]*k[e,r]*k[f,s]*k[g,s]*v[e,b]*[e <= f]*[e < g]*[f <= a]*[g <= a]",
+    "a bound that others do not imply": "y[a,b] = q[a,r]*k[e,r]*v[f,b]*[e <= f]*[f <= a]*[e < a]",
     "counted": "y[a,b] = v[a,b]*[e <= a] + v[f,b]*[e < f]*[f <= a]",
     "cancelled future": "y[a,b] = v[e,b]*[e <= f]*[f <= a] + v[a,b]*[e <= a] + v[a,b]*[e > a] - v[a,b]*[a < e]",
     "own functions of a position": "y[a,b] = silu(q[a,r])*softmax[r](k[e,r])*relu(v[e,b])*[e <= a]",
