@@ -18,6 +18,7 @@ import torch
 from torch.nn import functional
 
 from polyattn.lowering.convolutions import Letters, Relation, Task, convolution, flip, stretched
+from polyattn.lowering.shapes import widened
 from polyattn.lowering.strided import box_sum, is_plain
 
 ADDED = 128
@@ -65,10 +66,11 @@ def _single(value: torch.Tensor, task: Task) -> torch.Tensor:
     """Return a sum of one operand's entries: views of windows where the result has places, else a sum over offsets."""
     if (steps := _by_axis(task)) is None:
         return _windowed(value, task)
+    dtype, value = value.dtype, widened(value)
     for step in steps:
         written = is_plain(value) and not (torch.is_grad_enabled() and value.requires_grad)
         value = box_sum(value, step) if written else _windowed(value, step)
-    return value
+    return value.to(dtype)
 
 
 def _windowed(value: torch.Tensor, task: Task) -> torch.Tensor:
@@ -187,7 +189,10 @@ def _reduced(value: torch.Tensor, letters: Letters, output: Letters) -> torch.Te
 
 
 def _over_offsets(operands: tuple[torch.Tensor, ...], task: Task) -> torch.Tensor:
-    """Return a product by running over as few indices as leave one term in every relation."""
+    """Return a product by running over as few indices as leave one term in every relation.
+
+    The parts of the offsets are added in float32 where the tensors have 16 bits.
+    """
     lengths, run = _lengths(operands, task), _run_over(task)
     if len(operands) == 1 and prod([lengths[i] for i in run]) > VIEWED and _is_scatter(task):
         return _scattered(operands[0], task)
@@ -203,17 +208,18 @@ def _over_offsets(operands: tuple[torch.Tensor, ...], task: Task) -> torch.Tenso
         if not placed:
             rest = "".join(i for i in task.output if i not in run)
             value, key = _pair(views, rest, lengths), tuple(at[i] for i in kept)
-            parts[key] = parts[key] + value if key in parts else value
+            parts[key] = parts[key] + value if key in parts else widened(value)
             continue
         if total is None:
             whole = [lengths[i] + sum(margins.get(i, (0, 0))) for i in task.output]
-            total = operands[0].new_zeros(whole)
+            total = widened(operands[0].new_zeros(whole))
         target, rest, backwards = _target(total, task.output, task, margins, at)
         target += flip(_pair(views, rest, lengths), rest, backwards)
     if total is not None:
         for axis, letter in enumerate(task.output):
             total = total.narrow(axis, margins.get(letter, (0, 0))[0], lengths[letter])
-        return total
+        return total.to(operands[0].dtype)
+    parts = {key: part.to(operands[0].dtype) for key, part in parts.items()}
     if not kept:
         (value,) = parts.values()
         return value

@@ -202,12 +202,7 @@ class Analysis:
         for tensor, own in zip(tensors, operands.split(","), strict=True):
             lengths |= dict(zip(own, tensor.value.shape, strict=True))
         terms = prod(n for i, n in lengths.items() if i not in output)
-        # The parts of the offsets are added in the tensors' own precision.
-        offsets = 1
-        for position, placed, _ in relations:
-            own = sorted(lengths[i] for i, _ in placed if i not in output)
-            offsets *= prod(own[:-1] if position in output else own)
-        terms += offsets / self.summand
+        terms += 1 / self.summand  # the part of each offset is rounded, and their sum is one of float32
 
         def of(a: Tensor, b: Tensor | None) -> Tensor:
             return neighbourhood(a, b, letters, relations, sizes)
