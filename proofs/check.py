@@ -417,7 +417,10 @@ RATIONAL = re.compile(r"-?\d{1,4000}(/\d{1,4000})?", re.A)
 
 def turned(sides, cos, sin, sign):
     """The products of cos and sin of a sum of angles, one of them by its own; sign is -1 for a difference."""
-    times = lambda terms, factor, by: [(by * n, p, [*have, *factor]) for n, p, have in terms]  # noqa: E731
+
+    def times(terms, factor, by):
+        return [(by * n, p, [*have, *factor]) for n, p, have in terms]
+
     real = times(sides["cos"], cos, 1) + times(sides["sin"], sin, -sign)
     return {"cos": real, "sin": times(sides["sin"], cos, 1) + times(sides["cos"], sin, sign)}
 

@@ -55,11 +55,9 @@ class AsRun:
         if any(g.bytes_of(k) >= LARGEST for g in graphs for k in range(len(g.nodes))):
             return None
         try:
-            import torch  # noqa: F401
-        except ModuleNotFoundError:
+            from polyattn.lowering.allocations import memory_of
+        except ModuleNotFoundError:  # torch
             return None
-        from polyattn.lowering.allocations import memory_of
-
         try:
             return memory_of(plan, self.channels_first, self.kernels, self.device, self.training)
         except SizeError:  # a coefficient that no float holds

@@ -69,10 +69,10 @@ class LawfulProof(Proof):
         found: dict[str, tuple[str, int]] = {}
         for f in self.functions.sums.values():
             if f.function in ("sqrt", "log") and len(f.terms) == 1 and f.terms[0].coefficient > 0:
-                if len(f.terms[0].factors) != 1:
+                factor, *more = (*f.terms[0].factors, None)
+                if not isinstance(factor, TensorFactor) or more != [None]:
                     continue
-                (factor,) = f.terms[0].factors
-                name, at = factor.tensor, factor.indices  # type: ignore[union-attr]
+                name, at = factor.tensor, factor.indices
                 known = f.name, 2 if f.function == "log" else 1
                 if name not in self.functions.sums and len(set(at) & set(f.slots)) == len(at):
                     found[name] = max(known, found.get(name, known), key=lambda pair: pair[1])

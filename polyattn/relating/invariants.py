@@ -184,8 +184,12 @@ def _equivariant(spec: Spec, polynomial: Polynomial) -> tuple[str, ...]:
     for size in dict.fromkeys(s for shape in spec.inputs.values() for s in shape):
         atoms = set(polynomial.coarse.signature.sizes.atoms(size))
         fixed: set[str] = set()
+
+        def mark(factor: TensorFactor, atoms: set[str] = atoms, fixed: set[str] = fixed) -> None:
+            fixed.update(_marked(factor, atoms, spec))
+
         for term in polynomial.coarse.terms:
-            map_tensors(term, lambda f: fixed.update(_marked(f, atoms, spec)))  # noqa: B023
+            map_tensors(term, mark)
         if not fixed:
             found.append(size)
     return tuple(found)

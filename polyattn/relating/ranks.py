@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from itertools import combinations, product
 
 from polyattn.algebra import Polynomial, Spec
@@ -38,15 +39,14 @@ def rank_bounds(spec: Spec, polynomial: Polynomial) -> dict[str, tuple[str, ...]
     return bounds
 
 
-def _bounds(term: Product, sizes: object, places: dict[str, set[int]], rows: set[str]) -> tuple[str, ...]:
-    known: dict[int, str] = dict(sizes)  # type: ignore[call-overload]
+def _bounds(term: Product, sizes: Mapping[int, str], places: dict[str, set[int]], rows: set[str]) -> tuple[str, ...]:
     fixed = [set().union(*(s for n, s in places.items() if (n in rows) == side)) for side in (True, False)]
     cuts: set[tuple[tuple[str, int], ...]] = set()
     for sides in product((0, 1), repeat=len(term.parameters)):
         ends = [set(f) for f in fixed]
         for parameter, side in zip(term.parameters, sides, strict=True):
             ends[side] |= set(parameter.slots)
-        cuts.add(tuple(sorted(Counter(known[i] for i in ends[0] & ends[1]).items())))
+        cuts.add(tuple(sorted(Counter(sizes[i] for i in ends[0] & ends[1]).items())))
     least = [c for c in cuts if not any(d != c and Counter(dict(d)) <= Counter(dict(c)) for d in cuts)]
     texts = ["*".join(s for s, n in cut for _ in range(n)) or "1" for cut in least]
     return tuple(sorted(texts, key=lambda t: (len(t), t)))

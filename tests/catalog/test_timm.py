@@ -98,7 +98,10 @@ def spatial_reduction() -> Case:
     without_bias(m.q, m.kv, m.proj, m.sr)
     k, v = m.kv.weight.mT.chunk(2, 1)
     weights = {"ws": m.sr.weight.permute(2, 3, 1, 0), "wq": m.q.weight.mT, "wk": k, "wv": v, "wo": m.proj.weight.mT}
-    call = lambda x: m(x.flatten(1, 2), x.shape[1:3]).view_as(x)  # noqa: E731
+
+    def call(x):
+        return m(x.flatten(1, 2), x.shape[1:3]).view_as(x)
+
     return m, (4, 6, 4), call, {"U": 2, "E": 2}, weights
 
 

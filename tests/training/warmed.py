@@ -4,16 +4,16 @@ Plans are a function of their question, so a process that finds them made comput
 programs of layers, which depend on the order of the shapes that a process met, are forgotten again.
 """
 
+from importlib import import_module
+
 import torch
 
-import examples.train_detection
-import examples.train_faces
-import examples.train_imagenet
-import examples.train_video  # noqa: F401
 from polyattn.runtime import plan_cache
 from tests.training.toy import Toy
 
 torch.set_num_threads(1)
+for recipe in ("detection", "faces", "imagenet", "video"):
+    import_module(f"examples.train_{recipe}")
 network = Toy().network()
 network.train()(torch.zeros(2, 3, 6, 6))  # not backward: autograd's threads would not outlive a fork
 with torch.no_grad():
