@@ -10,6 +10,7 @@ import random
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from math import exp, log
@@ -211,3 +212,37 @@ def matrix_rate(seconds: float = 1.0, side: int = 2048) -> float:
     """Multiply-accumulates a second of a large float32 matrix product, by its median time."""
     a, b = torch.randn(side, side), torch.randn(side, side)
     return side**3 / statistics.median(interleaved({"matmul": lambda: a @ b}, seconds=seconds)["matmul"])
+
+
+def judge_pairs(
+    doc: str | None, title: str, kinds: tuple[str, str], judged: Callable[[int, bool], dict[str, Any]]
+) -> None:
+    """Run the command of a benchmark of generated pairs: as many as PAIRS says (400), half of them near misses.
+
+    Args:
+        kinds: the names of the equal pairs, and of the near misses.
+        judged: from a pair's number, and whether it is a near miss, its record: "status", "same" (what the oracle
+            says), "wrong" and "seconds".
+    """
+    args = arguments(doc)
+    pairs = 40 if args.quick else int(os.environ.get("PAIRS", "400"))
+    summary: dict[str, Any] = {}
+    wrong: list[dict[str, Any]] = []
+    for near in (False, True):
+        found = [judged(number, near) for number in range(pairs // 2)]
+        wrong += [case for case in found if case["wrong"]]
+        for case in found:
+            if os.environ.get("SHOW") and (case["wrong"] or case["status"] in ("undecided", "refused")):
+                print(json.dumps(case), flush=True)
+        counts = Counter(case["status"] for case in found)
+        summary[kinds[near]] = {
+            "pairs": len(found),
+            **{status: counts[status] for status in ("equal", "different", "undecided", "refused")},
+            "of the same values": sum(case["same"] is True for case in found),
+            "wrong": sum(case["wrong"] for case in found),
+            "mean ms": round(1000 * sum(case["seconds"] for case in found) / len(found), 1),
+            "worst ms": round(1000 * max(case["seconds"] for case in found)),
+        }
+    rows = [(kind, *row.values()) for kind, row in summary.items()]
+    show(title, ("pairs are", *next(iter(summary.values()))), rows)
+    write(args, summary, wrong)

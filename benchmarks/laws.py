@@ -8,21 +8,16 @@ counterexample. Values are of the expressions, not of the texts, by code that sh
 
 from __future__ import annotations
 
-import json
-import os
 import time
-from collections import Counter
 from random import Random
 from typing import Any
 
-from _common import arguments, show, write
+from _common import judge_pairs
 from _laws import OutsideError, agree, differ_at, pair, text
 
 import polyattn as pa
 
 EFFORT = 300
-STATUSES = ("equal", "different", "undecided", "refused")
-PAIRS = int(os.environ.get("PAIRS", "400"))
 
 
 def judged(number: int, near: bool) -> dict[str, Any]:
@@ -48,30 +43,5 @@ def judged(number: int, near: bool) -> dict[str, Any]:
     return {"texts": texts, "status": status, "same": same, "wrong": wrong, "seconds": seconds, "reason": reason}
 
 
-def main() -> None:
-    args = arguments(__doc__)
-    summary: dict[str, Any] = {}
-    wrong: list[dict[str, Any]] = []
-    pairs = 40 if args.quick else PAIRS
-    for near in (False, True):
-        found = [judged(number, near) for number in range(pairs // 2)]
-        wrong += [case for case in found if case["wrong"]]
-        for case in found:
-            if os.environ.get("SHOW") and (case["wrong"] or case["status"] in ("undecided", "refused")):
-                print(json.dumps(case), flush=True)
-        counts = Counter(case["status"] for case in found)
-        summary["near miss" if near else "equal by laws"] = {
-            "pairs": len(found),
-            **{status: counts[status] for status in STATUSES},
-            "of the same values": sum(c["same"] is True for c in found),
-            "wrong": sum(case["wrong"] for case in found),
-            "mean ms": round(1000 * sum(c["seconds"] for c in found) / len(found), 1),
-            "worst ms": round(1000 * max(c["seconds"] for c in found)),
-        }
-    rows = [(kind, *row.values()) for kind, row in summary.items()]
-    show("pairs with functions", ("pairs are", *next(iter(summary.values()))), rows)
-    write(args, summary, wrong)
-
-
 if __name__ == "__main__":
-    main()
+    judge_pairs(__doc__, "pairs with functions", ("equal by laws", "near miss"), judged)

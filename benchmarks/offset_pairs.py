@@ -9,10 +9,7 @@ offset, and of maxima and means over windows. A wrong yes is an "equal" where th
 
 from __future__ import annotations
 
-import json
-import os
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -20,13 +17,11 @@ from itertools import product
 from random import Random
 from typing import Any
 
-from _common import arguments, show, write
+from _common import judge_pairs
 
 import polyattn as pa
 
-PAIRS = int(os.environ.get("PAIRS", "400"))
 EFFORT = 300
-STATUSES = ("equal", "different", "undecided", "refused")
 MAPS, KERNELS = ("x", "z"), ("w", "g")
 Form = tuple[int, int, int, int]
 """The coefficients of i, u and v in a slot, and its number."""
@@ -250,30 +245,5 @@ def judged(number: int, near: bool) -> dict[str, Any]:
     return {"texts": texts, "status": status, "same": same, "wrong": wrong, "seconds": seconds, "reason": reason}
 
 
-def main() -> None:
-    args = arguments(__doc__)
-    summary: dict[str, Any] = {}
-    wrong: list[dict[str, Any]] = []
-    pairs = 40 if args.quick else PAIRS
-    for near in (False, True):
-        found = [judged(number, near) for number in range(pairs // 2)]
-        wrong += [case for case in found if case["wrong"]]
-        for case in found:
-            if os.environ.get("SHOW") and (case["wrong"] or case["status"] in ("undecided", "refused")):
-                print(json.dumps(case), flush=True)
-        counts = Counter(case["status"] for case in found)
-        summary["one edit apart" if near else "equal"] = {
-            "pairs": len(found),
-            **{status: counts[status] for status in STATUSES},
-            "of the same values": sum(case["same"] for case in found),
-            "wrong": sum(case["wrong"] for case in found),
-            "mean ms": round(1000 * sum(case["seconds"] for case in found) / len(found), 1),
-            "worst ms": round(1000 * max(case["seconds"] for case in found)),
-        }
-    rows = [(kind, *row.values()) for kind, row in summary.items()]
-    show("pairs with offsets", ("pairs are", *next(iter(summary.values()))), rows)
-    write(args, summary, wrong)
-
-
 if __name__ == "__main__":
-    main()
+    judge_pairs(__doc__, "pairs with offsets", ("equal", "one edit apart"), judged)

@@ -38,7 +38,7 @@ def page(atlas: Atlas, *, counted: Mapping[str, Costs | None] | None = None) -> 
         "pairs": len(atlas.layers) * (len(atlas.layers) - 1),
         "proved": len(atlas.found),
     }
-    return render("atlas.html", styles=("page.css", "atlas.css"), scripts=("atlas.js",), **values)
+    return render("atlas.html", styles=("page.css", "atlas.css"), scripts=("theme.js", "atlas.js"), **values)
 
 
 def write_page(atlas: Atlas, path: Path, *, counted: Mapping[str, Costs | None] | None = None) -> None:

@@ -106,7 +106,11 @@ def environment() -> jinja2.Environment:
 
 
 def render(
-    template: str, *, styles: Sequence[str] = ("page.css",), scripts: Sequence[str] = ("page.js",), **values: Any
+    template: str,
+    *,
+    styles: Sequence[str] = ("page.css",),
+    scripts: Sequence[str] = ("theme.js", "page.js"),
+    **values: Any,
 ) -> str:
     """Render a template of this folder with its style sheets and scripts, and with values, which are escaped."""
     style, script = ("".join(map(asset, names)) for names in (styles, scripts))

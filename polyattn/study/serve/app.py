@@ -49,7 +49,7 @@ def application(hosts: Collection[str], limits: Limits) -> App:
         return await _answered(request, workers, limits)
 
     # Read once: a request cannot name a path in the file system.
-    statics = {name: _asset(name) for name in ("page.css", "page.js", "live.css", "live.js")}
+    statics = {name: _asset(name) for name in ("page.css", "theme.js", "page.js", "live.css", "live.js")}
 
     async def static(request: Request) -> Response:
         name = request.path_params["name"]
@@ -134,9 +134,9 @@ def _json(data: dict[str, Any], status: int = 200) -> Response:
 
 
 def _asset(name: str) -> str:
-    if name.startswith("page"):
-        return asset(name)
-    return files("polyattn.study.serve").joinpath("static", name).read_text(encoding="utf-8")
+    if name.startswith("live"):
+        return files("polyattn.study.serve").joinpath("static", name).read_text(encoding="utf-8")
+    return asset(name)
 
 
 def _index(limits: Limits) -> str:

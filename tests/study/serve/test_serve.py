@@ -38,7 +38,7 @@ def get(port, path, host=None):
 
 
 def test_the_page_and_its_files_carry_their_headers(port):
-    for path in ("/", "/static/page.css", "/static/page.js", "/static/live.css", "/static/live.js"):
+    for path in ("/", "/static/page.css", "/static/theme.js", "/static/page.js", "/static/live.css", "/static/live.js"):
         status, head, content = get(port, path)
         assert status == 200
         assert content

@@ -278,29 +278,12 @@
     refresh();
   }
 
-  function themes() {
-    const buttons = document.querySelectorAll("[data-theme-choice]");
-    const choose = (choice) => {
-      if (choice === "auto") delete document.documentElement.dataset.theme;
-      else document.documentElement.dataset.theme = choice;
-      buttons.forEach((b) => b.setAttribute("aria-pressed", String(b.dataset.themeChoice === choice)));
-    };
-    let kept = null;
-    try { kept = localStorage.getItem("polyattn-theme"); } catch { /* a page from a file may have no storage */ }
-    choose(kept === "light" || kept === "dark" ? kept : "auto");
-    buttons.forEach((b) => b.addEventListener("click", () => {
-      choose(b.dataset.themeChoice);
-      try { localStorage.setItem("polyattn-theme", b.dataset.themeChoice); } catch { /* as above */ }
-    }));
-  }
-
   let width = 0;
   window.addEventListener("resize", () => {
     if (window.innerWidth === width) return;
     width = window.innerWidth;
     studies.forEach(chart);
   });
-  themes();
   mount(document);
   window.polyattn = { mount, sizes: () => Object.fromEntries([...state.sizes].map(([k, v]) => [k, String(v)])) };
 })();
