@@ -170,7 +170,7 @@ def draw_field(random: Random, bits: int, exponentials: bool, roots: Iterable[in
     """Draw a prime, 3 modulo 4, at random; with exponentials it is 1 more than twice another one.
 
     Args:
-        bits: of the prime: 31 for residues in 32 bits, 16 for those in 16 bits.
+        bits: of the prime.
         exponentials: whether the field has to carry exponentials of exponents modulo another prime.
         roots: prime numbers that have to be squares modulo both.
     """

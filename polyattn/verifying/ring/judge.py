@@ -23,10 +23,11 @@ from polyattn.lowering import whole_plan as plan
 from polyattn.proving.evaluation import Point, evaluate, modular
 from polyattn.verifying.ring.field import Field, Unlucky, draw_field
 from polyattn.verifying.ring.functions import NeedsExponentials
-from polyattn.verifying.ring.kernels import NeedsNarrow, kernels_in, loaded
+from polyattn.verifying.ring.kernels import kernels_in, loaded
 from polyattn.verifying.ring.ring import KERNELS, Ring
 from polyattn.verifying.ring.size import Size
 from polyattn.verifying.ring.tensor import RingTensor
+from polyattn.verifying.ring.words import OutsideError
 from polyattn.verifying.verification import Check, Difference, Verification
 from polyattn.verifying.verify_target import BATCH, MAX_ENTRIES
 
@@ -35,12 +36,15 @@ SECURITY = 50
 
 FEWEST, MOST = 2, 14
 
+BITS = 31
+"""Bits of the primes."""
+
 TRIES = 60
 """Primes and points drawn before a division by 0 counts as one at every point."""
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
-SIGNALS = (Unlucky, NeedsExponentials, NeedsNarrow)
+SIGNALS = (Unlucky, NeedsExponentials)
 
 FAR = 1e-6
 """A relative difference in float64 that rounding does not explain."""
@@ -181,10 +185,9 @@ class _Judging:
     random: Random
 
     def __post_init__(self) -> None:
-        # Primes with exponentials, with roots and of 16 bits are drawn once something has asked for them.
+        # Primes with exponentials and with roots are drawn once something has asked for them.
         self.exponentials = False
         self.roots: set[int] = set()
-        self.bits = 31 if self.dtype.itemsize > 2 else 16
         # Roots of sizes are rational approximations among monomials, and symbols where the text is run.
         self.by_monomials = self.spec.is_polynomial and not any(
             size[0] == ROOT for term in self.spec.expansion().terms for size, _ in term.powers
@@ -214,13 +217,11 @@ class _Judging:
     def run(self) -> Run:
         """Return the values at a fresh point modulo a fresh prime."""
         for _ in range(TRIES):
-            field = draw_field(self.random, self.bits, self.exponentials, sorted(self.roots))
+            field = draw_field(self.random, BITS, self.exponentials, sorted(self.roots))
             try:
                 return self._at(field)
             except NeedsExponentials:
                 self.exponentials = True
-            except NeedsNarrow:
-                self.bits = 16
             except Unlucky as unlucky:
                 if unlucky.root:
                     self.roots.add(unlucky.root)
@@ -251,6 +252,7 @@ class _Judging:
             # Triton wraps what its interpreter raises.
             if isinstance(error.__cause__, (PolyattnError, *SIGNALS)):
                 raise error.__cause__ from None
+            error = error.__cause__ if isinstance(error.__cause__, OutsideError) else error
             lines = str(error).strip().splitlines() or [type(error).__name__]
             hint = " (to judge Triton kernels set TRITON_INTERPRET=1 before Triton is imported)" if loaded() else ""
             return Run({}, want, ring, Size(), f"it cannot run: {type(error).__name__}: {lines[0]}{hint}")
@@ -363,7 +365,7 @@ class _Judging:
     ) -> Verification:
         reference = "the expanded sum of products" if self.by_monomials and not self.derivative else "the text"
         method = (
-            f"run on elements of the integers modulo {points} random prime{'s' if points > 1 else ''} of {self.bits} "
+            f"run on elements of the integers modulo {points} random prime{'s' if points > 1 else ''} of {BITS} "
             f"bits, a batch of {BATCH}, against {reference} there"
         )
         if run.ring.exponentials:

@@ -1,8 +1,8 @@
 """Triton kernels on elements of a field, in Triton's interpreter.
 
-The interpreter computes on numpy arrays and real memory. Memory of a float holds a residue in the bits of that float,
-the arrays are of unsigned integers of the same width, and the builder's operations on floats compute modulo the prime.
-Pointers, masks, integers and control flow are the interpreter's own.
+The interpreter computes on numpy arrays. Floats are words (`words.py`), and the builder's operations on floats compute
+modulo the prime, and modulo the order of exponents. Integers, masks, addresses and control flow are the interpreter's
+own; floats are read and written through a table of words that knows which addresses belong to tensors.
 """
 
 from __future__ import annotations
@@ -13,33 +13,18 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from polyattn.errors import ProofError
 from polyattn.kernels.runtime import has_triton, interpreting
+from polyattn.verifying.ring.kernel_values import KernelValues
 from polyattn.verifying.ring.ring import KERNELS, Ring
-from polyattn.verifying.ring.tensor import RingTensor
-
-CARRIERS = {
-    torch.float64: torch.int64,
-    torch.float32: torch.int32,
-    torch.float16: torch.int16,
-    torch.bfloat16: torch.int16,
-}
-"""Integers of the same width as the floats in whose memory they are kept."""
-
-MASKS = {torch.int64: -1, torch.int32: 2**32 - 1, torch.int16: 2**16 - 1}
+from polyattn.verifying.ring.words import Memory, Words
 
 OPAQUE = {"precise_sqrt": "sqrt", "fabs": "abs"} | {
     name: name for name in ("sqrt", "log", "log2", "cos", "sin", "erf", "floor", "ceil")
 }
-REFUSED = """exp exp2 fp_to_si fp_to_ui fcmpOLT fcmpOGT fcmpOLE fcmpOGE fcmpOEQ fcmpONE fcmpULT fcmpUGT fcmpULE fcmpUGE
-fcmpUEQ fcmpUNE frem clampf dot_scaled""".split()  # noqa: SIM905
-
-
-class NeedsNarrow(Exception):
-    """A kernel keeps 16-bit floats, and the prime has more bits: the check starts again with a smaller one."""
+COMPARISONS = {f"fcmp{kind}{name}" for kind in "OU" for name in ("LT", "GT", "LE", "GE", "EQ", "NE")}
+REFUSED = {"fp_to_si", "fp_to_ui", "frem", "clampf", "dot_scaled"}
 
 
 @contextmanager
@@ -53,11 +38,14 @@ def kernels_in(ring: Ring) -> Iterator[None]:
     builder, patch = interpreter.interpreter_builder, _Patch()
     arithmetic = _Arithmetic(ring, interpreter)
     patch.set(interpreter, "_get_np_dtype", arithmetic.numpy_dtype(interpreter._get_np_dtype))
-    patch.set(interpreter.GridExecutor, "__call__", _launched(ring, interpreter.GridExecutor.__call__))
-    patch.set(interpreter.ReduceOps, "sum", arithmetic.reduced(interpreter.ReduceOps.sum))
-    patch.set(interpreter.ReduceOps, "min_max", arithmetic.unordered(interpreter.ReduceOps.min_max))
-    patch.set(interpreter.ScanOps, "cumsum", arithmetic.scanned(interpreter.ScanOps.cumsum))
-    patch.set(interpreter.ScanOps, "cumprod", arithmetic.unordered(interpreter.ScanOps.cumprod))
+    patch.set(interpreter, "_validate_np_data_size", lambda *_: True)  # a word is longer than its float
+    patch.set(interpreter.GridExecutor, "__call__", arithmetic.launched(interpreter.GridExecutor.__call__))
+    # Arguments are on the CPU, in memory that is not to be copied.
+    patch.set(interpreter.GridExecutor, "_init_args_hst", lambda _, args, kwargs: (list(args), dict(kwargs)))
+    patch.set(interpreter.GridExecutor, "_restore_args_dev", lambda *_: None)
+    for owner, name in ((interpreter.ReduceOps, "sum"), (interpreter.ReduceOps, "min_max"),
+                        (interpreter.ScanOps, "cumsum"), (interpreter.ScanOps, "cumprod")):  # fmt: skip
+        patch.set(owner, name, arithmetic.along(name, getattr(owner, name)))
     for name, method in arithmetic.methods(builder).items():
         patch.set(builder, name, method)
     try:
@@ -81,109 +69,82 @@ class _Patch:
             delattr(owner, name) if value is self else setattr(owner, name, value)
 
 
-def _launched(ring: Ring, launch: Callable[..., None]) -> Callable[..., None]:
-    """Return a launch that gives the kernel memory with residues, and takes back what it wrote."""
-
-    def run(executor: Any, *args: Any, **kwargs: Any) -> None:
-        memory: dict[tuple[int, torch.dtype], tuple[Tensor, Tensor, Tensor]] = {}
-        written: list[tuple[RingTensor, tuple[int, torch.dtype]]] = []
-        outside: set[int] = set()
-
-        def encode(value: Any) -> Any:
-            if isinstance(value, Tensor) and value.is_floating_point() and not isinstance(value, RingTensor):
-                value = ring.lift(value)
-                outside.add(value.values.untyped_storage().data_ptr())
-            if not isinstance(value, RingTensor):
-                return value
-            ring.refuse_infinite("a kernel", value)
-            carrier = CARRIERS[value.dtype]
-            if carrier == torch.int16 and ring.field.prime >= 2**16:
-                raise NeedsNarrow
-            storage = value.values.untyped_storage()
-            key = (storage.data_ptr(), value.dtype)
-            if key not in memory:
-                whole = torch.empty(0, dtype=torch.int64).set_(storage)
-                # Tensors that share memory share it in the kernel, too.
-                encoded = whole.to(carrier).view(value.dtype)
-                memory[key] = (whole, encoded, encoded.view(carrier).clone())
-            written.append((value, key))
-            return torch.as_strided(memory[key][1], value.shape, value.stride(), value.values.storage_offset())
-
-        ring.kernels = True
-        with torch._C._DisableTorchDispatch():
-            launch(executor, *map(encode, args), **{k: encode(v) for k, v in kwargs.items()})
-            for whole, encoded, before in memory.values():
-                after = encoded.view(before.dtype)
-                if not torch.equal(after, before):
-                    # Residues of 16 bits may look negative as integers of that width.
-                    whole.copy_(
-                        after.long() & (2 ** (8 * after.element_size()) - 1) if after.element_size() < 8 else after
-                    )
-            changed = {k for k, (_, e, b) in memory.items() if not torch.equal(e.view(b.dtype), b)}
-        if any(pointer in outside for pointer, _ in changed):
-            raise ProofError("a kernel of `candidate` writes into a tensor that was made outside of it")
-        for tensor, key in written:
-            if key in changed:
-                tensor.state.constant = tensor.state.exponents = False
-                tensor.state.size = tensor.state.size.join(KERNELS)
-
-    return run
-
-
 class _Arithmetic:
-    """The builder's operations on floats, modulo the prime."""
+    """The builder's operations on floats."""
 
     def __init__(self, ring: Ring, interpreter: Any):
-        self.ring, self.plane, self.interpreter = ring, ring.planes[0], interpreter
-        self.prime = ring.field.prime
+        self.ring, self.interpreter = ring, interpreter
+        self.values = KernelValues(ring)
+        self.memory = Memory(ring)
+
+    def launched(self, launch: Callable[..., None]) -> Callable[..., None]:
+        """Return a launch that gives the kernel memory with words, and takes back what it wrote."""
+        import torch
+
+        def run(executor: Any, *args: Any, **kwargs: Any) -> None:
+            before, self.memory = self.memory, Memory(self.ring)
+            self.ring.kernels = True
+            try:
+                with torch._C._DisableTorchDispatch():
+                    args = tuple(map(self.memory.holds, args))
+                    kwargs = {k: self.memory.holds(v) for k, v in kwargs.items()}
+                    self.memory.ready()
+                    launch(executor, *args, **kwargs)
+                    changed = list(self.memory.take_back())
+            finally:
+                self.memory = before
+            if any(segment.outside for segment in changed):
+                raise ProofError("a kernel of `candidate` writes into a tensor that was made outside of it")
+            for segment in changed:
+                for view in segment.views:
+                    view.state.constant = False
+                    view.state.size = view.state.size.join(KERNELS)
+
+        return run
 
     def numpy_dtype(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def dtype(tt_dtype: Any) -> Any:
             scalar = tt_dtype.scalar if hasattr(tt_dtype, "scalar") else tt_dtype
             if getattr(scalar, "is_floating", bool)() and not hasattr(scalar, "element_ty"):
-                return np.dtype(f"uint{scalar.primitive_bitwidth}")
+                return np.dtype(np.uint64)
             return original(tt_dtype)
 
         return dtype
 
-    def handle(self, values: Any, dtype: Any) -> Any:
-        """Return a handle of residues, an array of the integers that carry them."""
+    def handle(self, words: Words | np.ndarray, dtype: Any) -> Any:
+        """Return a handle of words."""
         scalar = dtype.scalar
         if scalar.primitive_bitwidth < 16:
             raise ProofError("`candidate` computes in 8-bit floats, which cannot carry the elements of a ring")
-        if scalar.primitive_bitwidth == 16 and self.prime >= 2**16:
-            raise NeedsNarrow
-        values = np.asarray(values).astype(f"uint{scalar.primitive_bitwidth}")
-        return self.interpreter.TensorHandle(values, scalar)
-
-    def number(self, value: float) -> int:
-        return self.plane.number(float(value))
+        return self.interpreter.TensorHandle(words.packed() if isinstance(words, Words) else words, scalar)
 
     @staticmethod
-    def residues(handle: Any) -> np.ndarray:
-        return handle.data.astype(np.int64)
+    def words(handle: Any) -> Words:
+        return Words.of(np.asarray(handle.data))
+
+    @staticmethod
+    def is_float(handle: Any) -> bool:
+        scalar = getattr(getattr(handle, "dtype", None), "scalar", None)
+        return scalar is not None and not scalar.is_ptr() and scalar.is_floating()
 
     def methods(self, builder: Any) -> dict[str, Callable[..., Any]]:
         """Return the operations by the builder's names."""
         import triton.language as tl
 
-        p = self.prime
+        values = self.values
         floating = {"fp16": tl.float16, "bf16": tl.bfloat16, "fp32": tl.float32, "fp64": tl.float64}
 
         def constant(dtype: Any) -> Callable[..., Any]:
-            return lambda value: self.handle([self.number(value)], dtype)
+            return lambda value: self.handle(values.number(float(value)), dtype)
 
-        def binary(compute: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Callable[..., Any]:
-            return lambda a, b: self.handle(compute(self.residues(a), self.residues(b)), a.dtype)
+        def unary(compute: Callable[[Words], Words]) -> Callable[..., Any]:
+            return lambda a: self.handle(compute(self.words(a)), a.dtype)
+
+        def binary(compute: Callable[[Words, Words], Words]) -> Callable[..., Any]:
+            return lambda a, b, *_: self.handle(compute(self.words(a), self.words(b)), a.dtype)
 
         def cast(a: Any, dtype: Any, *_: Any) -> Any:
             return self.handle(a.data, dtype)
-
-        def whole(a: Any, dtype: Any) -> Any:
-            return self.handle(a.data.astype(np.int64) % p, dtype)
-
-        def opaque(name: str) -> Callable[..., Any]:
-            return lambda a: self.handle(self.opaque(name, self.residues(a)), a.dtype)
 
         def refuse(name: str) -> Callable[..., Any]:
             def refused(*args: Any, **kwargs: Any) -> Any:
@@ -193,70 +154,88 @@ class _Arithmetic:
 
             return refused
 
+        def compare(name: str) -> Callable[..., Any]:
+            def compared(a: Any, b: Any) -> Any:
+                left, right = self.words(a), self.words(b)
+                if name[-2:] not in ("EQ", "NE") or not (left.infinite.all() or right.infinite.all()):
+                    raise ProofError(f"a kernel of `candidate` takes {name} of values, which a ring does not order")
+                # Unknowns are finite: -inf is only where a mask has put it.
+                same = left.infinite & right.infinite
+                return self.interpreter.TensorHandle(same if name.endswith("EQ") else ~same, tl.int1)
+
+            return compared
+
         def bitcast(a: Any, dtype: Any) -> Any:
             if self.is_float(a) != (dtype.scalar.is_floating() and not dtype.scalar.is_ptr()):
                 raise ProofError("a kernel of `candidate` reads the bits of a float, which has no meaning in a ring")
             return type(builder).create_bitcast(builder, a, dtype)
 
-        def dot(a: Any, b: Any, total: Any, *_: Any, **__: Any) -> Any:
-            left, right = (torch.from_numpy(self.residues(x)) for x in (a, b))
-            product = self.plane.bilinear(torch.matmul, left, right, left.shape[-1]).numpy()
-            return self.handle((product + self.residues(total)) % p, total.dtype)
-
-        def fma(a: Any, b: Any, c: Any) -> Any:
-            return self.handle((self.residues(a) * self.residues(b) + self.residues(c)) % p, c.dtype)
+        def null(kind: Any) -> Any:
+            if kind.scalar.is_floating() and not kind.scalar.is_ptr():
+                return self.handle(values.number(0.0), kind)
+            return type(builder).get_null_value(builder, kind)
 
         found: dict[str, Callable[..., Any]] = {f"get_{n}": constant(d) for n, d in floating.items()}
         found |= {
-            "create_fadd": binary(lambda a, b: (a + b) % p),
-            "create_fsub": binary(lambda a, b: (a - b) % p),
-            "create_fmul": binary(lambda a, b: a * b % p),
-            "create_fneg": lambda a: self.handle(-self.residues(a) % p, a.dtype),
-            "create_fma": fma,
-            "create_dot": dot,
-            "create_si_to_fp": whole,
-            "create_ui_to_fp": whole,
+            "get_null_value": null,
+            "create_fadd": binary(values.add),
+            "create_fsub": binary(lambda a, b: values.add(a, values.negative(b), difference=True)),
+            "create_fmul": binary(values.times),
+            "create_fneg": unary(lambda a: values.without_sign(values.negative(a))),
+            "create_fma": lambda a, b, c: self.handle(
+                values.add(values.times(self.words(a), self.words(b)), self.words(c)), c.dtype
+            ),
+            "create_dot": lambda a, b, c, *_: self.handle(
+                values.product(self.words(a), self.words(b), self.words(c)), c.dtype
+            ),
+            "create_si_to_fp": lambda a, d: self.handle(values.whole(a.data), d),
+            "create_ui_to_fp": lambda a, d: self.handle(values.whole(a.data), d),
             "create_bitcast": bitcast,
-            "create_rsqrt": lambda a: self.handle(self.inverse(self.opaque("sqrt", self.residues(a))), a.dtype),
+            "create_exp": unary(values.exponential),
+            "create_exp2": unary(values.power_of_two),
+            "create_rsqrt": unary(lambda a: values.inverse(values.opaque("sqrt", a))),
             "create_atomic_rmw": self.atomic(builder),
+            "create_masked_load": self.load(builder),
+            "create_masked_store": self.store(builder),
         }
         found |= dict.fromkeys(("create_fp_ext", "create_fp_trunc", "create_fp_to_fp"), cast)
-        found |= dict.fromkeys(
-            ("create_fdiv", "create_precise_divf", "create_approx_divf"), binary(lambda a, b: a * self.inverse(b) % p)
-        )
-        found |= {f"create_{n}": self.larger(n) for n in ("maximumf", "maxnumf", "minimumf", "minnumf")}
-        found |= {f"create_{n}": opaque(name) for n, name in OPAQUE.items()}
+        found |= dict.fromkeys(("create_fdiv", "create_precise_divf", "create_approx_divf"), binary(values.quotient))
+        found |= {f"create_{n}": binary(values.larger(n)) for n in ("maximumf", "maxnumf", "minimumf", "minnumf")}
+        found |= {f"create_{n}": unary(lambda a, name=name: values.opaque(name, a)) for n, name in OPAQUE.items()}
+        found |= {f"create_{n}": compare(n) for n in COMPARISONS}
         found |= {f"create_{n}": refuse(n) for n in REFUSED}
         return {n: m for n, m in found.items() if hasattr(builder, n)}
 
-    @staticmethod
-    def is_float(handle: Any) -> bool:
-        scalar = getattr(getattr(handle, "dtype", None), "scalar", None)
-        return scalar is not None and not scalar.is_ptr() and scalar.is_floating()
+    def load(self, builder: Any) -> Callable[..., Any]:
+        original = type(builder).create_masked_load
 
-    def inverse(self, values: np.ndarray) -> np.ndarray:
-        # Lanes that a mask leaves out may hold 0; a quotient by 0 is anything, and shows if it is stored.
-        zero = values == 0
-        self.ring.divided_by_zero |= bool(zero.any())
-        tensor = torch.from_numpy(np.where(zero, self.ring.field.salt % self.prime, values))
-        return self.plane.inverse(tensor).numpy()
+        def masked_load(pointers: Any, mask: Any, other: Any, *rest: Any, **options: Any) -> Any:
+            on = np.broadcast_to(mask.data, pointers.data.shape)
+            kind = pointers.get_element_ty()
+            if kind.is_ptr() or not kind.is_floating():
+                self.memory.check_integers(pointers.data[on], "reads")
+                return original(builder, pointers, mask, other, *rest, **options)
+            words = np.zeros(pointers.data.shape, np.uint64)
+            if other is not None:
+                words[...] = other.data
+            words[on] = self.memory.words[self.memory.index(pointers.data[on], "reads")]
+            return self.handle(words, kind)
 
-    def opaque(self, name: str, values: np.ndarray) -> np.ndarray:
-        self.ring.opaque.add(name)
-        return self.plane.opaque(name, torch.from_numpy(values)).numpy()
+        return masked_load
 
-    def larger(self, name: str) -> Callable[..., Any]:
-        kind = "maximum" if "max" in name else "minimum"
+    def store(self, builder: Any) -> Callable[..., Any]:
+        original = type(builder).create_masked_store
 
-        def compute(a: Any, b: Any, *_: Any) -> Any:
-            left, right = self.residues(a), self.residues(b)
-            for value, other in ((left, right), (right, left)):
-                if kind == "maximum" and not other.any():
-                    return self.handle(self.opaque("relu", value), a.dtype)
-            both = (self.opaque(kind, left) + self.opaque(kind, right)) % self.prime
-            return self.handle(self.opaque(kind, both), a.dtype)
+        def masked_store(pointers: Any, value: Any, mask: Any, *rest: Any) -> Any:
+            on = np.broadcast_to(mask.data, pointers.data.shape)
+            if not self.is_float(value):
+                self.memory.check_integers(pointers.data[on], "writes")
+                return original(builder, pointers, value, mask, *rest)
+            places = self.memory.index(pointers.data[on], "writes")
+            self.memory.words[places] = np.broadcast_to(value.data, pointers.data.shape)[on]
+            return None
 
-        return compute
+        return masked_store
 
     def atomic(self, builder: Any) -> Callable[..., Any]:
         original = type(builder).create_atomic_rmw
@@ -266,45 +245,40 @@ class _Arithmetic:
                 return original(builder, op, pointer, value, mask, *rest)
             if "ADD" not in str(op):
                 raise ProofError("a kernel of `candidate` compares values in memory, which has no meaning in a ring")
-            library, before = self.interpreter._interpreter, np.zeros_like(value.data)
-            shape = value.data.shape
-            pointers, masks = np.broadcast_to(pointer.data, shape), np.broadcast_to(mask.data, shape)
+            shape = np.broadcast_shapes(value.data.shape, pointer.data.shape, mask.data.shape)
+            pointers, on, added = (np.broadcast_to(h.data, shape) for h in (pointer, mask, value))
+            old, table = np.zeros(shape, np.uint64), self.memory.words
             for entry in np.ndindex(shape):
-                # One after the other: two lanes may add to one place.
-                here, on = np.array([pointers[entry]]), np.array([masks[entry]])
-                old = library.load(here, on, np.zeros(1, value.data.dtype), value.data.dtype)
-                new = (old.astype(np.int64) + int(value.data[entry])) % self.prime
-                library.store(here, new.astype(value.data.dtype), on)
-                before[entry] = old[0]
-            return self.interpreter.TensorHandle(before, value.dtype.scalar)
+                if on[entry]:
+                    # One after the other: two lanes may add to one place.
+                    place = int(self.memory.index(pointers[entry].reshape(1), "adds to")[0])
+                    old[entry] = table[place]
+                    both = Words.of(table[place : place + 1]), Words.of(added[entry].reshape(1))
+                    table[place] = self.values.add(*both).packed()[0]
+            return self.interpreter.TensorHandle(old, value.dtype.scalar)
 
         return rmw
 
-    def reduced(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def total(op: Any, value: Any) -> Any:
-            if not self.is_float(value.handle):
-                return original(op, value)
-            result = self.residues(value.handle).sum(axis=op.axis, keepdims=op.keep_dims) % self.prime
-            return op.to_tensor(result, value.dtype)
+    def along(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a reduction or a scan."""
 
-        return total
-
-    def scanned(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def total(op: Any, value: Any) -> Any:
-            if not self.is_float(value.handle):
-                return original(op, value)
-            result = self.residues(value.handle).cumsum(axis=op.axis) % self.prime
-            return [op.to_tensor(result, dtype=value.dtype)]
-
-        return total
-
-    def unordered(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def compute(op: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
             first = value[0] if isinstance(value, tuple) else value
-            if self.is_float(first.handle):
-                raise ProofError("a kernel of `candidate` takes a maximum, minimum or product along an axis of values, "
+            if not self.is_float(first.handle):
+                return original(op, value, *args, **kwargs)
+            words = self.words(first.handle)
+            if name == "cumsum":
+                return [op.to_tensor(self.values.scan(words, op.axis).packed(), dtype=first.dtype)]
+            if name == "cumprod" or kwargs.get("idx_reduce_op") is not None or len(args) > 1:
+                what = "a product" if name == "cumprod" else "the place of a maximum or minimum"
+                raise ProofError(f"a kernel of `candidate` takes {what} along an axis of values, "
                                  "which is not followed in a ring")  # fmt: skip
-            return original(op, value, *args, **kwargs)
+            if name == "sum":
+                result = self.values.total(words, op.axis, op.keep_dims)
+            else:
+                kind = kwargs.get("val_reduce_op") or args[0]
+                result = self.values.extreme("amax" if "max" in kind.__name__ else "amin", words, op.axis, op.keep_dims)
+            return op.to_tensor(result.packed(), first.dtype)
 
         return compute
 
