@@ -67,11 +67,12 @@ blocks: $(READY)
 	$(call step,pytest: code blocks of README and docs)
 	@$(BIN)/python -m pytest README.md CONTRIBUTING.md docs -n $(JOBS) $(WHOLE)
 
-# tests/training/test_recipes.py trains with the recipes; one is run here as it stands.
-TRAINED := $(addprefix examples/train_,detection.py faces.py video.py)
+# Tests run the rest as it stands: tests/training/test_recipes.py the recipes but one, tests/examples/test_short.py the short ones.
+TESTED := $(addprefix examples/,$(addsuffix .py,train_detection train_faces train_video compare_with_a_published_block \
+	judge_a_triton_kernel replace_a_vit_block sweep_costs swin_window train_and_decode))
 
 examples: $(READY)
-	@printf '%s\n' $(filter-out $(TRAINED),$(wildcard examples/*.py)) | xargs -P $(JOBS) -I FILE sh -c \
+	@printf '%s\n' $(filter-out $(TESTED),$(wildcard examples/*.py)) | xargs -P $(JOBS) -I FILE sh -c \
 		'out=$$($(BIN)/python FILE 2>&1); code=$$?; printf "\n==> %s\n%s\n" FILE "$$out"; exit $$code'
 
 mutants: $(READY)
