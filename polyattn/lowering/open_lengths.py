@@ -70,7 +70,7 @@ def read_lengths(
     emitter: Emitter, terms: Sequence[Sequence[str]], shapes: Shapes, values: Sequence[fx.Node], read: Mapping[str, int]
 ) -> None:
     """Let an emitter read the lengths of open labels from its operands."""
-    emitter.long = tuple(map(name_of, read))
+    emitter.long = frozenset(emitter.long) | set(map(name_of, read))
     for labels, shape, value in zip(terms, shapes, values, strict=True):
         for axis, (label, length) in enumerate(zip(labels, shape, strict=True)):
             if label in read and length == read[label] and name_of(label) not in emitter.lengths:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import count
 
@@ -65,7 +65,8 @@ def joint_sum(terms: tuple[Monomial, ...], keep: frozenset[Index], inputs: froze
 
 def _listed(terms: tuple[Monomial, ...], keep: frozenset[Index], inputs: frozenset[str], connected: bool) -> JointSum:
     longest = max((len(t.factors) for t in terms), default=0)
-    if not connected and sum(3 ** len(t.factors) for t in terms) // 2 > WAYS:
+    # The splits of all parts of the products; a sum has at least as many ways again to factor.
+    if not connected and sum(3 ** len(t.factors) for t in terms) // 2 > WAYS // min(2, len(terms)):
         raise TooLargeError
     if longest == 0:
         raise TooLargeError
@@ -127,10 +128,10 @@ def joint_graphs(
     if found is None:
         return [], plain
     solutions, lower = found.problem.solve(sizes, above, steps)
-    made = []
+    made, arguments = [], _Arguments(inputs)
     for solution in solutions:
         builder = Builder(sizes, factor_sums=False)
-        total = _Maker(found, solution, builder, inputs).root(frozenset(output), (BATCH_INDEX, *output))
+        total = _Maker(found, solution, builder, arguments).root(frozenset(output), (BATCH_INDEX, *output))
         made.append((builder, builder.permuted(total, (BATCH_INDEX, *output))))
     return made, max(lower, plain) if found.exact else plain
 
@@ -142,7 +143,7 @@ def joint_products(term: Monomial, output: tuple[Index, ...]) -> Iterator[Graph]
         return
     for solution in found.problem.solve({})[0]:
         builder = Builder({}, factor_sums=False)
-        total = _Maker(found, solution, builder, frozenset()).root(frozenset(output), output)
+        total = _Maker(found, solution, builder, _Arguments(frozenset())).root(frozenset(output), output)
         yield Graph.of(builder.nodes, [builder.permuted(total, output)], {})
 
 
@@ -160,12 +161,38 @@ def _least(terms: Iterable[Monomial], keep: frozenset[Index], inputs: frozenset[
     return least
 
 
+_Best = tuple[JointSum, Solution]
+
+
+@dataclass
+class _Arguments:
+    """The sums inside functions, each searched once however often and with whatever indices it is read.
+
+    Attributes:
+        inputs: the tensors with a batch.
+        left: the ways that may be listed for them all.
+    """
+
+    inputs: frozenset[str]
+    left: int = WAYS
+    known: dict[object, _Best | None] = field(default_factory=dict)
+
+    def best(self, terms: tuple[Monomial, ...], keep: frozenset[Index], sizes: Sizes) -> _Best | None:
+        """Return the sum with its best evaluation; None if the search would be too large."""
+        if (terms, keep) not in self.known:
+            found = joint_sum(terms, keep, self.inputs) if self.left > 0 else None
+            self.left -= found.problem.values.work if found else WAYS
+            solutions = found.problem.solve(sizes)[0] if found else []
+            self.known[terms, keep] = (found, solutions[0]) if found and solutions else None
+        return self.known[terms, keep]
+
+
 @dataclass
 class _Maker:
     found: JointSum
     solution: Solution
     builder: Builder
-    inputs: frozenset[str]
+    arguments: _Arguments
 
     def root(self, keep: frozenset[Index], axes: Sequence[Index] = ()) -> Operand:
         reference = self.found.problem.root
@@ -247,12 +274,17 @@ class _Maker:
             factor = TensorFactor(factor.tensor, own)
         else:
             factor = factor.renamed(dict(zip(factor.indices, own, strict=True)))
-        return factor_operand(factor, self.inputs, self.builder, self.argument)
+        return factor_operand(factor, self.arguments.inputs, self.builder, self.argument)
 
     def argument(self, terms: tuple[Monomial, ...], keep: frozenset[Index]) -> Operand:
         """Build a function's argument by a search of its own; monomial by monomial if it is too large."""
-        found = joint_sum(terms, keep, self.inputs)
-        solutions, _ = found.problem.solve(self.builder.sizes) if found else ([], 0)
-        if found is None or not solutions:
-            return contract_sum(terms, keep, self.inputs, self.builder, ranked_orders(self.builder.sizes))
-        return _Maker(found, solutions[0], self.builder, self.inputs).root(keep)
+        # By numbers of their own, so that one argument read at different indices is searched once.
+        places = dict.fromkeys((*(i for t in terms for i in t.all_indices()), *sorted(keep)))
+        names = {i: Index(k, i.size) for k, i in enumerate(places)}
+        own = tuple(t.renamed(names) for t in terms)
+        best = self.arguments.best(own, frozenset(names[i] for i in keep), self.builder.sizes)
+        if best is None:
+            return contract_sum(terms, keep, self.arguments.inputs, self.builder, ranked_orders(self.builder.sizes))
+        made = _Maker(*best, self.builder, self.arguments).root(frozenset(names[i] for i in keep))
+        before = {new: old for old, new in names.items()}
+        return Operand(made.value, tuple(before.get(i, i) for i in made.indices))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyattn import Spec, catalog, lower, plan
-from polyattn.planning import Graph, question
+from polyattn.planning import Graph, from_joint, question
 from polyattn.planning.from_definitions import monomials
 from polyattn.planning.from_joint import joint_graphs
 
@@ -154,3 +154,20 @@ def test_a_text_of_thousands_of_monomials_is_not_multiplied_out(monkeypatch: pyt
 def test_the_monomials_of_a_text_are_counted_before_they_are_written(name: str):
     spec = catalog.get(name)
     assert len(spec.polynomial().terms) <= monomials(spec) <= 8
+
+
+def test_an_argument_that_is_read_at_several_indices_is_searched_once(monkeypatch: pytest.MonkeyPatch):
+    """The output, the inner function's argument, and the outer one's, which two terms read at other indices."""
+    searched = []
+    listed = from_joint._listed
+    monkeypatch.setattr(from_joint, "_listed", lambda terms, *rest: searched.append(terms) or listed(terms, *rest))
+    text = """
+        x[N,C]; where c, e : C
+        n[a,c] = x[a,c]*exp(x[a,d]*u[d,c] + x[a,d]*v[d,c])
+        p[a,b] = exp(n[a,c]*w[c,b] + x[a,c]*w[c,b])*x[a,b]
+        y[a,b] = p[a,b] + exp(n[a,c]*w[c,e] + x[a,c]*w[c,e])*k[e,b]*x[a,b]
+    """
+    asked = question(text, {"B": 2, "N": 9, "C": 5})
+    made, _ = joint_graphs(asked.spec.polynomial(), dict(asked.sizes), 10**9)
+    assert made
+    assert len(searched) == 3
