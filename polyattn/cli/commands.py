@@ -167,11 +167,13 @@ def study(
     sizes: Annotated[str, typer.Option(help="Such as N=196:65536,C=64,R=C/8: a range doubles; B is the batch.")],
     objective: Annotated[str, typer.Option(help='"forward" or "training".')] = "forward",
     quantity: Annotated[str, typer.Option(help="What the figure shows, such as macs or peak_bytes.")] = "macs",
+    picture: Annotated[str, typer.Option(help='"curves", "heat_map" or "roofline".')] = "curves",
     measure: Annotated[bool, typer.Option("--measure", help="Time every plan here as well.")] = False,
     formulas: Annotated[bool, typer.Option("--formulas", help="Print the formulas in the sizes as well.")] = False,
     orders: Annotated[str, typer.Option(help="Orders to count, separated by commas.")] = ORDERS,
     cost: Annotated[str, typer.Option(help='"roofline", "macs" or "measured".')] = "roofline",
     device: Annotated[str, typer.Option(help='"cpu" or "cuda": what predicts, and measures, times.')] = "cpu",
+    dtype: Annotated[str, typer.Option(help="Of predicted and measured times, such as bfloat16.")] = "float32",
     memory_limit: Annotated[int | None, typer.Option(help="Bytes for intermediates of the planned order.")] = None,
     form: Annotated[str, typer.Option("--format", help='"text", "markdown" or "latex".')] = "text",
     as_json: Annotated[Path | None, typer.Option("--json", help="Write all rows to this file as JSON.")] = None,
@@ -188,9 +190,9 @@ def study(
     from polyattn.cli.studying import run_study
 
     run_study(
-        specs, read_sweep(sizes), objective, quantity, formulas=formulas, form=form, as_json=as_json, out=out,
+        specs, read_sweep(sizes), objective, quantity, picture, formulas=formulas, form=form, as_json=as_json, out=out,
         measure=measure, orders=tuple(o.strip() for o in orders.split(",") if o.strip()), cost=cost, device=device,
-        memory_limit=memory_limit,
+        memory_limit=memory_limit, dtype=dtype,
     )  # fmt: skip
 
 
@@ -354,6 +356,7 @@ def scale(
     latency: Annotated[float, typer.Option(help="Microseconds of a message.")] = 20.0,
     device: Annotated[str, typer.Option(help='"cpu" or "cuda".')] = "cuda",
     states: Annotated[int, typer.Option(help="Numbers an optimizer keeps for each parameter.")] = 1,
+    dtype: Annotated[str, typer.Option(help="Of the network, such as bfloat16.")] = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
 ) -> None:
     """Predict memory, communication and time of training."""
@@ -373,6 +376,7 @@ def scale(
         device=device,
         states=states,
         as_json=as_json,
+        dtype=dtype,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -14,9 +14,20 @@ from polyattn.errors import PolyattnError
 from polyattn.lowering import calibrated
 from polyattn.study import complexity, pictures
 from polyattn.study.printing import streamed
+from polyattn.study.sizes import points
 from polyattn.study.study import QUANTITIES, Case, Study
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 FORMATS: dict[str, Callable[[Study], str]] = {"text": str, "markdown": Study.markdown, "latex": Study.latex}
+
+PICTURES: dict[str, Callable[[Study, str], Figure]] = {
+    "curves": pictures.cost_curves,
+    "heat_map": pictures.heat_map,
+    "roofline": lambda study, _: pictures.roofline(study),
+}
+"""Pictures of a study, drawn of a quantity."""
 
 
 def run_study(
@@ -24,6 +35,7 @@ def run_study(
     sizes: Mapping[str, Any],
     objective: str,
     quantity: str,
+    picture: str,
     *,
     formulas: bool,
     form: str,
@@ -37,6 +49,7 @@ def run_study(
         specs: the arguments of the command.
         sizes: the sweep.
         quantity: the quantity of the figure.
+        picture: one of `PICTURES`.
         formulas: whether to print them.
         form: one of `FORMATS`.
         as_json, out: files to write.
@@ -51,11 +64,19 @@ def run_study(
     check_folder(as_json, "--json")
     if out is not None and out.suffix != ".csv":
         pictures.check_path(out)
-    for option, value, known in (("--format", form, FORMATS), ("--quantity", quantity, tuple(QUANTITIES))):
+    for option, value, known in (
+        ("--format", form, FORMATS),
+        ("--quantity", quantity, tuple(QUANTITIES)),
+        ("--picture", picture, PICTURES),
+    ):
         if value not in known:
             raise PolyattnError(f"`{option}`: got {value!r}, expected one of {', '.join(known)}")
     if quantity == "measured_seconds" and not options["measure"]:
         raise PolyattnError("`--quantity measured_seconds` needs `--measure`, which times every plan")
+    if picture == "heat_map" and out is not None and len(points(sizes)[1]) != 2:
+        raise PolyattnError(
+            f"`--picture heat_map` needs two sizes with several numbers; found {', '.join(points(sizes)[1]) or 'none'}"
+        )
     wanted = name_specs(specs, "layer")
     cases: list[Case] = []
 
@@ -70,9 +91,11 @@ def run_study(
         if not cases:
             raise
         interrupted = True
-        points = [dict(c.point) for c in cases]
-        varied = tuple(n for n in points[0] if len({p[n] for p in points}) > 1)
-        found = Study(objective, tuple(wanted.items()), varied, tuple(cases), calibrated(options["device"]))
+        places = [dict(c.point) for c in cases]
+        varied = tuple(n for n in places[0] if len({p[n] for p in places}) > 1)
+        found = Study(
+            objective, tuple(wanted.items()), varied, tuple(cases), calibrated(options["device"], options["dtype"])
+        )
     typer.echo(FORMATS[form](found))
     if formulas:
         typer.echo("\n" + "\n\n".join(str(f) for several in found.formulas.values() for f in several))
@@ -83,7 +106,7 @@ def run_study(
             found.table().to_csv(out, index=False)
     except OSError as error:
         raise PolyattnError(f"cannot write to {error.filename!r}: {error.strerror}; name another file") from None
-    if out is not None and out.suffix != ".csv" and (not interrupted or found.varied):
-        pictures.save(found.plot(quantity), out)
+    if out is not None and out.suffix != ".csv" and (not interrupted or found.varied or picture == "roofline"):
+        pictures.save(PICTURES[picture](found, quantity), out)
     if interrupted:
         raise KeyboardInterrupt

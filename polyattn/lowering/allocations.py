@@ -1,4 +1,4 @@
-"""The memory of lowered graphs: counted while they run on tensors without data, as torch will allocate it."""
+"""The memory and the products of lowered graphs: counted while they run on tensors without data, as torch runs them."""
 
 from __future__ import annotations
 
@@ -15,27 +15,31 @@ from torch.utils._pytree import tree_leaves
 
 from polyattn.language import value_of
 from polyattn.lowering.graphs import lower, shared
+from polyattn.lowering.multiplying import macs_of
 from polyattn.lowering.training import training_function
 from polyattn.planning import Device, Plan
 from polyattn.planning.chunked_plan import ChunkedPlan
 from polyattn.planning.memory import Memory
 
+CAST = (*(getattr(torch.ops.aten, n) for n in ("add", "sub", "mul", "div", "sum")),)
+"""Operations that copy an operand of another dtype than the result's (a mask, a count) to that one, on the CPU."""
 SCALAR = 12
 """Bytes of a number as an operand of a tensor, while the operation runs: in float64, and in the tensor's dtype."""
 
 
 class Meter(TorchDispatchMode):
-    """A count of the bytes of storages made within it, while they live.
+    """A count of the bytes of storages made within it, while they live, and of the products.
 
     Attributes:
         now: bytes at present.
         most: the most bytes at once.
+        macs: multiply-accumulates.
     """
 
     def __init__(self, given: Iterable[Tensor] = ()):
         """Start at 0 bytes; storages of tensors given are not counted."""
         super().__init__()
-        self.now = self.most = 0
+        self.now = self.most = self.macs = 0
         self.paused = False
         self.sizes = {t.untyped_storage()._cdata: 0 for t in given}
         self.storages: list[Any] = [t.untyped_storage() for t in given]  # so that no new one gets their addresses
@@ -47,10 +51,13 @@ class Meter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         result = func(*args, **(kwargs or {}))
+        self.macs += macs_of(func, args, kwargs or {}, result)
         if not self.paused:
             self.add(result)
             if func._overloadname == "Tensor" and any(isinstance(a, int | float) for a in args[:2]):
                 self.most = max(self.most, self.now + SCALAR)
+            if func._overloadpacket in CAST:
+                self.most = max(self.most, self.now + _cast(args, result))
         return result
 
     def add(self, result: object) -> None:
@@ -72,6 +79,12 @@ class Meter(TorchDispatchMode):
     def bytes_of(self, tensors: Iterable[Tensor]) -> int:
         """Return the bytes of the distinct storages of tensors, those given aside."""
         return sum(self.sizes[k] for k in {t.untyped_storage()._cdata for t in tensors})
+
+
+def _cast(args: Sequence[Any], result: Tensor) -> int:
+    """Return the bytes of operands in the result's dtype, where they have another."""
+    others = [a for a in args[:2] if isinstance(a, Tensor) and a.dtype != result.dtype]
+    return sum(a.numel() * result.element_size() for a in others)
 
 
 class _Fused(TorchFunctionMode):
@@ -102,7 +115,10 @@ def attention_buffer(queries: int, keys: int, width: int) -> int:
 
 
 class _Steps(fx.Interpreter):
-    """A graph's nodes one by one; values are freed as in its code. A kernel's results alone are counted."""
+    """A graph's nodes one by one; values are freed as in its code.
+
+    A kernel's results alone are allocated; its products are those of its definition in torch.
+    """
 
     def __init__(self, module: fx.GraphModule, meter: Meter):
         super().__init__(module)
@@ -125,7 +141,7 @@ class _Steps(fx.Interpreter):
 def memory_of(
     plan: Plan, channels_first: bool, kernels: str | tuple[str, ...], device: Device, training: bool = False
 ) -> Memory:
-    """Return the memory of a plan's graphs as torch allocates it, in float32.
+    """Return the memory of a plan's graphs as torch allocates it, in float32, and their products.
 
     Args:
         plan, channels_first, kernels, device: see `lower`.
@@ -141,13 +157,13 @@ def memory_of(
         if training:
             return _with_autograd(partial(_Steps(graph, meter).run, *given), given, meter)
         _run(graph, given, meter)
-        return Memory(meter.most)
+        return Memory(meter.most, macs=meter.macs)
     output, *kept = _run(shared(plan, "kept", **options), given, meter)
     held, own = meter.now, meter.bytes_of(kept)
     seed = torch.empty_like(output)
     after = Meter([seed, output, *given, *kept])
     _run(shared(plan, "backward", **options), [seed, *given, *kept], after)
-    return Memory(meter.most, own, held + after.most)
+    return Memory(meter.most, own, held + after.most, meter.macs, after.macs)
 
 
 def memory_of_chunks(plan: ChunkedPlan, training: bool) -> Memory:
@@ -164,7 +180,7 @@ def memory_of_chunks(plan: ChunkedPlan, training: bool) -> Memory:
     function = lower(plan, functions=functions)
     with torch.no_grad(), meter, _Fused():
         function(*given)
-    return Memory(meter.most)
+    return Memory(meter.most, macs=meter.macs)
 
 
 def _run(module: fx.GraphModule, tensors: Sequence[Tensor], meter: Meter) -> Any:
@@ -178,9 +194,9 @@ def _with_autograd(call: Callable[[], Tensor], given: Sequence[Tensor], meter: M
     wanted = [t.requires_grad_() for t in given]
     with torch.enable_grad(), meter, _Fused():
         output = call()
-    forward, held = meter.most, meter.now
+    forward, held, macs = meter.most, meter.now, meter.macs
     if not output.requires_grad:
-        return Memory(forward)
+        return Memory(forward, macs=macs)
     seed = torch.empty_like(output)
     meter.add(seed)
     before = meter.now
@@ -189,7 +205,7 @@ def _with_autograd(call: Callable[[], Tensor], given: Sequence[Tensor], meter: M
         found = torch.autograd.grad(output, wanted, seed, allow_unused=True)
     del found
     own = output.untyped_storage().nbytes()
-    return Memory(forward, held - own, meter.most - (before - held))
+    return Memory(forward, held - own, meter.most - (before - held), macs, meter.macs - macs)
 
 
 def _empty(plan: Plan | ChunkedPlan, tensor: str, channels_first: bool) -> Tensor:

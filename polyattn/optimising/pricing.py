@@ -28,11 +28,15 @@ class Price:
         macs: multiply-accumulates, of products of matrices, convolutions, attention and products entry by entry.
         peak_bytes: the most bytes of results held at once, without the arguments.
         seconds: the sum over operations, each at the larger of its arithmetic and its traffic.
+        traffic_bytes: bytes read and written by the operations, views aside.
+        kept_bytes: bytes of results held for the backward pass, the output aside; 0 without one.
     """
 
     macs: int = 0
     peak_bytes: int = 0
     seconds: float = 0.0
+    traffic_bytes: int = 0
+    kept_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,9 +80,11 @@ class Recorder(TorchDispatchMode):
     macs: int = 0
     seconds: float = 0.0
     peak: int = 0
+    traffic: int = 0
+    kept: int = 0
     operations: list[Operation] = field(default_factory=list)
     _alive: int = 0
-    _held: dict[int, int] = field(default_factory=dict)
+    _held: dict[int, tuple[int, int]] = field(default_factory=dict)
     _known: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -89,7 +95,7 @@ class Recorder(TorchDispatchMode):
 
     @property
     def price(self) -> Price:
-        return Price(self.macs, self.peak, self.seconds)
+        return Price(self.macs, self.peak, self.seconds, self.traffic, self.kept)
 
     def know(self, tensors: Sequence[torch.Tensor]) -> None:
         """Leave the memory of arguments out."""
@@ -106,6 +112,7 @@ class Recorder(TorchDispatchMode):
         self.macs += macs
         if not (func.is_view or name in FREE):
             traffic = sum(map(self._bytes, {id(t): t for t in (*given, *made)}.values()))
+            self.traffic += traffic
             self.seconds += max(arithmetic, traffic / self.device.bytes_per_second) + self.device.step_seconds
         self._hold(made)
         wide = name in LARGE_KERNELS and prod(args[1].shape[2:]) > 1
@@ -170,21 +177,25 @@ class Recorder(TorchDispatchMode):
             key = _storage(tensor)
             if key in self._known:
                 continue
-            size = self._bytes(tensor)
             if key not in self._held:
-                self._held[key] = 0
+                self._held[key] = (0, size := self._bytes(tensor))
                 self._alive += size
                 self.peak = max(self.peak, self._alive)
-            else:
-                size = 0
-            self._held[key] += 1
-            weakref.finalize(tensor, self._release, key, size)
+            count, size = self._held[key]
+            self._held[key] = count + 1, size
+            weakref.finalize(tensor, self._release, key)
 
-    def _release(self, key: int, size: int) -> None:
-        self._alive -= size
-        self._held[key] -= 1
-        if not self._held[key]:
+    def held_beside(self, result: torch.Tensor) -> int:
+        """Return the bytes held now, without those of a result."""
+        return self._alive - self._held.get(_storage(result), (0, 0))[1]
+
+    def _release(self, key: int) -> None:
+        # A view may outlive the tensor that it was taken of, and keeps its memory.
+        count, size = self._held[key]
+        self._held[key] = count - 1, size
+        if count == 1:
             del self._held[key]
+            self._alive -= size
 
 
 def _storage(tensor: torch.Tensor) -> int:
@@ -239,6 +250,7 @@ def price(
         with recorder:
             found = function(*fake)
             if training:
+                recorder.kept = recorder.held_beside(found)
                 wanted = [t for t in fake if t.requires_grad]
                 seed = torch.empty_like(found)
                 torch.autograd.grad(found, wanted, seed, allow_unused=True)

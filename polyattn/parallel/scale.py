@@ -18,6 +18,7 @@ from torch.func import functional_call
 
 from polyattn.errors import ShardingError, SizeError
 from polyattn.lowering import calibrated
+from polyattn.lowering.devices import DTYPES
 from polyattn.nn.attention import Attention
 from polyattn.nn.block import Block
 from polyattn.parallel.communication import Communication, communication
@@ -116,15 +117,19 @@ def scale(
         shape: shape of the input on one device, with its batch.
         devices: number of devices.
         link: the link between devices.
-        device: device type, "cpu" or "cuda", with the rates calibrated here or shipped; or a `Device`.
+        device: device type, "cpu" or "cuda", with the rates of the parameters' dtype, calibrated here or shipped; or a
+            `Device`.
         states: optimizer's numbers per parameter: 1 for SGD with momentum, 2 for Adam.
 
     Raises:
-        SizeError: `devices` or a length is not positive, or `shape` has fewer than three axes.
+        SizeError: `devices` or a length is not positive, `shape` has fewer than three axes or is too small for the
+            network in training, or `states` is negative.
     """
+    if isinstance(states, bool) or not isinstance(states, int) or states < 0:
+        raise SizeError(f"`states` is a whole number from 0, such as 2 for Adam; found {states!r}")
     if devices < 1 or len(shape) < 3 or min(shape) < 1:
         raise SizeError(f"a number of devices and the shape of an input are needed, not {devices} and {tuple(shape)}")
-    link, rates = link or Link(), calibrated(device) if isinstance(device, str) else device
+    link, rates = link or Link(), calibrated(device, _products_of(model)) if isinstance(device, str) else device
     kind = device if isinstance(device, str) else "cpu"
     kept, macs, maps = _counted(model, shape)
     weights = [p for p in model.parameters() if p.requires_grad]
@@ -144,6 +149,12 @@ def scale(
         exchanging=link.seconds(gradients, devices) if devices > 1 else 0.0,
         layers=tuple(_layer(n, m, (s[0] * devices, *s[1:]), devices, link, kind) for n, (m, s) in maps.items()),
     )
+
+
+def _products_of(model: nn.Module) -> str:
+    """Return the dtype of a network's products as far as rates are kept: that of its parameters, or float32."""
+    names = {str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.is_floating_point()}
+    return names.pop() if len(names) == 1 and names <= set(DTYPES) else "float32"
 
 
 def _counted(model: nn.Module, shape: Sequence[int]) -> tuple[int, int, dict[str, tuple[nn.Module, tuple[int, ...]]]]:
@@ -170,6 +181,13 @@ def _counted(model: nn.Module, shape: Sequence[int]) -> tuple[int, int, dict[str
         kept = Kept(state.values())
         with mode, counter, kept, torch.enable_grad():
             functional_call(model, state, (torch.empty(tuple(shape), dtype=dtype),))
+    except (ValueError, RuntimeError) as error:
+        # Torch's own words: batch norms need two values for each channel, windows their own length.
+        reason = str(error).strip().splitlines()[0]
+        raise SizeError(
+            f"`shape`: the network does not train on an input of shape {tuple(shape)} ({reason}); give a larger image "
+            "or batch"
+        ) from error
     finally:
         for module, mine in training.items():
             module.training = mine

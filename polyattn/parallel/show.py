@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from math import isfinite
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
 from polyattn import vision
 from polyattn.errors import SizeError
+from polyattn.lowering.devices import DTYPES
 from polyattn.parallel.scale import Layer, Scale, scale
 from polyattn.planning import Link
 
@@ -37,25 +40,38 @@ def print_scale(
     device: str,
     states: int,
     as_json: bool,
+    dtype: str = "float32",
 ) -> None:
-    """Build the network, count its costs, and print them.
+    """Build the network in a dtype, count its costs, and print them.
 
     Raises:
         SizeError: `network` is unknown, or a number or `image` is malformed.
         InsertError: `attention` is unknown or does not fit the network.
     """
     sides = _sides(network, image)
-    # `not a > 0` also rejects nan.
-    if not gigabytes_per_second > 0 or not microseconds >= 0:
-        raise SizeError("the link needs a positive speed and a latency that is not negative")
+    # A comparison with nan is false.
+    for option, number, fits in (
+        ("--link", gigabytes_per_second, isfinite(gigabytes_per_second) and gigabytes_per_second > 0),
+        ("--latency", microseconds, isfinite(microseconds) and microseconds >= 0),
+        ("--batch", batch, batch > 0),
+        ("--devices", devices, devices > 0),
+        ("--states", states, states >= 0),
+    ):
+        if not fits:
+            least = "0 or more" if option in ("--latency", "--states") else "positive"
+            raise SizeError(f"`{option}`: got {number!r}, expected a finite number that is {least}")
+    if dtype not in DTYPES:
+        raise SizeError(f"`--dtype`: got {dtype!r}, expected one of {', '.join(DTYPES)}")
     options: dict[str, Any] = {} if len(sides) == 3 else {"image_size": sides}
     model = getattr(vision, network)(attention=None if attention == "none" else attention, **options)
+    model = model.to(getattr(torch, dtype))
     link = Link(gigabytes_per_second * 1e9, microseconds * 1e-6)
     found = scale(model, (batch, 3, *sides), devices, link=link, device=device, states=states)
     if as_json:
         print(json.dumps(found.as_dict(), indent=1))
         return
     title = f"{network}, {attention}, {'x'.join(map(str, sides))}, {batch} on each of {devices} devices"
+    title += "" if dtype == "float32" else f", {dtype}"
     console.print(whole_table(found, title))
     for table in layers_tables(found.layers, devices):
         console.print(table)

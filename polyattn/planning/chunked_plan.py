@@ -95,6 +95,11 @@ class ChunkedPlan:
         return None if self.allocations is None else self.allocations(self)
 
     @property
+    def macs_as_run(self) -> int:
+        """Return the multiply-accumulates of the lowered forward pass; the steps' where they are not counted."""
+        return self.macs if self.memory is None else self.memory.macs
+
+    @property
     def peak_bytes(self) -> int:
         """Return the most bytes allocated at once, in float32: counted, or those of the parts, states and output."""
         if self.memory is not None:

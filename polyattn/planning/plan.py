@@ -128,9 +128,22 @@ class Plan:
         """Multiply-accumulates of a forward and a backward pass."""
         return self.macs + self.backward_macs
 
+    @property
+    def macs_as_run(self) -> int:
+        """Return the multiply-accumulates of the lowered forward pass.
+
+        They are those of the steps, and the zeros that lowering multiplies by to spare the copy of a large operand.
+        """
+        return self.memory.macs
+
+    @property
+    def training_macs_as_run(self) -> int:
+        """Return the multiply-accumulates of both lowered passes; without a planned backward pass three times one."""
+        return 3 * self.memory.macs if self.backward is None else self.memory.macs + self.memory.backward_macs
+
     @cached_property
     def memory(self) -> Memory:
-        """Return the memory of both passes: as the lowered graphs allocate it, or as the steps say without torch."""
+        """Return memory and products of both passes: as the lowered graphs run, or as the steps say without torch."""
         return self.allocations(self)
 
     @property
@@ -247,6 +260,7 @@ class Plan:
             table(self.steps, self.macs),
             f"total {self.macs:,} MACs ({self.flops:,} FLOPs) = {self.complexity}",
             *_symmetric(self.graph),
+            *_as_run(self.macs, self.memory.macs),
             f"peak {self.peak_bytes:,} bytes of intermediates in float32",
             *([str(self.accuracy)] if self.accuracy else []),
         ]
@@ -259,6 +273,7 @@ class Plan:
                 f"total {self.backward_macs:,} MACs; with the forward pass {self.training_macs:,} MACs"
                 f" = {self.training_complexity}",
                 *_symmetric(self.backward.graph),
+                *_as_run(self.backward_macs, self.memory.backward_macs),
             ]
         return "\n".join(lines)
 
@@ -289,6 +304,15 @@ def _symmetric(graph: Graph) -> list[str]:
     if graph.distinct_macs == graph.macs:
         return []
     return [f"{graph.distinct_macs:,} MACs if symmetric steps made each entry once"]
+
+
+def _as_run(macs: int, run: int) -> list[str]:
+    """Return the line with the multiply-accumulates of the lowered graph, where they are not those of the steps."""
+    return (
+        []
+        if run == macs
+        else [f"{run:,} MACs as run: lowering multiplies by zeros to spare copies, and once where factors repeat"]
+    )
 
 
 def _replace_product(term: sympy.Expr, parts: sympy.Expr, whole: sympy.Expr) -> sympy.Expr:

@@ -5,6 +5,9 @@ from the plans' nodes; times are measured on request only. Pictures need the ext
 imported on first use.
 """
 
+from typing import TYPE_CHECKING
+
+from polyattn.lazy import attach
 from polyattn.study import pictures
 from polyattn.study.complexity import complexity
 from polyattn.study.crossover import Crossover, crossover
@@ -12,8 +15,12 @@ from polyattn.study.formulas import Formulas
 from polyattn.study.layer_crossover import LayerCrossover, layer_crossover
 from polyattn.study.study import QUANTITIES, Case, Study
 
+if TYPE_CHECKING:
+    from polyattn.study.modules import Baseline
+
 __all__ = [
     "QUANTITIES",
+    "Baseline",
     "Case",
     "Crossover",
     "Formulas",
@@ -24,3 +31,6 @@ __all__ = [
     "layer_crossover",
     "pictures",
 ]
+
+# Modules need torch, which other studies may do without.
+__getattr__, __dir__ = attach(__name__, {"Baseline": "modules"})

@@ -30,6 +30,7 @@ def ordered_plan(
     cost: str,
     device: str | Device,
     memory_limit: int | None = None,
+    dtype: str = "float32",
 ) -> Plan:
     """Return the plan of a specification in one of `ORDERS`.
 
@@ -41,7 +42,7 @@ def ordered_plan(
         SizeError: unknown order, or an error of `polyattn.plan`.
     """
     if order == "planned":
-        return plan(spec, sizes, objective, cost=cost, device=device, memory_limit=memory_limit)
+        return plan(spec, sizes, objective, cost=cost, device=device, memory_limit=memory_limit, dtype=dtype)
     written = plan(spec, sizes, "as_written")
     if order == "as written":
         return written

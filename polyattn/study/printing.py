@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 HEADS = {
     "macs": "MACs",
+    "macs_as_run": "MACs as run",
     "traffic_bytes": "bytes moved",
     "peak_bytes": "peak bytes",
     "kept_bytes": "kept bytes",
@@ -48,7 +49,7 @@ def text(study: Study) -> str:
 
 def streamed(case: Case, head: bool) -> str:
     """Format one case as soon as it is counted, with fixed widths; the head of the table above the first."""
-    names = ["macs", "traffic_bytes", "peak_bytes", "predicted_seconds"]
+    names = ["macs", "macs_as_run", "traffic_bytes", "peak_bytes", "predicted_seconds"]
     names += ["measured_seconds"] if case.measured_seconds is not None else []
     point = dict(case.point)
     entries = [cell(v) for v in (*point.values(), *(getattr(case, n) for n in names))]

@@ -22,8 +22,13 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
+    from polyattn.study.modules import Baseline, Counted
+
+MODULE = "module"
+"""The order of a module: that of its own code."""
 QUANTITIES = {
     "macs": "multiply-accumulates",
+    "macs_as_run": "multiply-accumulates as run",
     "traffic_bytes": "bytes moved, float32",
     "peak_bytes": "peak bytes allocated, float32",
     "step_peak_bytes": "peak bytes of the steps' values, float32",
@@ -42,7 +47,7 @@ class Case:
 
     Attributes:
         layer: the name of the specification.
-        order: "as written", "opt_einsum" or "planned".
+        order: "as written", "opt_einsum" or "planned"; "module" for a module.
         point: the requested sizes, as pairs in the order given.
         plan: the plan there.
         objective: "forward", or "training" for a forward and a backward pass.
@@ -60,6 +65,10 @@ class Case:
     measured_seconds: float | None = None
     device: Device | None = None
 
+    @property
+    def strategy(self) -> str:
+        return self.plan.strategy
+
     @cached_property
     def counts(self) -> Counts:
         return counts(self.plan, self.objective)
@@ -76,6 +85,15 @@ class Case:
     @property
     def macs(self) -> int:
         return value(self.counts.macs, self._known)
+
+    @property
+    def macs_as_run(self) -> int:
+        """Return the multiply-accumulates of the lowered graphs, with autograd's backward pass where none is planned.
+
+        Zeros that lowering fills in to spare a copy count; without torch, the steps' `macs`.
+        """
+        found = self._allocated
+        return self.macs if found is None else found.macs + found.backward_macs
 
     @property
     def traffic_bytes(self) -> int:
@@ -111,20 +129,72 @@ class Case:
         return 2 * self.macs / self.traffic_bytes if self.traffic_bytes else 0.0
 
 
+@dataclass(frozen=True)
+class ModuleCase(Case):
+    """A module at one point of the sweep, counted by the operations that it runs.
+
+    Attributes:
+        counted: its costs.
+    """
+
+    counted: Counted | None = None
+
+    @property
+    def _costs(self) -> Counted:
+        assert self.counted is not None
+        return self.counted
+
+    @property
+    def strategy(self) -> str:
+        return MODULE
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {"B": 1, **dict(self.point)}
+
+    @property
+    def macs(self) -> int:
+        return self._costs.price.macs
+
+    @property
+    def macs_as_run(self) -> int:
+        return self._costs.price.macs
+
+    @property
+    def traffic_bytes(self) -> int:
+        return self._costs.price.traffic_bytes
+
+    @property
+    def peak_bytes(self) -> int:
+        return self._costs.price.peak_bytes
+
+    @property
+    def step_peak_bytes(self) -> int:
+        return self._costs.price.peak_bytes
+
+    @property
+    def kept_bytes(self) -> int:
+        return self._costs.price.kept_bytes
+
+    @property
+    def parameters(self) -> int:
+        return self._costs.parameters
+
+
 @dataclass(frozen=True, repr=False)
 class Study:
     """The costs of layers over sweeps of their sizes.
 
     Attributes:
         objective: "forward" or "training".
-        layers: the specifications by name, as pairs.
+        layers: the specifications and modules by name, as pairs.
         varied: the varying sizes, in the order given.
         cases: every layer in every order at every point.
         device: the device whose roofline predicts the times.
     """
 
     objective: str
-    layers: tuple[tuple[str, Spec], ...]
+    layers: tuple[tuple[str, Spec | Baseline], ...]
     varied: tuple[str, ...]
     cases: tuple[Case, ...]
     device: Device
@@ -148,7 +218,7 @@ class Study:
         """Return one dictionary for each case: layer, order, strategy, the point's sizes, then the costs."""
         names = [q for q in QUANTITIES if q != "measured_seconds" or self.measured]
         return [
-            {"layer": c.layer, "order": c.order, "strategy": c.plan.strategy, **dict(c.point)}
+            {"layer": c.layer, "order": c.order, "strategy": c.strategy, **dict(c.point)}
             | {name: getattr(c, name) for name in names}
             for c in self.cases
         ]
@@ -163,13 +233,16 @@ class Study:
 
     @cached_property
     def formulas(self) -> dict[str, tuple[Formulas, ...]]:
-        """Return, for each layer, the formulas of its plans: one for each order and each plan chosen somewhere."""
+        """Return, for each layer, the formulas of its plans: one for each order and each plan chosen somewhere.
+
+        Modules have none.
+        """
         found: dict[str, tuple[Formulas, ...]] = {}
         for name, _ in self.layers:
             # Plans with equal counts have equal formulas, whatever their graphs.
             alike: dict[tuple[str, Counts], list[Case]] = {}
             for case in self.cases:
-                if case.layer == name:
+                if case.layer == name and case.order != MODULE:
                     alike.setdefault((case.order, case.counts), []).append(case)
             found[name] = tuple(
                 formulas(name, order, cases[0].plan, self.objective, tuple(c.point for c in cases))

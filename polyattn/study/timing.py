@@ -15,16 +15,14 @@ from polyattn.planning import Plan
 LEAST_ROUNDS, MOST_ROUNDS = 5, 200
 
 
-def medians(plans: Sequence[Plan], objective: str, device: str, seconds: float) -> list[float]:
-    """Return the median seconds of each plan on random float32 tensors, interleaved.
+def medians(calls: Sequence[Callable[[], object]], device: str, seconds: float) -> list[float]:
+    """Return the median seconds of each call, interleaved.
 
     Args:
-        plans: plans for possibly different sizes.
-        objective: "training" times a backward pass as well.
+        calls: such as those of `call_of`.
         device: "cpu" or "cuda".
         seconds: approximate limit for all timings; at least five rounds are run.
     """
-    calls = [_call(p, objective, device) for p in plans]
     times: list[list[float]] = [[] for _ in calls]
     # The first call compiles kernels and fills caches.
     for call in calls:
@@ -43,14 +41,15 @@ def medians(plans: Sequence[Plan], objective: str, device: str, seconds: float) 
     return [statistics.median(t) for t in times]
 
 
-def _call(plan: Plan, objective: str, device: str) -> Callable[[], object]:
+def call_of(plan: Plan, objective: str, device: str, dtype: str = "float32") -> Callable[[], object]:
+    """Return a call of a plan on random tensors of a dtype; "training" runs a backward pass as well."""
     generator, tensors = torch.Generator().manual_seed(0), []
     for tensor in (*plan.spec.inputs, *plan.spec.parameters):
         shape = [value_of(atoms, plan.sizes) for atoms in plan.spec.shape(tensor)]
         shape = [plan.batch, *shape] if tensor in plan.spec.inputs else shape
-        tensors.append(torch.randn(shape, generator=generator).to(device))
+        tensors.append(torch.randn(shape, generator=generator).to(device, getattr(torch, dtype)))
     if objective != "training":
-        forward = lower(plan, device=device)
+        forward = lower(plan, device=device, dtype=dtype)
 
         def evaluate() -> object:
             with torch.no_grad():
@@ -58,7 +57,11 @@ def _call(plan: Plan, objective: str, device: str) -> Callable[[], object]:
 
         return evaluate
     wanted = [t.requires_grad_() for t in tensors]
-    layer = lower(plan, device=device) if plan.backward is None else training_function(plan, device=device)
+    layer = (
+        lower(plan, device=device, dtype=dtype)
+        if plan.backward is None
+        else training_function(plan, device=device, dtype=dtype)
+    )
     # Autograd alone would need a scalar output.
     seed = torch.ones_like(layer(*wanted))
     return lambda: torch.autograd.grad(layer(*wanted), wanted, seed, allow_unused=True)

@@ -233,3 +233,28 @@ def test_the_command_names_the_networks_that_there_are():
     result = CliRunner().invoke(app, ["scale", "resnet19"])
     assert result.exit_code == 2
     assert "resnet18" in result.output
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--link", "inf"), "`--link`: got inf"),
+        (("--latency", "-1"), "`--latency`: got -1.0"),
+        (("--states", "-1"), "`--states`: got -1"),
+        (("--dtype", "int8"), "`--dtype`: got 'int8'"),
+        (("--image", "8"), "does not train on an input of shape (1, 3, 8, 8)"),
+    ],
+)
+def test_numbers_and_images_out_of_range_are_refused_by_their_option(option: tuple[str, ...], message: str):
+    result = CliRunner().invoke(app, ["scale", "resnet18", *option])
+    assert (result.exit_code, message in result.output) == (2, True), result.output
+
+
+def test_a_network_of_16_bits_is_timed_at_their_rates():
+    model = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.Conv2d(64, 64, 3, padding=1))
+    wide = pa.parallel.scale(model, (8, 3, 64, 64), 2, device="cuda")
+    narrow = pa.parallel.scale(model.bfloat16(), (8, 3, 64, 64), 2, device="cuda")
+    assert (narrow.macs, narrow.parameters) == (wide.macs, wide.parameters // 2)
+    assert narrow.computing < 0.6 * wide.computing
+    with pytest.raises(pa.SizeError, match="`states`"):
+        pa.parallel.scale(model, (1, 3, 8, 8), 2, states=-1)

@@ -37,3 +37,17 @@ def test_study_refuses_what_it_cannot_do_before_it_counts(tmp_path):
         result = run(*words)
         assert result.exit_code == 2
         assert message in result.output
+
+
+def test_study_draws_another_picture_and_checks_it_before_it_counts(tmp_path):
+    out = tmp_path / "map.svg"
+    words = ("nl", "--orders", "planned", "--picture", "heat_map", "-o", str(out), "--dtype", "bfloat16")
+    assert run(*words, "--sizes", "N=4:8,C=2:4").exit_code == 0
+    assert "<svg" in out.read_text()
+    for sizes, option, message in (
+        ("N=4:8,C=2", (), "needs two sizes"),
+        ("N=4:8,C=2:4", ("--picture", "pie"), "expected one of curves"),
+        ("N=4:8,C=2:4", ("--dtype", "int8"), "unknown dtype 'int8'"),
+    ):
+        result = run(*words, "--sizes", sizes, *option)
+        assert (result.exit_code, message in result.output) == (2, True), result.output

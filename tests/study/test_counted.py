@@ -41,6 +41,8 @@ def test_formulas_are_the_multiply_accumulates_that_torch_counts(data: st.DataOb
     with nothing_filled():
         found = counted(case.plan).macs
     assert lowered >= found
+    if objective == "forward" or case.plan.backward is not None:
+        assert case.macs_as_run == lowered
     if objective == "training" and case.plan.backward is None:
         found *= 3  # autograd makes two products for each one; no graph of polyattn runs there
     assert formulas.macs.subs({s: case.sizes[s.name] for s in formulas.macs.free_symbols}) == found == case.macs
@@ -55,6 +57,21 @@ def test_matrix_products_and_products_entry_by_entry_are_counted_apart():
 def test_the_hadamard_form_of_poly_nl_multiplies_entry_by_entry_what_the_formula_says():
     study = complexity("poly_nl", orders=["as written"], N=49, C=8, B=2)
     assert counted(study.cases[0].plan) == Counted(3 * 2 * 49 * 8 * 8, 2 * 2 * 49 * 8)
+
+
+def test_zeros_that_lowering_multiplies_by_are_in_the_multiply_accumulates_as_run():
+    """A core whose summed modes are apart is multiplied as a larger matrix with zeros: 5.5 times as many."""
+    sizes = {"N": 24, "C": 64, "K": 64, "R": 64, "S": 7, "V": 16}
+    (case,) = complexity("tucker_nl", orders=["planned"], **sizes).cases
+    assert (2 * case.macs, 2 * case.macs_as_run) == (1_247_232, 6_852_608)
+    assert case.macs_as_run == case.plan.macs_as_run == counted(case.plan).macs
+    assert "3,426,304 MACs as run" in str(case.plan)
+
+
+def test_a_mask_is_copied_to_the_dtype_of_what_it_multiplies():
+    """The gradient of a maximum: a mask, its sum in 64-bit whole numbers, and a copy of the mask for the product."""
+    case = complexity("x[N,C]; y[a] = max[b](x[a,b]*w[a,b])", "training", orders=["as written"], N=50, C=40).cases[0]
+    assert case.peak_bytes >= 50 * 40 * (4 + 1 + 8)
 
 
 @pytest.mark.parametrize("name", ["nl", "tesa"])

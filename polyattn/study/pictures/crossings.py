@@ -10,7 +10,7 @@ from math import exp, log
 from polyattn.planning import BATCH
 from polyattn.planning.graph import ITEMSIZE
 from polyattn.study.counts import value
-from polyattn.study.study import Case
+from polyattn.study.study import MODULE, Case
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,8 @@ def _exact(
     """
     ends = [[c for c in curve if dict(c.point)[over] in (low, high)] for curve in pair]
     cases = [case for curve in ends for case in curve]
+    if any(c.order == MODULE for c in cases):
+        return None
     fixed = [{n: v for n, v in c.point if n != over} for c in cases]
     split = any(over != "B" and (over not in c._known or c._known[over] != dict(c.point)[over]) for c in cases)
     # A size that follows from the varying one, or is made of parts, is not in the counts by its name.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from math import log
+from typing import TYPE_CHECKING, Any
 
 from polyattn.errors import SizeError
-from polyattn.study.pictures.style import COLOURS, INK, LINES, MARKERS, PAPER, figure, plain
+from polyattn.study.pictures.style import INK, LINES, PAPER, figure, log_ticks, look, plain
 from polyattn.study.printing import title
-from polyattn.study.study import QUANTITIES, Case, Study
+from polyattn.study.study import MODULE, QUANTITIES, Case, Study
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,6 +19,8 @@ FEW = 3
 """Greatest number of crossings for which all are labelled; of more only those of the cheapest layers."""
 MOST_TICKS = 8
 """Greatest number of labelled points on the axis of sizes."""
+PANEL, LABEL = (290, 190), (62, 13)
+"""Width and height in points: of a panel, a little less than it has, and of a ring's label with its surroundings."""
 ROOM = 9
 """Greatest number of panels: one for each combination of the other varying sizes."""
 
@@ -46,7 +49,7 @@ def cost_curves(
         MissingPackageError: matplotlib is not installed.
     """
     over = _axis(study, over)
-    orders = _orders(study, quantity, orders)
+    orders = choose_orders(study, quantity, orders)
     if not any(getattr(c, quantity) for c in study.cases if c.order in orders):
         raise SizeError(
             f"`quantity` {quantity!r} is 0 at all points, which a logarithmic axis cannot show"
@@ -82,17 +85,24 @@ def _axis(study: Study, over: str | None) -> str:
     return over
 
 
-def _orders(study: Study, quantity: str, orders: Sequence[str] | None) -> tuple[str, ...]:
+def choose_orders(study: Study, quantity: str, orders: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the orders to draw: those given, or all of one layer's, or the planned one; modules always.
+
+    Raises:
+        SizeError: the quantity or an order is unknown, or not in the study.
+    """
     if quantity not in QUANTITIES:
         raise SizeError(f"unknown quantity {quantity!r}; there are {', '.join(QUANTITIES)}")
     if quantity == "measured_seconds" and not study.measured:
         raise SizeError("nothing was measured in this study: make it with measure=True")
     if orders is None:
-        return study.orders if len(study.layers) == 1 or "planned" not in study.orders else ("planned",)
+        several = len(study.layers) > 1 and "planned" in study.orders
+        orders = ("planned",) if several else study.orders
     for order in orders:
         if order not in study.orders:
             raise SizeError(f"the study has no order {order!r}; it has {', '.join(study.orders)}")
-    return tuple(orders)
+    # A module has no order but its own code's, and stands beside those of the layers.
+    return tuple(dict.fromkeys((*orders, *(o for o in study.orders if o == MODULE))))
 
 
 def _panels(study: Study, over: str) -> dict[str, list[Case]]:
@@ -110,19 +120,26 @@ def _panel(axes: Axes, study: Study, cases: list[Case], over: str, quantity: str
     from polyattn.study.pictures.crossings import crossings
 
     curves: list[list[Case]] = []
+    drawn = [o for o in orders if o != MODULE]
     for k, (layer, _) in enumerate(study.layers):
         for order in orders:
             mine = sorted((c for c in cases if (c.layer, c.order) == (layer, order)), key=lambda c: dict(c.point)[over])
+            if not mine:
+                continue
             curves.append(mine)
             xs = [dict(c.point)[over] for c in mine]
             # With one layer the order gets the looks that otherwise tell layers apart.
             own = study.orders.index(order)
-            line = LINES[own if len(study.layers) == 1 or len(orders) > 1 else k % len(LINES)]
+            line = LINES[own % len(LINES) if len(study.layers) == 1 or len(drawn) > 1 else k % len(LINES)]
             mark = own + k if len(study.layers) == 1 else k
-            # Colours and markers have one number: the second round of colours has other markers.
-            marker = MARKERS[(mark + mark // len(COLOURS)) % len(MARKERS)]
-            style = {"color": COLOURS[mark % len(COLOURS)], "marker": marker, "linestyle": line}
-            label = plain(order if len(study.layers) == 1 else layer if len(orders) == 1 else f"{layer}, {order}")
+            style: dict[str, Any] = {**look(mark), "linestyle": line}
+            label = plain(
+                order
+                if len(study.layers) == 1
+                else layer
+                if order == MODULE or len(drawn) == 1
+                else f"{layer}, {order}"
+            )
             axes.plot(xs, [getattr(c, quantity) for c in mine], **style, markersize=5, linewidth=1.8, label=label)
             if quantity == "measured_seconds":
                 predicted = [c.predicted_seconds for c in mine]
@@ -133,19 +150,35 @@ def _panel(axes: Axes, study: Study, cases: list[Case], over: str, quantity: str
     ticks = numbers[:: -(-len(numbers) // MOST_TICKS)]
     axes.set_xticks(ticks, [f"{n:,}" for n in ticks], fontsize=8, rotation=45 if len(ticks) > MOST_TICKS // 2 else 0)
     axes.minorticks_off()
+    log_ticks(axes.yaxis)
     axes.grid(which="major", color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     found = crossings(curves, over, quantity)
+    placed: list[tuple[float, float]] = []
     for crossing in found:
         axes.plot(crossing.x, crossing.y, marker="o", markersize=11, fillstyle="none", color=INK, linestyle="none")
         # Many labels would cover the curves.
         if crossing.lowest or len(found) <= FEW:
-            axes.annotate(
-                f"{over} = {round(crossing.x):,}",
-                (crossing.x, crossing.y),
-                textcoords="offset points",
-                xytext=(8, -13),
-                fontsize=8,
-                color=INK,
-                bbox={"boxstyle": "square,pad=0.1", "facecolor": PAPER, "edgecolor": "none", "alpha": 0.8},
-            )
+            _label(axes, f"{over} = {round(crossing.x):,}", (crossing.x, crossing.y), placed)
+
+
+def _label(axes: Axes, text: str, point: tuple[float, float], placed: list[tuple[float, float]]) -> None:
+    """Write beside a ring, below or above it, where no other label of a ring is; else nowhere."""
+    here = []
+    for number, axis, points in zip(point, (axes.xaxis, axes.yaxis), PANEL, strict=True):
+        low, high = axis.get_view_interval()
+        here.append(points * log(number / low) / log(high / low))
+    for down in (-13, 6):
+        if any(abs(here[0] - x) < LABEL[0] and abs(here[1] + down - y) < LABEL[1] for x, y in placed):
+            continue
+        placed.append((here[0], here[1] + down))
+        axes.annotate(
+            text,
+            point,
+            textcoords="offset points",
+            xytext=(8, down),
+            fontsize=8,
+            color=INK,
+            bbox={"boxstyle": "square,pad=0.1", "facecolor": PAPER, "edgecolor": "none", "alpha": 0.8},
+        )
+        return

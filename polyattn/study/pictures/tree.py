@@ -222,7 +222,7 @@ def _step(graph: Graph, step: Step, readers: int) -> tuple[str, dict[str, Any]]:
     if len(right) <= 24:
         lines[1:] = [right]
     lines.append(f"{compact(step.macs)}MACs, {100 * share:.1f} %" if step.macs else f"{step.operation}: no MACs")
-    lines += ["symmetric: half says all"] * step.symmetric + [f"shared by {readers} steps"] * (readers > 1)
+    lines += ["symmetric: one triangle suffices"] * step.symmetric + [f"shared by {readers} steps"] * (readers > 1)
     box = {
         "boxstyle": "round,pad=0.45",
         "facecolor": (*TINT, 0.05 + 0.4 * share),
