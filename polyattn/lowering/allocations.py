@@ -99,7 +99,7 @@ class _Fused(TorchFunctionMode):
         if mask is not None and mask.requires_grad and torch.is_grad_enabled():
             return func(*args, **options)  # torch has no fused gradient of a mask
         fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-        result = fused(q, k, v, attn_mask=mask, scale=options.get("scale"))
+        result = fused(q, k, v, attn_mask=mask, is_causal=options.get("is_causal", False), scale=options.get("scale"))
         buffer = torch.empty(attention_buffer(q.shape[2], k.shape[2], v.shape[3]), device="meta")
         del buffer
         return result[0]

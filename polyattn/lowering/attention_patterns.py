@@ -11,9 +11,10 @@ from polyattn.kernels import Cost
 from polyattn.kernels.attention import cost as whole_cost
 from polyattn.kernels.linear_attention import cost as attention_cost
 from polyattn.kernels.projected_attention import cost as projected_cost
-from polyattn.lowering.fusion import Argument, Fusion, axes_of
+from polyattn.language.conditions import comparison, is_condition
+from polyattn.lowering.fusion import Argument, Fusion, Groups, axes_of
 from polyattn.lowering.reading import Reading, repeats
-from polyattn.planning import BATCH, Add, Coefficient, Contract, Operand
+from polyattn.planning import BATCH, Add, Apply, Coefficient, Contract, Identity, Operand
 from polyattn.planning.graph import ITEMSIZE
 from polyattn.planning.steps import ONE
 
@@ -108,6 +109,11 @@ class AttentionPatterns(Reading):
             both = {i for i in others if back[i] in q.indices and back[i] in k.indices}
             heads = tuple(i for i in others if i not in batch and (i in both or i in v.indices))
             rows = tuple(i for i in others if i not in batch and i not in heads)
+            pays = self._pays(rows, keys, dot.summed, tuple(i for i in v.indices if i not in places))
+            if not heads and rest:
+                # Queries of several heads with the keys and masks of one: no mask is repeated for each head.
+                read = {i for mask in rest for i in mask.operand.indices}
+                heads, rows = tuple(i for i in rows if i not in read), tuple(i for i in rows if i in read)
             values = tuple(i for i in v.indices if i not in places)
             if not rows or not dot.summed or any(back[i] in q.indices for i in keys):
                 continue
@@ -119,23 +125,69 @@ class AttentionPatterns(Reading):
             by_key = [f for f in factors if f not in by_row]
             if any(set(f.indices) & set(rows) for f in by_key):
                 continue
+            chosen = [(mask, self.conditions(mask, groups)) for mask in rest]
+            added = tuple(Argument(mask.operand, groups, mask.coefficient) for mask, where in chosen if where is None)
             arguments = (
                 Argument(q, (*there[:3], inner), ONE, self._renamed(by_row, back)),
                 Argument(k, (*there[:2], there[3], inner), ONE, self._renamed(by_key, back)),
                 Argument(v, (batch, heads, keys, values), node.coefficient),
-                *(Argument(mask.operand, groups, mask.coefficient) for mask in rest),
+                *added,
             )
-            if not all(map(_fills_groups, arguments)) or not self._pays(rows, keys, inner, values):
+            if not pays or not all(map(_fills_groups, arguments)):
                 continue
-            masks = sum(self.many(mask.operand.indices) for mask in rest)
+            where = tuple(c for _, found in chosen for c in (found[0] if found else ()))
+            causal = not added and len(where) == 1 and self._is_causal(where[0])
+            masks = 0 if causal else sum(self.many(a.operand.indices) for a in (*added, *where))
             count, n, m, r, s = (self.many(group) for group in ((*batch, *heads), rows, keys, inner, values))
-            cost = whole_cost.forward(count, n, m, r, s, masks, ITEMSIZE)
-            absorbed = product.between.union(*(mask.between for mask in rest))
-            result = (batch, heads, rows, values)
             return Fusion(
-                "attention", kernels.attention, number, absorbed, arguments, result, cost, product.coefficient
+                "attention",
+                kernels.attention,
+                number,
+                product.between.union(*(mask.between for mask in rest)),
+                arguments,
+                (batch, heads, rows, values),
+                whole_cost.forward(count, n, m, r, s, masks, ITEMSIZE),
+                product.coefficient,
+                () if causal else where,
+                causal,
+                frozenset(step for _, found in chosen for step in (found[1] if found else ())),
             )
         return None
+
+    def conditions(self, mask: Summand, groups: Groups) -> tuple[list[Argument], list[int]] | None:
+        """Return the conditions whose logarithm a mask is, and the steps that make it; None for another mask."""
+        node = self.graph.nodes[mask.operand.value]
+        if not isinstance(node, Apply) or node.function != "log" or mask.coefficient.number <= 0:
+            return None
+        found: list[Argument] = []
+        steps: list[int] = []
+        left = [mask.operand]
+        while left:
+            operand = left.pop()
+            node = self.graph.nodes[operand.value]
+            names = dict(zip(node.output, operand.indices, strict=True))
+            steps.append(operand.value)
+            if repeats(operand):
+                return None
+            if isinstance(node, Identity) and is_condition(node.tensor):
+                found.append(Argument(operand, groups))
+            elif operand.value == mask.operand.value or (
+                isinstance(node, Contract) and not node.summed and node.coefficient.is_one
+            ):
+                left += [Operand(o.value, tuple(names[i] for i in o.indices)) for o in node.operands]
+            else:
+                return None
+        known = {i for group in groups for i in group}
+        return (found, steps) if all(known.issuperset(c.operand.indices) for c in found) else None
+
+    def _is_causal(self, condition: Argument) -> bool:
+        """Test if a condition says that a key does not come behind a query, both counted from 0."""
+        node, (_, _, rows, keys) = self.graph.nodes[condition.operand.value], condition.groups
+        assert isinstance(node, Identity)
+        order, indices = comparison(node.tensor).order, condition.operand.indices
+        if order is None or order[0] != "<=" or self.many(rows) != self.many(keys):
+            return False
+        return indices == ((*rows, *keys) if order[1] else (*keys, *rows))
 
     def _renamed(self, factors: list[Operand], names: dict[Index, Index]) -> tuple[Operand, ...]:
         return tuple(Operand(f.value, tuple(names[i] for i in f.indices)) for f in factors)

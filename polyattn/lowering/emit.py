@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import fx
@@ -23,7 +24,7 @@ from polyattn.lowering.fusion import Argument, Fusion
 from polyattn.lowering.neighbourhoods import neighbourhood
 from polyattn.lowering.operations import is_entrywise
 from polyattn.lowering.products import Indices, Product, choose, plain, turned
-from polyattn.lowering.shapes import condition, identity, refined_mean, widened
+from polyattn.lowering.shapes import choices, condition, identity, refined_mean, widened
 from polyattn.lowering.writer import as_argument, has_batch
 from polyattn.planning import (
     BATCH,
@@ -50,11 +51,13 @@ class Emitter(FunctionWriter):
         ranks: places of sizes in the memory of the inputs; activations are laid out alike where there is a choice.
         fusions: the kernels that take the place of nodes, by the node whose value each makes.
         means: values that are means of an input and subtracted from it.
+        chosen: places where conditions hold, as booleans, by the conditions.
     """
 
     ranks: Mapping[str, int] = field(default_factory=dict)
     fusions: Mapping[int, Fusion] = field(default_factory=dict)
     means: Collection[int] = ()
+    chosen: dict[Any, fx.Node] = field(default_factory=dict)
 
     def run(self, leaves: Mapping[str, fx.Node], orders: Mapping[str, Sequence[int]] | None = None) -> None:
         """Emit all nodes.
@@ -120,21 +123,48 @@ class Emitter(FunctionWriter):
         if isinstance(node, Identity):
             if node.tensor == IDENTITY:
                 return self.call(identity, self.reference, self.size(node.output[0]))
-            lengths = tuple(self.size(i) for i in node.output)
-            compared = comparison(node.tensor)
-            sizes = tuple((c, *(self.size(Index(0, s)) for s in name.split("*"))) for name, c in compared.sizes)
-            return self.call(
-                condition, self.reference, compared.relation, compared.slots, lengths, compared.number, sizes
-            )
+            return self.call(condition, self.reference, *self.compared(node))
         assert isinstance(node, Constant)
         return self.method("new_ones", self.reference, ())
+
+    def compared(self, node: Node) -> tuple[Any, ...]:
+        """Return the arguments of `condition` that say what it compares."""
+        assert isinstance(node, Identity)
+        lengths = tuple(self.size(i) for i in node.output)
+        what = comparison(node.tensor)
+        sizes = tuple((c, *(self.size(Index(0, s)) for s in name.split("*"))) for name, c in what.sizes)
+        return what.relation, what.slots, lengths, what.number, sizes
+
+    def choices(self, conditions: Sequence[Argument]) -> fx.Node:
+        """Return where conditions hold, one axis for each group; made once for all kernels that ask for it."""
+        (groups,) = {c.groups for c in conditions}
+        order = [i for group in groups for i in group]
+        places = tuple(
+            (*self.compared(self.source.nodes[c.operand.value]), tuple(order.index(i) for i in c.operand.indices))
+            for c in conditions
+        )
+        key = places, tuple(map(len, groups))
+        if key not in self.chosen:
+            value = self.call(choices, self.reference, len(order), places)
+            read = {i for c in conditions for i in c.operand.indices}
+            whole = {i for group in groups if read.intersection(group) for i in group}
+            if read != whole:  # of a group, as of a composite slot, conditions may compare a part
+                value = self.method("expand", value, *(self.size(i) if i in whole else 1 for i in order))
+            self.chosen[key] = self.flattened(value, groups)
+        return self.chosen[key]
 
     def fused(self, number: int, node: Node, fusion: Fusion) -> fx.Node:
         """A call of a kernel, whose result lies in memory in the order of its axes or as its first argument does."""
         arguments = [self.argument(a) for a in fusion.arguments]
         if self.narrow:  # kernels take one dtype, and add in 32 bits
             arguments = [self.method("type_as", a, self.reference) for a in arguments]
-        options = {} if fusion.scale is None else {"scale": as_argument(self.factor(fusion.scale))}
+        options: dict[str, Any] = {}
+        if fusion.scale is not None:
+            options["scale"] = as_argument(self.factor(fusion.scale))
+        if fusion.where:
+            options["where"] = self.choices(fusion.where)
+        if fusion.causal:
+            options["causal"] = True
         value = self.call(fusion.function, *arguments, **options)
         for axis in range(len(fusion.result) - 1, -1, -1):
             value = self.ungrouped(value, axis, fusion.result[axis])

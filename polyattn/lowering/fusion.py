@@ -44,6 +44,9 @@ class Fusion:
         result: the indices of each axis of its result.
         scale: coefficient for the function's argument "scale", or None.
         cost: multiply-accumulates and bytes, in float32.
+        where: conditions for the function's argument "where", as booleans; `groups` are the axes they are spread to.
+        causal: the function's argument "causal".
+        spared: steps that the kernel makes unnecessary if no others read them.
     """
 
     kernel: str
@@ -54,6 +57,9 @@ class Fusion:
     result: Groups
     cost: Cost
     scale: Coefficient | None = None
+    where: tuple[Argument, ...] = ()
+    causal: bool = False
+    spared: frozenset[int] = frozenset()
 
     @property
     def follows(self) -> bool:

@@ -6,6 +6,7 @@ With "auto", a kernel is selected if the roofline predicts a gain over the steps
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 from polyattn.errors import SizeError
@@ -65,6 +66,22 @@ def fusions(graph: Graph, needed: frozenset[int], chosen: Kernels) -> dict[int, 
             continue
         taken[fusion.value] = fusion
         gone |= {fusion.value, *fusion.absorbed}
+    return _without_masks(graph, needed, taken)
+
+
+def _without_masks(graph: Graph, needed: frozenset[int], taken: dict[int, Fusion]) -> dict[int, Fusion]:
+    """Return the kernels with the steps absorbed that only made masks for them, of one kernel or of several."""
+    read = needed | {o.value for o in graph.outputs}
+    inside = {k for fusion in taken.values() for k in fusion.absorbed}
+    readers: dict[int, set[int]] = {}
+    for k, node in enumerate(graph.nodes):
+        for operand in node.operands:
+            readers.setdefault(operand.value, set()).add(k)
+    for k in sorted({k for fusion in taken.values() for k in fusion.spared}, reverse=True):
+        if k not in read and readers[k] <= inside:
+            inside.add(k)
+            first = next(fusion for fusion in taken.values() if k in fusion.spared)
+            taken[first.value] = replace(first, absorbed=first.absorbed | {k})
     return taken
 
 

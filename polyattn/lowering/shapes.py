@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from fractions import Fraction
+from functools import reduce
 from math import log10, prod
 from typing import Any, NamedTuple
 
@@ -106,21 +107,52 @@ def condition(
         number: what is added.
         sizes: products that are added, as their factors.
     """
+    return _holds(like, relation, slots, lengths, number, sizes, range(len(lengths)), len(lengths)).to(like.dtype)
+
+
+Condition = tuple[str, tuple[int, ...], tuple[int, ...], int, tuple[tuple[int, ...], ...], tuple[int, ...]]
+"""The arguments of `condition` after the first, and the place of each axis in a larger tensor."""
+
+
+def choices(like: Tensor, rank: int, conditions: Sequence[Condition]) -> Tensor:
+    """Return where all conditions hold, as booleans, of length 1 along axes of which none of them speaks.
+
+    Args:
+        like: a tensor on the device of the result.
+        rank: number of axes of the result.
+        conditions: at least one.
+    """
+    holds = (_holds(like, *compared, axes, rank) for *compared, axes in conditions)
+    return reduce(torch.logical_and, holds)
+
+
+def _holds(
+    like: Tensor,
+    relation: str,
+    slots: tuple[int, ...],
+    lengths: tuple[int, ...],
+    number: int,
+    sizes: tuple[tuple[int, ...], ...],
+    axes: Sequence[int],
+    rank: int,
+) -> Tensor:
+    """Return where a condition holds, as booleans, its axes at the places `axes` among `rank`."""
     width = len(lengths) // max(1, len(slots))
     total: Any = number
     for factors in sizes:
         total = total + prod(factors)
+    parts: list[Tensor] = []
     for axis, length in enumerate(lengths):
         slot = axis // width
         # The outer part of a composite slot comes first.
         stride = slots[slot] * prod(lengths[axis + 1 : (slot + 1) * width])
-        shape = [1] * len(lengths)
-        shape[axis] = -1
-        total = total + stride * torch.arange(length, device=like.device).reshape(shape)
-    if not isinstance(total, Tensor):
-        total = torch.full((), total, device=like.device)
-    holds = total <= 0 if relation == "<=" else (total == 0) == (relation == "==")
-    return holds.to(like.dtype)
+        shape = [1] * rank
+        shape[axes[axis]] = -1
+        parts.append(stride * torch.arange(length, device=like.device).reshape(shape))
+    # The last axis is compared with the sum of the others: no tensor of whole numbers has all axes of two.
+    last = -parts.pop() if parts else torch.zeros((1,) * rank, dtype=torch.int64, device=like.device)
+    total = sum(parts, start=total)
+    return last >= total if relation == "<=" else (last == total if relation == "==" else last != total)
 
 
 def as_float(coefficient: Fraction) -> float:

@@ -23,7 +23,7 @@ from polyattn.kernels import attention
 from polyattn.lowering.neighbourhoods import neighbourhood
 from polyattn.lowering.pooling import window_extreme, window_extreme_backward
 from polyattn.lowering.pullbacks import PULLBACKS, masked_softmax
-from polyattn.lowering.shapes import condition, expect_shape, identity, refined_mean, summable, widened
+from polyattn.lowering.shapes import choices, condition, expect_shape, identity, refined_mean, summable, widened
 from polyattn.proving.evaluation import Arithmetic
 
 
@@ -340,6 +340,7 @@ OPAQUE |= {
     window_extreme.__name__,
     window_extreme_backward.__name__,
     attention.__name__,
+    choices.__name__,
     masked_softmax.__name__,
     *(f.__name__ for f in PULLBACKS.values()),
 }

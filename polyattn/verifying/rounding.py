@@ -18,10 +18,11 @@ from torch import Tensor, fx
 
 from polyattn.errors import ProofError
 from polyattn.kernels import attention
+from polyattn.kernels.attention.naive import before
 from polyattn.lowering.neighbourhoods import neighbourhood
 from polyattn.lowering.pooling import window_extreme
 from polyattn.lowering.pullbacks import L1_EPSILON, masked_softmax
-from polyattn.lowering.shapes import condition, expect_shape, identity, refined_mean, summable, widened
+from polyattn.lowering.shapes import choices, condition, expect_shape, identity, refined_mean, summable, widened
 from polyattn.verifying.exact import interpreted, operation_name
 
 
@@ -163,12 +164,25 @@ class Analysis:
         error = (value * torch.expm1(2 * exponent)).clamp_max(1)
         return self.rounded(value, value, error, times=terms + 6)
 
-    def attention(self, q: Rounded, k: Rounded, v: Rounded, *masks: Rounded, scale: float = 1.0) -> Rounded:
+    def attention(
+        self,
+        q: Rounded,
+        k: Rounded,
+        v: Rounded,
+        *masks: Rounded,
+        scale: float = 1.0,
+        where: Rounded | None = None,
+        causal: bool = False,
+    ) -> Rounded:
         """Bound attention by its definition; fused operators round a sum again each time its maximum grows."""
         alike = self.scaled(self.matmul(q, _transposed(k)), scale)
         for mask in masks:
             alike = self.add(alike, mask)
-        result = self.matmul(self.softmax(alike, -1), v)
+        if causal:
+            where = Rounded.exact(before(q.value, k.value).double())
+        if where is not None:
+            alike = self.add(alike, self.log(where))
+        result = self.matmul(self.masked_softmax(alike, -1), v)
         again = self.roundings(4 * k.value.shape[-2] * self.summand) * result.magnitude
         return Rounded(result.value, result.magnitude, result.error + again)
 
@@ -281,6 +295,9 @@ class Analysis:
     def condition(self, like: Rounded, *numbers: Any) -> Rounded:
         return Rounded.exact(condition(torch.empty(0, dtype=torch.float64), *numbers))
 
+    def choices(self, like: Rounded, *numbers: Any) -> Rounded:
+        return Rounded.exact(choices(torch.empty(0), *numbers).double())
+
     def new_ones(self, like: Rounded, shape: Sequence[int]) -> Rounded:
         return Rounded.exact(torch.ones(shape, dtype=torch.float64))
 
@@ -356,6 +373,7 @@ RULES: Mapping[str, Callable[..., Any]] = {
     "max_backward": Analysis.max_backward,
     identity.__name__: Analysis.identity,
     condition.__name__: Analysis.condition,
+    choices.__name__: Analysis.choices,
     "new_ones": Analysis.new_ones,
     "new_zeros": Analysis.new_zeros,
     "size": Analysis.size,

@@ -16,7 +16,15 @@ from polyattn.kernels import runtime
 from polyattn.kernels.attention import naive
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, *masks: Tensor, scale: float = 1.0) -> Tensor:
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *masks: Tensor,
+    scale: float = 1.0,
+    where: Tensor | None = None,
+    causal: bool = False,
+) -> Tensor:
     """Compute softmax attention, y[b,h,n,s] = Σ_m softmax_m(scale * q[b,h,n] · k[b,h,m] + masks) v[b,h,m,s].
 
     Under transforms of `torch.func` and in forward mode the definition in torch runs, and second derivatives go through
@@ -26,6 +34,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *masks: Tensor, scale: float = 1.
         q, k, v: (B, H, N, R), (B, H, M, R) and (B, H, M, S); lengths B and H may be 1 in some.
         masks: added to the scaled products, each broadcast to (B, H, N, M). A row of minus infinities gives 0.
         scale: factor of the products.
+        where: booleans, broadcast to (B, H, N, M): the m that each softmax runs over. A row without any is 0.
+        causal: only m <= n; not together with `where`.
 
     Returns:
         (B, H, N, S).
@@ -40,15 +50,21 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *masks: Tensor, scale: float = 1.
     runtime.expect(fits, "attention", {"q": q, "k": k, "v": v}, "q (B, H, N, R), k (B, H, M, R) and v (B, H, M, S)")
     q, k, v, *added = runtime.one_dtype(q, k, v, *masks)
     mask = sum(added[1:], start=added[0]) if added else None
+    if mask is not None and (where is not None or causal):
+        # Torch's operators take either booleans or numbers.
+        mask = mask.masked_fill(~(naive.before(q, k) if where is None else where), -torch.inf)
+    elif where is not None:
+        mask = where
+    causal = causal and mask is None
     if runtime.transformed():
-        return naive.attention(q, k, v, mask, scale)
-    y = _fused(q, k, v, mask, scale)
+        return naive.attention(q, k, v, mask, scale, causal)
+    y = _fused(q, k, v, mask, scale, causal)
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or not y.requires_grad:
         return y
-    return _Twice.apply(q, k, v, mask, scale, y)
+    return _Twice.apply(q, k, v, mask, scale, causal, y)
 
 
-def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, causal: bool) -> Tensor:
     width, values = q.shape[3], v.shape[3]
     most = max(width, values)
     lead = torch.broadcast_shapes(q.shape[:2], k.shape[:2], v.shape[:2])
@@ -56,7 +72,7 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -
     if mask is not None:
         mask = mask.expand(*(1,) * (4 - mask.dim()), *mask.shape)
         mask = mask.expand(-1, -1, q.shape[2], k.shape[2])
-    y = F.scaled_dot_product_attention(*filled, attn_mask=mask, scale=scale)
+    y = F.scaled_dot_product_attention(*filled, attn_mask=mask, is_causal=causal, scale=scale)
     return y if values == most else y[..., :values]
 
 
@@ -70,23 +86,25 @@ class _Twice(torch.autograd.Function):
     """The result of a fused operator, whose gradient can itself be differentiated; torch's own cannot."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, y: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, causal: bool, y: Tensor
+    ) -> Tensor:
         ctx.save_for_backward(q, k, v, mask)
-        ctx.scale = scale
+        ctx.scale, ctx.causal = scale, causal
         return y.view_as(y)
 
     @staticmethod
     def backward(ctx: Any, seed: Tensor) -> tuple[Tensor | None, ...]:
         if not torch.is_grad_enabled() and not runtime.transformed():
-            return None, None, None, None, None, seed
+            return *(None,) * 6, seed
         tensors = ctx.saved_tensors
         wanted = [k for k, t in enumerate(tensors) if t is not None and ctx.needs_input_grad[k]]
         with torch.enable_grad():
             given = [t if k not in wanted else t.view_as(t) for k, t in enumerate(tensors)]
             q, k, v, mask = given
-            y = naive.attention(q, k, v, mask, ctx.scale)
+            y = naive.attention(q, k, v, mask, ctx.scale, ctx.causal)
         found = torch.autograd.grad(y, [given[k] for k in wanted], seed, create_graph=torch.is_grad_enabled())
         gradients: list[Tensor | None] = [None] * 4
         for k, gradient in zip(wanted, found, strict=True):
             gradients[k] = gradient
-        return *gradients, None, None
+        return *gradients, None, None, None
