@@ -3,6 +3,7 @@
 Counts, which no machine changes, but for the seconds of the whole atlas on two processes.
 
 python benchmarks/atlas.py --out benchmarks/results/atlas.json
+python benchmarks/atlas.py --part entries --out benchmarks/results/atlas_entries.json
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from _common import arguments, show, write
 
 import polyattn as pa
 from polyattn import catalog
+from polyattn.language.sizes import number_of
 from polyattn.study.atlas import build
 from polyattn.study.report.sizes import start
 
@@ -48,7 +50,7 @@ def entry(name: str) -> dict[str, Any]:
     known = spec.sizes.solve(small, spec.sizes.names)
     draw = torch.Generator().manual_seed(0)
     tensors = {
-        n: 0.5 + torch.rand([known[s] if s in known else int(s) for s in shape], generator=draw, dtype=torch.float64)
+        n: 0.5 + torch.rand([number_of(s, known) for s in shape], generator=draw, dtype=torch.float64)
         for n, shape in {**spec.inputs, **spec.parameters}.items()
     }
     values = [t[None] if n in spec.inputs else t for n, t in tensors.items()]

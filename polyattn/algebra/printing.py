@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -35,6 +36,8 @@ from polyattn.language.syntax import (
     Term,
 )
 
+_WORD = re.compile(r"[a-zA-Z_]\w*")
+
 
 def statements_of(polynomial: Polynomial) -> Statements:
     """Return the expanded sum as one definition, after one definition per function.
@@ -60,7 +63,7 @@ class Printer:
         self.letters: dict[str, str] = {}
         self.products: dict[Atoms, str] = {}
         self.functions: list[Definition] = []
-        self.known: dict[tuple[tuple[str, ...], Call | Sum], str] = {}
+        self.known: dict[str, str] = {}
 
     def run(self) -> Statements:
         sig = self.signature
@@ -186,14 +189,34 @@ class Printer:
             one = Number(Fraction(1))
             call = Sum((Term(False, (one, Bracket(argument)), (False, True)),))
         read = tuple(names[i] for i in factor.indices)
-        if (target, call) in self.known:
-            return _plain(self.known[target, call], read)
+        key = self._key(f"{factor.function}[{','.join(target)}|{','.join(over)}]", argument)
+        if key in self.known:
+            return _plain(self.known[key], read)
         # Not a letter either: a bare name equal to an index would be read as an index.
         name = next(name for k in count(1) if (name := f"f{k}") not in self.taken and name not in self.letters)
         self.taken.add(name)
-        self.known[target, call] = name
+        self.known[key] = name
         self.functions.append(Definition(_plain(name, target), call))
         return _plain(name, read)
+
+    def _key(self, head: str, argument: Sum) -> str:
+        """Return a text that only equal functions have: factors and terms sorted, letters numbered as they occur."""
+
+        def blank(part: object) -> str:
+            return _WORD.sub(lambda word: "_" if word[0] in self.letters else word[0], str(part))
+
+        def ordered(total: Sum) -> Sum:
+            terms = []
+            for term in total.terms:
+                inner = [replace(f, argument=ordered(f.argument)) if isinstance(f, Call) else f for f in term.factors]
+                pairs = sorted(zip(inner, term.divides, strict=True), key=lambda p: (p[1], blank(p[0])))
+                terms.append(Term(term.negative, tuple(f for f, _ in pairs), tuple(d for _, d in pairs)))
+            return Sum(tuple(sorted(terms, key=blank)))
+
+        numbers: dict[str, str] = {}
+        text = f"{head}({ordered(argument)})"
+        text = _WORD.sub(lambda w: numbers.setdefault(w[0], f"#{len(numbers)}") if w[0] in self.letters else w[0], text)
+        return f"{text} {[self.letters[letter] for letter in numbers]}"
 
     def _argument(self, factor: FunctionFactor, names: dict[Index, str]) -> Sum:
         """Return the argument's terms, with a zero term for the function's indices that occur in none.
@@ -256,7 +279,7 @@ def own_functions(body: Sum | Call) -> Iterator[str]:
 
 def _with_sums(term: Term, free: set[str]) -> Term:
     """Return a term of an argument whose indices of one factor are summed by `sum`."""
-    counts = Counter(i for f in term.factors if isinstance(f, Access) for i in set(f.indices))
+    counts = Counter(i for f in term.factors if isinstance(f, Access) for i in dict.fromkeys(f.indices))
     alone = tuple(i for i in counts if counts[i] == 1 and i not in free)
     if not alone:
         return term

@@ -157,3 +157,10 @@ def test_a_denominator_whose_terms_cancel_is_refused_with_its_place(denominator:
         Spec(text)
     assert caught.value.column == text.index("/(") + 2
     assert Spec(f"x[N,C]; y[a,b] = x[a,b]/({denominator} + x[a,b])").degree
+
+
+def test_a_function_that_occurs_twice_is_written_once():
+    text = "x[N,C]; q[a,d] = elu(x[a,c]*wq[c,d]) + 1; k[e,d] = elu(x[e,c]*wk[c,d]) + 1; z[a] = q[a,d]*k[e,d]"
+    spec = Spec(f"{text}; y[a,b] = q[a,d]*k[e,d]*x[e,b] / z[a]; where d : D")
+    assert str(spec.expanded()).count("= 1/(") == 1
+    assert Spec(str(spec.expanded())).polynomial() == spec.polynomial()

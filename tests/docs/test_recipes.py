@@ -1,6 +1,7 @@
 """The equations of docs/recipes.md, run as layers and held against plain torch written from the papers."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -212,6 +213,11 @@ def outer_mean(x, wl, wr, w):
     return torch.einsum("bsid,bsje->bijde", x @ wl, x @ wr).flatten(3) @ w.flatten(0, 1) / 3
 
 
+def delta(s, k, v, beta):
+    kept = torch.eye(3, dtype=s.dtype) - beta[:, None, None] * k[:, :, None] * k[:, None]
+    return kept @ s + beta[:, None, None] * k[:, :, None] * v[:, None]
+
+
 WRITTEN = {
     "Multi-head attention": multi_head,
     "Cross-attention": cross,
@@ -252,6 +258,8 @@ WRITTEN = {
     "Layer norm": layer_norm,
     "Triangle multiplication": triangle,
     "Outer product mean": outer_mean,
+    "One step of DeltaNet": delta,
+    "The k largest": lambda q, k, v, mask: attend(q, k, v, attn_mask=mask),
 }
 
 
@@ -283,3 +291,10 @@ def test_the_layer_and_its_gradients_are_those_of_plain_torch(name: str):
     seed = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
     both = [torch.autograd.grad(y, leaves, seed) for y in (got, expected)]
     torch.testing.assert_close(*both, rtol=1e-9, atol=1e-9)
+
+
+def test_the_generated_parts_and_pictures_are_those_of_the_equations():
+    made, text = runpy.run_path(str(PAGE.parent / "_site" / "recipes.py")), PAGE.read_text(encoding="utf-8")
+    assert text == made["written"](text), "run: python docs/_site/recipes.py"
+    drawn = {path.name: path.read_text(encoding="utf-8") for path in made["PICTURES"].glob("*.svg")}
+    assert drawn == made["pictures"](text), "run: python docs/_site/recipes.py"

@@ -217,3 +217,10 @@ def test_svg_is_well_formed_and_carries_names_as_text():
 def test_a_study_without_a_sweep_has_no_curves():
     with pytest.raises(pa.SizeError, match="no size varies"):
         complexity("nl", N=4, C=2).plot()
+
+
+def test_intermediates_stay_where_the_expansion_has_more_products():
+    text = "x[N,C]; where d : D; q[a,d] = elu(x[a,c]*w[c,d]) + 1; z[a] = q[a,d]*q[e,d]"
+    titles = [panel.title for panel in panels(pa.Spec(f"{text}; y[a,b] = q[a,d]*q[e,d]*x[e,b] / z[a]"))]
+    assert [title.split()[0] for title in titles if "=" in title][-2:] == ["over1", "y"]
+    assert len(titles) < 8

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -28,8 +28,9 @@ LETTER: dict[str, Any] = {
 """Style of an index over its line."""
 CENTRED: dict[str, Any] = {"ha": "center", "va": "center"}
 
-COLUMNS, WIDEST = 3, 17
-"""Greatest number of panels side by side, and greatest width in inches."""
+NARROWEST, WIDEST = 1.6, 8.0
+"""Least width of a panel between its margins, and greatest width of a row of several, in inches: the letters stay
+readable where a page shows the picture 690 pixels wide."""
 INCH = 1.0
 """Inches for the length of an edge."""
 MARGIN, HEAD = 0.6, 0.3
@@ -51,34 +52,38 @@ def tensor_network(spec: Spec | str) -> Figure:
     spec = Spec(spec) if isinstance(spec, str) else cast(Spec, getattr(spec, "spec", spec))
     shown = panels(spec)
     spots = [places(len(p.vertices), [e.ends for e in p.edges]) for p in shown]
-    # All panels have the size of the largest, so that edges are equally long everywhere.
-    width = max([2.8, *(float(np.ptp(s[:, 0])) for s in spots if len(s))]) + 2 * MARGIN
-    height = max([0.3, *(float(np.ptp(s[:, 1])) for s in spots if len(s))]) + 2 * MARGIN
-    columns = max(1, min(COLUMNS, len(shown), int(WIDEST / (width * INCH))))
-    rows = -(-len(shown) // columns)
+    extents = [np.ptp(s, axis=0) if len(s) else np.zeros(2) for s in spots]
+    boxes = [(max(NARROWEST, float(w)) + 2 * MARGIN, max(0.3, float(h)) + 2 * MARGIN) for w, h in extents]
+    rows = _rows([width for width, _ in boxes])
     used = {e.size for p in shown for e in p.edges}
     sizes = [*(s for s in spec.sizes.names if s in used), *sorted(used.difference(spec.sizes.names))]
     looks = {s: (COLOURS[k % len(COLOURS)], LINES[k % len(LINES)]) for k, s in enumerate(sizes)}
     handles = _handles(looks, shown)
     long = [0.85 + 0.07 * len(str(h.get_label())) for h in handles]
-    room = columns * width * INCH
+    room = max(sum(boxes[k][0] for k in row) for row in rows) * INCH
     # Labels in columns as wide as the longest, unless all fit into one row.
     beside = max(1, len(handles) if sum(long) <= room else int(room / max(long)))
     foot = 0.15 + 0.2 * -(-len(handles) // beside)
-    whole = rows * (height + HEAD) + foot
+    heights = [max(boxes[k][1] for k in row) for row in rows]
+    whole = sum(heights) + HEAD * len(rows) + foot
     # The places are known: a layout engine would only move them, slowly.
     made = figure(room, whole * INCH, layout="none")
-    for number, (panel, here) in enumerate(zip(shown, spots, strict=True)):
-        row, column = divmod(number, columns)
-        corner = (column / columns, 1 - (row + 1) * (height + HEAD) / whole)
-        axes = made.add_axes((*corner, 1 / columns, height / whole))
-        _draw(axes, panel, here, looks)
-        title = _within(panel.title, width)
-        axes.text(0.1 / width, 1, title, transform=axes.transAxes, va="bottom", fontsize=9, color=INK)
-        middle = (here.max(axis=0) + here.min(axis=0)) / 2 if len(here) else np.zeros(2)
-        axes.set_xlim(middle[0] - width / 2, middle[0] + width / 2)
-        axes.set_ylim(middle[1] - height / 2, middle[1] + height / 2)
-        axes.set_axis_off()
+    top = whole
+    for row, height in zip(rows, heights, strict=True):
+        top -= height + HEAD
+        # The rest of the row is shared, so that its panels stand as far apart as they can.
+        gap, left = (room / INCH - sum(boxes[k][0] for k in row)) / len(row), 0.0
+        for number in row:
+            panel, here, width = shown[number], spots[number], boxes[number][0] + gap
+            axes = made.add_axes((left * INCH / room, top / whole, width * INCH / room, height / whole))
+            left += width
+            _draw(axes, panel, here, looks)
+            title = _within(panel.title, width)
+            axes.text(0.1 / width, 1, title, transform=axes.transAxes, va="bottom", fontsize=9, color=INK)
+            middle = (here.max(axis=0) + here.min(axis=0)) / 2 if len(here) else np.zeros(2)
+            axes.set_xlim(middle[0] - width / 2, middle[0] + width / 2)
+            axes.set_ylim(middle[1] - height / 2, middle[1] + height / 2)
+            axes.set_axis_off()
     made.legend(
         handles=handles,
         loc="lower center",
@@ -89,6 +94,16 @@ def tensor_network(spec: Spec | str) -> Figure:
         handlelength=3,
     )
     return made
+
+
+def _rows(widths: Sequence[float]) -> list[list[int]]:
+    """Return which panels stand in which row, in their order."""
+    rows: list[list[int]] = [[]]
+    for number, width in enumerate(widths):
+        if rows[-1] and (sum(widths[k] for k in rows[-1]) + width) * INCH > WIDEST:
+            rows.append([])
+        rows[-1].append(number)
+    return rows
 
 
 def _draw(axes: Axes, panel: Panel, here: Places, looks: Looks) -> None:

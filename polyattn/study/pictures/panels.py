@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from polyattn.algebra import Spec
@@ -17,7 +17,7 @@ class Vertex:
     """A tensor, a dot at which an index branches, or the loose end of a free index.
 
     Attributes:
-        kind: "input", "parameter", "value" (a function's result), "dot" or "free".
+        kind: "input", "parameter", "value" (a function's result, an intermediate), "dot" or "free".
         label: the tensor's name; the index of a free end.
     """
 
@@ -57,33 +57,48 @@ def panels(spec: Spec) -> tuple[Panel, ...]:
     """Return a panel for each product, with brackets multiplied out and intermediates substituted.
 
     A text that is one such sum already keeps the author's letters. A function is a tensor of its own, and each product
-    of its argument a panel.
+    of its argument a panel. Intermediates stay where the expansion has more products than the text.
 
     Raises:
         BudgetError: more than 24 products, or the expansion is too large.
     """
     written = spec.core
-    flat = len(written) == 1 and not isinstance(written[0].body, Call) and not any(_brackets(written[0].body))
-    shown = spec if flat else spec.expanded()
+    brackets = any(map(_brackets, written))
+    flat = len(written) == 1 and not isinstance(written[0].body, Call) and not brackets
+    shown = spec if flat else _expanded(spec, None if brackets else _count(written))
     definitions = shown.core
-    count = sum(len(_sum(d).terms) for d in definitions)
-    if count > MOST_PANELS:
-        raise BudgetError(f"there are {count} products, and a picture has room for {MOST_PANELS} panels")
+    if _count(definitions) > MOST_PANELS:
+        raise BudgetError(f"there are {_count(definitions)} products, and a picture has room for {MOST_PANELS} panels")
     last = len(definitions) - 1
     return tuple(
         _panel(shown, number, definition, term, position)
-        # The output's definition comes first, those of functions' arguments after it.
-        for number, definition in sorted(enumerate(definitions), key=lambda d: d[0] != last)
+        # The output's definition comes first, those of functions' arguments after it; the author's order as written.
+        for number, definition in sorted(enumerate(definitions), key=lambda d: shown is not spec and d[0] != last)
         for position, term in enumerate(_sum(definition).terms)
     )
+
+
+def _expanded(spec: Spec, written: int | None) -> Spec:
+    """Return the expansion; the text itself if the expansion has more products, or is too large to be made."""
+    try:
+        expanded = spec.expanded()
+    except BudgetError:
+        if written is None:
+            raise
+        return spec
+    return spec if written is not None and written < _count(expanded.core) else expanded
+
+
+def _count(definitions: Sequence[Definition]) -> int:
+    return sum(len(_sum(d).terms) for d in definitions)
 
 
 def _sum(definition: Definition) -> Sum:
     return definition.body.argument if isinstance(definition.body, Call) else definition.body
 
 
-def _brackets(total: Sum) -> Iterator[bool]:
-    return (isinstance(f, Bracket) for term in total.terms for f in term.factors)
+def _brackets(definition: Definition) -> bool:
+    return any(isinstance(f, Bracket) for term in _sum(definition).terms for f in term.factors)
 
 
 def _panel(spec: Spec, number: int, definition: Definition, term: Term, position: int) -> Panel:
