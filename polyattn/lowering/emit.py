@@ -39,7 +39,6 @@ from polyattn.planning import (
     Operand,
     Pullback,
 )
-from polyattn.planning.centring import is_deviation
 from polyattn.planning.steps import ONE, Node, is_matrix_product, numel
 
 
@@ -52,12 +51,14 @@ class Emitter(FunctionWriter):
         fusions: the kernels that take the place of nodes, by the node whose value each makes.
         means: values that are means of an input and subtracted from it.
         chosen: places where conditions hold, as booleans, by the conditions.
+        deviations: values that are an input less such a mean, each with the mean.
     """
 
     ranks: Mapping[str, int] = field(default_factory=dict)
     fusions: Mapping[int, Fusion] = field(default_factory=dict)
     means: Collection[int] = ()
     chosen: dict[Any, fx.Node] = field(default_factory=dict)
+    deviations: Mapping[int, int] = field(default_factory=dict)
 
     def run(self, leaves: Mapping[str, fx.Node], orders: Mapping[str, Sequence[int]] | None = None) -> None:
         """Emit all nodes.
@@ -87,7 +88,7 @@ class Emitter(FunctionWriter):
         if number in self.means and isinstance(node, Leaf):
             self.exact[number] = self.values[number]
             self.values[number] = self.method("type_as", self.values[number], self.reference)
-        elif is_deviation(node, self.source.nodes) and node.operands[1].value in self.means:
+        elif number in self.deviations:
             mean = node.operands[1]
             axes = tuple(k for k, i in enumerate(node.output) if i not in mean.indices)
             self.exact[mean.value] = self.call(refined_mean, self.values[mean.value], self.values[number], axes)

@@ -23,6 +23,7 @@ from polyattn.lowering.module import TENSOR, LoweredGraph, copied
 from polyattn.lowering.shapes import expect_shape, readings
 from polyattn.planning import BATCH, Device, Graph, Leaf, Plan
 from polyattn.planning.accuracy import maps
+from polyattn.planning.centring import deviations
 from polyattn.planning.chunked_plan import ChunkedPlan
 
 RESERVED = {*keyword.kwlist, *keyword.softkwlist, *dir(builtins), "self", "torch", "device", "inf", "nan", "fx_pytree"}
@@ -212,7 +213,7 @@ def _lower(
     chosen = fusions(plan.graph, frozenset(kept or ()), kernels)
     emitter = Emitter(plan.graph, plan.names, fx.Graph(), ranks=_ranks(plan, orders), fusions=chosen)
     emitter.maps, emitter.narrow, emitter.means = maps(plan.graph, plan.spec), narrow, plan.means
-    emitter.functions = dict(own)
+    emitter.deviations, emitter.functions = plan.deviations, dict(own)
     placeholders = {tensor: placeholder(emitter.graph, name, tensor) for tensor, name in arguments.items()}
     emitter.run(_leaves(emitter, plan, placeholders, plan.graph, sizes), orders)
     output = emitter.joined(emitter.values[plan.output.value], plan.spec.shape(plan.spec.output), True)
@@ -236,6 +237,7 @@ def _lower_backward(
     emitter = Emitter(backward.graph, plan.backward_names, fx.Graph(), ranks=_ranks(plan, orders), fusions=chosen)
     emitter.maps, emitter.narrow = maps(backward.graph, plan.spec), narrow
     emitter.means, emitter.functions = plan.backward_means, dict(own)
+    emitter.deviations = deviations(backward.graph.nodes, plan.spec)
     seed = placeholder(emitter.graph, plan.seed)
     placeholders = {tensor: placeholder(emitter.graph, name, tensor) for tensor, name in arguments.items()}
     kept = {plan.names[k]: placeholder(emitter.graph, plan.names[k]) for k in backward.kept}

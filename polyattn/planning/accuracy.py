@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from polyattn.algebra import Index, Spec
-from polyattn.planning.centring import is_deviation, position_axes
+from polyattn.planning.centring import deviations, is_deviation, position_axes
 from polyattn.planning.graph import Graph
 from polyattn.planning.steps import Add, Apply, Contract, Convolve, Leaf, Node, Operand
 
@@ -144,7 +144,7 @@ def powers(graph: Graph, spec: Spec, narrow: bool = False) -> tuple[tuple[int, i
             states.append(_follow(node, states, is_map, graph, spec, axes))
         output = states[graph.outputs[0].value]
         own, maps_alone = (max((p for p, _ in errors), default=0) for errors in (output.wide, output.narrow))
-        found.append((output.power, own, maps_alone, _sums(graph, states, narrow)))
+        found.append((output.power, own, maps_alone, _sums(graph, states, spec, narrow)))
     return tuple(found)
 
 
@@ -154,7 +154,7 @@ def accuracy(graph: Graph, written: Graph, spec: Spec, narrow: bool = False) -> 
     Args:
         narrow: whether maps have 16 bits, so that sums over their positions, in 32, lose nothing beside them.
     """
-    is_centred = any(is_deviation(n, graph.nodes) for n in graph.nodes)
+    is_centred = bool(deviations(graph.nodes, spec))
     found, both = [], (powers(graph, spec, narrow), powers(written, spec, narrow))
     for (_, *own, sums), (size, *author, others) in zip(*both, strict=True):
         wide, maps_alone, *theirs = (max(0, p - size) for p in (*own, *author))
@@ -162,12 +162,12 @@ def accuracy(graph: Graph, written: Graph, spec: Spec, narrow: bool = False) -> 
     return max(found, key=lambda a: (not a.kept, a.wide - a.written[0], a.narrow - a.written[1], a.wide, a.narrow))
 
 
-def _sums(graph: Graph, states: Sequence[_State], narrow: bool) -> int:
+def _sums(graph: Graph, states: Sequence[_State], spec: Spec, narrow: bool) -> int:
     """Steps that sum positions of a value with its mean; the mean itself is not one of them.
 
     With 16-bit maps, products alone count: what sums one value is held in 32 bits.
     """
-    centres = {n.operands[1].value for n in graph.nodes if is_deviation(n, graph.nodes)}
+    centres = set(deviations(graph.nodes, spec).values())
     count = 0
     for number, node in enumerate(graph.nodes):
         if isinstance(node, Contract) and number not in centres and len(node.operands) > narrow:
@@ -185,7 +185,7 @@ def _follow(node: Node, states: Sequence[_State], is_map: bool, graph: Graph, sp
             return _State()
         channels = frozenset(range(len(axes) + 1, len(node.output)))
         return _State(1, (channels,), map=True, positions=frozenset(axes))
-    if is_deviation(node, graph.nodes):
+    if is_deviation(node, graph.nodes, spec):
         return _State(wide=_rounding(0), narrow=_rounding(0), map=True)
     if isinstance(node, Contract):
         return _contracted(node, states, is_map)

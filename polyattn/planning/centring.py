@@ -9,13 +9,14 @@ a graph is rewritten in the same way: XᵀdY = X'ᵀdY + m (1ᵀdY)ᵀ.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import count, product
 
 from polyattn.algebra import Index, Spec
 from polyattn.algebra.monomial import size_product
+from polyattn.errors import SpecError
 from polyattn.planning.builder import Builder
 from polyattn.planning.graph import Graph
 from polyattn.planning.steps import (
@@ -62,14 +63,50 @@ def centred(graph: Graph, spec: Spec, steps: str, parts: Mapping[str, tuple[str,
     return _Centring(graph, spec, steps, parts or {}).run()
 
 
-def is_deviation(node: Node, nodes: Sequence[Node], means: Collection[str] = ()) -> bool:
-    """Whether a node is an input less its mean over positions, which may be a leaf of the names `means`."""
+def is_deviation(node: Node, nodes: Sequence[Node], spec: Spec, means: Mapping[str, str] | None = None) -> bool:
+    """Return whether a node is an input less its mean over all its positions.
+
+    Args:
+        node: one of `nodes`, or one that reads them.
+        nodes: those of the graph.
+        spec: the specification.
+        means: leaves that are such means, with their inputs.
+    """
     if not isinstance(node, Add) or node.coefficients != (ONE, MINUS):
         return False
     whole, mean = node.operands
-    inner = nodes[mean.value]
-    reads = isinstance(inner, Contract) and [o.value for o in inner.operands] == [whole.value]
-    return (reads or (isinstance(inner, Leaf) and inner.tensor in means)) and isinstance(nodes[whole.value], Leaf)
+    leaf, inner = nodes[whole.value], nodes[mean.value]
+    if not isinstance(leaf, Leaf) or len(set(whole.indices)) < len(whole.indices):
+        return False
+    axes = position_axes(spec, leaf.tensor)
+    if not axes or mean.indices != _without(axes, whole.indices):
+        return False
+    if isinstance(inner, Leaf):
+        return (means or {}).get(inner.tensor) == leaf.tensor
+    return isinstance(inner, Contract) and _is_mean(inner, whole.value, axes)
+
+
+def deviations(nodes: Sequence[Node], spec: Spec, means: Mapping[str, str] | None = None) -> dict[int, int]:
+    """Return the nodes that are an input less its mean over positions, each with the mean; arguments as above."""
+    return {k: n.operands[1].value for k, n in enumerate(nodes) if is_deviation(n, nodes, spec, means)}
+
+
+def _without(axes: range, indices: tuple[Index, ...]) -> tuple[Index, ...]:
+    return tuple(i for k, i in enumerate(indices) if k not in axes)
+
+
+def _is_mean(node: Contract, value: int, axes: range) -> bool:
+    """Return whether a step is the mean of a value over these axes: not their sum, nor a mean over other ones."""
+    if [o.value for o in node.operands] != [value]:
+        return False
+    (indices,) = (o.indices for o in node.operands)
+    if len(set(indices)) < len(indices) or node.output != _without(axes, indices):
+        return False
+    try:
+        count = Coefficient(*size_product(indices[k].size for k in axes))
+    except SpecError:  # an axis of a composed size, which no coefficient divides by
+        return False
+    return node.coefficient.times(count).is_one
 
 
 @dataclass(frozen=True)
@@ -124,7 +161,7 @@ class _Centring:
             return self.leaf(number, node)
         if isinstance(node, Contract):
             return self.contract(node)
-        if is_deviation(node, self.graph.nodes, {mean for mean, _ in self.given.values()}):
+        if is_deviation(node, self.graph.nodes, self.spec, {mean: x for x, (mean, _) in self.given.items()}):
             return self.terms(node.operands[0], apart=True)[:1]
         if isinstance(node, Add):
             given = zip(node.operands, node.coefficients, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -57,7 +58,7 @@ class Device:
         sizes = graph.known
         traffic = self.itemsize * (numel(node.output, sizes) + sum(numel(o.indices, sizes) for o in node.operands))
         if isinstance(node, Add) and len(node.operands) == 1:
-            return traffic / self.bytes_per_second + self.step_seconds
+            return _seconds(traffic, self.bytes_per_second) + self.step_seconds
         if materialises_product(node):
             # Torch writes the elementwise product and reads it back before the sum.
             traffic += 2 * self.itemsize * numel(loop_indices(node), sizes)
@@ -66,21 +67,21 @@ class Device:
             left, right = node.sides
             if not (left or right):
                 # An inner product reads each entry once: its traffic is all of it.
-                return traffic / self.bytes_per_second + self.step_seconds
+                return _seconds(traffic, self.bytes_per_second) + self.step_seconds
             # Short sides leave tiles of the matrix units empty; each side costs its own share of the rate.
             efficiency = 1.0
             for side in (left, right, node.summed):
                 extent = numel(side, sizes)
                 efficiency *= extent / (extent + self.tile)
-            arithmetic = graph.macs_of(node) / (self.macs_per_second * efficiency)
+            arithmetic = _seconds(graph.macs_of(node), self.macs_per_second * efficiency)
         elif isinstance(node, Convolve) and len(node.operands) == 2:
             # Both operands' channels fill the tiles; a convolution of each channel by itself fills a row of them.
             summed, mine = (i for o in node.operands for i in o.indices if i not in node.output), node.operands[1]
             own = [i for i in mine.indices if i in node.output and i not in node.operands[0].indices]
             extent = numel(own, sizes), numel(dict.fromkeys(summed), sizes)
             efficiency = extent[0] / (extent[0] + self.tile) * extent[1] / (extent[1] + self.tile)
-            arithmetic = graph.macs_of(node) / (self.macs_per_second * efficiency)
-        return max(arithmetic, traffic / self.bytes_per_second) + self.step_seconds
+            arithmetic = _seconds(graph.macs_of(node), self.macs_per_second * efficiency)
+        return max(arithmetic, _seconds(traffic, self.bytes_per_second)) + self.step_seconds
 
 
 CPU = Device("two CPU cores", 100e9, 18e9, 6e-6, 16)
@@ -95,5 +96,13 @@ DEVICES = {"cpu": CPU, "cuda": CUDA}
 def cost_function(model: str, device: Device) -> Callable[[Graph], float]:
     """Return a graph's cost in the model: seconds for "roofline", multiply-accumulates for "macs"."""
     if model == "macs":
-        return lambda graph: float(graph.macs)
+        return lambda graph: _seconds(graph.macs, 1.0)
     return device.seconds
+
+
+def _seconds(amount: int, rate: float) -> float:
+    """Divide a count by a rate; infinite if no float holds the result, so that such steps still have an order."""
+    try:
+        return amount / rate
+    except (OverflowError, ZeroDivisionError):
+        return math.inf

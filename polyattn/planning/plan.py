@@ -11,7 +11,7 @@ from polyattn import display
 from polyattn.algebra import Spec
 from polyattn.planning.accuracy import Accuracy
 from polyattn.planning.backward import Backward
-from polyattn.planning.centring import is_deviation
+from polyattn.planning.centring import deviations
 from polyattn.planning.graph import Graph, Step, batch_name, symbol, table
 from polyattn.planning.memory import Allocations, Memory, memory_of_steps
 from polyattn.planning.steps import BATCH, Leaf, Node, Operand
@@ -84,17 +84,24 @@ class Plan:
     @cached_property
     def means(self) -> frozenset[int]:
         """Return the nodes that are means of an input, subtracted from it to take deviations."""
-        return frozenset(n.operands[1].value for n in self.nodes if is_deviation(n, self.nodes))
+        return frozenset(self.deviations.values())
+
+    @cached_property
+    def deviations(self) -> dict[int, int]:
+        """Return the nodes that are an input less its mean, each with the mean."""
+        return deviations(self.nodes, self.spec)
 
     @cached_property
     def backward_means(self) -> frozenset[int]:
         """Return such means among the nodes of the backward pass, kept or recomputed."""
         if self.backward is None or not self.means:
             return frozenset()
-        names, nodes = {self.names[k] for k in self.means}, self.backward.graph.nodes
+        wholes = {mean: self.nodes[k].operands[0].value for k, mean in self.deviations.items()}
+        names = {self.names[mean]: self.names[whole] for mean, whole in wholes.items()}
+        nodes = self.backward.graph.nodes
         # A kept mean is a leaf under its forward name; a recomputed one is recognised by its use.
         kept = {k for k, n in enumerate(nodes) if isinstance(n, Leaf) and n.tensor in names}
-        return frozenset(kept | {n.operands[1].value for n in nodes if is_deviation(n, nodes, names)})
+        return frozenset(kept | set(deviations(nodes, self.spec, names).values()))
 
     @property
     def output(self) -> Operand:

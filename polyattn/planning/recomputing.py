@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from polyattn.planning.backward import Backward, differentiate
-from polyattn.planning.centring import centred, is_deviation
+from polyattn.planning.centring import centred
 from polyattn.planning.costs import cost_function
 from polyattn.planning.graph import Graph
 from polyattn.planning.plan import Plan
@@ -36,10 +36,9 @@ def _reverse(plan: Plan, recomputed: Collection[int]) -> Backward:
 def _centred_backward(plan: Plan, backward: Backward, recomputed: Collection[int]) -> Backward:
     """The backward pass of a centred plan, with the mean's part of each value a product of vectors there too."""
     parts = {}
-    for k, node in enumerate(plan.nodes):
-        if is_deviation(node, plan.nodes) and node.operands[1].value not in recomputed:
-            whole, mean = (plan.names[o.value] for o in node.operands)
-            parts[whole] = (mean, plan.names[k])
+    for k, mean in plan.deviations.items():
+        if mean not in recomputed:
+            parts[plan.names[plan.nodes[k].operands[0].value]] = (plan.names[mean], plan.names[k])
     graph = centred(backward.graph, plan.spec, "sums", parts)
     leaves = {n.tensor for n in graph.nodes if isinstance(n, Leaf)}
     return replace(
