@@ -4,6 +4,11 @@ Beside them collinear factors of 16 channels, which alternating least squares do
 budget of parameters of cores of NL whose similarity is near rank one: of all tuples of ranks, of those along one path,
 and of truncated singular value decompositions of the similarity and the value with a free split of the ranks.
 
+Trained layers are compressed within shares of their multiply-accumulates on data whose features are correlated, by the
+best of three families, and by whitened truncation: singular value decompositions of similarity and value weighted by
+the square root of the data's second moments, computed here in numpy, with every split of the ranks within the budget.
+The best few by the weighted error are fitted to the outputs by the same fine-tuning as the families.
+
 python benchmarks/fitting.py --out benchmarks/results/fitting.json      # resumes; draws fitting.png beside it
 """
 
@@ -19,9 +24,11 @@ import numpy as np
 import torch
 from _common import arguments, resumed
 
-from polyattn.fitting import factorise
+from polyattn import catalog, plan
+from polyattn.fitting import compress, factorise
 from polyattn.fitting.factorise import FAMILIES
 from polyattn.fitting.family import PAIR, SYMMETRIES
+from polyattn.nn import Attention
 
 CHANNELS = 6
 RANKS = {
@@ -113,6 +120,79 @@ def truncation(near: np.ndarray, value: np.ndarray, limit: int) -> float:
     return best
 
 
+def compressed(seed: int) -> dict[str, Any]:
+    """A layer of NL's kind with a similarity near rank one and a decaying value, on correlated features."""
+    random, c = np.random.default_rng(seed), 20
+    near = np.outer(*random.normal(size=(2, c))) / c + 0.05 * random.normal(size=(c, c))
+    value = random.normal(size=(c, c)) * np.linspace(0.1, 1.0, c) / c**0.5
+    mixing = random.normal(size=(c, c)) * np.geomspace(1, 0.05, c)
+    x = torch.from_numpy(np.einsum("bnc,dc->bdn", random.normal(size=(16, 49, c)), mixing)).unflatten(2, (7, 7))
+    layer = Attention(catalog.nl(), c, residual=False).double()
+    with torch.no_grad():
+        layer.wf.copy_(torch.from_numpy(near))
+        layer.wg.copy_(torch.from_numpy(value))
+    whole = lower_cost(layer, {"N": 49, "C": c})
+    rows = x.flatten(2).transpose(1, 2).reshape(-1, c).numpy()
+    splits = {share: whitened_splits(near, value, rows.T @ rows / len(rows), int(share * whole)) for share in SHARES}
+    ranks = {"block_term_nl": list(dict.fromkeys((1, r, s) for found in splits.values() for r, s in found))}
+    options: dict[str, Any] = {"truncation": False, "steps": 40, "seed": seed}
+    options["families"] = ("tucker_nl", "tt_nl", "block_term_nl")  # CP keeps to the budgets with few terms only
+    ours = compress(layer, x, budgets=SHARES, **options)
+    theirs = compress(layer, x, budgets=(), ranks=ranks, **{**options, "iterations": 0})
+    row: dict[str, Any] = {"case of": "compress", "seed": seed}
+    for share in SHARES:
+        limit = int(share * whole)
+        mine = [k for k in ours.candidates if k.macs <= limit]
+        other = [k for k in theirs.candidates if k.factorisation.ranks[1:] in splits[share]]
+        row[f"{share:.3f}"] = {
+            "families": min(k.after for k in mine),
+            "family": min(mine, key=lambda k: k.after).family,
+            "whitened truncation": min(k.after for k in other),
+        }
+    return row
+
+
+SHARES = (1 / 12, 1 / 6, 1 / 3, 1 / 2)
+KEPT = 3
+"""Splits of the ranks that are fitted, of each budget."""
+
+
+def lower_cost(layer: Attention, sizes: dict[str, int]) -> int:
+    return plan(layer.spec, {**sizes, "B": 1}).macs
+
+
+def whitened_splits(near: np.ndarray, value: np.ndarray, moments: np.ndarray, limit: int) -> list[tuple[int, int]]:
+    """The ranks of similarity and value within a budget whose whitened truncations leave out least."""
+    values, vectors = np.linalg.eigh(moments)
+    root = vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
+    shares = []
+    for matrix in (root @ near @ root, root @ value):
+        squares = np.linalg.svd(matrix, compute_uv=False) ** 2
+        shares.append(1 - np.cumsum(squares) / squares.sum())
+    found = []
+    for r in range(1, len(near) + 1):
+        for s in range(1, len(near) + 1):
+            spec = catalog.get("block_term_nl", terms=1, ranks=(r, s), mean=False)
+            if plan(spec, {"N": 49, "C": len(near), "B": 1}).macs <= limit:
+                found.append((shares[0][r - 1] + (1 - shares[0][r - 1]) * shares[1][s - 1], (r, s)))
+    return [ranks for _, ranks in sorted(found)[:KEPT]]
+
+
+def compressions(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    found = {}
+    for share in (f"{s:.3f}" for s in SHARES):
+        own = [r[share] for r in runs if r.get("case of") == "compress"]
+        if own:
+            found[share] = {
+                "mean error of the families": mean(o["families"] for o in own),
+                "of whitened truncation": mean(o["whitened truncation"] for o in own),
+                "worse by more than 1 %": sum(o["families"] > 1.01 * o["whitened truncation"] for o in own),
+                "better by more than 1 %": sum(o["families"] < 0.99 * o["whitened truncation"] for o in own),
+                "of": len(own),
+            }
+    return found
+
+
 def budgets(runs: list[dict[str, Any]]) -> dict[str, Any]:
     found = {}
     for family in FAMILIES:
@@ -149,7 +229,7 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     hard = [r for r in runs if r.get("case of") == "collinear"]
     largest = max((r["error"] for r in hard), default=None)
     found = {"recovery": worst, "smallest exact rank of NL": smallest(runs)}
-    return {**found, "collinear, largest error": largest, "budgets": budgets(runs)}
+    return {**found, "collinear, largest error": largest, "budgets": budgets(runs), "compress": compressions(runs)}
 
 
 def draw(runs: list[dict[str, Any]], path: Path) -> None:
@@ -195,6 +275,8 @@ def main() -> None:
             for seed in range(1 if args.quick else 3):
                 name = f"budget {family} {share:.2f} {seed}"
                 cases[name] = lambda f=family, p=share, s=seed: budget(f, p, s)
+    for seed in range(1 if args.quick else 20):
+        cases[f"compress {seed}"] = lambda s=seed: compressed(s)
     runs = resumed(args, cases, summary)
     if args.out is not None and len(runs) == len(cases) and not args.quick:
         draw(runs, args.out.with_suffix(".png"))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from polyattn.fitting.compression import Candidate, Compression
 from polyattn.fitting.factorise import FAMILIES, Factorisation, factorise, is_antisymmetric
 from polyattn.fitting.family import PAIR, relative
 from polyattn.fitting.layers import TrainedLayer, layers_of
+from polyattn.fitting.options import CompressOptions, filled
 from polyattn.fitting.position_pattern import Layout
 from polyattn.fitting.scaling import exponent
 from polyattn.fitting.selection import nearest, shared_budget, timed
@@ -43,6 +44,10 @@ from polyattn.fitting.tuning import error, in_parts, tune
 from polyattn.lowering import whole_plan as plan
 
 TRUNCATION = "truncation"
+DEFAULTS: CompressOptions = {
+    "steps": 100, "fit_to": "layer", "ranks": None, "truncation": True,
+    "starts": 3, "iterations": 60, "seed": 0, "progress": None,
+}  # fmt: skip
 HELD_OUT = 4
 """One in this many samples is withheld from the fine-tuning, to measure the error."""
 
@@ -51,22 +56,15 @@ def compress(
     model: nn.Module,
     data: Any,
     *,
-    forward: Callable[[nn.Module, Any], Any] | None = None,
     families: Sequence[str] = ("cp_nl", "tucker_nl", "tt_nl", "block_term_nl"),
     budgets: Sequence[float] = (1 / 6, 1 / 3, 1 / 2),
     total: float | None = None,
     max_params: float | None = 1.0,
     max_time: float | None = None,
     choose: Callable[[Candidate], float] | None = None,
-    ranks: Mapping[str, Sequence[int | tuple[int, ...]]] | None = None,
+    forward: Callable[[nn.Module, Any], Any] | None = None,
     evaluate: Callable[[nn.Module], float] | None = None,
-    steps: int = 100,
-    fit_to: str = "layer",
-    truncation: bool = True,
-    starts: int = 3,
-    iterations: int = 60,
-    seed: int = 0,
-    progress: bool | None = None,
+    **options: Unpack[CompressOptions],
 ) -> Compression:
     """Replace a network's trained layers of NL's kind by cheaper ones.
 
@@ -79,7 +77,6 @@ def compress(
         model: the layer, or a network with such layers.
         data: inputs of the model: a tensor or an array (B, ...), a dict of keyword arguments, or an iterable of
             batches, such as a loader: of a tuple (x, y) the model gets x. One sample in four measures, the others fit.
-        forward: calls the model on a batch of `data`, where it does not take the batch alone.
         families: the catalogue's names.
         budgets: upper limits for the multiply-accumulates of a candidate, as fractions of the trained layer's own
             cheapest plan on one sample.
@@ -91,17 +88,13 @@ def compress(
             candidates above it are in the table only.
         choose: a number for a candidate, such as `lambda c: c.after + 0.1 * c.speed`; those with the smallest go into
             the model. By default their error, `after`.
-        ranks: further candidates by family.
+        forward: calls the model on a batch of `data`, where it does not take the batch alone.
         evaluate: the score of a model, such as its accuracy; called for the model, and for every candidate before and
             after its fine-tuning.
-        steps: limit on the iterations of L-BFGS on activations; 0 leaves the decompositions unchanged.
-        fit_to: "layer" fits the trained layer's outputs; "network" continues with the outputs of the whole model, in
-            evaluation mode and with all its other parameters fixed, and measures the error there: later
-            layers may depend on a small part of the layer's output.
-        truncation: for comparison, also the layer with similarity and value cut to the rank of each budget by plain
-            singular value decompositions, without weights and without fine-tuning.
-        starts, iterations, seed: settings of the decompositions.
-        progress: whether to show a progress bar; by default if the error stream is a terminal.
+        options: `fit_to`, "layer" for the trained layer's outputs or "network" for those of the whole model, by at most
+            100 `steps` of L-BFGS; further `ranks` by family; `truncation`, for comparison also plain truncated
+            singular value decompositions; `starts`, `iterations` and `seed` of the decompositions; `progress`. See
+            `CompressOptions`.
 
     Returns:
         Every candidate with its cost and its errors before and after, and the model with the best ones inserted.
@@ -110,6 +103,8 @@ def compress(
         FittingError: the model has no layer of NL's kind, a family is unknown, all layers are skipped (they never see
             the data, or too few samples), or the budgets are below every candidate.
     """
+    own = filled(options, DEFAULTS, "compress")
+    ranks, steps, fit_to, truncation = own["ranks"], own["steps"], own["fit_to"], own["truncation"]
     unknown = [f for f in (*families, *(ranks or {})) if f not in FAMILIES]
     if unknown:
         raise FittingError(f"unknown family {unknown[0]!r}; there are {', '.join(FAMILIES)}")
@@ -134,15 +129,15 @@ def compress(
         score = _scored(evaluate, model)
         found: list[Candidate] = []
         whole = len(ready) * (len(budgets) * (len(families) + truncation) + sum(map(len, (ranks or {}).values())))
-        shown = sys.stderr.isatty() if progress is None else progress
+        shown = sys.stderr.isatty() if own["progress"] is None else own["progress"]
         with Progress(console=Console(stderr=True), transient=True, disable=not shown) as bar:
             task = bar.add_task("compress", total=whole)
             for name, (layer, x, goal) in ready.items():
                 sizes = {"N": prod(x.shape[2:]), "B": 1}
                 cost = plan(layer.spec, {**layer.sizes, **sizes, "C": layer.channels}).macs
                 given = {
-                    "mean": layer.mean, "moments": _moments(x, layer.bias), "sizes": sizes, "starts": starts,
-                    "iterations": iterations, "seed": seed, "progress": False,
+                    "mean": layer.mean, "moments": _moments(x, layer.bias), "sizes": sizes, "starts": own["starts"],
+                    "iterations": own["iterations"], "seed": own["seed"], "progress": False,
                 }  # fmt: skip
                 largest = None
                 if max_params is not None:
@@ -175,10 +170,10 @@ def compress(
                     of = 0 if family == TRUNCATION else steps
                     found.append(_candidate(trial, name, layer, family, made, cost, aims, evaluate, of))
                     bar.advance(task)
-                own = [k for k, c in enumerate(found) if c.layer == name]
-                if own:
+                mine = [c for c in found if c.layer == name]
+                if mine:
                     sample = seen[name][0][:1].to(next(layer.module.parameters()).dtype)
-                    again = timed([found[k] for k in own], layer.module, sample)
+                    again = timed(mine, layer.module, sample)
                     found = [c for c in found if c.layer != name] + again
         if not found:
             raise FittingError(f"no family has a member within the budgets {tuple(budgets)} of the layers' cost")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from polyattn.fitting.family import (
     symmetrised,
 )
 from polyattn.fitting.input_core import Located, taken
+from polyattn.fitting.options import Options, filled
 from polyattn.fitting.position_pattern import Layout, arrays, equation
 from polyattn.fitting.recognise import Recognition
 from polyattn.fitting.scaling import exponent, normalised, spread, times_power
@@ -48,6 +49,9 @@ ZERO = 1e-13
 """Norm of the symmetric part, relative to the core, below which it is rounding."""
 QUICK = 10
 """Steps of the fits that compare ranks; only the best are then fitted to the end."""
+DEFAULTS: Options = {
+    "sizes": None, "objective": "forward", "starts": 6, "iterations": 200, "seed": 0, "progress": None
+}  # fmt: skip
 CRITERIA = ("rank", "max_macs", "max_params", "max_error")
 
 
@@ -161,12 +165,7 @@ def factorise(
     symmetry: str = "pair",
     mean: bool | None = None,
     moments: np.ndarray | Tensor | None = None,
-    sizes: Mapping[str, int] | None = None,
-    objective: str = "forward",
-    starts: int = 6,
-    iterations: int = 200,
-    seed: int = 0,
-    progress: bool | None = None,
+    **options: Unpack[Options],
 ) -> Factorisation:
     """Factor a core into a layer of a family with the same channel core, or one near it.
 
@@ -191,16 +190,13 @@ def factorise(
         moments: E[x xᵀ] of the layer's input features, (C, C), or with biases (C + 1, C + 1) of the features and a 1.
             The error is then measured on the data: in the core with the moments' square root on each of d, f and h, the
             mean square of the output's error for independent x's.
-        sizes: sizes of positions and B in the plan, by default 784 positions, 28 on each axis of a map, and 1.
-        objective: objective of the plan.
-        starts: number of initial values, if the family's algorithm depends on them.
-        iterations: limit on the steps from each.
-        seed: seed of the initial values.
-        progress: whether to show a progress bar; by default if the error stream is a terminal.
+        options: `sizes` of positions and B in the plan, by default 784 positions, 28 on each axis of a map, and 1, and
+            its `objective`; `starts`, 6 initial values where the family's algorithm depends on them, `iterations`, at
+            most 200 steps from each, their `seed`, and `progress`, whether to show a bar. See `Options`.
 
     Raises:
-        FittingError: zero or two criteria, an unknown family, a rank above the limit, an error or a budget out of reach
-            of every rank, entries that are not finite, or several patterns, with those found.
+        FittingError: zero or two criteria, an unknown family or option, a rank above the limit, an error or a budget
+            out of reach of every rank, entries that are not finite, or several patterns, with those found.
 
     >>> import numpy as np
     >>> w = np.random.default_rng(0).normal(size=(5, 4, 3))
@@ -209,6 +205,8 @@ def factorise(
     (('C', '3'), True)
     """
     chosen = find_family(family)
+    own = filled(options, DEFAULTS, "factorise")
+    sizes, objective, starts, iterations = own["sizes"], own["objective"], own["starts"], own["iterations"]
     given = {n: v for n, v in zip(CRITERIA, (rank, max_macs, max_params, max_error), strict=True) if v is not None}
     # Several budgets may be kept at once; a rank or an error stands alone.
     if len(given) != 1 and given.keys() != {"max_macs", "max_params"}:
@@ -251,10 +249,10 @@ def factorise(
             return chosen.spec(ranks, bool(layout.powers), bias, shared)
         return equation([(layout, *chosen.weights(ranks, layout.degree), "")])
 
-    shown = sys.stderr.isatty() if progress is None else progress
+    shown = sys.stderr.isatty() if own["progress"] is None else own["progress"]
     with Progress(console=Console(stderr=True), transient=True, disable=not shown) as bar:
         task = bar.add_task(family, total=None)
-        settings = Settings(orders, shared, starts, iterations, seed, lambda: bar.advance(task))
+        settings = Settings(orders, shared, starts, iterations, own["seed"], lambda: bar.advance(task))
 
         tried: dict[Ranks, tuple[Factorisation, bool]] = {}
 
@@ -265,8 +263,8 @@ def factorise(
             if ranks in tried and (quick or not tried[ranks][1]):
                 return tried[ranks][0]
             bar.update(task, description=f"{family} of rank {ranks}")
-            own = replace(settings, starts=1, iterations=min(iterations, QUICK)) if quick else settings
-            factors, errors = chosen.fit(target, ranks, own)
+            run = replace(settings, starts=1, iterations=min(iterations, QUICK)) if quick else settings
+            factors, errors = chosen.fit(target, ranks, run)
             error = relative(chosen.rebuild(factors) - target, target, orders)
             weights, _ = chosen.weights(ranks, layout.degree)
             factors = [*factors[:-1], factors[-1] * norm]

@@ -11,6 +11,7 @@ places. `import polyattn.vision.registry` registers them in timm and in torchvis
 
 from polyattn.vision.backbone import load_backbone
 from polyattn.vision.cost import Cost, cost
+from polyattn.vision.counters import fvcore_handles, thop_ops
 from polyattn.vision.detection import face_retinanet_resnet50_fpn, mask_rcnn_resnet50_fpn
 from polyattn.vision.inflate import inflate
 from polyattn.vision.insert import insert, remove
@@ -30,6 +31,7 @@ __all__ = [
     "c2d_resnet101",
     "cost",
     "face_retinanet_resnet50_fpn",
+    "fvcore_handles",
     "grad_cam",
     "i3d_resnet50",
     "i3d_resnet101",
@@ -48,4 +50,5 @@ __all__ = [
     "resnet152",
     "resnext50_32x4d",
     "seresnet50",
+    "thop_ops",
 ]

@@ -100,3 +100,11 @@ def test_results_are_shown_in_one_line():
         assert len(repr(value)) < 300
         assert "\n" not in repr(value)
     assert repr(found).startswith("Factorisation(cp_nl of rank 1: relative error")
+
+
+def test_settings_are_options_by_name_and_slips_are_refused():
+    core = np.ones((2, 2, 2, 2))
+    with pytest.raises(FittingError, match=r"`start` is not an argument of `factorise`.* did you mean `starts`"):
+        pa.fitting.factorise(core, rank=1, start=2)  # pyright: ignore[reportCallIssue]
+    with pytest.raises(FittingError, match=r"`step` is not an argument of `compress`.* did you mean `steps`"):
+        pa.fitting.compress(pa.nn.NonLocal(4), torch.ones(8, 4, 3, 3), step=1)  # pyright: ignore[reportCallIssue]
