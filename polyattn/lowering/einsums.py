@@ -24,9 +24,9 @@ from polyattn.planning import CPU, Device, Graph, Leaf
 from polyattn.planning.builder import Builder, Order
 from polyattn.planning.costs import COSTS, cost_function
 from polyattn.planning.from_joint import joint_products
-from polyattn.planning.large import shared_trees
+from polyattn.planning.large import Tree, large_trees, shared_trees
 from polyattn.planning.steps import ONE
-from polyattn.planning.trees import EXACT_UP_TO, KEPT, fixed_order, pairs_of, ranked_orders
+from polyattn.planning.trees import KEPT, fixed_order, pairs_of, ranked_orders
 
 Labels = tuple[str, ...]
 """A label for each axis: a letter, or "...k" for the k-th axis from the right under an ellipsis."""
@@ -41,8 +41,8 @@ NARROW = (torch.uint8, torch.int8, torch.int16, torch.int32)
 KEPT_EINSUMS = 1024
 """Functions of einsums that a process keeps; the one that was used last goes last."""
 
-JOINT_UP_TO = 6
-"""Operands up to which evaluations with sharing are searched exhaustively where operands repeat."""
+RANKED_UP_TO = 6
+"""Operands up to which several of the best trees are compared, and all evaluations that share what is repeated."""
 
 LARGE = 2
 """Trees of products of many factors that are compared."""
@@ -301,7 +301,7 @@ def einsum_plan(
     product = _Product(terms, output, shapes, first, _lengths(terms, shapes, equation))
     price = cost_function(cost, device)
     # A tree's rank ignores sharing between equal operands; the price of the whole graph counts it.
-    return min(product.graphs(), key=lambda g: (price(g), g.macs))
+    return min(product.graphs(cost), key=lambda g: (price(g), g.macs))
 
 
 def parse_einsum(equation: str, ranks: Sequence[int]) -> tuple[list[Labels], Labels]:
@@ -401,20 +401,30 @@ class _Product:
             self.factors.append((name, have))
         self.keep = tuple(indices[label] for label in output)
 
-    def orders(self) -> Iterator[Order]:
+    def orders(self, cost: str) -> Iterator[Order]:
         """Yield orders of contraction: the best trees of distinct factors, and those that share what is repeated."""
-        count = len(self.factors)
-        for rank in range(KEPT if count <= EXACT_UP_TO else LARGE):
-            yield ranked_orders({}, rank)
-        if len({name for name, _ in self.factors}) < count:
-            names, indices = zip(*self.factors, strict=True)
-            for tree in shared_trees(indices, names, frozenset(self.keep), lambda i: int(i.size)):
-                yield fixed_order(pairs_of(tree, count))
+        names, indices = zip(*self.factors, strict=True)
+        count, keep = len(names), frozenset(self.keep)
+        trees: list[Tree] = []
+        if count <= RANKED_UP_TO and not (cost == "macs" and self.distinct):
+            for rank in range(KEPT):
+                yield ranked_orders({}, rank)
+        else:
+            trees += large_trees(indices, keep, _length)[:LARGE]
+        if not self.distinct:
+            trees += shared_trees(indices, names, keep, _length)
+        for tree in trees:
+            yield fixed_order(pairs_of(tree, count))
 
-    def graphs(self) -> Iterator[Graph]:
-        for order in self.orders():
+    @property
+    def distinct(self) -> bool:
+        """Return whether no factor is there twice."""
+        return len({name for name, _ in self.factors}) == len(self.factors)
+
+    def graphs(self, cost: str) -> Iterator[Graph]:
+        for order in self.orders(cost):
             yield self.graph(order)
-        if len({name for name, _ in self.factors}) < len(self.factors) <= JOINT_UP_TO:
+        if not self.distinct and len(self.factors) <= RANKED_UP_TO:
             factors = tuple(TensorFactor(name, at) for name, at in self.factors)
             yield from joint_products(Monomial(Fraction(1), (), factors), self.keep)
 
@@ -423,6 +433,10 @@ class _Product:
         operands = [builder.leaf(name, at) for name, at in self.factors]
         result, _ = builder.product(operands, self.keep, ONE, order)
         return Graph.of(builder.nodes, [builder.permuted(result, self.keep)], {})
+
+
+def _length(i: Index) -> int:
+    return int(i.size)
 
 
 def _squeezed(emitter: Emitter, leaf: str, values: dict[str, fx.Node]) -> fx.Node:

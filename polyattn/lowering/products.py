@@ -17,8 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import product
-from math import prod
 
 from polyattn.algebra import Index
 from polyattn.planning import BATCH, Contract, Operand
@@ -150,7 +150,10 @@ class Product:
 
 
 def entries(indices: Sequence[Index], length: Length) -> int:
-    return prod(length(i) for i in indices)
+    number = 1
+    for index in indices:
+        number *= length(index)
+    return number
 
 
 def lies_together(memory: Indices, batches: Sequence[Index], groups: Sequence[Sequence[Index]], length: Length) -> bool:
@@ -180,6 +183,8 @@ def choose(
         wanted: preferred memory order of the result; None if it makes no difference.
         long: sizes of any length, over which no matrix is extended by an identity.
     """
+    # Looked up many times for each way.
+    length = cache(length)
     size = entries(node.output, length)
 
     def price(way: Product) -> float:

@@ -1,15 +1,15 @@
 """Contraction trees for products of many factors: the best of several searches, improved part by part.
 
-The searches are opt_einsum's for this number of factors (dynamic programming, or random greedy trees), dynamic
-programming up to `DYNAMIC_UP_TO` factors, cotengra's where it is installed, and, where factors are one tensor, a greedy
-one that contracts equal pairs together. Then each subtree of a few parts is replaced by the best tree over these parts,
-until none changes. All of it is counted in trees, not in seconds, and the random searches have a fixed seed.
+Greedy trees, some with noise, are improved: each subtree of a few parts is replaced by the best tree over these parts,
+until none changes. The cheapest bounds the dynamic programming that follows up to `COMPLETE_UP_TO` factors, over sets
+of factors that hang together. Of more factors, cotengra's tree is improved too, where that is installed; and where
+factors are one tensor, another greedy search contracts equal pairs together. All of it is counted in trees, not in
+seconds, and the noise has a fixed seed.
 """
 
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -18,10 +18,12 @@ from typing import Any
 Tree = int | tuple["Tree", "Tree"]
 """A factor's number, or the two trees to contract."""
 
-COMPLETE_UP_TO = 16
-"""Factors up to which dynamic programming is enough."""
-DYNAMIC_UP_TO = 20
-"""Factors up to which dynamic programming is asked where opt_einsum's own choice would not."""
+COMPLETE_UP_TO = 20
+"""Factors up to which dynamic programming is asked."""
+PLAIN_UP_TO = 13
+"""Factors up to which the first greedy tree bounds it well enough: to improve it would take longer."""
+NOISY = 4
+"""Greedy trees with noise that are improved, beside the one without."""
 PARTS = 7
 """Parts of a subtree that are put into their best order at once."""
 SWEEPS = 3
@@ -150,6 +152,67 @@ class Network:
             best[subset] = (least, (best[at][1], best[subset ^ at][1]))
         return best[full][1], best[full][0]
 
+    def complete(self) -> Tree:
+        """Return the tree with the fewest multiply-accumulates; parts without a common index are joined at the end."""
+        found = [self._complete(own) for own in self._components()]
+        while len(found) > 1:  # the smallest outer product first
+            found.sort(key=lambda part: self.volume(self.open(part[1])))
+            (a, left), (b, right), *rest = found
+            found = [((a, b), left | right), *rest]
+        return found[0][0]
+
+    def _components(self) -> list[list[int]]:
+        """Return the factors of each part that hangs together by indices of two factors or more."""
+        found: list[tuple[int, list[int]]] = []
+        for k in range(len(self.masks)):
+            shown = self.open(1 << k)
+            near = [f for f in found if f[0] & shown]
+            mask, own = shown, [k]
+            for other in near:
+                mask, own = mask | other[0], own + other[1]
+            found = [f for f in found if not f[0] & shown] + [(mask, own)]
+        return [sorted(own) for _, own in found]
+
+    def _complete(self, factors: Sequence[int]) -> tuple[Tree, int]:
+        """Return the best tree over factors that hang together, by dynamic programming, with the set of them.
+
+        A set is left out if its tree and one reading of its result take more than a tree that is known.
+        """
+        full = sum(1 << k for k in factors)
+        known = self.greedy([(k, 1 << k) for k in factors])
+        if len(factors) > PLAIN_UP_TO:
+            known = self.improved(known)
+        most, volumes, volume = self.macs(known), self._volume, self.volume
+        best: dict[int, tuple[int, int]] = {}  # the two parts of a set
+        by_count: list[list[tuple[int, int, int]]] = [[], [(1 << k, self.open(1 << k), 0) for k in factors]]
+        for count in range(2, len(factors) + 1):
+            found: dict[int, tuple[int, int, int]] = {}
+            for smaller in range(1, count // 2 + 1):
+                others = by_count[count - smaller]
+                for k, (left, open_left, macs_left) in enumerate(by_count[smaller]):
+                    room = most - macs_left
+                    for right, open_right, macs_right in others[k + 1 :] if 2 * smaller == count else others:
+                        if left & right or not open_left & open_right:
+                            continue
+                        loop = open_left | open_right
+                        macs = (volumes.get(loop) or volume(loop)) + macs_right
+                        if macs <= room:
+                            whole, macs = left | right, macs + macs_left
+                            if whole not in found or macs < found[whole][0]:
+                                found[whole] = (macs, left, right)
+            by_count.append([])
+            for whole, (macs, left, right) in found.items():
+                shown = self.open(whole)
+                if whole == full or macs + volume(shown) <= most:
+                    by_count[-1].append((whole, shown, macs))
+                    best[whole] = (left, right)
+
+        def tree(whole: int) -> Tree:
+            return (tree(best[whole][0]), tree(best[whole][1])) if whole in best else whole.bit_length() - 1
+
+        # Outer products among the factors are the greedy tree's alone.
+        return (tree(full) if full in best else known), full
+
     def greedy(self, start: Sequence[tuple[Tree, int]] = (), noise: random.Random | None = None) -> Tree:
         """Return the tree that always contracts the pair whose result grows least."""
         alive = list(start) or [(k, 1 << k) for k in range(len(self.masks))]
@@ -220,54 +283,32 @@ def large_trees(indices: Sequence[Sequence[Hashable]], keep: frozenset, length: 
     masks = [sum(1 << numbers[i] for i in set(labels)) for labels in indices]
     kept = sum(1 << numbers[i] for i in keep if i in numbers)
     network = Network(masks, kept, [length(i) for i in numbers])
-    # Numbers, whose hashes are the same in every process, so that the searches visit them in one order.
-    sets = [frozenset(numbers[i] for i in labels) for labels in indices]
-    out = frozenset(numbers[i] for i in keep if i in numbers)
     if len(masks) <= COMPLETE_UP_TO:
-        return [path_tree(_dynamic(sets, out, network.lengths), len(masks))]
+        return [network.complete()]
     ranked: dict[Tree, int] = {}
-    for tree in _found(network, sets, out):
+    for tree in _found(network):
         better = network.improved(tree)
         ranked[better] = network.macs(better)
     return sorted(ranked, key=lambda t: ranked[t])
 
 
-def _found(network: Network, sets: list[frozenset], keep: frozenset) -> Iterator[Tree]:
-    # Imported here: only products of many factors need it.
-    from opt_einsum.path_random import RandomGreedy
-
-    count = len(sets)
-    inputs = _shared(sets, keep)
-    lengths: dict[Any, int] = dict(enumerate(network.lengths))
-    if count <= DYNAMIC_UP_TO:
-        yield path_tree(_dynamic(sets, keep, network.lengths), count)
-    else:
-        state = random.getstate()
-        random.seed(count)
-        try:
-            greedy = RandomGreedy(max_repeats=64, minimize="flops", parallel=False)
-            yield path_tree(greedy(inputs, keep, lengths), count)
-        finally:
-            random.setstate(state)
-    if find_spec("cotengra") is not None:
-        path = import_module("cotengra").array_contract_path(
-            [tuple(labels) for labels in inputs], tuple(keep), lengths, optimize="auto-hq"
-        )
-        yield path_tree(path, count)
+def _found(network: Network) -> Iterator[Tree]:
     yield network.greedy()
+    draw = random.Random(len(network.masks))
+    for _ in range(NOISY):
+        yield network.greedy(noise=draw)
+    if find_spec("cotengra") is not None:
+        # Indices of one factor alone are summed before the products, so no path may depend on them. Numbers have the
+        # same hashes in every process, so that the search visits them in one order.
+        inputs = [tuple(_bits(network.open(1 << k))) for k in range(len(network.masks))]
+        path = import_module("cotengra").array_contract_path(
+            inputs, tuple(_bits(network.kept)), dict(enumerate(network.lengths)), optimize="auto-hq"
+        )
+        yield path_tree(path, len(inputs))
 
 
-def _shared(sets: list[frozenset], keep: frozenset) -> list[frozenset]:
-    """Leave out the indices of one factor alone: they are summed before the products, so no path may depend on them."""
-    uses = Counter(i for labels in sets for i in labels)
-    return [frozenset(i for i in labels if i in keep or uses[i] > 1) for labels in sets]
-
-
-def _dynamic(sets: list[frozenset], keep: frozenset, lengths: Sequence[int]) -> Any:
-    from opt_einsum.paths import dynamic_programming
-
-    known: dict[Any, int] = dict(enumerate(lengths))
-    return dynamic_programming(_shared(sets, keep), keep, known)
+def _bits(mask: int) -> list[int]:
+    return [k for k in range(mask.bit_length()) if mask >> k & 1]
 
 
 def shared_trees(
