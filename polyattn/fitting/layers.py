@@ -102,6 +102,25 @@ class TrainedLayer:
         return factored
 
 
+MOST_BYTES = 2**30
+"""Greatest size of a core that is formed, in float64."""
+
+
+def _check_width(channels: int) -> None:
+    """Check that the core of so many channels can be formed.
+
+    Raises:
+        FittingError: it is too large.
+    """
+    size = 8 * channels**4
+    if size > MOST_BYTES:
+        widest = int((MOST_BYTES / 8) ** 0.25)
+        raise FittingError(
+            f"the core of {channels} channels has {channels}^4 entries, {size / 2**30:,.1f} GiB, and fits form it "
+            f"whole: they take layers of up to {widest} channels"
+        )
+
+
 def trained_layer(module: nn.Module) -> TrainedLayer:
     """Extract the channel core of a module.
 
@@ -109,6 +128,7 @@ def trained_layer(module: nn.Module) -> TrainedLayer:
         FittingError: it is not an `Attention` or `NonLocal` of NL's kind; says why.
     """
     if isinstance(module, Attention):
+        _check_width(module.channels)
         parameters = {n: p.detach().cpu().double().numpy() for n, p in module.spec_parameters().items()}
         try:
             found = module.spec.channel_cores(module.channels, parameters)
@@ -128,6 +148,7 @@ def trained_layer(module: nn.Module) -> TrainedLayer:
             f'similarity="{module.similarity}", sub_sample={module.sub_sample}'
         )
     heads, inner = module.heads, module.inner_channels
+    _check_width(module.spec_parameters()["wq"].shape[0])
     found = {n: p.detach().cpu().double() for n, p in module.spec_parameters().items()}
     biased = "bq" in found
     query, key, value = (

@@ -48,22 +48,29 @@ class Traced:
         return self.shape[1]
 
 
-def run(module: nn.Module, *arguments: Any, hooks: Mapping[nn.Module, Hook] | None = None) -> Any:
-    """Run the module in eval mode, without gradients, and return its output.
+def run(
+    module: nn.Module,
+    *arguments: Any,
+    hooks: Mapping[nn.Module, Hook] | None = None,
+    state: Mapping[str, Tensor] | None = None,
+    gradients: bool = False,
+) -> Any:
+    """Run the module in eval mode, by default without gradients, and return its output.
 
     Training flags, buffers and the states of torch's random generators are restored; hooks, by submodule, exist for
-    this run only.
+    this run only, and so do other parameters in `state`.
     """
     # Copies of the buffers take all updates of the run.
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers() if not buffer.is_meta}
     with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
+        stack.enter_context(torch.set_grad_enabled(gradients))
         stack.enter_context(_evaluating(module))
         for kind, numbers in _accelerators(module).items():
             stack.enter_context(torch.random.fork_rng(numbers, device_type=kind))
         for submodule, hook in (hooks or {}).items():
             stack.callback(submodule.register_forward_hook(hook).remove)
-        return functional_call(module, buffers, arguments) if buffers else module(*arguments)
+        own = {**buffers, **(state or {})}
+        return functional_call(module, own, arguments) if own else module(*arguments)
 
 
 def arguments_of(model: nn.Module, example: Example | None) -> tuple[Any, ...]:

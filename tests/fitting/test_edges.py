@@ -108,3 +108,11 @@ def test_settings_are_options_by_name_and_slips_are_refused():
         pa.fitting.factorise(core, rank=1, start=2)  # pyright: ignore[reportCallIssue]
     with pytest.raises(FittingError, match=r"`step` is not an argument of `compress`.* did you mean `steps`"):
         pa.fitting.compress(pa.nn.NonLocal(4), torch.ones(8, 4, 3, 3), step=1)  # pyright: ignore[reportCallIssue]
+
+
+@pytest.mark.parametrize(
+    "layer", [pa.nn.NonLocal(256, similarity="dot_product"), pa.nn.Attention(pa.catalog.nl(), 128)]
+)
+def test_layers_too_wide_for_a_core_are_refused_before_it_is_formed(layer: torch.nn.Module):
+    with pytest.raises(FittingError, match=r"GiB, and fits form it whole: they take layers of up to 107 channels"):
+        pa.fitting.trained_layer(layer)
