@@ -21,6 +21,7 @@ from polyattn.lowering.emit import Emitter
 from polyattn.lowering.matching import Kernels, as_choice, by_step, fusions
 from polyattn.lowering.module import TENSOR, LoweredGraph, copied
 from polyattn.lowering.shapes import expect_shape, readings
+from polyattn.lowering.views import with_fewer_views
 from polyattn.planning import BATCH, Device, Graph, Leaf, Plan
 from polyattn.planning.accuracy import maps
 from polyattn.planning.centring import deviations
@@ -38,12 +39,16 @@ class Sizes:
     Attributes:
         read: atomic sizes that are read from the shapes of the inputs in each call; all others are the plan's numbers.
         short: those of them of which plans take matrices extended by an identity, as small ones are.
-        checked: whether a call checks the shapes of its tensors.
+        checked: whether a call checks the shapes of its tensors. Only such a graph has a value for each step; others
+            have fewer views.
+        positions: if given, an unchecked forward pass takes its first input as a map (B, C, *positions) and returns
+            one, and not (B, *positions, C): with any number of spatial axes for 1, else with this number.
     """
 
     read: tuple[str, ...] = ()
     short: tuple[str, ...] = ()
     checked: bool = False
+    positions: int | None = None
 
     @property
     def long(self) -> tuple[str, ...]:
@@ -221,6 +226,10 @@ def _lower(
         output = emitter.method("type_as", output, emitter.reference)
     emitter.graph.output(output if kept is None else (output, *(emitter.exact.get(k, emitter.values[k]) for k in kept)))
     lies = {plan.names[k]: _places(plan.nodes[k].output, emitter.memory[k]) for k in kept or ()}
+    if not sizes.checked:
+        emitter.graph = with_fewer_views(
+            emitter.graph, _axes(plan, arguments), sizes.positions if kept is None else None
+        )
     return _module(emitter, plan.with_kernels(tuple(sorted(by_step(chosen, plan.names)))), "Lowered"), lies
 
 
@@ -251,6 +260,10 @@ def _lower_backward(
         for tensor, o in zip(backward.wanted, backward.graph.outputs, strict=True)
     }
     emitter.graph.output(tuple(gradients.get(tensor) for tensor in arguments))
+    if not sizes.checked:
+        axes = _axes(plan, arguments) | {plan.names[k]: len(plan.nodes[k].output) for k in backward.kept}
+        axes[plan.seed] = 1 + len(plan.spec.shape(plan.spec.output))
+        emitter.graph = with_fewer_views(emitter.graph, axes)
     shown = tuple(sorted(by_step(chosen, plan.backward_names)))
     return _module(emitter, plan.with_kernels(shown), "LoweredBackward")
 
@@ -328,6 +341,12 @@ def argument_names(plan: Plan) -> dict[str, str]:
         names[tensor] = name
         taken.add(name)
     return names
+
+
+def _axes(plan: Plan, arguments: Mapping[str, str]) -> dict[str, int]:
+    """The number of axes of each of the graph's arguments."""
+    spec = plan.spec
+    return {name: len(spec.shape(tensor)) + (tensor in spec.inputs) for tensor, name in arguments.items()}
 
 
 def _check_name(name: str) -> None:

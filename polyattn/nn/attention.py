@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from polyattn.nn.layer import Layer
 from polyattn.nn.sizes import given_sizes, layout
 from polyattn.planning import Plan
 from polyattn.runtime.communicator import NARROW
-from polyattn.runtime.layouts import channels_first, positions_first
+from polyattn.runtime.layouts import restrided
 
 
 class Attention(Layer):
@@ -106,20 +106,27 @@ class Attention(Layer):
     @settling
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, channels, *spatial) to the same shape."""
-        *values, alpha, beta = self._held()
-        y = self._attended(x, values)
+        try:
+            *values, alpha, beta = self._held() if torch.compiler.is_compiling() else self._fetch(self._parameters)
+        except KeyError:  # a parametrization has replaced a parameter
+            *values, alpha, beta = self._held()
+        if self._scalar:
+            values = self._in_shape(values)
+        y = self._function.of_map(x, len(self.position_sizes), values, self._check)
         if alpha is None or beta is None:
-            return y
+            return restrided(y)
         if x.dtype in NARROW:
             # One-element factors keep the map's dtype; autocast on a GPU would widen `addcmul` to its widest operand.
             return (alpha.squeeze() * x + beta.squeeze() * y).to(x.dtype)
         # addcmul fuses scaling y and adding it, so only alpha * x is an extra map.
-        return torch.addcmul(alpha * x, beta, y).to(x.dtype)
+        y = torch.addcmul(alpha * x, beta, y)
+        return y if y.dtype == x.dtype else y.to(x.dtype)
 
     @settling
     def attend(self, x: Tensor) -> Tensor:
         """Compute the specification's output for x, without the residual."""
-        return self._attended(x, self._held()[:-2])
+        values = self._in_shape(self._held()[:-2])
+        return restrided(self._function.of_map(x, len(self.position_sizes), values, self._check))
 
     def running_plan(self, sizes: Mapping[str, int], batch: int = 1, gradient: bool = True) -> Plan:
         """Return the plan that the layer runs on the processor for maps of these sizes.
@@ -136,13 +143,6 @@ class Attention(Layer):
         160
         """
         return self._function.plan(sizes, batch, gradient)
-
-    def _attended(self, x: Tensor, values: Sequence[Tensor]) -> Tensor:
-        self._check(x)
-        axes = len(self.position_sizes)
-        if self._scalar:
-            values = self._in_shape(values)
-        return channels_first(self._function.apply(positions_first(x, axes), *values), x, axes)
 
     def extra_repr(self) -> str:
         definitions = "; ".join(map(str, self.spec.statements.definitions))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from operator import index
@@ -20,6 +20,7 @@ from polyattn.planning import DEVICES, Apply, Link, Plan, Question, Sharded, que
 from polyattn.planning.sharding import SLICE
 from polyattn.runtime.communicator import Pieces
 from polyattn.runtime.function import SpecFunction, _lies_channels_first
+from polyattn.runtime.layouts import channels_first, positions_first
 from polyattn.runtime.plan_cache import NOMINAL_BATCH
 
 CANDIDATES = 12
@@ -214,6 +215,11 @@ class PieceFunction:
     def apply(self, *tensors: Tensor) -> Tensor:
         """Call the function on the inputs and then the parameters, each in the specification's order."""
         return self(dict(zip((*self.inputs, *self.parameters), tensors, strict=True)))
+
+    def of_map(self, x: Tensor, axes: int, parameters: Sequence[Tensor], check: Callable[[Tensor], None]) -> Tensor:
+        """Call the function on a shard of a map (B, C, *positions); see `SpecFunction.of_map`."""
+        check(x)
+        return channels_first(self.apply(positions_first(x, axes), *parameters), x, axes)
 
     def __call__(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Compute the output's shard (or the whole output if it has no positions) from shards of the inputs.

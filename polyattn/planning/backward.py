@@ -71,6 +71,21 @@ def differentiate(
     return _Reverse(forward, names, seed, frozenset(recomputed)).run(wanted)
 
 
+def autograd_macs(forward: Graph, wanted: Collection[str]) -> int:
+    """Count the multiply-accumulates of autograd's backward pass of a graph.
+
+    Each product takes one for every operand that depends on a wanted tensor.
+    """
+    needed: set[int] = set()
+    total = 0
+    for k, node in enumerate(forward.nodes):
+        reached = sum(o.value in needed for o in node.operands)
+        if reached or (isinstance(node, Leaf) and node.tensor in wanted):
+            needed.add(k)
+        total += reached * forward.macs_of(node)
+    return total
+
+
 @dataclass
 class _Reverse:
     forward: Graph

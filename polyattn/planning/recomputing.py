@@ -22,13 +22,17 @@ VARIANTS = 6
 """Choices of kept values that are compared under a memory limit, for each order of contraction."""
 
 
-def with_backward(plan: Plan) -> Plan:
-    """The plan with its backward pass, keeping every forward value that it reads."""
-    return replace(plan, backward=_reverse(plan, set()))
+def with_backward(plan: Plan, wanted: Collection[str] | None = None) -> Plan:
+    """The plan with its backward pass, keeping every forward value that it reads.
+
+    Args:
+        wanted: the tensors whose gradients it computes, default all.
+    """
+    return replace(plan, backward=_reverse(plan, set(), wanted))
 
 
-def _reverse(plan: Plan, recomputed: Collection[int]) -> Backward:
-    wanted = (*plan.spec.inputs, *plan.spec.parameters)
+def _reverse(plan: Plan, recomputed: Collection[int], only: Collection[str] | None = None) -> Backward:
+    wanted = [t for t in (*plan.spec.inputs, *plan.spec.parameters) if only is None or t in only]
     made = differentiate(plan.graph, plan.names, wanted, plan.seed, recomputed)
     return _centred_backward(plan, made, recomputed) if plan.means else made
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from operator import index
+from operator import attrgetter, index
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from polyattn.language.sizes import is_name, number_of
 from polyattn.lowering import FUNCTIONS, calibrated, kind, products_dtype, version
 from polyattn.lowering.functions import is_static, is_traced, named, untraced
 from polyattn.planning import BATCH, Plan
+from polyattn.runtime.layouts import channels_first, positions_first
 from polyattn.runtime.plan_cache import (
     NOMINAL_BATCH,
     Family,
@@ -23,6 +24,10 @@ from polyattn.runtime.plan_cache import (
     reads,
     traced,
 )
+
+transforms = torch._C._are_functorch_transforms_active
+"""Whether a transform of `torch.func` is active."""
+shape_of, requires_grad = attrgetter("shape"), attrgetter("requires_grad")
 
 SHAPES = 512
 """Shapes of which a function remembers the program; the oldest is forgotten first."""
@@ -93,36 +98,74 @@ class SpecFunction:
             key = (
                 first.stride(),
                 first.device,
-                needs_gradient(tensors),
+                torch.is_grad_enabled() and (transforms(), *map(requires_grad, tensors)),
                 version(),
                 products_dtype(first),
-                *[x.shape for x in tensors],
+                *map(shape_of, tensors),
             )
             function = self._made.get(key)
         except TypeError:  # lengths that are symbols
             return self._traced(tensors)(*tensors)
         if function is None:
-            function = self._function_for(tensors)
-            if len(self._made) >= SHAPES:
-                self._made.pop(next(iter(self._made)), None)
-            self._made[key] = function
+            function = self._kept(key, self._function_for(tensors))
         return function(*tensors)
 
-    def _function_for(self, tensors: Sequence[Tensor]) -> Callable[..., Tensor]:
+    def of_map(self, x: Tensor, axes: int, parameters: Sequence[Tensor], check: Callable[[Tensor], None]) -> Tensor:
+        """The output (B, C, *positions) for one input of this layout, and parameters; a warm call passes few frames.
+
+        Args:
+            axes: the specification's axes of positions. With one, a map may have any number.
+            check: refuses maps of another shape or dtype; a shape that came before has passed it.
+        """
+        function, key = None, None
+        if not torch.compiler.is_compiling() and torch._C._get_tracing_state() is None:
+            training = torch.is_grad_enabled() and (transforms(), x.requires_grad, *map(requires_grad, parameters))
+            narrow = x.is_cuda and products_dtype(x)
+            key = (x.stride(), x.dtype, x.device, training, version(), narrow, x.shape, *map(shape_of, parameters))
+            try:
+                function = self._made.get(key)
+            except TypeError:  # lengths that are symbols
+                key = None
+        if function is None:
+            check(x)
+            rows = positions_first(x, axes)
+            if key is None:
+                return channels_first(self.apply(rows, *parameters), x, axes)
+            function = self._kept(key, self._function_for((rows, *parameters), axes))
+        return function(x, *parameters)
+
+    def _kept(self, key: Hashable, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        if len(self._made) >= SHAPES:
+            self._made.pop(next(iter(self._made)), None)
+        self._made[key] = function
+        return function
+
+    def _function_for(self, tensors: Sequence[Tensor], positions: int | None = None) -> Callable[..., Tensor]:
         """Return the function for the shapes of tensors, which need not have come before.
+
+        Args:
+            positions: if given, the function is of maps; see `of_map`.
 
         Raises:
             SizeError: the shapes contradict each other or the given sizes.
             BudgetError: no plan keeps to the memory limit.
         """
         if self.memory_limit is None:
-            return self._family(tensors).function(self._sizes(tensors))
+            return self._family(tensors).function(self._sizes(tensors), positions)
         objective, device, channels_first, dtype = self._how(tensors)
         how = (objective, channels_first, dtype, calibrated(kind(device), dtype), self.accuracy, self.memory_limit)
-        return limited(self.text, self._own, pairs(self._sizes(tensors)), *how)[1]
+        return limited(self.text, self._own, pairs(self._sizes(tensors)), *how, positions)[1]
 
     def _family(self, tensors: Sequence[Tensor]) -> Family:
-        return family_of(self.text, self.sizes, self._own, *self._how(tensors), self.accuracy)
+        return family_of(self.text, self.sizes, self._own, *self._how(tensors), self.accuracy, self._wanted(tensors))
+
+    def _wanted(self, tensors: Sequence[Tensor]) -> tuple[str, ...]:
+        """Return the tensors that get gradients, if others are frozen; else nothing."""
+        # Transforms wrap tensors, whose flags need not say what is differentiated.
+        if self.objective != "training" or not torch.is_grad_enabled() or transforms():
+            return ()
+        wanted = tuple(name for name, t in zip(self._names, tensors, strict=True) if t.requires_grad)
+        return wanted if len(wanted) < len(tensors) else ()
 
     def _how(self, tensors: Sequence[Tensor]) -> tuple[str, str, bool, str]:
         """Return what a plan depends on besides sizes: objective, device, memory layout and dtype."""

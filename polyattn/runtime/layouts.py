@@ -9,6 +9,8 @@ gradients passed between blocks.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -26,11 +28,20 @@ def positions_first(x: Tensor, axes: int) -> Tensor:
 def channels_first(y: Tensor, like: Tensor, axes: int) -> Tensor:
     """Return the result of `positions_first` as (B, C, *spatial), with the spatial axes of `like`. A view."""
     if axes > 1:
-        return _restrided(y.movedim(-1, 1))
+        return restrided(y.movedim(-1, 1))
     y = y.transpose(1, 2)
     if torch.compiler.is_compiling() or is_traced():
-        return _restrided(as_map(y, like))
-    return _restrided(y.view(*y.shape[:2], *like.shape[2:]))
+        return restrided(as_map(y, like))
+    return restrided(y.view(*y.shape[:2], *like.shape[2:]))
+
+
+def of_maps(function: Callable[..., Tensor], axes: int) -> Callable[..., Tensor]:
+    """Return a function of a map and parameters to a map, from one of (B, *positions, C)."""
+
+    def on_map(x: Tensor, *parameters: Tensor) -> Tensor:
+        return channels_first(function(positions_first(x, axes), *parameters), x, axes)
+
+    return on_map
 
 
 def as_map(columns: Tensor, like: Tensor) -> Tensor:
@@ -59,8 +70,12 @@ def laid_out_as(y: Tensor, like: Tensor) -> Tensor:
 
 def settled(x: Tensor) -> Tensor:
     """Return a view of a map (B, C, *positions) with strides that torch reads correctly, for its gradient too."""
-    x = _restrided(x)  # under a compiler, its traced backward pass restrides the gradient
-    if torch.compiler.is_compiling() or x.grad_fn is None or not _single_axes(x):
+    if torch.compiler.is_compiling():
+        return restrided(x)  # its traced backward pass restrides the gradient
+    if 1 not in x.shape or (x.grad_fn is None and x.is_contiguous()):
+        return x
+    x = restrided(x)
+    if x.grad_fn is None or not _single_axes(x):
         return x  # a leaf's gradient is read by no earlier operation
     # A hook on x itself would stay on the caller's tensor after the call.
     return with_settled_gradient(torch.ops.aten.alias.default(x))
@@ -69,17 +84,17 @@ def settled(x: Tensor) -> Tensor:
 def with_settled_gradient(y: Tensor) -> Tensor:
     """Set torch's own strides on the gradient of a new map; the map may still be changed in place."""
     if torch.compiler.is_compiling():
-        return _restrided(y)
+        return restrided(y)
     if y.requires_grad and _single_axes(y):
         y.register_hook(_of_gradient)
     return y
 
 
 def _of_gradient(gradient: Tensor | None) -> Tensor | None:
-    return None if gradient is None else _restrided(gradient)
+    return None if gradient is None else restrided(gradient)
 
 
-def _restrided(x: Tensor) -> Tensor:
+def restrided(x: Tensor) -> Tensor:
     """Return a view of a channels-last map with torch's own strides along axes of length 1."""
     if not torch.compiler.is_compiling() and not _is_misread(x):
         return x

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import combinations, product
+from itertools import chain, combinations, product
 from typing import Any
 
 from torch import Tensor
@@ -35,8 +35,11 @@ from polyattn.lowering.graphs import Sizes
 from polyattn.lowering.matching import as_choice, by_step, fusions
 from polyattn.lowering.products import LARGEST_IDENTITY
 from polyattn.lowering.shapes import Read, readings
-from polyattn.lowering.training import plans_backward
+from polyattn.lowering.training import kernels_differentiate, plans_backward
 from polyattn.planning import BATCH, Device, Plan, Question
+from polyattn.planning.backward import autograd_macs
+from polyattn.planning.recomputing import with_backward
+from polyattn.runtime.layouts import of_maps
 
 Function = Callable[..., Tensor]
 Numbers = Mapping[str, int]
@@ -86,6 +89,8 @@ class Family:
         objective, model, channels_first, dtype: see `lowering.plan` and `lowering.lower`.
         own: functions of the user's own, and the names of their callables in `polyattn.lowering.FUNCTIONS`.
         accuracy: see `lowering.plan`.
+        wanted: the tensors that get gradients, if others are frozen. Then the order with the least arithmetic of both
+            passes is taken, with autograd's backward pass or one planned for these tensors.
         read: where the other atomic sizes are read from shapes; empty where they do not follow one by one.
         regions: candidates, by the sizes that they are for.
         programs: lowered plans by all that their lowering depends on.
@@ -99,6 +104,7 @@ class Family:
     dtype: str
     own: Owns = ()
     accuracy: str = "written"
+    wanted: tuple[str, ...] = ()
     read: tuple[Read, ...] = ()
     regions: list[Region] = field(default_factory=list)
     programs: dict[object, Function] = field(default_factory=dict)
@@ -110,16 +116,21 @@ class Family:
         asked = Question(self.spec, (), self.objective, None, "roofline", self.model, self.accuracy)
         self.price = price_of(asked, self.kernels)
 
-    def function(self, sizes: Numbers) -> Function:
-        """Return the function of the inputs and parameters for the numbers of all sizes, the batch included."""
+    def function(self, sizes: Numbers, positions: int | None = None) -> Function:
+        """Return the function of the inputs and parameters for the numbers of all sizes, the batch included.
+
+        Args:
+            positions: if given, a function of one map (B, C, *positions) to another; see `lowering.graphs.Sizes`.
+        """
         region, number, chosen = self.chosen(sizes)
-        backward = plans_backward(chosen, self.model, self.kernels)
+        backward = self._plans_backward(chosen)
         short = tuple(r.size for r in self.read if sizes[r.size] <= LARGEST_IDENTITY)
         taken = tuple(by_step(fusions(chosen.graph, frozenset(), self.kernels), chosen.names)) if self.kernels else ()
-        key = (region, number, backward, short, taken)
+        key = (region, number, backward, short, taken, positions)
         found = self.programs.get(key)
         if found is None:
-            found = self.programs[key] = self._lowered(chosen, backward, tuple(r.size for r in self.read), short)
+            read = tuple(r.size for r in self.read)
+            found = self.programs[key] = self._lowered(chosen, backward, Sizes(read, short, positions=positions))
         return found
 
     def chosen(self, sizes: Numbers) -> tuple[int, int, Plan]:
@@ -132,6 +143,12 @@ class Family:
         self.regions.append(Region(sizes, 1, self._candidates(sizes, 1)) if first else self._around(sizes))
         return len(self.regions) - 1, *self._cheapest(self.regions[-1].plans, sizes)
 
+    def _plans_backward(self, chosen: Plan) -> bool:
+        if not self.wanted:
+            return plans_backward(chosen, self.model, self.kernels)
+        planned = chosen.backward_macs < autograd_macs(chosen.graph, self.wanted)
+        return planned and not kernels_differentiate(chosen, self.kernels)
+
     def symbolic(self, sizes: Numbers, read: tuple[str, ...], eager: bool) -> Function:
         """Return the function for a compiler or tracer: with the plan for these sizes, some of them read from shapes.
 
@@ -140,13 +157,14 @@ class Family:
         """
         chosen = self._candidates(sizes, 1)[0]
         backward = not eager and plans_backward(chosen, self.model, self.kernels)
-        return self._lowered(chosen, backward, read, ())
+        return self._lowered(chosen, backward, Sizes(read))
 
-    def _lowered(self, chosen: Plan, backward: bool, read: tuple[str, ...], short: tuple[str, ...]) -> Function:
+    def _lowered(self, chosen: Plan, backward: bool, sizes: Sizes) -> Function:
         lowered = training_function if backward else forward_function
         options: dict[str, Any] = {"channels_first": self.channels_first, "device": self.model, "dtype": self.dtype}
         options["functions"] = {name: getattr(FUNCTIONS, kept) for name, kept in self.own}
-        return lowered(chosen, **options, sizes=Sizes(read, short))
+        function = lowered(chosen, **options, sizes=sizes)
+        return function if sizes.positions is None or not backward else of_maps(function, sizes.positions)
 
     def _around(self, sizes: Numbers) -> Region:
         """Return the orders that are the cheapest at some size around these, with the author's as the last."""
@@ -162,6 +180,11 @@ class Family:
     def _candidates(self, sizes: Numbers, most: int) -> tuple[Plan, ...]:
         known = {s: n for s, n in sizes.items() if s != BATCH}
         options: dict[str, Any] = {"batch": sizes[BATCH], "device": self.model, "accuracy": self.accuracy}
+        if self.wanted:
+            asked = [candidates(self.spec, known, o, CANDIDATES, **options) for o in ("forward", "training")]
+            plans = {p.graph: p for p in chain.from_iterable(asked)}
+            found = sorted((with_backward(p, self.wanted) for p in plans.values()), key=self._both_macs)
+            return tuple(found[:most])
         if most == 1:
             return (plan(self.spec, known, self.objective, **options),)
         return candidates(self.spec, known, self.objective, most, **options)
@@ -171,11 +194,18 @@ class Family:
         there = [p.at(sizes) for p in plans]
         if len(there) == 1:
             return 0, there[0]
+        if self.wanted:
+            number = min(range(len(there)), key=lambda k: self._both_macs(there[k]))
+            return number, there[number]
         training = self.objective == "training"
         counts = [p.training_macs if training else p.macs for p in there]
         fair = [k for k, n in enumerate(counts) if n <= counts[-1] or "centred" in there[k].strategy]
         number = min(fair, key=lambda k: self.price(there[k]))
         return number, there[number]
+
+    def _both_macs(self, made: Plan) -> int:
+        """Return the multiply-accumulates of both passes, the cheaper backward pass for what is wanted."""
+        return made.macs + min(made.backward_macs, autograd_macs(made.graph, self.wanted))
 
 
 def neighbours(sizes: Numbers, varying: Sequence[str]) -> Iterator[dict[str, int]]:
@@ -206,9 +236,10 @@ def family(
     dtype: str,
     model: Device,
     accuracy: str = "written",
+    wanted: tuple[str, ...] = (),
 ) -> Family:
     """Return the programs of a specification, shared by all layers that ask for the same."""
-    return Family(_spec(text), fixed, objective, model, channels_first, dtype, own, accuracy)
+    return Family(_spec(text), fixed, objective, model, channels_first, dtype, own, accuracy, wanted)
 
 
 def family_of(
@@ -220,6 +251,7 @@ def family_of(
     channels_first: bool,
     dtype: str,
     accuracy: str = "written",
+    wanted: tuple[str, ...] = (),
 ) -> Family:
     """Return the family on the present calibration of a device.
 
@@ -232,9 +264,10 @@ def family_of(
         channels_first: whether the inputs are (B, ..., C) views of tensors that lie in memory as (B, C, ...).
         dtype: in which products are computed.
         accuracy: see `lowering.plan`.
+        wanted: the tensors that get gradients, where others do not.
     """
     model = calibrated(kind(device), dtype)
-    return family(text, fixed, own, objective, device, channels_first, dtype, model, accuracy)
+    return family(text, fixed, own, objective, device, channels_first, dtype, model, accuracy, wanted)
 
 
 @lru_cache(maxsize=FAMILIES)
@@ -248,6 +281,7 @@ def limited(
     model: Device,
     accuracy: str,
     memory_limit: int,
+    positions: int | None = None,
 ) -> tuple[Plan, Function]:
     """Return the plan within a memory limit at these sizes, the batch included, and its function.
 
@@ -262,7 +296,8 @@ def limited(
     lowered = forward_function if made.backward is None else training_function
     options: dict[str, Any] = {"channels_first": channels_first, "device": model, "dtype": dtype}
     options["functions"] = {name: getattr(FUNCTIONS, kept) for name, kept in own}
-    return made, lowered(made, **options)
+    function = lowered(made, **options)
+    return made, function if positions is None else of_maps(function, positions)
 
 
 @lru_cache(maxsize=FAMILIES)

@@ -100,7 +100,9 @@ def _backward_mix(ctx: Any, seed: Tensor) -> tuple[Tensor | None, ...]:
     x, k = ctx.saved_tensors
     s, t, how = ctx.s, ctx.t, ctx.precision
     # The public functions are differentiable again, so second derivatives need no further rule.
-    return block_mix(seed, k.mT, s, t, how), block_cross(seed, x, k.shape[1], s, t, how), None, None, None
+    of_x, of_k, *_ = ctx.needs_input_grad
+    dx = block_mix(seed, k.mT, s, t, how) if of_x else None
+    return dx, block_cross(seed, x, k.shape[1], s, t, how) if of_k else None, None, None, None
 
 
 _block_mix.register_autograd(_backward_mix, setup_context=_setup_mix)
@@ -129,7 +131,9 @@ def _setup_cross(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward_cross(ctx: Any, seed: Tensor) -> tuple[Tensor | None, ...]:
     y, x = ctx.saved_tensors
     s, t, how = ctx.s, ctx.t, ctx.precision
-    return block_mix(x, seed, s, t, how), block_mix(y, seed.mT, s, t, how), None, None, None, None
+    of_y, of_x, *_ = ctx.needs_input_grad
+    dy = block_mix(x, seed, s, t, how) if of_y else None
+    return dy, block_mix(y, seed.mT, s, t, how) if of_x else None, None, None, None, None
 
 
 _block_cross.register_autograd(_backward_cross, setup_context=_setup_cross)

@@ -66,18 +66,22 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, seed: Tensor) -> tuple[Tensor | None, ...]:
     x, w1, w2 = ctx.saved_tensors
     rows = seed[:, None]
+    of_x, of_w1, of_w2, *_ = ctx.needs_input_grad
     if x.shape[1] >= x.shape[2]:
         # With G = XᵀX / N, m = diag(W1ᵀ G W2): gradients need N only in G and in the last product with x.
-        matrix = gram(x, ctx.scale, ctx.precision)
-        dw1 = (torch.matmul(matrix, w2) * rows).sum(0)
-        dw2 = (torch.matmul(matrix, w1) * rows).sum(0)
+        matrix = gram(x, ctx.scale, ctx.precision) if of_w1 or of_w2 else x
+        dw1 = (torch.matmul(matrix, w2) * rows).sum(0) if of_w1 else None
+        dw2 = (torch.matmul(matrix, w1) * rows).sum(0) if of_w2 else None
+        if not of_x:
+            return None, dw1, dw2, None, None
         # G is symmetric, so x occurs twice: the gradient is x times this matrix plus its transpose.
         half = torch.matmul(w2 * rows, w1.mT) * ctx.scale
         return project(x, half + half.mT, None, ctx.precision), dw1, dw2, None, None
     done, dtwo = torch.matmul(x, w2) * rows, torch.matmul(x, w1) * rows
-    dw1, dw2 = torch.einsum("bnc,bnd->cd", x, done), torch.einsum("bnc,bnd->cd", x, dtwo)
-    dx = project_pair(done, w1.mT, dtwo, w2.mT, ctx.precision)
-    return dx * ctx.scale, dw1 * ctx.scale, dw2 * ctx.scale, None, None
+    dw1 = torch.einsum("bnc,bnd->cd", x, done) * ctx.scale if of_w1 else None
+    dw2 = torch.einsum("bnc,bnd->cd", x, dtwo) * ctx.scale if of_w2 else None
+    dx = project_pair(done, w1.mT, dtwo, w2.mT, ctx.precision) * ctx.scale if of_x else None
+    return dx, dw1, dw2, None, None
 
 
 _hadamard_mean.register_autograd(_backward, setup_context=_setup)
