@@ -105,7 +105,7 @@ def test_without_matplotlib_a_value_has_no_picture_and_a_plot_names_the_extra(mo
     for name in ("matplotlib", "matplotlib.figure"):
         monkeypatch.setitem(sys.modules, name, None)
     assert SPEC._repr_svg_() is None
-    with pytest.raises(pa.MissingPackageError, match=r"polyattn\[study\]"):
+    with pytest.raises(pa.MissingPackageError, match=r"pip install .*\[study\]"):
         pa.study.pictures.tensor_network(SPEC)
 
 

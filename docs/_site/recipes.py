@@ -72,9 +72,16 @@ def file_name(title: str) -> str:
     return re.sub(r"\W+", "_", title.lower()) + ".svg"
 
 
+def first() -> Spec:
+    """Return the layer on the README's first screen."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return Spec(re.findall(r'pa\.Spec\("""(.*?)"""\)', text, re.S)[0])
+
+
 def pictures(text: str) -> dict[str, str]:
     """Return the pictures by their file names."""
-    return {file_name(title): flow(Spec(equation), title) for title, equation in recipes(text).items()}
+    made = {"readme.svg": flow(first(), "Multi-head attention")}
+    return made | {file_name(title): flow(Spec(equation), title) for title, equation in recipes(text).items()}
 
 
 def written(text: str) -> str:

@@ -14,6 +14,7 @@ import typer
 
 from polyattn.cli.arguments import check_folder, find_in_clone, name_specs, read_sizes, read_spec, read_sweep
 from polyattn.errors import PolyattnError, ProofError
+from polyattn.optional import command
 
 ORDERS = "as written,opt_einsum,planned"
 
@@ -294,7 +295,7 @@ def demo(
         sys.path.insert(0, str(folder))
         run = import_module("demo").run
     except ModuleNotFoundError as error:
-        typer.echo(f"error: the demo needs {error.name}: pip install 'polyattn[demo]'", err=True)
+        typer.echo(f"error: the demo needs {error.name}: {command('demo')}", err=True)
         raise typer.Exit(2) from None
     raise typer.Exit(0 if run(out, Console(), quick=quick) else 1)
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from polyattn.errors import MissingPackageError
 from polyattn.fitting.factorise import Factorisation
+from polyattn.optional import command
 
 if TYPE_CHECKING:
     import pandas
@@ -130,7 +131,7 @@ class Compression:
         try:
             import pandas
         except ImportError as error:
-            raise MissingPackageError("tables need pandas: pip install 'polyattn[study]'") from error
+            raise MissingPackageError(f"tables need pandas: {command('study')}") from error
         front = self.pareto()
         return pandas.DataFrame([{**c.row(), "pareto": c in front} for c in self.candidates])
 
@@ -177,7 +178,7 @@ class Compression:
         try:
             from matplotlib.figure import Figure
         except ImportError as error:
-            raise MissingPackageError("plots need matplotlib: pip install 'polyattn[study]'") from error
+            raise MissingPackageError(f"plots need matplotlib: {command('study')}") from error
         layers = list(dict.fromkeys(c.layer for c in self.candidates))
         # `Figure` without pyplot: no window, and no global list that keeps it alive.
         figure = Figure(figsize=(7.5 * len(layers), 4.2), layout="constrained")

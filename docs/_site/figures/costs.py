@@ -10,6 +10,8 @@ from typing import Any
 
 from records import load, milliseconds, table
 
+from polyattn import catalog
+
 LAYERS = {
     "TESA": "TESA",
     "NL": "NL without softmax",
@@ -281,7 +283,37 @@ def optimised() -> str:
     return f"{table(head, rows)}\n\n{ends}"
 
 
+def first() -> str:
+    """Models as they are and as torch.compile makes them, over the same after `pa.optimise`; timm's layers last."""
+    record, timm = load("optimise"), load("expressible")["summary"]
+    rows = []
+    for run in (r for r in record["runs"] if r["wins"]):
+        before, after, inductor = run["seconds"].values()
+        first, second = run["macs"]
+        rows.append([run["case"], f"{first / second:.1f}", f"{before / after:.1f}", f"{inductor / after:.1f}"])
+    rows.append([f"{timm['timed']} attention layers of timm", "", f"{timm['timm / planned']['forward']:.2f}", ""])
+    torch = record["machine"]["torch"].split("+")[0]
+    head = ["model", "MACs, plain / optimised", "time, plain / optimised", f"torch.compile {torch} / optimised"]
+    return table(head, rows)
+
+
+def families() -> str:
+    """The catalogue by family, and where its plans take fewer multiply-accumulates than the authors' orders."""
+    runs = {run["entry"]: run["macs"] for run in load("atlas_entries")["runs"]}
+    rows = []
+    for family in catalog.families():
+        ratios = {n: runs[n]["as_written"] / runs[n]["forward"] for n in catalog.names(family)}
+        fewer = [r for r in ratios.values() if r > 1]
+        title = family.replace("_", " ")
+        shown = ", ".join(f"`{n}`" for n in sorted(ratios, key=lambda n: -ratios[n])[:3])
+        most = f"{max(fewer):,.1f}" if fewer else ""
+        rows.append([f"[{title}](docs/catalogue/{family}.md)", len(ratios), len(fewer), most, shown])
+    return table(["family", "layers", "fewer MACs as planned", "at most, times", "among them"], rows)
+
+
 TABLES = (
+    first,
+    families,
     figure2,
     figure2_memory,
     macs,

@@ -17,7 +17,7 @@ def grad_cam(
 ) -> NDArray[np.float32]:
     """Compute Grad-CAM maps (B, H, W) of a class over the images, from 0 to 1.
 
-    The package `grad-cam` computes them (`pip install 'polyattn[see]'`).
+    The package `grad-cam` computes them (the extra `see`).
 
     Args:
         model: a classifier of images, (B, C, H, W) to (B, classes); its training flags and gradients are restored.
