@@ -190,7 +190,7 @@ def _without_preference(term: Monomial, local: frozenset[Index]) -> Monomial:
 
 
 def slot_kind(tensor: str, slot: int) -> int:
-    """Return what a slot of a tensor shares with the slots that it can be exchanged with.
+    """Return the properties that a slot of a tensor shares with the slots that it can be exchanged with.
 
     The identity is symmetric; a condition in normal form is so in slots of one coefficient, the largest first.
     """

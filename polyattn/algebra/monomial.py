@@ -226,7 +226,7 @@ def _numbers_out(number: Fraction, powers: Powers) -> tuple[Fraction, Powers]:
 
 
 LARGEST_PRIME = 10_000
-"""Primes up to here are found in the number under a root; what is left is one factor."""
+"""Primes up to here are found in the number under a root; the rest is one factor."""
 
 
 @lru_cache(maxsize=1024)

@@ -13,7 +13,7 @@ import numpy as np
 from polyattn.algebra import Spec
 
 Reach = Literal["all", "past", "window"] | int
-"""How far a position sees along an axis: all of it, what is not behind it, its own window, or so many steps."""
+"""How far a position sees along an axis: all of it, the positions up to its own, its own window, or so many steps."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Entry:
     Args:
         name: as in `catalog.get(name)`.
         family: the family, as in `catalog.names(family)`.
-        facts: what is known of it.
+        facts: known properties.
         function: returns the `Spec`, with options.
         loops: the reference in numpy, of one sample: the tensors by name, and the sizes that it names.
     """

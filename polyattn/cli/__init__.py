@@ -1,6 +1,6 @@
 """The `polyattn` command: prints the library's values.
 
-`arguments` reads what the user types, `commands` has one function for each command.
+`arguments` reads the user's words, `commands` has one function for each command.
 """
 
 from polyattn.cli.commands import app, main

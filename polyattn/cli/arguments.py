@@ -1,4 +1,4 @@
-"""What the arguments of the `polyattn` command stand for: specifications, sizes, and files to write."""
+"""Values of the arguments of the `polyattn` command: specifications, sizes, and files to write."""
 
 from __future__ import annotations
 

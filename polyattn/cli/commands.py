@@ -185,7 +185,7 @@ def study(
     """Print costs of layers over sweeps of sizes.
 
     SPEC may be "-", an equation on the standard input. Each is counted in the author's order, opt_einsum's and the
-    planner's. Rows come on the error stream as they are counted; Ctrl-C ends the study, and what was counted is printed
+    planner's. Rows come on the error stream as they are counted; Ctrl-C ends the study, and the rows so far are printed
     and written.
     """
     from polyattn.cli.studying import run_study

@@ -1,4 +1,4 @@
-"""What `polyattn atlas` does: builds the atlas, places layers of one's own in it, writes the page and the data."""
+"""Work of `polyattn atlas`: builds the atlas, places layers of one's own in it, writes the page and the data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PAGE = Path("atlas.html")
 def run_atlas(
     names: Sequence[str], place: Sequence[str], out: Path | None, as_json: Path | None, processes: int | None
 ) -> None:
-    """Build the atlas, and write and print what is asked for.
+    """Build the atlas, and write and print the parts asked for.
 
     Args:
         names: names of the catalogue; all of them if empty.
@@ -59,7 +59,7 @@ def summary(atlas: Atlas) -> str:
 
 
 def placed_text(atlas: Atlas, name: str) -> str:
-    """Return where a layer stands: what it becomes, and what becomes it, with the conditions."""
+    """Return the place of a layer: its special cases and the layers that it is one of, with the conditions."""
     lines = [name]
     for title, mine in (("becomes", 0), ("is a case of", 1)):
         for pair, relation in sorted(atlas.found.items()):

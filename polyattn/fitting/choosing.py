@@ -1,6 +1,6 @@
 """The choice of ranks: the least error within budgets, or the fewest parameters within an error.
 
-All tuples of ranks are compared by what their decompositions leave out (`search`); the best few are then fitted. The
+All tuples of ranks are compared by their decompositions' error (`search`); the best few are then fitted. The
 ladder, the tuples along one path of falling thresholds, is among the trials, so a result is never worse than along it.
 """
 

@@ -174,7 +174,7 @@ def factorise(
 
     `rank`, `max_error` or budgets (`max_macs`, `max_params`, or both) choose the ranks: the given ones; the ones with
     the fewest parameters found that reach the error; or those with the least error within the budgets, of equal ones
-    the smallest. All tuples of ranks are compared by what the decompositions leave out, the best are fitted; `path`
+    the smallest. All tuples of ranks are compared by their decompositions' error, the best are fitted; `path`
     of the result has their errors. A share, such as `rank=0.1`, is the budget of that share of the core's entries.
 
     The two x at one position are exchangeable, so a layer depends only on the core's symmetric part over the pair. The

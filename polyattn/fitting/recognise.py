@@ -91,8 +91,8 @@ def recognise(tensor: Any, axes: int = 2, *, tolerance: float = 1e-8) -> Recogni
         single position count as a pattern only if the tensor is constant along some of them, as for a pooled x.
 
     Raises:
-        FittingError: none of the patterns fits; says what share of the tensor the nearest ones leave. Or entries are
-            not finite, the tensor is zero, or its shape is not one of an interaction tensor.
+        FittingError: none of the patterns fits; the message has the share of the tensor that the nearest ones leave.
+            Or entries are not finite, the tensor is zero, or its shape is not one of an interaction tensor.
         BudgetError: the tensor is larger than 1 GiB.
 
     >>> import numpy as np

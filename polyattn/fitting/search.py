@@ -1,6 +1,6 @@
 """The ranks with the least error within budgets: all tuples of ranks, by the energy that each leaves out.
 
-What a tuple of ranks leaves out of a core follows for all tuples at once from one decomposition of full rank: for
+The error of a tuple of ranks follows for all tuples at once from one decomposition of full rank: for
 Tucker from the entries of its orthogonal core outside of a box, for the tensor train from the tails of its unfoldings'
 spectra, for block terms from those of its singular vectors as matrices. The costs of all tuples follow from the plans
 at a few: a plan's products, as a polynomial in the ranks, bound the cost of the cheapest plan at every other tuple.

@@ -92,7 +92,7 @@ def _substituted(value: object, new: Mapping[int, nn.Module]) -> object:
 
 
 def _in_place_of(old: nn.Module, module: nn.Module) -> nn.Module:
-    """Give a copy of a factored layer what the module has beside its polynomial."""
+    """Give a copy of a factored layer the module's parts beside its polynomial."""
     assert isinstance(old, Attention | NonLocal)
     # The scalars and the norm are the old ones, so only the polynomial is copied.
     own = attention_of(module)

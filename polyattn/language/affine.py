@@ -134,7 +134,7 @@ def affine(tree: Any, source: str = "") -> Affine:
 
 
 def place(tree: Any) -> Token:
-    """Return the first token of what the grammar's rule `affine` has read."""
+    """Return the first token of the text read by the grammar's rule `affine`."""
     while isinstance(tree, Tree):
         tree = tree.children[0]
     return tree

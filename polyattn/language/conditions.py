@@ -42,7 +42,7 @@ class Comparison:
     Attributes:
         slots: the coefficient of each slot's position.
         sizes: coefficients of sizes, sorted; a product of sizes is written `S*U`.
-        number: what is added.
+        number: constant term.
         relation: "<=", "==" or "!=".
     """
 
@@ -139,7 +139,7 @@ def combination_text(parts: Sequence[tuple[str, int]], number: int) -> str:
 
 @lru_cache(maxsize=4096)
 def comparison(tensor: str) -> Comparison:
-    """Return what a condition's name says."""
+    """Return the comparison that a condition's name states."""
     sides = re.split("<=|>=|==|!=|<|>", tensor[1:-1])
     relation = tensor[1:-1][len(sides[0]) : len(tensor) - 2 - len(sides[1])]
     left, right = sides if relation not in (">", ">=") else reversed(sides)

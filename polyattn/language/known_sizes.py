@@ -1,4 +1,4 @@
-"""What is known of sizes while a text is resolved, and the errors of slots that do not fit it."""
+"""Known sizes while a text is resolved, and the errors of slots that do not fit it."""
 
 from __future__ import annotations
 

@@ -193,7 +193,7 @@ def _term(term: Term, free: set[str]) -> str:
 
 
 def surroundings(factors: Sequence[Access | Bracket | Call], free: set[str]) -> list[set[str]]:
-    """Return, for each factor, the free indices and those of the other factors: what its argument does not sum."""
+    """Return, for each factor, the free indices and those of the others, which its argument does not sum."""
     have = [set(mentioned(f)) for f in factors]
     return [free.union(*have[:k], *have[k + 1 :]) for k in range(len(factors))]
 

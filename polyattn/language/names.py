@@ -41,7 +41,7 @@ def check_tensor_name(name: object, what: str, taken: Collection[str], *, scalar
 
     Args:
         name: the name.
-        what: the thing to be named, for the message.
+        what: the named thing, for the message.
         taken: the names of other tensors.
         scalar: whether the tensor is a scalar, so that a capital would make it a size.
     """

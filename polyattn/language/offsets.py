@@ -253,7 +253,7 @@ class Windows:
         return replace(condition, tensor=replace(compared, number=number).name)
 
     def needed(self, call: Call, given: Collection[str], sizes: Mapping[str, Atoms]) -> Places | None:
-        """Return what a maximum needs to have a place everywhere."""
+        """Return the condition under which a maximum has a place everywhere."""
         if call.function not in NEEDS_A_PLACE:
             return None
         forms = [self.restricted(access) for access in restrictions(call, given)]

@@ -213,7 +213,7 @@ class IndexSize:
 
     @property
     def run(self) -> str:
-        """Return what the index runs over: a size, or a range."""
+        """Return the values of the index: a size, or a range."""
         return self.size if self.least is None else f"{self.least}..{self.least + int(self.size) - 1}"
 
     def __str__(self) -> str:

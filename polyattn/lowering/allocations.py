@@ -88,7 +88,7 @@ def _cast(args: Sequence[Any], result: Tensor) -> int:
 
 
 class _Fused(TorchFunctionMode):
-    """Torch's fused attention in the place of its definition, which is what runs for tensors without data."""
+    """Torch's fused attention in the place of its definition, which runs for tensors without data."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         if func is not torch.nn.functional.scaled_dot_product_attention:
@@ -190,7 +190,7 @@ def _run(module: fx.GraphModule, tensors: Sequence[Tensor], meter: Meter) -> Any
 
 
 def _with_autograd(call: Callable[[], Tensor], given: Sequence[Tensor], meter: Meter) -> Memory:
-    """Return the memory of a call with the backward pass of autograd, which keeps what it needs."""
+    """Return the memory of a call with the backward pass of autograd, which keeps its own tensors."""
     wanted = [t.requires_grad_() for t in given]
     with torch.enable_grad(), meter, _Fused():
         output = call()

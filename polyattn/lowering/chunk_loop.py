@@ -1,7 +1,7 @@
 """Causal specifications run in chunks: the sums within chunks as one batch, then the states from chunk to chunk.
 
-What a chunk adds to a state does not depend on the state before, so that it is computed for many chunks at once; only
-the running sums of what is added, with their decays, go from chunk to chunk. Then the outputs are one batch as well.
+A chunk's summand of a state does not depend on the state before, so that it is computed for many chunks at once; only
+the running sums of the summands, with their decays, go from chunk to chunk. Then the outputs are one batch as well.
 """
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ class Emitter(FunctionWriter):
         return self.method("new_ones", self.reference, ())
 
     def compared(self, node: Node) -> tuple[Any, ...]:
-        """Return the arguments of `condition` that say what it compares."""
+        """Return the arguments of `condition` that state its comparison."""
         assert isinstance(node, Identity)
         lengths = tuple(self.size(i) for i in node.output)
         what = comparison(node.tensor)
@@ -195,7 +195,7 @@ class Emitter(FunctionWriter):
 
     @cached_property
     def delayed(self) -> set[int]:
-        """What is not made by itself: products accumulated onto the other terms of a sum, and steps inside a kernel."""
+        """Nodes not made by themselves: products accumulated onto other terms of a sum, and steps inside a kernel."""
         inside = {k for fusion in self.fusions.values() for k in fusion.absorbed}
         return inside | {k for products in self.accumulated.values() for k in products}
 
@@ -361,7 +361,7 @@ class Emitter(FunctionWriter):
         return self.permuted(value, [i for i in indices if i not in over], node.output)
 
     def add(self, number: int, node: Add) -> fx.Node:
-        """The smaller terms first, so that what is broadcast is added up before it is."""
+        """The smaller terms first, so that they are added up before they are broadcast."""
         self.memory[number] = self.memory_of_elementwise(node)
         if len(node.operands) == 1:
             return self.as_map(number, self.scaled(self.broadcast(node), node.coefficients[0]), node.operands)

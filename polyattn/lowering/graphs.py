@@ -29,7 +29,7 @@ from polyattn.planning.chunked_plan import ChunkedPlan
 
 RESERVED = {*keyword.kwlist, *keyword.softkwlist, *dir(builtins), "self", "torch", "device", "inf", "nan", "fx_pytree"}
 NUMBERED = re.compile(r".*_\d+")
-"""What fx calls its own values, and counts on from."""
+"""Names that fx gives to its own values, and counts on from."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def lower(
     `SizeError` when it is called.
 
     Args:
-        plan: what to compute.
+        plan: the computation.
         channels_first: how the inputs lie in memory: whether their last axis, the channels, comes before the positions,
             as in (B, H, W, C) views of (B, C, H, W) tensors. The graph computes the same for any tensors; for those it
             copies least.
@@ -94,7 +94,7 @@ def lower(
             are taken wherever they apply. `print(module.meta["plan"])` shows which.
         device: the type of the device that the graph will run on, or its figures.
         dtype: in which products are computed, which decides where kernels pay: the one that the plan was made for. For
-            one of 16 bits, what is as small as weights and what is summed over positions is held in float32, and
+            one of 16 bits, tensors as small as weights and sums over positions are held in float32, and
             autocast is not to be on in a call.
         dynamic: names of sizes that the graph reads from the shapes of its inputs in each call, with factors such as
             1/N; the order of the steps is the plan's at every size.
@@ -350,7 +350,7 @@ def _axes(plan: Plan, arguments: Mapping[str, str]) -> dict[str, int]:
 
 
 def _check_name(name: str) -> None:
-    """Raise a SpecError for what could be more than a name in the code that fx writes.
+    """Raise a SpecError for text that could be more than a name in the code that fx writes.
 
     The language has refused it before; this is for plans that did not come from there.
     """

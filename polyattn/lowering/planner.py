@@ -114,7 +114,7 @@ def plan(
             `Plan.accuracy` bounds the error of a plan.
 
         order: the size whose positions come one by one, or in chunks, if conditions compare positions of several.
-        state: of "decoding": "recurrence", "cache" (what is read of earlier positions is kept, such as keys and
+        state: of "decoding": "recurrence", "cache" (tensors read of earlier positions are kept, such as keys and
             values), or "auto", a recurrence if there is one, and a cache where it has a fixed length (a window).
 
     Raises:

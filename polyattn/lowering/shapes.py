@@ -104,7 +104,7 @@ def condition(
         relation: "<=", "==" or "!=", to 0.
         slots: the coefficient of each slot.
         lengths: the length of each axis, the same number of axes for each slot.
-        number: what is added.
+        number: constant term.
         sizes: products that are added, as their factors.
     """
     return _holds(like, relation, slots, lengths, number, sizes, range(len(lengths)), len(lengths)).to(like.dtype)

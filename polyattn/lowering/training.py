@@ -28,7 +28,7 @@ FEWER = 0.98
 CALLS = 3
 """Calls from Python for each step of a planned backward pass: the operation, and views of its operands."""
 LESS_KEPT = 0.9
-"""The share of what autograd keeps of a layer with functions from which on keeping it counts as less.
+"""The share of autograd's kept bytes of a layer with functions from which on keeping it counts as less.
 
 At equal arithmetic and equal memory such a layer is on the whole slower planned than in autograd: functions.json."""
 PARTS: tuple[Literal["kept", "backward"], ...] = ("kept", "backward")

@@ -32,7 +32,7 @@ class Writer:
         memory: how each value lies in memory: the indices of its node's output, the slowest first.
         reference: a tensor that has the batch first, for the dtype, device and batch of values that depend on none.
         maps: which values are maps; all others are as small as weights. None where that makes no difference.
-        narrow: whether the tensors have 16 bits; what is small is made in 32 then.
+        narrow: whether the tensors have 16 bits; small results are made in 32 then.
         exact: means of inputs in float64, for products of vectors: what their rounding to float32 loses, deviations
             from them do not make good where a weight removes the mean from one side of a product only.
         lengths: fx nodes of the atomic sizes that are read from shapes when the graph runs. All others, and all

@@ -261,7 +261,7 @@ def window_runner(
     functions: Functions,
     made: dict[Any, Any],
 ) -> WindowRunner | None:
-    """Return what runs a long sequence in pieces of about a window; None for a layer without one, or a short one."""
+    """Return the runner of a long sequence in pieces of about a window; None without a window, or for a short one."""
     try:
         running = ordered_size(spec, order)
         steps = steps_of(spec, sizes, order, "auto", objective, functions, made)

@@ -21,11 +21,11 @@ Class = TypeVar("Class", bound=type[nn.Module])
 PLAIN = frozenset(
     {nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm, nn.Sequential}
 )
-"""Classes of torch whose weights say what they compute; `computes_as_torch` marks those of polyattn."""
+"""Classes of torch whose weights determine their function; `computes_as_torch` marks those of polyattn."""
 
 
 def computes_as_torch(kind: Class) -> Class:
-    """Mark a class that computes what its torch base class computes; its own subclasses are not marked."""
+    """Mark a class that computes the function of its torch base class; its own subclasses are not marked."""
     setattr(kind, "computes_as_torch", kind)  # noqa: B010, the attribute is declared nowhere
     return kind
 

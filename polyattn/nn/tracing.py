@@ -1,4 +1,4 @@
-"""`TracedWhole`: what tracers make of a layer. Its plan depends on the shapes, of which they know nothing."""
+"""`TracedWhole`: a layer as tracers see it. Its plan depends on the shapes, of which they know nothing."""
 
 from __future__ import annotations
 

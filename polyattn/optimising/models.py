@@ -353,7 +353,7 @@ class _Module:
         return PlannedForward(self.module, binding, Code(graph), made, modes)
 
     def _modes(self, region: Region) -> tuple[bool, ...]:
-        """Return the values of `training` for which a region is what was read."""
+        """Return the values of `training` for which a region equals its reading."""
         depends = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
         absorbed = [n for n in region.nodes if n.op == "call_module"]
         modules = [m for n in absorbed for m in self.module.get_submodule(str(n.target)).modules()]

@@ -1,4 +1,4 @@
-"""What stands in the place of a module's `forward`: regions on their plans, all else as it was."""
+"""Replacement of a module's `forward`: regions on their plans, all else as it was."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ def _is_channels_last(x: Tensor) -> bool:
 
 
 def _axes(shape: Sequence[int], letters: Sequence[str], batch: int | None) -> tuple[str, ...]:
-    """Return what each axis of an input is: the batch, "1", or the size in the equation."""
+    """Return the meaning of each axis of an input: the batch, "1", or the size in the equation."""
     left = iter(letters)
     found = [BATCH_AXIS if k == batch else ONE if n == 1 else next(left) for k, n in enumerate(shape)]
     if any(not (a in (BATCH_AXIS, ONE) or a.isalnum()) for a in found):

@@ -54,7 +54,7 @@ def regions(
 
     Args:
         values: the result of each node.
-        operations: what ran behind each node.
+        operations: operations that ran behind each node.
         barred: nodes that no region may have; others may be added while regions are drawn.
     """
     gone: set[fx.Node] = set()

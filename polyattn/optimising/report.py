@@ -1,4 +1,4 @@
-"""`Optimised`: what was replaced in a model, as a table, and the way back."""
+"""`Optimised`: the replaced regions of a model, as a table, and the way back."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ def _first(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class Notes:
-    """What ran behind each node of a graph.
+    """Operations that ran behind each node of a graph.
 
     Attributes:
         operations: the operations of each node, in order.

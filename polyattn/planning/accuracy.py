@@ -34,9 +34,9 @@ class Accuracy:
 
     Attributes:
         wide: the power of μ in the relative error, in units of the precision, where all values have the same.
-        narrow: the same where maps have 16 bits and what is as small as weights has 32.
+        narrow: the same where maps have 16 bits and tensors as small as weights 32.
         sums: steps that sum positions of a map with its mean, as a Gram matrix does; where plans are made for 16 bits,
-            of products alone, since what sums one map is held in 32.
+            of products alone, since sums of one map are held in 32.
         written: the three for the author's order.
         centred: whether the plan works on deviations from the mean.
     """
@@ -165,7 +165,7 @@ def accuracy(graph: Graph, written: Graph, spec: Spec, narrow: bool = False) -> 
 def _sums(graph: Graph, states: Sequence[_State], spec: Spec, narrow: bool) -> int:
     """Steps that sum positions of a value with its mean; the mean itself is not one of them.
 
-    With 16-bit maps, products alone count: what sums one value is held in 32 bits.
+    With 16-bit maps, products alone count: sums of one value are held in 32 bits.
     """
     centres = set(deviations(graph.nodes, spec).values())
     count = 0

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CachedPlan:
-    """One step of a causal specification: a position of the output, from what is kept of the positions before it.
+    """One step of a causal specification: a position of the output, from the kept tensors of the positions before it.
 
     Attributes:
         spec: the specification.
@@ -27,7 +27,7 @@ class CachedPlan:
         form: the equations.
         length: positions before the new one that are kept, at which the costs are counted: those of a window, else
             one fewer than the size given.
-        plans: of what is kept of the new position, then of its output.
+        plans: of the new position's kept tensors, then of its output.
     """
 
     spec: Spec

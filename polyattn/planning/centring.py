@@ -243,7 +243,7 @@ class _Centring:
     def product(
         self, factors: list[Operand], output: Sequence[Index], loop: Sequence[Index], scale: Coefficient
     ) -> _Term | None:
-        """A product summed over what the output lacks; None where it vanishes."""
+        """A product summed over the indices that the output lacks; None where it vanishes."""
         have = {i for f in factors for i in f.indices}
         lost = [i for i in loop if i not in output and i not in have]
         scale = scale.times(Coefficient(*size_product(i.size for i in lost)))
@@ -269,7 +269,7 @@ class _Centring:
     def _made(
         self, operands: tuple[Operand, ...], output: tuple[Index, ...], scale: Coefficient
     ) -> tuple[Operand | None, Coefficient]:
-        """A contraction with what is left of the coefficient; None where a sum of deviations makes it vanish."""
+        """A contraction with the rest of the coefficient; None where a sum of deviations makes it vanish."""
         summed = {i for o in operands for i in o.indices if i not in output}
         zero: frozenset[Index] = frozenset()
         for operand in operands:

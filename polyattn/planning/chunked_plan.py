@@ -31,7 +31,7 @@ class ChunkedPlan:
         equations: those of a chunk.
         length: positions in a chunk; the last one may be shorter.
         number: number of chunks.
-        plans: of the output of `group` chunks, then of what is added to each state and what is kept of it.
+        plans: of the output of `group` chunks, then of each state's summand and kept factor.
         masked: the plan of the whole with masks.
         allocations: counts the memory of the lowered plan; plans that differ in it alone are equal.
     """

@@ -59,7 +59,7 @@ class Chunks:
 
     @property
     def parts(self) -> tuple[Spec, ...]:
-        """Return the specifications of the output, and of what each state is multiplied by and what is added to it."""
+        """Return the specifications of the output, and of each state's factor and summand."""
         return (self.output, *(part for s in self.states for part in (s.added, s.kept) if part is not None))
 
     @property
@@ -156,7 +156,7 @@ class _Writer:
         return term.scaled(Fraction(1), [(self.made.size, 1)]) if lost else term
 
     def terms(self, made: Product) -> list[Monomial]:
-        """Return a product at a position of the chunk, each state as what was before the chunk plus what is in it."""
+        """Return a product at a position of the chunk, each state as its value before plus the chunk's part."""
         factors = [*made.tensors, *map(self.local, made.functions)]
         choices: list[list[Monomial]] = []
         for use in made.uses:
@@ -190,7 +190,7 @@ class _Writer:
         strict: bool,
         names: Mapping[Index, Index] | None = None,
     ) -> list[FunctionFactor]:
-        """Return what a state is multiplied by in the steps behind a position of the chunk, up to another.
+        """Return the factor of a state in the steps behind a position of the chunk, up to another.
 
         Args:
             first: the position; None for the chunk's beginning.

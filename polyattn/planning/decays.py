@@ -101,7 +101,7 @@ def _hold(compared: Compared, ranks: dict[Index, int]) -> bool:
 def _body(
     term: Monomial, free: Iterable[Index], first: Index, last: Index, mark: Index
 ) -> tuple[Monomial, Compared, Index] | None:
-    """Return what a term of an exponent says at one position, its conditions on the pair, and that position."""
+    """Return the factor of an exponent's term at one position, its conditions on the pair, and that position."""
     pair = {first, last}
     compared: Compared = []
     rest: list[Factor] = []

@@ -148,7 +148,7 @@ def joint_products(term: Monomial, output: tuple[Index, ...]) -> Iterator[Graph]
 
 
 def _least(terms: Iterable[Monomial], keep: frozenset[Index], inputs: frozenset[str], sizes: Sizes) -> int:
-    """Return what a product with the largest factor of a monomial takes at least: a bound without a search."""
+    """Return the least cost of a product with the largest factor of a monomial: a bound without a search."""
     least = 0
     for term in terms:
         if len(term.factors) < 2 or any(isinstance(f, TensorFactor) and is_fixed(f.tensor) for f in term.factors):

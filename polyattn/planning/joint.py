@@ -73,7 +73,7 @@ class Problem:
 
         Args:
             sizes: the number of every size.
-            above: multiply-accumulates of a known evaluation; what costs more need not be found.
+            above: multiply-accumulates of a known evaluation; costlier ones need not be found.
             steps: the work that may be done.
         """
         return _Search(self, sizes, inf if above is None else above, steps).run()
@@ -131,7 +131,7 @@ class _Search:
         return ranked[:SOLUTIONS], ceil(lower * (1 - 1e-12)) if lower < inf else 0
 
     def _prune(self) -> None:
-        """Leave out what the root does not reach by ways that cost no more than the evaluation that is known."""
+        """Leave out values that the root does not reach by ways as cheap as the known evaluation."""
         price, _ = self.relaxed(frozenset(), frozenset())
         values, root = self.problem.values.values, self.problem.root.value
         reached = {root}

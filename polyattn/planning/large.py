@@ -321,7 +321,7 @@ def shared_trees(
 
     Args:
         indices: the indices of each factor's axes.
-        labels: what the factor is; equal for one tensor.
+        labels: identity of the factor; equal for one tensor.
         keep: the indices that are not summed.
         length: of an index.
     """

@@ -1,4 +1,4 @@
-"""Causal specifications with the past kept: an output row from what earlier positions were read through.
+"""Causal specifications with the past kept: an output row from kept tensors of earlier positions.
 
 Where a sum over positions is no recurrence (softmax without features) or not all of the past (a window), a step needs
 earlier positions one by one. A product at an earlier position is computed when that position comes, over the channels
@@ -40,7 +40,7 @@ class Mask:
 
 @dataclass(frozen=True)
 class Kept:
-    """What is kept of each position: a tensor over channels, with the specification of its value at new positions."""
+    """Kept of each position: a tensor over channels, with the specification of its value at new positions."""
 
     name: str
     channels: tuple[str, ...]
@@ -54,7 +54,7 @@ class Past:
     Attributes:
         size: the ordered atomic size; in the equations the number of positions kept, new ones included.
         row: the size of new positions in the equations.
-        kept: what is kept of each position, inner ones first.
+        kept: tensors kept of each position, inner ones first.
         output: the specification of the output at new positions.
         masks: the conditions in the equations.
         reach: the positions before a new one that it reads; None for all of them.
@@ -149,7 +149,7 @@ class _Maker:
         return Spec.of(made)
 
     def monomial(self, term: Monomial, now: Index, free: tuple[Index, ...], given: Bounds) -> Monomial:
-        """Return a product at a new position, its earlier positions read through what is kept.
+        """Return a product at a new position, its earlier positions read through kept tensors.
 
         Args:
             free: the indices that are not summed.
@@ -355,7 +355,7 @@ class _Maker:
         return [(fs, tuple(sorted(channels))) for fs, channels in found]
 
     def read(self, factors: Sequence[Factor], node: Index, others: set[Index]) -> list[TensorFactor]:
-        """Return what is kept of an earlier position, in the place of its factors."""
+        """Return the kept tensor of an earlier position, in the place of its factors."""
         found = []
         for group, channels in self.components(factors, node, others):
             marks = [TensorFactor("#at", (node,)), *(TensorFactor("#out", (i,)) for i in channels)]

@@ -1,4 +1,4 @@
-"""What a training plan keeps for its backward pass, and what it computes again."""
+"""Values that a training plan keeps for its backward pass, and values that it computes again."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _centred_backward(plan: Plan, backward: Backward, recomputed: Collection[int
 
 
 def keeping_little(plan: Plan, allowed: int, asked: Question, price: Callable[[Plan], float] | None = None) -> Plan:
-    """The plan with what is cheap to compute again not kept, and what is beyond the memory limit, by its steps.
+    """The plan without kept values that are cheap to compute again or exceed the memory limit, by its steps.
 
     Args:
         allowed: the most multiply-accumulates of both passes that computing again for cheapness may lead to.

@@ -1,4 +1,4 @@
-"""Causal sums as recurrences: what each step adds, and the states that it reads.
+"""Causal sums as recurrences: the summand of each step, and the states that it reads.
 
 A monomial whose positions all come before the output's is a tree: each position is bounded by another one. The sum
 over a position and all before it, of the factors there, is a state, for each down-set of the order that the monomial

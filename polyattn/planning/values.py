@@ -45,7 +45,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Way:
-    """One way to compute a value: the sizes of the product's loop (empty for a sum), and what it reads."""
+    """One way to compute a value: the sizes of the product's loop (empty for a sum), and the values that it reads."""
 
     loop: tuple[str, ...]
     parts: tuple[Reference, ...]
@@ -256,7 +256,7 @@ class Values:
         return found
 
     def _invariants(self, atoms: tuple[Atom, ...], kept: frozenset[int]) -> dict[object, list[int]]:
-        """Return the parts of a piece by what a common factor has the same of: tensors, and outer indices in place."""
+        """Return the parts of a piece by the features of a common factor: tensors, and outer indices in place."""
         key = (atoms, kept)
         if key not in self._seen_invariants:
             found: dict[object, list[int]] = {}

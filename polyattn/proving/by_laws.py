@@ -23,7 +23,7 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Attempt:
-    """Result of a proof by laws: its certificate, or what is left of the difference."""
+    """Result of a proof by laws: its certificate, or the rest of the difference."""
 
     certificate: dict[str, Any] | None
     left_over: str = ""

@@ -164,7 +164,7 @@ class Proof:
         return dict(sorted(found.items()))
 
     def conditions(self) -> dict[str, str]:
-        """Return what the tensors that stand for conditions with numbers or sizes are, `[{0}-{1}-W+1<=0]`."""
+        """Return the conditions that tensors stand for, those with numbers or sizes, `[{0}-{1}-W+1<=0]`."""
         return {name: condition for (condition, _), name in self.functions.conditions.items()}
 
     def step(self, **data: Any) -> None:

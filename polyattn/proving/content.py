@@ -1,7 +1,7 @@
 """Content: the common factors of the terms of an argument, as far as a function lets them out.
 
 `1/(cs) = 1/c 1/s` for any content, `relu(cs) = c relu(s)` and `max(cs) = c max(s)` for c >= 0, root and logarithm for
-c > 0; a square leaves a root as an absolute value. What is left is the function's key: equal up to content means equal.
+c > 0; a square leaves a root as an absolute value. The rest is the function's key: equal up to content means equal.
 """
 
 from __future__ import annotations

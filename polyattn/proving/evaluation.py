@@ -77,7 +77,7 @@ def _softmax(array: np.ndarray, axes: Axes, exp: Callable[[Any], Any] = np.exp) 
 
 
 OWN = "s^3 + 2*s^2 + 3*s + 5"
-"""What a function of the user's own is where values are computed: one function, at which two sides may differ."""
+"""A function of the user's own where values are computed: one function, at which two sides may differ."""
 
 
 def _own(array: np.ndarray, axes: Axes) -> Any:

@@ -1,7 +1,7 @@
 """Proofs by laws of functions, on the sums of a certificate.
 
 Functions come in their normal form, the innermost first: each law puts products in the place of one function,
-everywhere, and may make new functions, which come in their normal form in turn. What is left are exponentials of
+everywhere, and may make new functions, which come in their normal form in turn. There remain exponentials of
 monomials, reciprocals, roots, logarithms and maxima of sums without content, and relus of one sign; equal ones are
 one. Then both sides are sums of products of such atoms. Every step is one of the certificate, which `proofs/check.py`
 does again with laws of its own; a slip here can lose a proof, but not make one.
@@ -345,7 +345,7 @@ Products = Callable[[], tuple[list[FlatSum], list[Monomial]]]
 
 
 def _product_rules(proof: LawfulProof, f: FlatSum) -> list[tuple[str, Monomial, Products, dict[str, Any]]]:
-    """Return the laws of products with a function: its name, the product, its sum, and what the step says besides."""
+    """Return the laws of products with a function: its name, the product, its sum, and the step's further entries."""
     one = access(f.name, f.slots)
     if f.function == "reciprocal" and f.terms:
         lead = max(range(len(f.terms)), key=lambda k: _rank(f.terms[k]))

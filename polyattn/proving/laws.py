@@ -1,4 +1,4 @@
-"""The laws of functions, one row for each function: what comes in its place, tried in the order of the row.
+"""The laws of functions, one row for each function: its replacements, tried in the order of the row.
 
 A law is a function of the proof and of a function in it. It records its step, puts products in the function's place
 and returns the new functions in them, or None where it does not apply. Functions in terms of others are text, in

@@ -47,7 +47,7 @@ MAX_RENAMED = 3
 def prove(left: Question, right: Question, given: str | Sequence[str] = (), *, effort: int = MAX_WORK) -> Verdict:
     """Decide whether two specifications are the same function of their tensors, at every size.
 
-    The equations of `polyattn.prove`, which takes code too and says what a verdict rests on.
+    The equations of `polyattn.prove`, which takes code too and names the assumptions of a verdict.
 
     Args:
         left, right: specifications, polynomials, or texts; with the same inputs and an output of the same shape.
@@ -164,7 +164,7 @@ class Asked:
         return found
 
     def by_laws(self, left: Derivation, right: Derivation) -> tuple[Verdict | None, str]:
-        """Return the verdict "equal" by the laws of functions; None, and what is left of the difference, if not."""
+        """Return the verdict "equal" by the laws of functions; None, and the rest of the difference, if not."""
         if not (has_laws(left) or has_laws(right)):
             return None, ""
         try:

@@ -2,7 +2,7 @@
 
 Input: a module, or a function of tensors, and an example of its arguments. Output: a `Reading`, with a `Spec`, the
 sizes and the parameters behind its names. Guarantees: the equation has the code's values at the example (it is
-evaluated and compared); what has no meaning in the language is cut, and named with its line of code; the module is
+evaluated and compared); operations without a meaning in the language are cut, and named with their line; the module is
 left as it was. `prove` and `plan` take an equation or code; no torch is imported for equations.
 """
 

@@ -1,4 +1,4 @@
-"""`plan` of equations and of code, and what counts as code. Torch is imported where there is code."""
+"""`plan` of equations and of code, and the test for code. Torch is imported where there is code."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def summed(value: Value, axes: tuple[tuple[Index, ...], ...], scale: Coefficient
 
 
 def pushed(value: Value) -> Value:
-    """Return a value with its picked entries moved into what it is computed from.
+    """Return a value with its picked entries moved into its operands.
 
     Raises:
         UnsayableError: a slice of something that cannot be sliced.
@@ -220,7 +220,7 @@ def _part(access: Access) -> Access:
 
 
 def _label(tensor: Tensor, access: Access) -> str:
-    """Return what a slice is called in torch, such as `qkv.weight[64:128]`."""
+    """Return the name of a slice in torch, such as `qkv.weight[64:128]`."""
     shown = []
     for slot in access.slots:
         start, length = 0, 1

@@ -57,7 +57,7 @@ def parse_names(names: str | Mapping[Any, str] | None) -> Names:
     """Read the argument `names`.
 
     Raises:
-        ReadingError: it is not of the form; says what is expected.
+        ReadingError: it is not of the form; the message shows the form.
     """
     if names is None:
         return Names()

@@ -49,7 +49,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class Found:
-    """What the reader found.
+    """Result of the reader.
 
     Attributes:
         outputs: the value of each output of the code.

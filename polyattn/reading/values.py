@@ -97,7 +97,7 @@ def power_of(size: Size, power: int | Fraction = 1) -> Coefficient:
 
 @dataclass(frozen=True)
 class Access:
-    """A tensor with what stands in its slots; `divides` where it is a divisor."""
+    """A tensor with the contents of its slots; `divides` where it is a divisor."""
 
     tensor: Tensor
     slots: tuple[Slot, ...]

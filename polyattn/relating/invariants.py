@@ -1,4 +1,4 @@
-"""What follows from an equation alone: degree, symmetries, equivariance, invariances, ranks and the order of cost."""
+"""Invariants of an equation: degree, symmetries, equivariance, invariances, ranks and the order of cost."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def relate(
     Conditions are definitions of parameters of `a`: the identity, zero, ones, one of `b`'s parameters, transposed or
     repeated along an index, a product of several, each with a number in front; and equations between sizes: equal, 1,
     or a product. An input may become another, and positions along several axes those along one (`relation.left` has
-    them so). What is found is proved by `polyattn.prove`; what is not found may still exist where terms of `a` would
+    them so). Each result is proved by `polyattn.prove`; others may exist where terms of `a` would
     have to merge, or where a law of functions would have to help.
 
     Args:

@@ -138,7 +138,7 @@ def _paired(a: Spec, b: Spec, size: str, other: str, pairs: dict[str, str]) -> b
 
 
 def _names(a: Spec, b: Spec, inputs: Mapping[str, str], pairs: Mapping[str, str]) -> Names:
-    """Return names for the first side: the second's for what both share, fresh ones for all else that clashes."""
+    """Return names for the first side: the second's for shared tensors, fresh ones for all else that clashes."""
     taken = tensors_of(a) | tensors_of(b)
     tensors: dict[str, str] = {mine: theirs for mine, theirs in inputs.items() if mine != theirs}
     theirs = tensors_of(b)

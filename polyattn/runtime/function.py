@@ -89,7 +89,7 @@ class SpecFunction:
     def apply(self, *tensors: Tensor) -> Tensor:
         """The same for the inputs and then the parameters, each in the order of the specification.
 
-        A shape that came before finds its function here; what it is looked up by is all that a plan depends on.
+        A shape that came before finds its function here; its key is all that a plan depends on.
         """
         if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
             return self._traced(tensors)(*tensors)
@@ -168,7 +168,7 @@ class SpecFunction:
         return wanted if len(wanted) < len(tensors) else ()
 
     def _how(self, tensors: Sequence[Tensor]) -> tuple[str, str, bool, str]:
-        """Return what a plan depends on besides sizes: objective, device, memory layout and dtype."""
+        """Return the key of a plan besides sizes: objective, device, memory layout and dtype."""
         first = tensors[0]
         objective = "forward" if self.objective == "training" and not needs_gradient(tensors) else self.objective
         return objective, first.device.type, _lies_channels_first(first), products_dtype(first)

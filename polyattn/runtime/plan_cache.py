@@ -48,7 +48,7 @@ Owns = tuple[tuple[str, str], ...]
 
 NOMINAL_BATCH = 8
 """The batch that a plan is made for where a compiler keeps the batch symbolic. A plan computes every batch, and the
-batch only weighs what is done once against what is done for each sample."""
+batch only weighs work done once against work done for each sample."""
 AROUND = 4
 """Sizes within this factor of those for which orders were compared are served by these orders."""
 CANDIDATES = 4

@@ -40,10 +40,10 @@ class Check:
     """One comparison of a tensor computed by a graph.
 
     Attributes:
-        tensor: what was compared: the output, or a gradient.
+        tensor: the compared tensor: the output, or a gradient.
         manner: how it was computed, such as "in float32"; "" if there is one way only.
         entries: how many entries were compared.
-        detail: what is known besides, such as the largest error and its bound.
+        detail: further knowledge, such as the largest error and its bound.
         undecided: entries besides these that the bounds neither confirm nor refute.
         failure: why the comparison could not be made at all, "" if it was.
         difference: None if all entries agree.

@@ -54,7 +54,7 @@ def verify(subject: Any, *arguments: Any, **options: Any) -> Verification:
       against the expanded monomials, contracted in another order by other code. A wrong graph passes with a chance
       (Schwartz and Zippel) of at most 2^-100, which the result states.
     - "numeric": the graph in floating point against exact arithmetic (with functions: against intervals that enclose
-      the exact values), the error compared with a bound that adds up what each operation may round. Not a proof, but
+      the exact values), the error compared with a bound that adds up the rounding of each operation. Not a proof, but
       of the torch kernels. Entries whose error has no bound are undecided, and the result is not true.
 
     A lowered graph is checked as it is given, also after changes. Of a forward graph with `derivative=True` these are
@@ -70,7 +70,7 @@ def verify(subject: Any, *arguments: Any, **options: Any) -> Verification:
     functions, such as relu or a maximum, are functions without laws: then "equal" holds whatever they are, and a
     difference is confirmed in float64 or left undecided. Comparisons of values, random numbers and other operations
     without a meaning in a ring are refused by their names. In kernels exponentials and maxima along an axis are, too;
-    what a kernel writes is taken to have a degree of 32 at most when the chance of a false yes is stated.
+    a kernel's results are taken to have a degree of 32 at most when the chance of a false yes is stated.
 
     Args:
         subject: a specification or its text, a plan, a lowered graph, a module with a specification; or a candidate.

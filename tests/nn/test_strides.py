@@ -197,7 +197,14 @@ def test_settling_copies_nothing_and_leaves_alone_what_torch_reads_rightly(shape
     assert settled(whole.requires_grad_()).stride() == whole.stride()
 
 
-@pytest.mark.parametrize("make", [lambda: pa.nn.GloRe(8), lambda: pa.nn.A2(8), lambda: pa.nn.LatentGNN(8, [3], 2)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: pa.nn.GloRe(8),
+        pytest.param(lambda: pa.nn.A2(8), marks=pytest.mark.nightly),
+        pytest.param(lambda: pa.nn.LatentGNN(8, [3], 2), marks=pytest.mark.nightly),
+    ],
+)
 @pytest.mark.usefixtures("_nothing_compiled_before")
 def test_compiled_blocks_have_at_batch_1_the_gradients_of_batch_2(make):
     torch.manual_seed(0)

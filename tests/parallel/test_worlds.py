@@ -1,4 +1,4 @@
-"""Layers whose positions are spread over 2, 3 and 4 processes, uneven and empty pieces among them."""
+"""Layers whose positions are spread over 2 and 3 processes, and nightly over 4, uneven and empty pieces among them."""
 
 from __future__ import annotations
 
@@ -11,24 +11,27 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from tests.drawing import PROFILE
 from tests.parallel.cases import layers_of
 
 pytestmark = pytest.mark.slow  # starting the worlds takes a minute
 
+SIZES = (2, 3) if PROFILE == "ci" else (2, 3, 4)
+FOUR = pytest.param(4, marks=pytest.mark.nightly)
 TOLERANCE = {"torch.float32": 1e-6, "torch.float64": 1e-12}
 
 
 @cache
 def worlds() -> dict[int, dict]:
-    """What worlds of 2, 3 and 4 processes measured; they are started once."""
+    """What worlds of these sizes measured; they are started once."""
     with TemporaryDirectory() as folder:
-        command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("world.py")), folder]
+        command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("world.py")), folder, *map(str, SIZES)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
         assert done.returncode == 0, done.stderr[-4000:]
-        return {size: json.loads(Path(folder, f"{size}.json").read_text()) for size in (2, 3, 4)}
+        return {size: json.loads(Path(folder, f"{size}.json").read_text()) for size in SIZES}
 
 
-@pytest.mark.parametrize("size", [2, 3, 4])
+@pytest.mark.parametrize("size", [2, 3, FOUR])
 def test_a_layer_on_pieces_is_the_layer_and_sends_what_its_plan_says(size: int):
     rows = worlds()[size]["every_layer"]
     assert {row["layer"] for row in rows} == set(layers_of(size))
@@ -63,7 +66,7 @@ def test_two_processes_end_up_with_the_gradients_of_the_joined_batch():
     assert max(row["apart"]) <= 1e-12
 
 
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", [2, FOUR])
 def test_a_training_step_reduces_what_scale_says_and_takes_the_memory_within_a_factor_of_1_5(size: int):
     (row,) = worlds()[size]["trained"]
     assert row["sent"] == row["planned"]

@@ -93,7 +93,10 @@ def test_a_killed_training_ends_with_the_bits_of_an_undisturbed_one(pair, tmp_pa
     assert curve(folder) == curve(pair)
 
 
-@pytest.mark.parametrize(("first", "second", "parallel"), [(2, 3, "ddp"), (1, 2, "fsdp"), (2, 1, "fsdp")])
+@pytest.mark.parametrize(
+    ("first", "second", "parallel"),
+    [(2, 3, "ddp"), (1, 2, "fsdp"), pytest.param(2, 1, "fsdp", marks=pytest.mark.nightly)],
+)
 def test_a_training_goes_on_with_another_number_of_processes(single, tmp_path, first, second, parallel):
     settings = replace(SETTINGS, out=tmp_path, parallel=parallel)
     together(first, train, replace(settings, steps=3))

@@ -21,7 +21,7 @@ def gla() -> Spec:
 
     Source: Yang et al., Gated Linear Attention Transformers with Hardware-Efficient Training, recurrent form.
 
-    Prefer it over `retnet` where what is forgotten depends on the input, with a gate for each channel of the keys.
+    Prefer it over `retnet` where forgetting depends on the input, with a gate for each channel of the keys.
     """
     return Spec("""
         v[N,C]; k[N,D]; q[N,D]; g[N,D]

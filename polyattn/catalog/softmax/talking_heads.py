@@ -23,7 +23,7 @@ def talking_heads() -> Spec:
 
     Source: Shazeer et al., Talking-Heads Attention, 2020, section 4.
 
-    Prefer it to `multi_head` where heads of few channels are to share what they find; the N x N maps are then
+    Prefer it to `multi_head` where heads of few channels are to share their findings; the N x N maps are then
     explicit.
     """
     return Spec("""

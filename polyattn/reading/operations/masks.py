@@ -192,7 +192,7 @@ def places(call: Called, *bounds: Any, **_: Any) -> Value:
 
 @operation("eq", "ne", "gt", "lt", "ge", "le")
 def compared(call: Called, x: Any, other: Any) -> Value:
-    """Read a comparison of places, and what turns a mask into a boolean, such as `mask == 0`."""
+    """Read a comparison of places, and conversions of masks to booleans, such as `mask == 0`."""
     if is_places(x) and is_places(other):
         return _order(call, x, other)
     if not is_mask(x) or (call.name, other) not in _MEANS:

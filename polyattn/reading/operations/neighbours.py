@@ -16,7 +16,7 @@ Axes = tuple[tuple[Index, ...], ...]
 def neighbours(
     call: Called, x: Value, weight: Value, steps: tuple[Sequence[int], Sequence[int], Any]
 ) -> tuple[Value, Value, Axes, dict[Index, Slot]]:
-    """Return a convolution's operands without the axes of places, those of the result, and what stands in x's slots.
+    """Return a convolution's operands without the axes of places, those of the result, and the contents of x's slots.
 
     Args:
         steps: strides and dilations along each axis of places, and the padding as torch takes it.

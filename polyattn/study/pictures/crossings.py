@@ -66,7 +66,7 @@ def _exact(
 ) -> tuple[float, float] | None:
     """Return where two costs change sides between two points, by their counts; None where these do not say.
 
-    Between two points a layer costs what the cheaper of its plans at either end does.
+    Between two points a layer costs as much as the cheaper of its plans at either end.
     """
     ends = [[c for c in curve if dict(c.point)[over] in (low, high)] for curve in pair]
     cases = [case for curve in ends for case in curve]

@@ -31,7 +31,7 @@ def pareto(
     Args:
         study: a study, of one point or several.
         own: a number for each layer by its name, such as measured accuracies, or a function of a `Case`.
-        label: what the numbers are, for the axis.
+        label: name of the quantity, for the axis.
         quantity: one of `QUANTITIES`.
         larger: whether larger numbers of one's own are better.
         orders: as in `cost_curves`.

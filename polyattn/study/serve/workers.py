@@ -22,7 +22,7 @@ from polyattn.errors import PolyattnError
 from polyattn.study.serve.limits import Limits
 
 STARTING = 300.0
-"""Seconds for a worker to import what it needs, on a busy machine."""
+"""Seconds for a worker's imports, on a busy machine."""
 LARGEST = 8 << 20
 """Bytes of an answer."""
 READY = b"ready"

@@ -237,7 +237,7 @@ class KernelValues:
         return compute
 
     def extreme(self, name: str, a: Words, axis: Any, keep: bool) -> Words:
-        """Return the maximum or minimum along an axis: a symmetric function of what is not -inf."""
+        """Return the maximum or minimum along an axis: a symmetric function of the entries above -inf."""
         self.ring.opaque.add(name)
         if name == "amin" and a.infinite.any():
             raise ProofError("a kernel of `candidate` takes a minimum of -inf, which is not followed in a ring")

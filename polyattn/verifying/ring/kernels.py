@@ -78,7 +78,7 @@ class _Arithmetic:
         self.memory = Memory(ring)
 
     def launched(self, launch: Callable[..., None]) -> Callable[..., None]:
-        """Return a launch that gives the kernel memory with words, and takes back what it wrote."""
+        """Return a launch that gives the kernel memory with words, and takes back the written ones."""
         import torch
 
         def run(executor: Any, *args: Any, **kwargs: Any) -> None:

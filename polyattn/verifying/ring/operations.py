@@ -258,7 +258,7 @@ def _fill(ring: Ring, a: RingTensor, mask: Tensor, value: Any) -> RingTensor:
 
 @row("_to_copy")
 def _cast(ring: Ring, a: RingTensor, *, dtype: torch.dtype | None = None, **_: Any) -> Any:
-    """Casts between floats change nothing here: rounding is not what is judged."""
+    """Casts between floats change nothing here: rounding is not judged."""
     dtype = dtype or a.dtype
     if not dtype.is_floating_point:
         if (reals := a.reals) is not None:

@@ -14,7 +14,7 @@ from polyattn.verifying.ring.size import Size
 
 @dataclass
 class State:
-    """What views of one memory share: a write through one of them is a write to all.
+    """Memory shared by views: a write through one of them is a write to all.
 
     Attributes:
         constant: whether all entries are known numbers.

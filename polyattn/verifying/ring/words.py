@@ -119,7 +119,7 @@ class Memory:
         return segment.base + view.numpy()
 
     def _write_view(self, segment: _Segment, value: RingTensor) -> None:
-        """Enter what the tensor's other planes say."""
+        """Enter the tensor's other planes."""
         shape, powers = tuple(value.shape), value.exponents
         words = Words(
             value.values.numpy(),
@@ -166,7 +166,7 @@ class Memory:
             raise OutsideError(f"a kernel {doing} memory outside of its tensors of integers")
 
     def take_back(self) -> Iterator[_Segment]:
-        """Write what the kernel changed into the tensors; yield each changed segment."""
+        """Write the kernel's changes into the tensors; yield each changed segment."""
         order = self.ring.field.order
         for segment in self.segments.values():
             part = slice(segment.base, segment.base + segment.count)
