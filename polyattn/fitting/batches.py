@@ -19,7 +19,7 @@ def batches_of(data: Any, model: nn.Module) -> list[Any]:
     """Return the batches on the model's device; arrays become tensors, of floats in the model's precision.
 
     Raises:
-        FittingError: there are none, or `data` is not iterable.
+        FittingError: `data` is empty or not iterable.
     """
     if isinstance(data, Tensor | np.ndarray | Mapping):
         found = [data]

@@ -92,7 +92,7 @@ def best_ranks(left_out: np.ndarray, costs: Costs, max_macs: float | None, max_p
     """Return the ranks that leave out least within the budgets, of equal ones those with the fewest parameters.
 
     Args:
-        left_out: the share of the core's square that each tuple of ranks leaves out, infinite where it has no use.
+        left_out: the share of the core's square that each tuple of ranks leaves out, infinite where it is useless.
 
     Returns:
         None if no tuple keeps to the budgets.

@@ -25,7 +25,7 @@ class Function:
     Attributes:
         name: its name in a text.
         kind: entry by entry; along indices that it keeps; along indices that it uses up.
-        torch: the dotted name of torch's function; its axes follow the tensor. "" for a function that is no operation.
+        torch: the dotted name of torch's function; its axes follow the tensor. "" for a function without one.
         derivative: of a function entry by entry, in the language, with `s` for the argument.
         reads: the tensor that its vector-Jacobian product reads besides the gradient: the result where that is enough,
             since it is mostly kept as an operand of the next product.

@@ -1,9 +1,9 @@
 """Offsets in slots: combinations such as `x[2*i+u, c]` as plain slots with conditions on their positions.
 
 For the later stages `x[i+u,c]*w[u,c]` is `x[p,c]*[p-i-u+1 == 0]*w[u,c]`, with a new index p over the slot, where u
-counts from 0 and starts at -1: a place outside of x is no p, and adds nothing. A function along u leaves such a place
-out: it runs over the places with `i+u-1 >= 0` and `i+u-1 < H`. A parameter's slot starts at the least value of its
-combination.
+counts from 0 and starts at -1: no p reaches a place outside of x, which adds nothing. A function along u leaves such
+a place out: it runs over the places with `i+u-1 >= 0` and `i+u-1 < H`. A parameter's slot starts at the least value
+of its combination.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 softmax[e](s where c)   softmax[e](s + log(c)), for log(0) is minus infinity; a row without a place is 0
 max, logsumexp          the same; min of s - log(c)
 sum[e](s where c)       sum[e](s*c); normalize likewise
-mean[e](s where c)      sum[e](s*c) over the number of places, or over 1 where there is none
+mean[e](s where c)      sum[e](s*c) over the number of places, or over 1 without places
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def cache_of(spec: Spec, running: str, state: str, *known: tuple[str, int]) -> P
             positions of it are read.
 
     Raises:
-        RecurrenceError: there is no recurrence, and a cache is not asked for, or none would do.
+        RecurrenceError: without a recurrence, where a cache is not asked for, or none would do.
         SizeError: `state` is unknown.
     """
     if state not in STATES:

@@ -44,7 +44,7 @@ def chunked_plan(
         training: whether a backward pass is planned with it.
 
     Raises:
-        RecurrenceError: the specification has no recurrence.
+        RecurrenceError: a specification without a recurrence.
         SizeError: a size is missing, unknown or contradictory, or the sequence is shorter than two chunks.
     """
     spec = Spec(spec) if isinstance(spec, str) else spec

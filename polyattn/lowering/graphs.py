@@ -156,7 +156,7 @@ def lower_backward(
     gradients of the inputs and parameters as a tuple, None for those that the output does not depend on.
 
     Raises:
-        SizeError: the plan has no planned backward pass: its objective is not "training".
+        SizeError: a plan without a planned backward pass: its objective is not "training".
     """
     options: Any = {"kernels": kernels, "device": device, "dtype": dtype, "functions": functions}
     return copied(shared(plan, "backward", channels_first=channels_first, **options))

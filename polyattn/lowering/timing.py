@@ -24,7 +24,7 @@ def check_device(device: Device) -> None:
     """Check that candidates can be timed on a device.
 
     Raises:
-        SizeError: `device` is a CUDA device, and this machine has none.
+        SizeError: `device` is a CUDA device on a machine without one.
     """
     if device.kind == "cuda" and not torch.cuda.is_available():
         raise SizeError('`cost="measured"` on `device="cuda"` needs a CUDA device, and this machine has none')

@@ -50,7 +50,7 @@ def steps_of(
         made: the functions of earlier calls, which are reused.
 
     Raises:
-        RecurrenceError: there is no recurrence, and a cache is not asked for.
+        RecurrenceError: without a recurrence, where a cache is not asked for.
     """
     running, known = step_sizes(spec, sizes, order, None)
     form = cache_of(spec, running, state, *sorted(known.items()))

@@ -12,7 +12,7 @@ from polyattn.kernels.runtime import transformed
 def attention(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None) -> Tensor:
     """Compute softmax(scale * query keyᵀ) value on (..., N, R), (..., M, R) and (..., M, S).
 
-    Under `torch.func` and in forward mode the formula runs: the fused kernels have no rules for these.
+    Under `torch.func` and in forward mode the formula runs: the fused kernels are without rules for these.
 
     Args:
         scale: factor of the similarities; R ** -0.5 by default.

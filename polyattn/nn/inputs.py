@@ -180,7 +180,7 @@ class Inputs:
 
 
 def shared(spec: Spec, names: Sequence[str], sizes: Mapping[str, int]) -> Spec | None:
-    """Return the specification with some inputs as parameters, which have no batch axis.
+    """Return the specification with some inputs as parameters, without a batch axis.
 
     None if a size would be known from these inputs alone (then a plan for each number of it would be kept), or if an
     index cannot be declared: its letter has two sizes in the specification, or its size is not one that has a name.

@@ -257,7 +257,7 @@ class Layer(TracedWhole):
             device: default the parameters'.
 
         Raises:
-            RecurrenceError: the specification has no recurrence.
+            RecurrenceError: a specification without a recurrence.
             SizeError: a size of a state follows from neither `sizes` nor the parameters: give it to the layer.
         """
         if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
@@ -277,7 +277,7 @@ class Layer(TracedWhole):
             state: from `initial_state`, or from the step before; not changed.
 
         Raises:
-            RecurrenceError: the specification has no recurrence.
+            RecurrenceError: a specification without a recurrence.
             SizeError: an input or a state of another shape or batch, or one is missing.
         """
         if state is None and inputs and isinstance(inputs[-1], Mapping):

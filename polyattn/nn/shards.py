@@ -222,7 +222,7 @@ class PieceFunction:
         return channels_first(self.apply(positions_first(x, axes), *parameters), x, axes)
 
     def __call__(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """Compute the output's shard (or the whole output if it has no positions) from shards of the inputs.
+        """Compute the output's shard (or the whole output if it is without positions) from shards of the inputs.
 
         Raises:
             SizeError: a tensor's shape contradicts another shape or the given sizes.

@@ -173,7 +173,7 @@ def _proved(
     """Return the proof that the equation read from the planned code is that of the code as it was.
 
     Raises:
-        LeftError: there is none.
+        LeftError: none is found.
     """
     names = names_of(reading.spec, tuple(tensors), None, Names())
     reason = ""

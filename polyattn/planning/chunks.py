@@ -77,7 +77,7 @@ def chunks(spec: Spec, size: str, sizes: tuple[tuple[str, int], ...]) -> Chunks:
         sizes: numbers of the other atomic sizes, by which the channels of the states are chosen.
 
     Raises:
-        RecurrenceError: the specification has no recurrence.
+        RecurrenceError: a specification without a recurrence.
         BudgetError: a chunk's equation has more than 64 terms.
     """
     return _Writer(spec, recurrence(spec, size, dict(sizes))).run()

@@ -137,7 +137,7 @@ def decoding_plan(
 
     Raises:
         SizeError: a size is missing, unknown or contradictory, or `order` is not an ordered size.
-        RecurrenceError: the specification has no recurrence.
+        RecurrenceError: a specification without a recurrence.
     """
     spec = Spec(spec) if isinstance(spec, str) else spec
     running, known = step_sizes(spec, sizes, order, batch)

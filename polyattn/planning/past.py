@@ -1,9 +1,9 @@
 """Causal specifications with the past kept: an output row from kept tensors of earlier positions.
 
-Where a sum over positions is no recurrence (softmax without features) or not all of the past (a window), a step needs
-earlier positions one by one. A product at an earlier position is computed when that position comes, over the channels
-through which it is read (keys and values, not the input), and kept. The equations are specifications again, of new
-positions (rows) and of all that are kept; conditions between the two are masks, parameters of them.
+Where a sum over positions is not a recurrence (softmax without features) or not all of the past (a window), a step
+needs earlier positions one by one. A product at an earlier position is computed when that position comes, over the
+channels through which it is read (keys and values, not the input), and kept. The equations are specifications again,
+of new positions (rows) and of all that are kept; conditions between the two are masks, parameters of them.
 """
 
 from __future__ import annotations

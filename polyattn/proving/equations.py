@@ -1,4 +1,4 @@
-"""Equations between positions in a product: `[p == i+u]*[q == i+u]` says that p is q, and a free offset has no sign.
+"""Equations between positions in a product: `[p == i+u]*[q == i+u]` says that p is q; a free offset is without sign.
 
 These are identities of conditions, whatever the tensors are; a question's terms are brought into this form first.
 """

@@ -57,7 +57,7 @@ def table(proof: LawfulProof, f: FlatSum) -> list[FlatSum] | None:
 
 
 def composed(proof: LawfulProof, f: FlatSum) -> list[FlatSum] | None:
-    """Use the law of a function whose argument is nothing but another function."""
+    """Use the law of a function whose argument is just another function."""
     if len(f.terms) != 1 or f.terms[0].powers or len(f.terms[0].factors) != 1:
         return None
     (factor,), number = f.terms[0].factors, f.terms[0].coefficient

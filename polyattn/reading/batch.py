@@ -1,4 +1,4 @@
-"""The batch axis: an index that every definition only carries along has no place in the equation."""
+"""The batch axis: an index that every definition only carries along is left out of the equation."""
 
 from __future__ import annotations
 

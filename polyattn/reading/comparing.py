@@ -140,7 +140,7 @@ def _spec(side: Any) -> Spec:
 def confirmed(verdict: Verdict, first: Any, second: Any, given: str | Sequence[str] = ()) -> Verdict:
     """Return a verdict "different" if the sides differ at the example's sizes as well, else "undecided".
 
-    The sizes that code fixes are letters in its equation: a difference at other sizes is none of the code's.
+    The sizes that code fixes are letters in its equation: a difference at other sizes is not the code's.
     """
     if given:
         return verdict

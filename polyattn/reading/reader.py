@@ -124,7 +124,7 @@ class Reader:
         return self.symbolic.setdefault(values, Size(values))
 
     def placed(self, tensor: Tensor, shape: tuple[Values, ...]) -> Value:
-        """Return the value of a whole tensor; axes of length 1 have no slot."""
+        """Return the value of a whole tensor; axes of length 1 are without a slot."""
         axes = tuple(() if set(n) == {1} else (Index(self.size(n)),) for n in shape)
         indices = tuple(i for axis in axes for i in axis)
         tensor.sizes = tuple(i.size for i in indices)

@@ -93,7 +93,7 @@ def unify(left: Size, right: Size) -> None:
     """Make two sizes one.
 
     Raises:
-        UnsayableError: they differ, or are split in ways that have no common refinement.
+        UnsayableError: they differ, or are split in ways without a common refinement.
     """
     left, right = left.root, right.root
     if left is right:

@@ -267,7 +267,7 @@ def aligned(left: tuple[Index, ...], right: tuple[Index, ...]) -> dict[Index, Sl
     """Return a substitution that makes two axes one, in terms of the left one's indices and of parts of them.
 
     Raises:
-        UnsayableError: they have no common refinement.
+        UnsayableError: they are without a common refinement.
     """
     mapping: dict[Index, list[Index]] = {i: [] for i in (*left, *right)}
     # Each entry remembers the index that it is a part of.

@@ -18,7 +18,7 @@ def rank_bounds(spec: Spec, polynomial: Polynomial) -> dict[str, tuple[str, ...]
 
     The unfolding has the (position, channel) slots of the named places as its rows, those of all others as its columns.
     Each way to put the parameters on either side of the cut bounds the rank by the product of the sizes of all indices
-    that it cuts. Those that are no multiple of another are kept.
+    that it cuts. Those that are not a multiple of another are kept.
     """
     if not polynomial.is_polynomial or len(polynomial.terms) != 1 or len(spec.inputs) != 1:
         return {}

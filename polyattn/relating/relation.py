@@ -47,7 +47,7 @@ class Relation:
 
     @property
     def condition(self) -> str:
-        """Return all conditions in one line; "as they are" if there are none."""
+        """Return all conditions in one line; "as they are" without conditions."""
         inputs = [f"{old} = {new}" for old, new in self.inputs.items()]
         return "; ".join([*inputs, *self.sizes, *self.given]) or "as they are"
 

@@ -45,7 +45,7 @@ class SpecFunction:
         objective: which plan; see `polyattn.plan`. "training" plans the backward pass too where gradients are wanted,
             and is "forward" where they are not.
         functions: the callables of functions of the user's own, by name; see `polyattn.lower`.
-        accuracy: see `polyattn.plan`; "any" where the text has no author whose order could be kept to.
+        accuracy: see `polyattn.plan`; "any" for a text without an author's order.
         memory_limit: the most bytes that a call may allocate, and its backward pass; see `polyattn.plan`. Compilers
             and tracers, which allocate in their own ways, leave it aside.
 

@@ -84,7 +84,7 @@ class Check:
 class Verification:
     """Whether a lowered graph computes its specification; true exactly if every entry of every check agrees.
 
-    A verification without a difference may still be false: entries whose rounding error has no bound are undecided.
+    A verification without a difference may still be false: entries of unbounded rounding error are undecided.
 
     Attributes:
         level: "symbolic", "modular" or "numeric".

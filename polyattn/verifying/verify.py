@@ -55,7 +55,7 @@ def verify(subject: Any, *arguments: Any, **options: Any) -> Verification:
       (Schwartz and Zippel) of at most 2^-100, which the result states.
     - "numeric": the graph in floating point against exact arithmetic (with functions: against intervals that enclose
       the exact values), the error compared with a bound that adds up the rounding of each operation. Not a proof, but
-      of the torch kernels. Entries whose error has no bound are undecided, and the result is not true.
+      of the torch kernels. Entries of unbounded error are undecided, and the result is not true.
 
     A lowered graph is checked as it is given, also after changes. Of a forward graph with `derivative=True` these are
     its output and, at the numeric level, the gradients of autograd through it; the plan's own passes are checked
@@ -95,7 +95,7 @@ def verify(subject: Any, *arguments: Any, **options: Any) -> Verification:
     Raises:
         NotPolynomialError: the specification applies functions, at the first two levels of a graph.
         BudgetError: the check would take too long, such as intervals for functions at large sizes.
-        ProofError: an unknown level, a subject that is nothing of the kind, a graph with unknown operations, or a
+        ProofError: an unknown level, a subject of another kind, a graph with unknown operations, or a
             candidate with an operation that has no meaning in a ring, or with parameters that nothing names.
         SizeError: a size is missing or contradictory, or a parameter of a module has another shape.
 

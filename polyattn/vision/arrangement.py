@@ -134,7 +134,7 @@ def tokens_of(
         patches: height and width of the patch embedding's output, if the model has one.
 
     Raises:
-        InsertError: the tokens are no grid behind a known number of others.
+        InsertError: the tokens are not a grid behind a known number of others.
     """
     tokens = shape[1]
     known = getattr(model, "num_prefix_tokens", None) if prefix_tokens is None else prefix_tokens

@@ -191,7 +191,7 @@ def _patches(model: nn.Module) -> nn.Module | None:
 
 
 def entry_of(output: Any, key: str | None) -> Any:
-    """Return a dict's, list's or tuple's entry; None if there is no such entry; the output itself without a key."""
+    """Return a dict's, list's or tuple's entry; None without such an entry; the output itself without a key."""
     if key is None:
         return output
     if isinstance(output, Mapping):

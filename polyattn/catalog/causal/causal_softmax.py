@@ -22,7 +22,7 @@ def causal_softmax() -> Spec:
 
     Source: Vaswani et al., Attention Is All You Need, Eq. 1, with its mask.
 
-    Prefer it where the past has to be read exactly. It has no recurrence: `state="cache"` keeps
+    Prefer it where the past has to be read exactly. Without a recurrence: `state="cache"` keeps
     D + C numbers of each position.
     """
     return Spec("""

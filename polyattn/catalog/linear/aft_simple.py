@@ -23,7 +23,7 @@ def aft_simple() -> Spec:
 
     Source: Zhai et al., An Attention Free Transformer, 2021, section 3.1.
 
-    Prefer it to `aft_full` where positions have no order: linear in N, for any N.
+    Prefer it to `aft_full` where the order of positions does not matter: linear in N, for any N.
     """
     return Spec("""
         x[N,C]

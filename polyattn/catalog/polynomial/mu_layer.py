@@ -20,7 +20,7 @@ def mu_layer() -> Spec:
 
     Source: Cheng et al., Multilinear Operator Networks, 2024, section 3.
 
-    Prefer it to a perceptron where the network is to have no functions: layers in a row reach every degree.
+    Prefer it to a perceptron where the network is to be without functions: layers in a row reach every degree.
     """
     return Spec("""
         x[N,C]; where r : R; where s : S

@@ -181,7 +181,7 @@ def triangular(call: Called, x: Value, diagonal: int = 0) -> Value:
 
 @operation("arange")
 def places(call: Called, *bounds: Any, **_: Any) -> Value:
-    """Read the numbers from 0 on: they have no meaning but in a comparison with each other."""
+    """Read the numbers from 0 on: only their comparison with each other means something."""
     if len(bounds) == 3 and bounds[2] == 1:
         bounds = bounds[:2]
     if not call.wide or len(bounds) > 2 or (len(bounds) == 2 and bounds[0] != 0) or set(call.shape[0]) == {1}:

@@ -58,7 +58,7 @@ class Run:
         have, want: residues of the output and, by request, of the gradients, by name.
         ring: what was met on the way.
         size: bounds for the entries of the candidate less those of the specification.
-        failure: why the candidate has no values.
+        failure: why the candidate is without values.
     """
 
     have: Mapping[str, Tensor]
