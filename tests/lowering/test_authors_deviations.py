@@ -45,10 +45,14 @@ def test_what_is_subtracted_is_what_the_text_says(kind, text, limit):
         torch.testing.assert_close(gradient, right_one)
 
 
-def test_a_mean_along_the_other_axis_of_a_square_map_is_not_its_own():
-    spec = pa.Spec("x[N,N]; s[a] = 1/N*x[a,e]; r[a,b] = relu(x[a,b] - s[b]); m[b] = s[c]*w[c,b]; y[a,b] = r[a,b]*m[b]")
+@pytest.mark.parametrize(("right", "axis"), [("1/N*x[a,e]", 2), ("1/N*x[e,a]", 1)], ids=["rows", "columns"])
+@pytest.mark.parametrize("left", ["a", "b"])
+def test_a_mean_of_a_square_map_is_subtracted_along_the_axis_of_the_text(right, axis, left):
+    text = f"x[N,N]; s[a] = {right}; r[a,b] = relu(x[a,b] - s[{left}]); m[b] = s[c]*w[c,b]; y[a,b] = r[a,b]*m[b]"
     x, w = torch.randn(2, 5, 5, dtype=torch.float64), torch.randn(5, 5, dtype=torch.float64)
-    s = x.mean(2)
+    s = x.mean(axis)
     for objective in ("forward", "training", "as_written"):
-        y = pa.lower(pa.plan(spec, {"N": 5}, objective))(x, w=w)
-        torch.testing.assert_close(y, torch.relu(x - s[:, None]) * (s @ w)[:, None])
+        plan = pa.plan(text, {"N": 5}, objective)
+        assert not plan.means or (axis, left) == (1, "b")
+        y = pa.lower(plan)(x, w=w)
+        torch.testing.assert_close(y, torch.relu(x - (s[:, None] if left == "b" else s[:, :, None])) * (s @ w)[:, None])
