@@ -86,7 +86,7 @@ def page(family: str) -> str:
         source = f"{entry.source}." if str(entry.year) in entry.source else f"{entry.source} ({entry.year})."
         lines += ["", f"### {entry.name}", "", f"{entry.facts.title}. Source: {source}", ""]
         lines += ["```text", str(entry.spec), "```", ""]
-        lines += [f"![{entry.facts.title}: what is computed from what](../pictures/catalogue/{entry.name}.svg)", ""]
+        lines += [f"![{entry.facts.title}, definition by definition](../pictures/catalogue/{entry.name}.svg)", ""]
         lines.append(f"- degree: {'none, it has functions' if degree == 'functions' else degree}")
         named = {"sees along an axis": reach, "permuted along": axes, "relation": relation}
         lines += [f"- {name}: {text}" for name, text in named.items() if text]

@@ -97,7 +97,7 @@ def written(text: str) -> str:
 
 
 def _drawn(title: str, run: dict | None) -> str:
-    lines = ["<!-- drawn -->", f"![{title}: what is computed from what](pictures/recipes/{file_name(title)})", ""]
+    lines = ["<!-- drawn -->", f"![{title}, definition by definition](pictures/recipes/{file_name(title)})", ""]
     if run is not None:
         sizes = " ".join(f"{name}={number}" for name, number in run["sizes"].items())
         first, second = run["as_written"], run["forward"]

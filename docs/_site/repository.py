@@ -16,7 +16,8 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "proofs/README.md")
-LINK = re.compile(r"(?<=\]\()([^)\s#]+)")
+LINK = re.compile(r"^```.*?^```|`[^`\n]+`|(?<=\]\()([^)\s#]+)", re.DOTALL | re.MULTILINE)
+"""A link's target; code, where `softmax[e](1/sqrt(D)*...)` looks like a link, is matched without one."""
 
 
 def on_files(files: Files, config) -> Files:
@@ -25,7 +26,7 @@ def on_files(files: Files, config) -> Files:
     sources = {page: ROOT / page for page in PAGES}
     sources |= {f.src_uri: DOCS / f.src_uri for f in files.documentation_pages() if f.src_uri not in PAGES}
     for source in sources.values():
-        for target in LINK.findall(source.read_text(encoding="utf-8")):
+        for target in filter(None, LINK.findall(source.read_text(encoding="utf-8"))):
             path = (source.parent / target).resolve()
             if ":" in target or not path.is_relative_to(ROOT) or path.is_relative_to(DOCS):
                 continue
@@ -41,6 +42,8 @@ def on_page_markdown(markdown: str, page, config, files: Files) -> str:
 
     def inside(match: re.Match[str]) -> str:
         target = match.group(1)
+        if target is None:
+            return match[0]
         path = (folder.parent / target).resolve()
         if ":" in target or not path.is_relative_to(ROOT):
             return target

@@ -28,6 +28,14 @@ SIZES = {"H": 28, "W": 28, "N": 784, "C": 512, "R": 64, "V": 64, "G": 4, "K": 4}
 """The feature map of ResNet-50's Res3 at 224 pixels, and the papers' inner sizes."""
 
 
+NEXT = """
+Where to look next:
+  docs/recipes.md      thirty-nine layers to copy, each with its cost
+  docs/tutorial.md     from an equation on paper to a trained network
+  examples/            short files: a ViT block on its plan, Swin's windows, a causal layer, a kernel judged
+  polyattn serve       a page that plans and proves what you type"""
+
+
 def layers() -> dict[str, Spec]:
     """Return the four layers of the demo. NL divides by the number of positions, as its dot-product version does."""
     return {
@@ -67,14 +75,18 @@ def run(out: Path, console: Console, *, quick: bool = False) -> bool:
         f"{sum(f['holds'] for f in facts)} of {len(facts)} checks hold; {time.perf_counter() - started:.0f} s"
     )
     console.print(f"tables and plots are in {out}/: {', '.join(sorted(p.name for p in out.iterdir()))}")
+    console.print(NEXT)
     return ok
 
 
 def print_plans(specs: dict[str, Spec], console: Console) -> list[dict[str, Any]]:
-    """Print each layer's plan at Res3's sizes, and its savings relative to the author's order."""
+    """Print the plan of multi-head attention and of each layer at Res3's sizes, and its savings."""
     rows = []
-    for name, spec in specs.items():
+    attention = {"multi-head attention": catalog.get("multi_head")}
+    for name, spec in (attention | specs).items():
         sizes = {"B": 1, **{s: SIZES[s] for s in spec.sizes.names if s in SIZES}}
+        if name in attention:
+            sizes = {"B": 1, "N": 784, "C": 512, "H": 8}
         best, written = plan(spec, sizes), plan(spec, sizes, "as_written")
         console.print(
             f"[bold]{name}[/bold]: {written.macs / 1e6:,.1f} M MACs as written, {best.macs / 1e6:,.1f} M planned"

@@ -118,6 +118,23 @@ def test_sizes_are_the_same_everywhere(watched):
     assert {f.replace(",", "") for f in fields.evaluate_all("fields => fields.map((f) => f.value)")} == {str(number)}
 
 
+def test_maps_and_positions_are_compared_at_one_number_of_positions_only(watched):
+    field = lambda size: watched.page.locator(f"#overview input[data-size-field={size}]")  # noqa: E731
+    field("N").fill("1200")
+    watched.settle()
+    assert (field("H").input_value(), field("W").input_value()) == ("30", "40")
+    field("W").fill("50")
+    watched.settle()
+    assert field("N").input_value() == "1,500"
+    times = watched.page.locator("[data-overview] tbody td.number:nth-of-type(3)")
+    assert all("×" in text for text in times.all_text_contents())
+    watched.page.get_by_label("N = H·W").uncheck()
+    field("N").fill("100")
+    watched.settle()
+    assert "different numbers of positions, 100 and 1,500" in watched.page.locator("[data-positions]").text_content()
+    assert {*times.all_text_contents()} == {""}
+
+
 def test_the_best_order_is_marked_and_the_overview_is_sorted(watched):
     layer = watched.layer("poly_nl")
     best = layer.locator("[data-orders=forward] tr.best th").all_text_contents()

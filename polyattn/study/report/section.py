@@ -17,7 +17,7 @@ from polyattn.study.pictures import contraction_tree, tensor_network
 from polyattn.study.report.candidates import Candidate, candidates
 from polyattn.study.report.comparison import Comparison
 from polyattn.study.report.figures import Picture, picture
-from polyattn.study.report.sizes import Freedom, freedom, start
+from polyattn.study.report.sizes import Freedom, freedom, positions, start
 
 OBJECTIVES = {"forward": "one evaluation", "training": "an evaluation and its backward pass"}
 LARGEST_EXPANSION = 40
@@ -60,6 +60,7 @@ class Section:
         return {
             "name": self.name,
             "free": list(self.freedom.free),
+            "positions": list(positions(self.spec)),
             "derived": [[d.size, list(d.above), list(d.below)] for d in self.freedom.derived],
             "sizes": {name: str(number) for name, number in self.sizes.items()},
             "orders": {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
+from math import isqrt, prod
 
 from polyattn.algebra import Spec
 from polyattn.errors import SizeError
@@ -64,11 +64,29 @@ def freedom(spec: Spec) -> Freedom:
     return Freedom(tuple(dict.fromkeys(n for n in names if n not in follows)), derived)
 
 
+def positions(spec: Spec) -> tuple[str, ...]:
+    """Return the sizes whose product is the number of positions: those of the first input before its channels."""
+    return tuple(next(iter(spec.inputs.values()))[:-1])
+
+
+def nearest_square(number: int) -> tuple[int, int]:
+    """Return the sides of the most square map of so many positions, the shorter one first.
+
+    >>> nearest_square(784), nearest_square(12), nearest_square(7)
+    ((28, 28), (3, 4), (1, 7))
+    """
+    root = isqrt(number)
+    # Of a number with two large prime factors only, the search would take seconds.
+    short = next((k for k in range(root, max(0, root - 100_000), -1) if number % k == 0), 1)
+    return short, number // short
+
+
 def start(spec: Spec, given: Mapping[str, int]) -> dict[str, int]:
     """Choose a number for every size: as given, else the usual one, else one that fits the splits.
 
     Args:
-        given: sizes by name, with B for the batch; unknown names are ignored.
+        given: sizes by name, with B for the batch; unknown names are ignored. Of N and H x W one gives the other, so
+            that layers over positions and over maps are at the same number of positions.
 
     Raises:
         SizeError: the given sizes contradict each other, or leave no whole number for another; or the specification has
@@ -81,6 +99,10 @@ def start(spec: Spec, given: Mapping[str, int]) -> dict[str, int]:
     if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
         raise SizeError(f"the batch must be a positive whole number, not {batch!r}")
     known = {name: number for name, number in given.items() if name in spec.sizes.names}
+    if positions(spec) == ("N",) and "N" not in given and {"H", "W"} <= given.keys() and not known.keys() & {"H", "W"}:
+        known["N"] = given["H"] * given["W"]
+    if positions(spec) == ("H", "W") and given.get("N", 0) > 0 and not given.keys() & {"H", "W"}:
+        known["H"], known["W"] = nearest_square(given["N"])
     for name in freedom(spec).free[1:]:
         # Other sizes may determine this one already.
         if name in spec.sizes.solve(known):

@@ -58,3 +58,10 @@ def test_what_does_not_go_together_is_refused():
         start(catalog.ba_transform(), {"C": 10, "G": 4, "M": 3})
     with pytest.raises(pa.SizeError, match="batch"):
         start(catalog.nl(), {"B": 0})
+
+
+@given(st.integers(1, 5000))
+def test_a_map_has_as_many_positions_as_layers_over_n(number):
+    found = start(catalog.ba_transform(), {"N": number})
+    assert found["H"] * found["W"] == number
+    assert start(catalog.nl(), {"H": found["H"], "W": found["W"]})["N"] == number

@@ -60,6 +60,23 @@ def test_an_error_is_under_its_place_and_goes_away(live):
     up_to_date(live)
 
 
+def test_sizes_of_a_plan_stay_as_the_text_changes_and_are_in_the_address(live):
+    up_to_date(live)
+    live.locator("input[data-size-field=N]").fill("49")
+    live.get_by_role("button", name="Plan at the sliders' sizes").press("Enter")
+    live.get_by_role("heading", name="N = 49").wait_for()
+    text = live.locator("#text")
+    text.fill("x[N,C]; y[a,b] = 1/N*x[a,d]*w[d,f]*x[e,f]*x[e,b]")
+    assert live.locator("#result").get_attribute("aria-busy") == "true"
+    live.locator("#result[aria-busy=false]").wait_for()
+    live.get_by_role("heading", name="N = 49").wait_for()
+    address, value = live.url, text.input_value()
+    live.goto("about:blank")
+    live.goto(address)
+    live.get_by_role("heading", name="N = 49").wait_for()
+    assert live.locator("#text").input_value() == value
+
+
 def test_markup_in_a_text_stays_text(live):
     live.locator("#text").fill("x[N,C]\ny[a,b] = x[a,b]*<img src=x onerror=alert(1)>")
     live.get_by_role("alert").wait_for()

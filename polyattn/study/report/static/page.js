@@ -11,7 +11,7 @@
   }
 
   const studies = [];
-  const state = { sizes: new Map(), start: new Map(), controls: [] };
+  const state = { sizes: new Map(), start: new Map(), controls: [], tied: true };
 
   const order = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
   const lesser = (a, b) => (b < a ? b : a);
@@ -104,11 +104,35 @@
     show();
   }
 
+  // Whether layers over N positions and over maps of H x W stand side by side, and H and W are nothing else.
+  function tieable() {
+    const over = (...names) => studies.some((s) => s.positions.join() === names.join());
+    const sides = (s) => s.positions.join() === "H,W" || !(s.free.includes("H") || s.free.includes("W"));
+    return over("N") && over("H", "W") && studies.every(sides);
+  }
+
+  // The sides of the most square map of n positions.
+  function sides(n) {
+    let short = BigInt(Math.floor(Math.sqrt(Number(n))));
+    for (let k = 0; short > 1n && n % short; k++) short = k < 100000 ? short - 1n : 1n;
+    return short > 1n ? [short, n / short] : [1n, n];
+  }
+
+  // Keep N = H·W when one of them has changed.
+  function tie(name) {
+    if (!state.tied || !tieable()) return [];
+    if (name === "N") [["H", 0], ["W", 1]].forEach(([n, k]) => state.sizes.set(n, sides(state.sizes.get("N"))[k]));
+    else if (name === "H" || name === "W") state.sizes.set("N", state.sizes.get("H") * state.sizes.get("W"));
+    else return [];
+    return ["N", "H", "W"];
+  }
+
   let waiting = 0;
   function set(name, value) {
     if (state.sizes.get(name) === value) return;
     state.sizes.set(name, value);
-    state.controls.filter((c) => c.name === name).forEach((c) => c.show());
+    const changed = [name, ...tie(name)];
+    state.controls.filter((c) => changed.includes(c.name)).forEach((c) => c.show());
     if (!waiting) waiting = requestAnimationFrame(refresh);
     document.dispatchEvent(new CustomEvent("polyattn:sizes"));
   }
@@ -223,14 +247,19 @@
     if (!table) return;
     const known = studies.filter((s) => s.result).sort((a, b) => order(a.result.least, b.result.least));
     const numbers = known.map((s) => s.result.least);
+    const places = new Set(known.map((s) => s.positions.reduce((p, n) => p * (state.sizes.get(n) ?? 1n), 1n)));
+    const alike = places.size < 2;
+    const note = document.querySelector("[data-positions]");
+    note.textContent = alike ? "" : `Not compared: the layers are at different numbers of positions, ${[...places].sort(order).map(group).join(" and ")}.`;
     table.tBodies[0].replaceChildren(...known.map((s) => {
       const { least, label } = s.result;
       const row = named(s);
       const share = element("td", { class: "share" });
       const bar = element("span", { class: "bar" });
       bar.style.width = `${100 / ratio(numbers[numbers.length - 1], least)}%`;
-      share.append(bar);
-      row.append(element("td", {}, label), element("td", { class: "number" }, group(least)), element("td", { class: "number" }, `${ratio(least, numbers[0]).toFixed(2)} ×`), share);
+      if (alike) share.append(bar);
+      const times = alike ? `${ratio(least, numbers[0]).toFixed(2)} ×` : "";
+      row.append(element("td", {}, label), element("td", { class: "number" }, group(least)), element("td", { class: "number" }, times), share);
       return row;
     }), ...studies.filter((s) => !s.result).map((s) => {
       const row = named(s);
@@ -274,6 +303,17 @@
     if (shared) {
       const names = new Set(studies.flatMap((s) => s.free));
       ["B", "N", "H", "W", "C"].filter((n) => names.has(n)).forEach((name) => control(shared, name));
+      if (tieable()) {
+        const label = element("label", { class: "tie" }), box = element("input", { type: "checkbox", "data-tied": "" });
+        box.checked = true;
+        label.append(box, " N = H·W");
+        shared.append(label);
+        box.addEventListener("change", () => {
+          state.tied = box.checked;
+          if (state.tied) tie("H").forEach((n) => state.controls.filter((c) => c.name === n).forEach((c) => c.show()));
+          refresh();
+        });
+      }
     }
     refresh();
   }
@@ -285,5 +325,10 @@
     studies.forEach(chart);
   });
   mount(document);
-  window.polyattn = { mount, sizes: () => Object.fromEntries([...state.sizes].map(([k, v]) => [k, String(v)])) };
+  // Sizes from elsewhere, before or after there are sliders for them.
+  const given = (sizes) => {
+    for (const [name, number] of Object.entries(sizes)) state.sizes.set(name, BigInt(number));
+    state.controls.forEach((c) => c.show());
+  };
+  window.polyattn = { mount, set: given, sizes: () => Object.fromEntries([...state.sizes].map(([k, v]) => [k, String(v)])) };
 })();

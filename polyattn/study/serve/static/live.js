@@ -8,6 +8,27 @@
   const verdicts = byId("verdicts"), status = byId("state");
   const examples = JSON.parse(byId("examples").textContent);
   let running = new AbortController(), timer = 0, place = null;
+  let kept = {}; // the sizes to plan at: those of the sliders when a plan at them was asked for
+
+  // The page's address holds the text and the sizes, so that it can be sent to others.
+  function remember() {
+    const query = new URLSearchParams({ text: text.value });
+    const sizes = Object.entries(kept).map(([name, number]) => `${name}=${number}`).join(",");
+    if (sizes) query.set("sizes", sizes);
+    history.replaceState(null, "", `${location.pathname}?${query}${location.hash}`);
+  }
+
+  function recall() {
+    const query = new URLSearchParams(location.search), given = query.get("text");
+    if (given === null || given.length > text.maxLength) return;
+    text.value = given;
+    const pairs = (query.get("sizes") ?? "").split(",").map((pair) => pair.split("="));
+    kept = Object.fromEntries(pairs.filter(([name, number]) => /^[A-Z]\w*$/.test(name) && /^\d{1,15}$/.test(number ?? "")));
+    window.polyattn.set(kept);
+  }
+
+  // What is shown belongs to another text until the answer for this one is there.
+  const stale = (parts, yes) => parts.forEach((part) => part.setAttribute("aria-busy", String(yes)));
 
   async function ask(job, request, signal) {
     const answer = await fetch(`/${job}`, { method: "POST", signal, headers: { "Content-Type": "application/json" }, body: JSON.stringify(request) });
@@ -57,8 +78,9 @@
     await Promise.all(Array.from({ length: AT_ONCE }, one));
   }
 
-  async function refresh(sizes = {}) {
+  async function refresh() {
     clearTimeout(timer);
+    stale([result, verdicts], true);
     running.abort();
     running = new AbortController();
     const { signal } = running;
@@ -68,29 +90,39 @@
       const checked = await ask("check", { text: value }, signal);
       complain(checked.error);
       if (checked.error) { status.textContent = ""; return; }
-      result.setAttribute("aria-busy", "true");
-      const layer = await ask("layer", { text: value, sizes }, signal);
-      result.removeAttribute("aria-busy");
+      let layer = await ask("layer", { text: value, sizes: kept }, signal);
+      if (layer.error && Object.keys(kept).length) {
+        kept = {}; // sizes of another text, which do not go with this one
+        layer = await ask("layer", { text: value, sizes: kept }, signal);
+      }
       complain(layer.error);
       if (layer.error) { status.textContent = ""; return; }
       put(result, layer.html);
       window.polyattn.mount(result);
-      await prove(value, signal);
+      stale([result], false);
+      remember();
+      const proved = prove(value, signal);
+      stale([verdicts], false); // its places are new
+      await proved;
       status.textContent = "Up to date.";
     } catch (error) {
       if (signal.aborted) return;
-      result.removeAttribute("aria-busy");
       status.textContent = error.message || "The server does not answer.";
     }
   }
 
-  text.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(refresh, AFTER); });
+  text.addEventListener("input", () => {
+    clearTimeout(timer);
+    stale([result, verdicts], true);
+    timer = setTimeout(refresh, AFTER);
+  });
   text.addEventListener("scroll", mark);
-  byId("again").addEventListener("click", () => refresh(window.polyattn.sizes()));
+  byId("again").addEventListener("click", () => { kept = window.polyattn.sizes(); refresh(); });
   byId("example").addEventListener("change", (event) => {
     if (!examples[event.target.value]) return;
     text.value = examples[event.target.value];
     refresh();
   });
+  recall();
   refresh();
 })();
