@@ -13,6 +13,8 @@ from polyattn.study.atlas import Atlas, build, write_page
 from polyattn.study.atlas.build import proofs_beside, write_proofs
 
 PAGE = Path("atlas.html")
+LONG = 1000
+"""Least number of pairs of a run that reports its progress to a log."""
 
 
 def run_atlas(
@@ -31,12 +33,16 @@ def run_atlas(
     own = name_specs(list(place))
     if not own and as_json is None and out is None:
         out = PAGE
-    # Only whoever looks at a terminal sees how far it is.
-    shown = sys.stderr.isatty()
+    # A terminal shows each step in one line; a log gets a line for each tenth of a run that takes minutes.
+    shown, tenth = sys.stderr.isatty(), 0
 
     def progress(done: int, count: int) -> None:
+        nonlocal tenth
         if shown:
             typer.echo(f"\r{done:,} of {count:,} pairs", err=True, nl=done == count)
+        elif count >= LONG and 10 * done // count > tenth:
+            tenth = 10 * done // count
+            typer.echo(f"{done:,} of {count:,} pairs", err=True)
 
     only_own = bool(own) and as_json is None and out is None
     atlas = build(names or None, own, only_own=only_own, processes=processes, progress=progress)

@@ -8,13 +8,14 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from polyattn import catalog
 from polyattn.algebra import Spec
 from polyattn.errors import BudgetError, PolyattnError
-from polyattn.relating import Relation, relate
+from polyattn.relating import Invariants, Relation, invariants, relate
 from polyattn.study.atlas.order import Pair, classes, reduced
 
 EFFORT = 40_000
@@ -53,6 +54,14 @@ class Layer:
         except BudgetError:
             return None
 
+    @cached_property
+    def invariants(self) -> Invariants | None:
+        """The properties that follow from the equation; None if it is too large to expand."""
+        try:
+            return invariants(self.spec)
+        except BudgetError:
+            return None
+
     def data(self) -> dict[str, Any]:
         """Return the layer for JSON."""
         return {
@@ -65,6 +74,7 @@ class Layer:
             "parameters": {n: list(s) for n, s in self.spec.parameters.items()},
             "source": self.source,
             "family": self.family,
+            "invariants": self.invariants.data() if self.invariants else None,
         }
 
 

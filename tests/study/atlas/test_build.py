@@ -26,6 +26,8 @@ def test_the_file_has_layers_and_edges_with_proofs_that_hold(atlas, tmp_path):
     assert layers["poly_nl"]["year"] == 2021
     assert layers["poly_nl"]["degree"] == 3
     assert pa.Spec(layers["nl"]["equation"]) == pa.catalog.nl()
+    assert layers["nl"]["invariants"] == pa.invariants("nl").data()
+    assert layers["poly_nl"]["invariants"]["exponents"] == {"N": 1, "C": 2}
     assert len(data["edges"]) == len(atlas.edges)
     for edge in data["edges"]:
         text = (tmp_path / edge["certificate"]).read_text(encoding="utf-8")
@@ -56,3 +58,19 @@ def test_the_command_writes_the_data_and_says_where_a_layer_stands(tmp_path):
     run = CliRunner().invoke(app, ["atlas", "nl", "--place", str(own), "--processes", "1"])
     assert run.exit_code == 0, run.output
     assert "my_layer\n  is a case of nl: wf[c,c1] = u[c,c1]; wg[c,c1] = I[c,c1]" in run.output
+
+
+def test_a_long_run_reports_its_progress_to_a_log(monkeypatch, capsys):
+    from polyattn.cli import mapping
+
+    def build(names, own, *, progress, **rest):
+        for done in range(0, 5001, 24):
+            progress(done, 5000)
+        raise pa.PolyattnError("done")
+
+    monkeypatch.setattr(mapping, "build", build)
+    with pytest.raises(pa.PolyattnError):
+        mapping.run_atlas([], [], None, None, 1)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 9  # the last step is not quite the end
+    assert lines[0] == "504 of 5,000 pairs"

@@ -90,6 +90,19 @@ def test_the_picture_zooms_and_moves_by_buttons_keys_and_dragging(watched):
     )
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_names_are_readable_at_once_and_a_found_one_is_in_sight(browser, file, width):
+    made = Watched(browser, file.as_uri(), width)
+    heights = made.page.locator("#picture text").evaluate_all("all => all.map((t) => t.getBoundingClientRect().height)")
+    assert min(heights) >= 11
+    made.page.get_by_label("Search").fill("pi_net_ccp")
+    made.page.get_by_label("Search").press("Enter")
+    text, picture = (made.page.locator(s).bounding_box() for s in ("[data-layer=pi_net_ccp] text", "#picture"))
+    made.context.close()
+    assert picture["x"] <= text["x"]
+    assert text["x"] + text["width"] <= picture["x"] + picture["width"]
+
+
 @pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (390, "dark"), (1280, "light"), (1280, "dark")])
 def test_the_page_fits_and_text_stands_out(browser, file, width, scheme):
     made = Watched(browser, file.as_uri(), width, scheme)

@@ -21,11 +21,13 @@
 
   function all() {
     view = [...whole];
-    // A narrow window starts with the middle of the picture, large enough to read.
-    const readable = picture.clientWidth * 1.9;
-    if (readable < view[2]) {
-      view = [view[0] + (view[2] - readable) / 2, view[1], readable, readable * picture.clientHeight / picture.clientWidth];
-    }
+    show();
+  }
+
+  // The picture opens at letters of eleven pixels, with its top and its middle.
+  function start() {
+    const width = Math.min(whole[2], picture.clientWidth * 1.15);
+    view = [whole[0] + (whole[2] - width) / 2, whole[1], width, width * picture.clientHeight / picture.clientWidth];
     show();
   }
 
@@ -69,7 +71,7 @@
       show();
     } else if (event.key === "+" || event.key === "=") zoom(1 / 1.25);
     else if (event.key === "-") zoom(1.25);
-    else if (event.key === "0") all();
+    else if (event.key === "0") start();
     else return;
     event.preventDefault();
   });
@@ -98,6 +100,15 @@
     if (event.key === "Enter" && exact) location.hash = exact.getAttribute("href");
   });
 
+  // Move the picture only if a name is outside of it.
+  function reveal(box) {
+    const inside = (k, low, size) => low >= view[k] && low + size <= view[k + 2];
+    if (inside(0, box.x, box.width) && inside(1, box.y, box.height)) return;
+    view[0] = box.x + (box.width - view[2]) / 2;
+    view[1] = box.y + (box.height - view[3]) / 2;
+    show();
+  }
+
   const details = [...document.querySelectorAll(".detail")];
   function select(focus) {
     const id = decodeURIComponent(location.hash.slice(1));
@@ -107,10 +118,11 @@
       if (chosen && a.getAttribute("href") === `#${id}`) a.setAttribute("aria-current", "true");
       else a.removeAttribute("aria-current");
     });
+    const name = chosen && names.find((a) => a.getAttribute("href") === `#${id}`);
+    if (name) reveal(name.getBBox());
     if (chosen && focus) { chosen.focus({ preventScroll: true }); chosen.scrollIntoView({ block: "nearest" }); }
   }
   window.addEventListener("hashchange", () => select(true));
+  start();
   select(false);
-
-  all();
 })();
