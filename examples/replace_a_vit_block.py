@@ -11,7 +11,7 @@ from torch import nn
 import polyattn as pa
 
 torch.manual_seed(0)
-model = timm.create_model("vit_tiny_patch16_224", depth=2, num_classes=10).eval()
+model = timm.create_model("vit_tiny_patch16_224", depth=1, num_classes=10).eval()
 images = torch.randn(1, 3, 224, 224)
 tokens = torch.randn(1, 197, 192)
 with torch.no_grad():

@@ -14,7 +14,7 @@ SHORT = {
     "compare_with_a_published_block": "proved at every size",
     "judge_a_triton_kernel": "no, modular",
     "replace_a_vit_block": "for every number of tokens: equal",
-    "sweep_costs": "e_nl takes less for C = 14 to 64",
+    "sweep_costs": "e_nl takes less for C = 14 to 16",
     "swin_window": "the same output",
     "train_and_decode": "decoding gives the same",
 }
