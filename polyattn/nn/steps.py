@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -75,29 +75,15 @@ class Steps:
         self, inputs: Sequence[Tensor], parameters: Sequence[Tensor], state: Mapping[str, Tensor]
     ) -> tuple[Tensor, State]:
         """Return one position's output and the states after it, for inputs (B, *axes) without the ordered axis."""
-        batch = self.check_inputs(inputs)
-        self.check_state(state, batch)
-        dtype = inputs[0].dtype
-        # 16-bit numbers would lose a long sum; steps are computed in the precision of their states.
-        wide = (
-            torch.promote_types(torch.float32 if dtype in NARROW else dtype, next(iter(state.values())).dtype)
-            if (state)
-            else dtype
-        )
-        tensors = [
-            x.to(wide).reshape(batch, *self.atoms(name)) for name, x in zip(self.spec.inputs, inputs, strict=True)
-        ]
-        weights = [
-            p.to(wide).reshape(self.lengths(name)) for name, p in zip(self.spec.parameters, parameters, strict=True)
-        ]
-        held = (state[n].to(wide) for n in self.plan.state)
-        with torch.autocast(inputs[0].device.type, enabled=False):
-            output, *new = lower_step(self.plan)(*tensors, *weights, *held)
-        shape = self.shape(self.spec.output)
-        return output.reshape(batch, *shape).to(dtype), dict(zip(self.plan.state, new, strict=True))
+        self.check_state(state, self.check_inputs(inputs))
+        return self._unchecked(inputs, parameters, state)
+
+    @cached_property
+    def _unchecked(self) -> Traced:
+        return self.traced_step(0)
 
     def traced_step(self, places: int) -> Traced:
-        """Return the step for a compiler: shapes and the lowered graph are constants, and nothing is planned.
+        """Return the step without checks, for a compiler too: shapes and the lowered graph are constants.
 
         Args:
             places: those of a cache.
@@ -110,6 +96,7 @@ class Steps:
             inputs: Sequence[Tensor], parameters: Sequence[Tensor], state: Mapping[str, Tensor]
         ) -> tuple[Tensor, State]:
             batch, dtype = inputs[0].shape[0], inputs[0].dtype
+            # 16-bit numbers would lose a long sum; steps are computed in the precision of their states.
             wide = torch.float32 if dtype in NARROW else dtype
             for n in names:
                 wide = torch.promote_types(wide, state[n].dtype)
