@@ -32,8 +32,8 @@ def condition_terms(tensor: str, slots: Sequence[tuple[Index, ...]]) -> list[Mon
     """
     compared = comparison(tensor)
     alike = len({tuple(i.size for i in slot) for slot in slots}) == 1
-    # An equation between positions of different sizes is no identity.
-    if (order := compared.order) is not None and (alike or compared.relation == "<="):
+    # Positions of different sizes are in no weak order, and an equation of theirs is no identity.
+    if (order := compared.order) is not None and (alike or len(slots[0]) > 1):
         kind, exchanged = order
         first, second = reversed(slots) if exchanged else slots
         if kind in ("==", "!="):
@@ -54,7 +54,8 @@ def condition_terms(tensor: str, slots: Sequence[tuple[Index, ...]]) -> list[Mon
 def condition_factor(tensor: str, slots: Sequence[tuple[Index, ...]]) -> TensorFactor:
     """Return a condition on slots as one factor, as written but for the two orders."""
     order = comparison(tensor).order
-    if order is not None and order[0] in ("<", "<="):
+    alike = len({tuple(i.size for i in slot) for slot in slots}) == 1
+    if order is not None and order[0] in ("<", "<=") and (alike or len(slots[0]) > 1):
         first, second = reversed(slots) if order[1] else slots
         return TensorFactor(LESS if order[0] == "<" else AT_MOST, (*first, *second))
     return TensorFactor(tensor, tuple(i for slot in slots for i in slot))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from polyattn.language.affine import Affine
 from polyattn.language.checks import MAX_ATOMS, check_names
-from polyattn.language.conditions import measures
+from polyattn.language.conditions import is_condition, measures
 from polyattn.language.known_sizes import KnownSizes, Variable
 from polyattn.language.lift import Core
 from polyattn.language.offsets import Windows
@@ -140,7 +140,10 @@ class _Resolver(KnownSizes):
                 )
             if whole not in self.values:
                 return [self._learn(whole, product, access, k)]
-            if self.values[whole] != product and not measures(access.tensor):
+            # A position may be compared with one of a known length, such as an offset.
+            known = any(all(map(str.isdigit, atoms)) for atoms in (product, self.values[whole]))
+            free = measures(access.tensor) or (known and is_condition(access.tensor))
+            if self.values[whole] != product and not free:
                 raise self._contradiction(access, k, parts, self.values[whole], product)
         # One open index takes the atoms that its neighbours leave: they must match at both ends, in
         # order.
