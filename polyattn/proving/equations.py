@@ -5,12 +5,13 @@ These are identities of conditions, whatever the tensors are; a question's terms
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from polyattn.algebra import FunctionFactor, Index, Monomial, TensorFactor
+from polyattn.algebra.conditions import condition_terms
 from polyattn.algebra.monomial import Factor, contract_identities, multiply_powers, size_product
-from polyattn.language.conditions import comparison, is_equation
+from polyattn.language.conditions import Comparison, comparison, is_condition, is_equation
 from polyattn.language.syntax import IDENTITY
 
 
@@ -27,6 +28,42 @@ def simplified(term: Monomial, free: Collection[Index]) -> Monomial:
     while (made := _joined(found, free) or _eliminated(found, free)) is not None:
         found = made
     return _turned(found, free)
+
+
+def has_bounds(terms: Sequence[Monomial]) -> bool:
+    """Return whether positions are within a number of others, as `[i-e < 3]` says, outside of functions."""
+    names = {f.tensor for t in terms for f in t.factors if isinstance(f, TensorFactor)}
+    return any(is_condition(n) and comparison(n).relation == "<=" and comparison(n).order is None for n in names)
+
+
+def as_bounds(term: Monomial, free: Collection[Index]) -> list[Monomial]:
+    """Return a term whose equations have no summed index of a known length to themselves: these say a bound each way.
+
+    `[p == i+u-1]` summed over u of 0, 1 and 2 is `[p-i+1 >= 0]*[p-i-1 <= 0]`.
+    """
+    only = _only_in_equations(term, free)
+    for place, factor in _equations(term):
+        have, compared = _combination(factor), comparison(factor.tensor)
+        own = [i for i in only if i in have and sum(i in f.indices for _, f in _equations(term)) == 1]
+        if len(own) != 1 or abs(have[own[0]]) != 1 or compared.relation != "==" or len(have) < 2:
+            continue
+        sign = -have.pop(own[0])
+        indices, slots = tuple(have), tuple(sign * c for c in have.values())
+        sizes = tuple((s, sign * n) for s, n in compared.sizes)
+        value = Comparison(slots, sizes, sign * compared.number, "<=")
+        above = replace(value, number=value.number + 1 - int(own[0].size))
+        below = value.opposite()
+        rest = (*term.factors[:place], *term.factors[place + 1 :])
+        found = [Monomial(term.coefficient, term.powers, rest)]
+        for bound in (below, above):
+            parts = condition_terms(bound.name, [(i,) for i in indices])
+            found = [
+                Monomial(t.coefficient * c.coefficient, t.powers, (*t.factors, *c.factors))
+                for t in found
+                for c in parts
+            ]
+        return [part for t in found for part in as_bounds(t, free)]
+    return [term]
 
 
 def _inside(factor: Factor) -> Factor:

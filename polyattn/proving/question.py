@@ -6,7 +6,7 @@ tensor; sizes split by one of them, or by a given size equation, are split in bo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 
@@ -25,7 +25,7 @@ from polyattn.language.syntax import (
     Sum,
     Term,
 )
-from polyattn.proving.equations import simplified
+from polyattn.proving.equations import as_bounds, has_bounds, simplified
 from polyattn.proving.sizes import CommonSizes
 
 Question = Specification | Polynomial | str
@@ -40,16 +40,19 @@ class Side:
         name: "left" or "right".
         text: the given specification's core, printed.
         spec: the same over the sizes that both sides share.
+        bounds: whether windows, `x[i-u]` summed over u, are written as conditions, `x[p]*[p <= i]*[i-p < 3]`.
     """
 
     name: str
     text: str
     spec: Spec
+    bounds: bool = False
 
     @cached_property
     def terms(self) -> tuple[Monomial, ...]:
         """Return the monomials in the order of the text, each with its equations of positions simplified."""
-        return tuple(simplified(t, self.output) for t in self.spec.expansion().terms)
+        found = (simplified(t, self.output) for t in self.spec.expansion().terms)
+        return tuple(part for t in found for part in (as_bounds(t, self.output) if self.bounds else (t,)))
 
     @cached_property
     def signature(self) -> Signature:
@@ -83,6 +86,8 @@ def common_sides(left: Specification, right: Specification, sizes: CommonSizes) 
         ProofError: the two have different inputs or outputs, or one tensor with two shapes.
     """
     first, second = _side("left", left, sizes), _side("right", right, sizes)
+    if any(has_bounds(side.spec.expansion().terms) for side in (first, second)):
+        first, second = (replace(side, bounds=True) for side in (first, second))
     _check_inputs(first, second)
     _check_output(first, second)
     _check_tensors(first, second)

@@ -81,3 +81,33 @@ def test_equal_products_at_offsets_are_proved(name: str):
 def test_a_product_of_maps_at_two_offsets_is_not_one_at_one():
     one, _ = EQUAL["a_product_read_at_one_offset"]
     assert prove(one, one.replace("z[i+u]", "z[i-u]")).status == "different"
+
+
+WINDOWS = {
+    "before": ("x[N]; y[a] = x[e]*[a-e < 3]*[e <= a]", "where u : 0..2; x[N]; y[a] = x[a-u]"),
+    "around": ("x[N]; y[a] = x[e]*[a-e <= 2]*[e-a <= 1]", "where u : -1..2; x[N]; y[a] = x[a-u]"),
+    "two": (
+        "x[N]; y[a] = x[e]*x[f]*[a-e <= 1]*[e-a <= 1]*[a-f <= 1]*[f-a <= 1]",
+        "where u, v : -1..1; x[N]; y[a] = x[a+u]*x[a+v]",
+    ),
+    "attention": (
+        "q[N,D]; k[N,D]; v[N,C]; y[a,b] = q[a,r]*k[e,r]*v[e,b]*[a-e < 4]*[e <= a]",
+        "where u : 0..3; q[N,D]; k[N,D]; v[N,C]; y[a,b] = q[a,r]*k[a-u,r]*v[a-u,b]",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_a_window_is_its_bounds(name: str):
+    bounds, window = WINDOWS[name]
+    assert prove(bounds, window).status == "equal"
+    assert prove(bounds.replace("[a-e <", "[a-e+1 <"), window).status == "different"
+
+
+def test_offsets_to_earlier_positions_are_proved_under_functions():
+    head = "where u : 0..2; q[N,D]; k[N,D]; v[N,C]; "
+    plain = "p[a,u] = softmax[u](q[a,r]*k[a-u,r]); y[a,b] = p[a,u]*v[a-u,b]"
+    shifted = "p[a,u] = softmax[u](q[a,r]*k[a-u,r] + q[a,d]*q[a,d]); y[a,b] = p[a,u]*v[a-u,b]"
+    assert prove(head + plain, head + shifted).status == "equal"
+    wrong = head + plain.replace("v[a-u,b]", "v[a+u,b]")
+    assert prove(head + plain, wrong).status == "different"
