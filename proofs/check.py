@@ -152,9 +152,8 @@ class Proof:
             bijection(f, end, [[k, [*range(len(t.factors))]] for k, t in enumerate(f.terms)], fixed)
         tensors = {(name,) for name in self.claimed if name not in (left.name, right.name)}
         made = {(name,) for name in self.shapes if name not in self.claimed}
-        need(
-            self.used - {("I",)} - made == tensors | {*self.sizes}, "an index or a tensor is not used, or an output is"
-        )
+        used = self.used - {("I",)} - made
+        need(used == tensors | {*self.sizes}, "an index or a tensor is not used, or an output is")
         for total, end in ((self.sums["left"], left), (self.sums["right"], right)):
             need(total[:3] == end[:3] == (*end[:2], None), "the steps lead to another output")
             same = [[k, [*range(len(term.factors))]] for k, term in enumerate(total.terms)]
@@ -218,9 +217,8 @@ class Proof:
         need(name != "I" and len({*slots}) == len(slots), f"{name} is the identity, or has an index twice")
         need(len({*over}) == len(over), f"{function} has an index twice")
         need([size for _, size in slots] == self.shapes[name], f"{name} has another shape")
-        need(
-            {*over} & {*slots} == ({*over} if function not in REDUCES else set()), f"{function} runs over other indices"
-        )
+        kept = {*over} if function not in REDUCES else set()
+        need({*over} & {*slots} == kept, f"{function} runs over other indices")
         letters = slots + [i for i in over if i not in slots]
         terms = [self.term(*product, (), letters) for product in self.products(argument if function else total)]
         return Sum(name, slots, function, letters, {*over}, [t for t in terms if t.number])
@@ -415,19 +413,30 @@ MADE = re.compile(r"[a-z]\w*", re.A)
 RATIONAL = re.compile(r"-?\d{1,4000}(/\d{1,4000})?", re.A)
 
 
+def amount(number, powers):
+    """A number and powers of sizes, of a certificate."""
+    need(RATIONAL.fullmatch(number), "no number")
+    need(all(type(e) is int and abs(e) < 1000 for e in powers.values()), "no power")
+    return Fraction(number), powers
+
+
+def times(left, right):
+    """The product of two sums."""
+    return [
+        (m * n, {s: p.get(s, 0) + q.get(s, 0) for s in {*p, *q}}, [*a, *b]) for m, p, a in left for n, q, b in right
+    ]
+
+
 def turned(sides, cos, sin, sign):
     """The products of cos and sin of a sum of angles, one of them by its own; sign is -1 for a difference."""
-
-    def times(terms, factor, by):
-        return [(by * n, p, [*have, *factor]) for n, p, have in terms]
-
-    real = times(sides["cos"], cos, 1) + times(sides["sin"], sin, -sign)
-    return {"cos": real, "sin": times(sides["sin"], cos, 1) + times(sides["cos"], sin, sign)}
+    cos, plus, minus = [(1, {}, cos)], [(sign, {}, sin)], [(-sign, {}, sin)]
+    real, imaginary = sides["cos"], sides["sin"]
+    return {"cos": times(real, cos) + times(imaginary, minus), "sin": times(imaginary, cos) + times(real, plus)}
 
 
 class Laws:
     """Laws of functions. Each makes new functions, and returns the products that come in the place of f everywhere; but
-    "cancel", "insert" and "square" rewrite one term, and "copy" only makes a second f."""
+    "cancel", "insert", "square" and "case" rewrite one term, and "copy" only makes a second f."""
 
     def __init__(self, proof):
         self.proof, self.local, self.names = proof, False, []
@@ -447,12 +456,9 @@ class Laws:
             need(not step, "more than a law needs")
             products = self.table(law, f)
         else:
-            need(
-                law in ("exp", "angles", "content", "shift", "constant", "sign", "monotone", "merge")
-                or law in ("cancel", "insert", "square", "copy", "parts", "places", "defined"),
-                "no law",
-            )
-            products = getattr(self, f"by_{law}")(f, **step)
+            by = getattr(self, f"by_{law}", None)
+            need(by, "no law")
+            products = by(f, **step)
         need(not self.names, "a name for nothing")
         if products is not None:
             need(all(tensor != name for *_, factors in products for tensor, _ in factors), f"{name} stays")
@@ -495,7 +501,7 @@ class Laws:
         power = self.new("exp", f.letters, own)
         total = [power]
         for weight in reversed(weights):
-            total = [(m * n, {}, [*have, *them]) for m, _, have in weight for n, _, them in total]
+            total = times(weight, total)
         if f.function == "logsumexp":
             return [self.new("log", f.slots, total)]
         inverse = self.new("inverse", [i for i in f.slots if i not in f.over], total)
@@ -558,22 +564,15 @@ class Laws:
             return known
         if f.function in SIGNS:
             return SIGNS[f.function]
-        if f.function == "inverse":
-            return int(self.positive(f.terms) > 0)
-        if f.function in ("reciprocal", "sqrt", "max"):
-            found = self.positive(f.terms)
-            if f.function == "reciprocal" and found:
-                self.domain(f)  # where it is defined, its argument is not 0
-                return 2
-            if f.function == "sqrt":
-                self.domain(f)
-            return max(found, 1) if f.function == "sqrt" and found != 2 else found
-        return 0
+        found = self.positive(f.terms) if f.function in ("inverse", "reciprocal", "sqrt", "max") else 0
+        if f.function == "sqrt" or (f.function == "reciprocal" and found):
+            self.domain(f)  # where a reciprocal is defined, its argument is not 0
+        return {"inverse": min(found, 1), "reciprocal": 2 * min(found, 1), "sqrt": max(found, 1)}.get(f.function, found)
 
     def domain(self, f):
         """Notes that f is to be defined, unless it always is."""
         if f.name in self.proof.claimed and f.function in ("reciprocal", "log", "sqrt"):
-            negative = [(-number, *rest) for number, *rest in f.terms]
+            negative = times([(-1, {}, [])], f.terms)
             known = max(self.positive(f.terms), 2 * (f.function == "reciprocal" and self.positive(negative) == 2))
             if known < (1 if f.function == "sqrt" else 2):
                 self.proof.needed.add(f.name)
@@ -622,20 +621,13 @@ class Laws:
         if isinstance(node.op, ast.Add | ast.Sub):
             sign = 1 if isinstance(node.op, ast.Add) else -1
             return free, [*left, *((sign * number, *rest) for number, *rest in right)]
-        if isinstance(node.op, ast.Div):
-            constant = isinstance(node.right, ast.Constant)
-            other, right = (
-                (other, [(1 / right[0][0], {}, [])])
-                if constant
-                else self.called("reciprocal", other, right, f, made, "1/" + ast.dump(node.right))
-            )
+        if isinstance(node.op, ast.Div) and isinstance(node.right, ast.Constant):
+            right = [(1 / right[0][0], {}, [])]
+        elif isinstance(node.op, ast.Div):
+            other, right = self.called("reciprocal", other, right, f, made, "1/" + ast.dump(node.right))
         one = any(all(inside(factors) <= {*letters} for *_, factors in side) for side in (left, right))
         need(one, "sums would meet")
-        return free, [
-            (m * n, {size: p.get(size, 0) + q.get(size, 0) for size in {*p, *q}}, [*a, *b])
-            for m, p, a in left
-            for n, q, b in right
-        ]
+        return free, times(left, right)
 
     def called(self, function, free, terms, f, made, key):
         if key not in made:
@@ -669,22 +661,83 @@ class Laws:
         return sides[f.function]
 
     def by_monotone(self, f, sign):
-        """max(g(s)) = g(max(s)) for an increasing g, and max(-g(s)) = -g(-max(-s)); exponentials may be a product."""
+        """max(g(s)) = g(max(s)) for an increasing g, g(-max(-s)) for a decreasing one, and the same for max(-g(s)).
+        Exponentials may be a product; reciprocals decrease where their argument is above 0."""
         own, masks = self.divided(f)
         need(f.function == "max" and sign in (1, -1) and len(own) == 1, "no maximum of a function")
         (term,) = own
         inner = [self.proof.sums.get(name) for name, _ in term.factors]
         need(term[:2] == (sign, {}) and inner and None not in inner, "no maximum of a function")
-        kinds = {g.function for g in inner}
-        need(kinds == {"exp"} or (len(inner) == 1 and kinds <= {"relu", "sqrt", "log"}), "not increasing")
+        kinds, up = {g.function for g in inner}, sign
+        if kinds == {"reciprocal"}:
+            need(self.positive(inner[0].terms) == 2, "it may be 0")
+            up = -sign
+        alone = len(inner) == 1 and kinds <= {"relu", "sqrt", "log", "reciprocal"}
+        need(kinds == {"exp"} or alone, "neither increasing nor decreasing")
         for g in inner:
             self.domain(g)
-        terms = [
-            (sign * n, p, have) for g, (_, at) in zip(inner, term.factors, strict=True) for n, p, have in self.at(g, at)
-        ]
+        pairs = zip(inner, term.factors, strict=True)
+        terms = [t for g, (_, at) in pairs for t in times([(up, {}, [])], self.at(g, at))]
         most = self.new("max", f.slots, [*terms, *masks], [i for i in f.letters if i in f.over])
-        one = self.new(*kinds, f.slots, [(sign, *most[1:])])
+        one = self.new(*kinds, f.slots, [(up, *most[1:])])
         return [(Fraction(sign), *one[1:])]
+
+    def clipped(self, f, term):
+        """The terms of relu(c + n*relu(s)) but the one at a place; n; s; and n*s."""
+        need(f.function == "relu" and type(term) is int and 0 <= term < len(f.terms), "no relu")
+        (number, powers, ((name, at),)), rest = f.terms[term], [t for k, t in enumerate(f.terms) if k != term]
+        need((inner := self.proof.sums[name]).function == "relu" and {*at} <= {*f.slots}, "no relu of a relu")
+        return rest, (number, powers), (s := self.at(inner, at)), times([(number, powers, [])], s)
+
+    def by_clip(self, f, term):
+        """relu(c - n*relu(s)) = relu(c - n*s) - relu(-n*s) for c >= 0, and relu(n*relu(s) - c) = relu(n*s - c)."""
+        rest, (number, _), _, scaled = self.clipped(f, term)
+        need(self.positive(rest if number < 0 else [(-n, *more) for n, *more in rest]), "the bound may be negative")
+        first = self.new("relu", f.slots, [*rest, *scaled])
+        return [first, (Fraction(-1), *self.new("relu", f.slots, scaled)[1:])] if number < 0 else [first]
+
+    def by_turn(self, f, term):
+        """relu(s) = s + relu(-s) in the argument of a relu."""
+        rest, by, s, scaled = self.clipped(f, term)
+        back = self.new("relu", f.slots, times([(-1, {}, [])], s))
+        return [self.new("relu", f.slots, [*rest, *scaled, (*by, back[2])])]
+
+    def by_root(self, f, terms):
+        """sqrt(q*q) = abs(q), log(q*q) = 2*log(abs(q)), relu(q*q) = q*q, relu(-q*q) = 0, for entries at f's indices."""
+        need(len(terms) <= 400, "too many terms")
+        q = [(*amount(*of), [f.terms[k].factors[j] for k, j in places]) for *of, places in terms]
+
+        def added(products):
+            found = Counter()
+            for n, p, have in products:
+                self.proof.effort(1 + len(have), n)
+                number, powers, have = self.proof.term(n, p, have, (), f.letters)
+                need("I" not in dict(have) and inside(have) <= {*f.slots}, "an index is summed")
+                found[(*sorted((name, *at) for name, at in have), *sorted(powers.items()))] += number
+            return {term: n for term, n in found.items() if n}
+
+        same = added(times(q, q)), added(f.terms)
+        below = f.function == "relu" and same[0] == {term: -n for term, n in same[1].items()}
+        need(f.function in ("relu", "sqrt", "log") and (below or same[0] == same[1]), "no square")
+        if f.function == "relu":
+            return [] if below else f.terms
+        if f.function == "sqrt":
+            self.proof.needed.discard(f.name)  # a square is never below 0
+        root = self.new("abs", f.slots, q)
+        return [root] if f.function == "sqrt" else [(Fraction(2), *self.new("log", f.slots, [root])[1:])]
+
+    def by_compare(self, f):
+        """relu(exp(s) - exp(t)) = (exp(relu(s - t)) - 1)*exp(t), for products of exponentials, too."""
+        need(f.function == "relu" and sorted(t[:2] for t in f.terms) == [(-1, {}), (1, {})], "no difference of two")
+        s = []
+        for number, _, factors in f.terms:
+            for name, at in factors:
+                inner = self.proof.sums[name]
+                need(inner.function == "exp" and {*at} <= {*f.slots}, "no exponential")
+                s += [(n * number, p, have) for n, p, have in self.at(inner, at)]
+        (down,) = (t for t in f.terms if t[0] == -1)
+        power = self.new("exp", f.slots, [self.new("relu", f.slots, s)])
+        return [(Fraction(1), {}, [*power[2], *down[2]]), down]
 
     def by_merge(self, f):
         """max[g](max[m](s)) = max[g,m](s)"""
@@ -692,21 +745,14 @@ class Laws:
         ((name, at),) = f.terms[0].factors
         inner = self.proof.sums.get(name)
         need(inner and inner.function == "max" and {*at} <= {*f.letters}, "no maximum of a maximum")
-        names = {i: (f"{self.proof.work} {i[0]}", i[1]) for t in inner.terms for i in inside(t.factors)}
-        names |= {i: (f"{self.proof.work} {i[0]}", i[1]) for i in inner.over}
-        names |= dict(zip(inner.slots, at, strict=True))
-        self.proof.effort(1 + len(names), Fraction(0))
-        terms = [(n, p, [(t, [names[i] for i in where]) for t, where in have]) for n, p, have in inner.terms]
-        over = [i for i in f.letters if i in f.over] + [names[i] for i in inner.letters if i in inner.over]
-        return [self.new("max", f.slots, terms, over)]
+        over = [(f"{self.proof.work} {i[0]}", i[1]) for i in inner.letters if i in inner.over]
+        return [self.new("max", f.slots, self.at(inner, at), [i for i in f.letters if i in f.over] + over)]
 
     def by_content(self, f, number, powers, factors, root=(), primes=()):
         """1/(cs) = 1/c 1/s; relu(cs) = c relu(s), max(cs) = c max(s) for c >= 0; root and logarithm of c > 0."""
         of, (own, masks) = ("reciprocal", "inverse", "relu", "max", "abs", "sqrt", "log"), self.divided(f)
-        need(f.function in of and RATIONAL.fullmatch(number), "no content")
-        need(all(type(e) is int and abs(e) < 1000 for e in powers.values()), "no power")
-        number, rest, taken = Fraction(number), [], []
-        need(number and own and len(factors) == len(own), "no content")
+        (number, _), rest, taken = amount(number, powers), [], []
+        need(f.function in of and number and own and len(factors) == len(own), "no content")
         for (n, p, have), places in zip(own, factors, strict=True):
             taken.append([have[k] for k in numbers(places, len(have))])
             left = {size: p.get(size, 0) - powers.get(size, 0) for size in {*p, *powers}}
@@ -717,13 +763,13 @@ class Laws:
             need(number > 0, "the number is negative")
         elif f.function not in ("reciprocal", "inverse"):
             least = 1 if f.function in ("relu", "max") else 2
-            known = all(self.sign_of(name) >= least for name, _ in self.unpaired(f, taken[0], rest))
+            # The sign of t does not matter in log(t*t*u), nor in sqrt(t*t*u) with u >= 0.
+            even = f.function == "log" or (f.function == "sqrt" and self.positive(rest))
+            known = all(self.sign_of(g[0]) >= least for g in taken[0] if not even or taken[0].count(g) % 2)
             need(number > 0 and known, "the content may be negative")
-        content = [(Fraction(1), {}, [factor]) for factor in taken[0]]
         # What is left may be 1: its root, its reciprocal, its maximum are 1, too, and its logarithm is 0.
         whole = self.proof.term(*rest[0], (), f.letters)
-        over = [i for i in f.letters if i in f.over]
-        is_one = len(rest) == 1 and whole == (1, {}, [])
+        is_one, over = len(rest) == 1 and whole == (1, {}, []), [i for i in f.letters if i in f.over]
         more = [] if is_one else [lambda: self.new(f.function, f.slots, [*rest, *masks], over)]
         if f.function in ("relu", "max"):
             return [(number, powers, [*taken[0], *(one for make in more for one in make()[2])])]
@@ -732,35 +778,27 @@ class Laws:
         if f.function == "sqrt":
             each = self.halves(f, taken[0])
         else:
-            each = [one for c in content for one in self.new(f.function, f.slots, [c])[2]]
+            each = [*chain(*(self.new(f.function, f.slots, [(Fraction(1), {}, [c])])[2] for c in taken[0]))]
         each += [one for make in more for one in make()[2]]
         if f.function in ("reciprocal", "inverse"):
             return [(1 / number, {size: -e for size, e in powers.items()}, each)]
         if f.function == "abs":
             return [(number, powers, each)]
-        (value, sizes), slots = root, f.slots
-        need(RATIONAL.fullmatch(value) and all(type(e) is int and abs(e) < 1000 for e in sizes.values()), "no root")
-        square = self.proof.term(Fraction(value) ** 2, {size: 2 * e for size, e in sizes.items()}, [], (), slots)
-        need(Fraction(value) > 0 and square == self.proof.term(number, powers, [], (), slots), "the root is another")
-        return [(Fraction(value), sizes, each)]
-
-    def unpaired(self, f, taken, rest):
-        """The factors of a content whose sign matters: not that of t in log(t*t*u), nor in sqrt(t*t*u) with u >= 0."""
-        even = f.function == "log" or (f.function == "sqrt" and self.positive(rest))
-        return [factor for factor in taken if not (even and taken.count(factor) % 2 == 0)]
+        value, sizes = amount(*root)
+        square = self.proof.term(value**2, {size: 2 * e for size, e in sizes.items()}, [], (), f.slots)
+        need(value > 0 and square == self.proof.term(number, powers, [], (), f.slots), "the root is another")
+        return [(value, sizes, each)]
 
     def halves(self, f, taken):
         """sqrt(c*c*d) = c*sqrt(d), and sqrt(t*t) = abs(t)."""
-        found, seen = [], []
-        for name, indices in taken:
-            factor = name, indices
-            if factor in seen:
+        found = []
+        for k, (name, indices) in enumerate(taken):
+            count, one = taken.count((name, indices)), [(Fraction(1), {}, [(name, indices)])]
+            if (name, indices) in taken[:k]:
                 continue
-            seen.append(factor)
-            count, one = taken.count(factor), [(Fraction(1), {}, [factor])]
             if count > 1:
-                one_half = [factor] if self.sign_of(name) else self.new("abs", f.slots, one)[2]
-                found += one_half * (count // 2)
+                half = one[0][2] if self.sign_of(name) else self.new("abs", f.slots, one)[2]
+                found += half * (count // 2)
             found += self.new("sqrt", f.slots, one)[2] if count % 2 else []
         return found
 
@@ -774,8 +812,8 @@ class Laws:
             sums.append((Fraction(power), [(Fraction(prime), {}, [])]))
         need(product == number, "the number is another")
         for size, power in sorted(powers.items()):
-            half = ROOT.fullmatch(size)
-            sums.append((Fraction(power, 2 if half else 1), [(Fraction(1), {size[5:-1] if half else size: 1}, [])]))
+            one, below = (size[5:-1], 2) if ROOT.fullmatch(size) else (size, 1)
+            sums.append((Fraction(power, below), [(Fraction(1), {one: 1}, [])]))
         for k, factor in enumerate(taken):
             one = [(Fraction(1), {}, [factor])]
             if self.sign_of(factor[0]) >= 2:
@@ -785,22 +823,23 @@ class Laws:
         return [(n, {}, self.new("log", f.slots, terms)[2]) for n, terms in sums]
 
     def by_parts(self, f, parts):
-        """A product of sums of their own: 1/(ab) = 1/a 1/b, and the root of a product of a >= 0 and b >= 0."""
-        need(f.function in ("reciprocal", "inverse", "sqrt") and len(f.terms) == 1, "no product")
-        need(f.terms[0][:2] == (1, {}), "no product")
-        ((*_, have),) = f.terms
+        """A product of sums of their own: 1/(ab) = 1/a 1/b, and the root of a product of a >= 0 and b >= 0; or a
+        maximum of sums over indices of their own: max[d,e](s + t) = max[d](s) + max[e](t)."""
+        most = f.function == "max"
+        have = f.terms if most else f.terms[0].factors
         need(sorted(k for part in parts for k in numbers(part, len(have))) == [*range(len(have))], "no parts of it")
         split = [[have[k] for k in part] for part in parts]
-        own = [inside(part) - {*f.slots} for part in split]
+        there = [inside(chain(*(t.factors for t in part)) if most else part) for part in split]
+        own = [{*f.over} & indices if most else indices - {*f.slots} for indices in there]
         need(sum(map(len, own)) == len(set().union(*own)), "an index is summed in two parts")
+        if most:
+            over = [[i for i in f.letters if i in them] for them in own]
+            return [self.new("max", f.slots, *part) for part in zip(split, over, strict=True)]
+        need(f.function in ("reciprocal", "inverse", "sqrt"), "no product")
+        need(len(f.terms) == 1 and f.terms[0][:2] == (1, {}), "no product")
         need(f.function != "sqrt" or all(self.above(1, {}, part) for part in split), "a part may be negative")
-        return [
-            (
-                Fraction(1),
-                {},
-                [one for part in split for one in self.new(f.function, f.slots, [(Fraction(1), {}, part)])[2]],
-            )
-        ]
+        each = [self.new(f.function, f.slots, [(Fraction(1), {}, part)])[2] for part in split]
+        return [(Fraction(1), {}, [*chain(*each)])]
 
     def by_shift(self, f, terms):
         """max[e](s + t) = max[e](s) + t for t without e."""
@@ -810,8 +849,7 @@ class Laws:
         need(not any(t in masks for t in out), "a condition's logarithm stays")
         # The maximum of nothing but the logarithms of conditions is 0.
         rest = [t for k, t in enumerate(f.terms) if k not in terms] if len(out) < len(own) else []
-        over = [i for i in f.letters if i in f.over]
-        return [*out, *([self.new("max", f.slots, rest, over)] if rest else [])]
+        return [*out, *([self.new("max", f.slots, rest, [i for i in f.letters if i in f.over])] if rest else [])]
 
     def by_constant(self, f):
         """A function that is constant along a slot is one without it."""
@@ -822,16 +860,15 @@ class Laws:
     def by_sign(self, f):
         """relu(s) = s for s >= 0, and 0 for s <= 0."""
         need(f.function == "relu", "no relu")
-        if self.positive(f.terms):
-            return f.terms
-        need(self.positive([(-number, *rest) for number, *rest in f.terms]), "the sign is unknown")
-        return []
+        need((known := self.positive(f.terms)) or self.positive(times([(-1, {}, [])], f.terms)), "the sign is unknown")
+        return f.terms if known else []
 
     def by_copy(self, f):
         self.new(f.function, f.slots, f.terms, [i for i in f.letters if i in f.over])
 
-    def one_term(self, step_in, term, left, over, f, products, chosen, names=()):
-        total = self.proof.sums[step_in]
+    def one_term(self, place, term, left, over, f, products, chosen, names=()):
+        need([*place] == ["in"], "more than a law needs")
+        total = self.proof.sums[place["in"]]
         need(type(term) is int and 0 <= term < len(total.terms), "there is no such term")
         new = self.proof.use(left, over, {*f.slots}, products, total.terms[term], chosen, total.letters, names)
         total.terms[term : term + 1] = [t for t in new if t.number]
@@ -843,10 +880,8 @@ class Laws:
         need("I" not in dict(them), "an identity")
         one = [(f.name, f.slots)]
         rest = [(-n / number, p, [*a, *one]) for k, (n, p, a) in enumerate(f.terms) if k != lead]
-        products = [(1 / number, {}, []), *rest]
-        products = [(n, {s: p.get(s, 0) - powers.get(s, 0) for s in {*p, *powers}}, a) for n, p, a in products]
-        self.one_term(place.pop("in"), term, [*them, *one], inside(them) - {*f.slots}, f, products, factors)
-        need(not place, "more than a law needs")
+        products = times([(1, {s: -e for s, e in powers.items()}, [])], [(1 / number, {}, []), *rest])
+        self.one_term(place, term, [*them, *one], inside(them) - {*f.slots}, f, products, factors)
 
     def by_insert(self, f, term, at, **place):
         """For f = 1/z: 1 = z*f, at indices given by factor and slot, by -1 and the number of a free index, or by -2
@@ -862,13 +897,9 @@ class Laws:
             else:
                 names[i] = (total.letters if k == -1 else lists[k])[j]
         need(all(i[1] == j[1] for i, j in names.items()), "an index of another size")
-        below = Counter(sizes.values())
-        products = [
-            (n, {s: p.get(s, 0) - below[s] for s in {*p, *below}}, [*factors, (f.name, f.slots)])
-            for n, p, factors in f.terms
-        ]
-        self.one_term(place.pop("in"), term, [], set(), f, products, [], names)
-        need(not place, "more than a law needs")
+        below = {size: -n for size, n in Counter(sizes.values()).items()}
+        products = times(f.terms, [(1, below, [(f.name, f.slots)])])
+        self.one_term(place, term, [], set(), f, products, [], names)
 
     def by_square(self, f, term, factors, **place):
         """sqrt(s)^2 = s, relu(s)^2 = s*relu(s), sin(s)^2 = 1 - cos(s)^2, (p - 1)(p - exp s) = 0 for p = exp(relu s)."""
@@ -879,17 +910,22 @@ class Laws:
             ((*_, cos),) = [self.new("cos", f.slots, f.terms)]
             products = [(Fraction(1), {}, []), (Fraction(-1), {}, cos * 2)]
         elif f.function == "exp":
-            ((number, powers, ((name, at),)),) = f.terms
-            inner = self.proof.sums[name]
-            need(inner.function == "relu" and number > 0 and {*at} <= {*f.slots}, "no exponential of relu")
-            scaled = [
-                (n * number, {s: p.get(s, 0) + powers.get(s, 0) for s in {*p, *powers}}, h)
-                for n, p, h in self.at(inner, at)
-            ]
-            *_, most = self.new("exp", f.slots, scaled)
+            _, most = self.without_relu(f)
             products = [(Fraction(1), {}, one), (Fraction(1), {}, one + most), (Fraction(-1), {}, most)]
-        self.one_term(place.pop("in"), term, one * 2, set(), f, products, factors)
-        need(not place, "more than a law needs")
+        self.one_term(place, term, one * 2, set(), f, products, factors)
+
+    def without_relu(self, f):
+        """For exp(n*relu(s)): relu(s), and exp(n*s)."""
+        ((number, powers, ((name, at),)),) = f.terms
+        inner = self.proof.sums[name]
+        relu = f.function == "exp" and inner.function == "relu" and {*at} <= {*f.slots}
+        need(relu and number > 0, "no exponential of relu")
+        return (name, at), self.new("exp", f.slots, times([(number, powers, [])], self.at(inner, at)))[2]
+
+    def by_case(self, f, term, factors, **place):
+        """relu(s)*exp(n*relu(s)) = relu(s)*exp(n*s)"""
+        relu, most = self.without_relu(f)
+        self.one_term(place, term, [(f.name, f.slots), relu], set(), f, [(Fraction(1), {}, [*most, relu])], factors)
 
 
 def check(text, inside=False):

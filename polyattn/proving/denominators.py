@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from polyattn.algebra import Index, Monomial, TensorFactor
 from polyattn.proving.certificate_terms import FlatSum
-from polyattn.proving.lawful import LawfulProof
+from polyattn.proving.lawful import LawfulProof, has_square
 
 Pattern = tuple[Index | None, ...]
 """The indices of a reciprocal, None for a summed one."""
@@ -48,18 +48,20 @@ def rest(proof: LawfulProof) -> tuple[list[Monomial], list[Monomial]]:
 
 
 def _reciprocals(proof: LawfulProof) -> set[str]:
-    """Return the reciprocals of sums in terms of one side alone; of a product none is needed."""
+    """Return the reciprocals in terms of one side alone, but those of products of factors whose square has no law."""
     found = set()
     for term in (t for side in rest(proof) for t in side):
         for factor in term.factors:
             f = proof.function(factor)
-            if f is not None and f.function == "reciprocal" and not _is_product(f):
+            if f is not None and f.function == "reciprocal" and not _is_product(proof, f):
                 found.add(f.name)
     return found
 
 
-def _is_product(f: FlatSum) -> bool:
-    return len(f.terms) == 1 and set(f.terms[0].all_indices()) <= set(f.slots)
+def _is_product(proof: LawfulProof, f: FlatSum) -> bool:
+    if len(f.terms) != 1 or not set(f.terms[0].all_indices()) <= set(f.slots):
+        return False
+    return not any(has_square(proof, g) for g in map(proof.function, f.terms[0].factors) if g is not None)
 
 
 def _lift(proof: LawfulProof, f: FlatSum) -> None:

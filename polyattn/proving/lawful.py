@@ -364,8 +364,42 @@ def _product_rules(proof: LawfulProof, f: FlatSum) -> list[tuple[str, Monomial, 
             return [], [Monomial(Fraction(1), (), ()).scaled(1 / first.coefficient, below), *rest]
 
         return [("cancel", left, cancelled, {"lead": lead})]
-    square = _square(proof, f, one)
-    return [("square", Monomial(one.coefficient, (), one.factors * 2), square, {})] if square else []
+    rules: list[tuple[str, Monomial, Products, dict[str, Any]]] = []
+    if (square := _square(proof, f, one)) is not None:
+        rules.append(("square", Monomial(one.coefficient, (), one.factors * 2), square, {}))
+    if (factor := _exponent(proof, f)) is not None:
+
+        def in_case() -> tuple[list[FlatSum], list[Monomial]]:
+            both = _without_relu(proof, f, factor)
+            return [both], [Monomial(Fraction(1), (), (*access(both.name, f.slots).factors, factor))]
+
+        rules.append(("case", Monomial(one.coefficient, (), (*one.factors, factor)), in_case, {}))
+    return rules
+
+
+def _exponent(proof: LawfulProof, f: FlatSum) -> TensorFactor | None:
+    """Return the relu that a function is the exponential of, a multiple included."""
+    if f.function != "exp" or len(f.terms) != 1 or len(f.terms[0].factors) != 1 or f.terms[0].coefficient <= 0:
+        return None
+    (factor,) = f.terms[0].factors
+    inner = proof.function(factor)
+    relu = inner is not None and inner.function == "relu" and set(factor.indices) <= set(f.slots)
+    return factor if relu and isinstance(factor, TensorFactor) else None
+
+
+def _without_relu(proof: LawfulProof, f: FlatSum, factor: TensorFactor) -> FlatSum:
+    """Return the exponential of n*s for one of n*relu(s)."""
+    (term,), inner = f.terms, proof.functions.sums[factor.tensor]
+    start = 1 + max(i.id for t in (term, *inner.terms) for i in (*f.letters, *inner.letters, *t.all_indices()))
+    have = sorted({i for t in inner.terms for i in t.all_indices()})
+    names = {i: Index(start + k, i.size) for k, i in enumerate(have)}
+    names |= dict(zip(inner.slots, factor.indices, strict=True))
+    return proof.new("exp", f.slots, [t.renamed(names).scaled(term.coefficient, term.powers) for t in inner.terms])
+
+
+def has_square(proof: LawfulProof, f: FlatSum) -> bool:
+    """Return whether a law writes a function's square as something else."""
+    return _square(proof, f, access(f.name, f.slots)) is not None
 
 
 def _square(proof: LawfulProof, f: FlatSum, one: Monomial) -> Products | None:
@@ -381,19 +415,10 @@ def _square(proof: LawfulProof, f: FlatSum, one: Monomial) -> Products | None:
             return [cos], [Monomial(Fraction(1), (), ()), squared]
 
         return cosine
-    if f.function == "exp" and len(f.terms) == 1 and len(f.terms[0].factors) == 1 and f.terms[0].coefficient > 0:
-        (term,) = f.terms
-        (factor,), inner = term.factors, proof.function(term.factors[0])
-        if inner is None or inner.function != "relu" or not set(factor.indices) <= set(f.slots):
-            return None
+    if (factor := _exponent(proof, f)) is not None:
 
         def by_cases() -> tuple[list[FlatSum], list[Monomial]]:
-            start = 1 + max(i.id for t in (term, *inner.terms) for i in (*f.letters, *inner.letters, *t.all_indices()))
-            have = sorted({i for t in inner.terms for i in t.all_indices()})
-            names = {i: Index(start + k, i.size) for k, i in enumerate(have)}
-            names |= dict(zip(inner.slots, factor.indices, strict=True))
-            scaled = [t.renamed(names).scaled(term.coefficient, term.powers) for t in inner.terms]
-            both = proof.new("exp", f.slots, scaled)
+            both = _without_relu(proof, f, factor)
             other = access(both.name, f.slots)
             product = Monomial(Fraction(1), (), (*one.factors, *other.factors))
             return [both], [one, product, other.scaled(Fraction(-1))]

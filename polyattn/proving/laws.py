@@ -20,7 +20,8 @@ from polyattn.proving.certificate_terms import FlatSum
 from polyattn.proving.content import content, is_negative, parts
 from polyattn.proving.given import access
 from polyattn.proving.lawful import Law, LawfulProof
-from polyattn.proving.maxima import at, merge, monotone, one_sign, shift
+from polyattn.proving.maxima import at, clipped, compared, merge, monotone, one_sign, separate, shift
+from polyattn.proving.roots import root
 
 MAX_EXPONENT = 16
 """The largest power of an atom that the exponential of a multiple is taken for."""
@@ -297,13 +298,13 @@ def complement(proof: LawfulProof, f: FlatSum) -> list[FlatSum] | None:
 
 ROWS: dict[str, tuple[Law, ...]] = {
     "exp": (composed, exponential),
-    "log": (composed, content),
+    "log": (composed, content, root),
     "reciprocal": (reciprocal, composed, content, parts),
     "inverse": (content, parts),
-    "sqrt": (composed, content, parts),
-    "relu": (one_sign, content),
+    "sqrt": (composed, content, root, parts),
+    "relu": (one_sign, content, root, clipped, compared),
     "abs": (content, table),
-    "max": (shift, content, monotone, merge),
+    "max": (shift, content, monotone, separate, merge),
     "sin": (angles,),
     "cos": (angles,),
     "normal_cdf": (complement,),

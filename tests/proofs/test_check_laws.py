@@ -79,9 +79,39 @@ CASES = {
     "a name that is taken": (["f1[n] = exp(c[n])"], law("exp", ["c"], powers=[1]), F, "c is not new"),
     "no sine of a sum without a power for each term": (
         ["f1[n] = sin(c[n] + s[n,m])"], law("angles", ["g1", "g2"], powers=[1]), F, "no power for each"),
-    "no maximum of a decreasing function": (
+    "no maximum of a reciprocal of any sign": (
         ["e1[n,m] = reciprocal(s[n,m])", "f1[n] = max[m](e1[n,m])"], law("monotone", ["g1", "g2"], sign=1), E,
-        "not increasing"),
+        "it may be 0"),
+    "no maximum of a function that falls and rises": (
+        ["e1[n,m] = cos(s[n,m])", "f1[n] = max[m](e1[n,m])"], law("monotone", ["g1", "g2"], sign=1), E,
+        "neither increasing nor decreasing"),
+    "a maximum over one index has no parts": (
+        ["f1[n] = max[m](s[n,m] + v[m])"], law("parts", ["g1", "g2"], parts=[[0], [1]]), F, "summed in two parts"),
+    "a maximum keeps each of its terms": (
+        ["f1[n] = max[m](s[n,m] + c[n])"], law("parts", ["g1"], parts=[[0]]), F, "no parts of it"),
+    "no bound of any sign": (
+        ["e1[n] = relu(c[n])", "f1[n] = relu(c[n] - e1[n])"], law("clip", ["g1", "g2"], term=1), {**F, "e1": ["N"]},
+        "the bound may be negative"),
+    "no bound of the other sign": (
+        ["e1[n] = relu(c[n])", "f1[n] = relu(2 + e1[n])"], law("clip", ["g1"], term=1), {**F, "e1": ["N"]},
+        "the bound may be negative"),
+    "no relu of another function": (
+        ["e1[n] = exp(c[n])", "f1[n] = relu(2 - e1[n])"], law("clip", ["g1", "g2"], term=1), {**F, "e1": ["N"]},
+        "no relu of a relu"),
+    "no difference of multiples of exponentials": (
+        ["e1[n] = exp(c[n])", "f1[n] = relu(2*e1[n] - 1)"], law("compare", ["g1", "g2"]), {**F, "e1": ["N"]},
+        "no difference of two"),
+    "no difference of another function": (
+        ["e1[n] = sin(c[n])", "f1[n] = relu(e1[n] - 1)"], law("compare", ["g1", "g2"]), {**F, "e1": ["N"]},
+        "no exponential"),
+    "no square of another sum": (
+        ["f1[n] = sqrt(c[n]*c[n] + c[n] + 1)"],
+        law("root", ["g1"], terms=[["1", {}, [[0, 0]]], ["1", {}, []]]), F, "no square"),
+    "no square with a sum in it": (
+        ["f1[n] = sqrt(s[n,m]*s[n,m])"], law("root", ["g1"], terms=[["1", {}, [[0, 0]]]]), F, "an index is summed"),
+    "no case of another exponential": (
+        ["e1[n] = relu(c[n])", "f1[n] = exp(-e1[n])"], law("case", ["g1"], term=0, factors=[0, 1], **{"in": "left"}),
+        {**F, "e1": ["N"]}, "no exponential of relu"),
     "the sign of an increasing function": (
         [EXP, "f1[n] = max[m](-e1[n,m])"], law("monotone", ["g1", "g2"], sign=1), E, "of a function"),
     "a maximum of a sum is none of a maximum": (

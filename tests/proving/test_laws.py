@@ -43,6 +43,36 @@ EQUAL = {
     "maximum": (S, "y[a] = max[e](2*s[a,e] - c[a])", "y[a] = -2*min[e](-s[a,e]) - c[a]"),
     "root_of_a_square": (X, "y[a,c] = sqrt(4*x[a,c]*x[a,c])", "y[a,c] = 2*abs(x[a,c])"),
     "root_of_sizes": (X, "y[a] = sqrt(1/C*x[a,c]*x[a,c])", "y[a] = sqrt(x[a,c]*x[a,c])/sqrt(C)"),
+    "root_of_a_binomial_squared": (
+        "s[N]; t[N]; ",
+        "y[a] = sqrt(s[a]*s[a] - 6*s[a]*t[a] + 9*t[a]*t[a])",
+        "y[a] = abs(3*t[a] - s[a])",
+    ),
+    "root_of_a_positive_square": (
+        X,
+        "y[a,c] = sqrt(x[a,c]*x[a,c]*(x[a,c]*x[a,c] + 2) + 1)",
+        "y[a,c] = x[a,c]*x[a,c] + 1",
+    ),
+    "relu_of_a_square": (
+        "s[N]; t[N]; ",
+        "y[a] = relu(s[a]*s[a] + 2*s[a]*t[a] + t[a]*t[a])",
+        "y[a] = (s[a]+t[a])*(s[a]+t[a])",
+    ),
+    "clipped_twice": (X, "y[a,c] = 6 - relu(6 - relu(x[a,c]))", "y[a,c] = relu(x[a,c]) - relu(x[a,c] - 6)"),
+    "clipped_thrice": (X, "y[a,c] = relu(6 - relu(6 - relu(x[a,c])))", "y[a,c] = relu(x[a,c]) - relu(x[a,c] - 6)"),
+    "clipped_from_above": (X, "y[a,c] = relu(1 - relu(1 - x[a,c]))", "y[a,c] = relu(x[a,c]) - relu(x[a,c] - 1)"),
+    "clipped_from_below": (X, "y[a,c] = relu(2*relu(x[a,c]) - 3)", "y[a,c] = relu(2*x[a,c] - 3)"),
+    "elu_by_exponentials": (X, "y[a,c] = elu(x[a,c])", "y[a,c] = relu(x[a,c]) - relu(1 - exp(x[a,c]))"),
+    "relu_of_tanh": (X, "y[a,c] = relu(tanh(x[a,c]))", "y[a,c] = tanh(relu(x[a,c]))"),
+    "even": (X, "y[a,c] = exp(abs(x[a,c])) + exp(-abs(x[a,c]))", "y[a,c] = exp(x[a,c]) + exp(-x[a,c])"),
+    "gate_of_a_relu": (X, "y[a,c] = relu(x[a,c])*sigmoid(x[a,c])", "y[a,c] = relu(x[a,c])*sigmoid(relu(x[a,c]))"),
+    "maximum_of_sigmoids": (X, "y[a] = max[c](sigmoid(x[a,c]))", "y[a] = sigmoid(max[c](x[a,c]))"),
+    "minimum_of_tanh": (X, "y[a] = min[c](tanh(x[a,c]))", "y[a] = tanh(min[c](x[a,c]))"),
+    "maximum_over_two": (
+        "s[N,M]; t[N,C]; ",
+        "y[a] = max[e,c](s[a,e] + 2*t[a,c])",
+        "y[a] = max[e](s[a,e]) + 2*max[c](t[a,c])",
+    ),
     "tile": (
         "where E = G*M; s[N,E]; v[E,C]; ",
         "l[a,g] = sum[m](exp(s[a,(g m)])); o[a,g,b] = softmax[m](s[a,(g m)])*v[(g m),b]; where g : G; where m : M; "
@@ -72,6 +102,15 @@ DIFFERENT = {
     "negative_multiple": (X, "y[a,c] = relu(-2*x[a,c])", "y[a,c] = -2*relu(x[a,c])"),
     "maximum_of_a_negative_multiple": (S, "y[a] = max[e](-s[a,e]) + 0*c[a]", "y[a] = -max[e](s[a,e]) + 0*c[a]"),
     "root_of_a_square_is_not_it": (X, "y[a,c] = sqrt(x[a,c]*x[a,c])", "y[a,c] = x[a,c]"),
+    "clipped_at_a_negative_bound": (
+        X, "y[a,c] = relu(-1 - relu(x[a,c]))", "y[a,c] = relu(-1 - x[a,c]) - relu(-x[a,c])"),
+    "clipped_from_another_bound": (X, "y[a,c] = relu(relu(x[a,c]) + 1)", "y[a,c] = relu(x[a,c] + 1)"),
+    "difference_of_exponentials": (X, "y[a,c] = relu(exp(x[a,c]) - 1)", "y[a,c] = exp(x[a,c]) - 1"),
+    "maximum_of_reciprocals": (X, "y[a] = max[c](1/(1 + exp(x[a,c])))", "y[a] = 1/(1 + exp(max[c](x[a,c])))"),
+    "maximum_over_one": (
+        "s[N,M]; t[N,M]; ", "y[a] = max[e](s[a,e] + t[a,e])", "y[a] = max[e](s[a,e]) + max[e](t[a,e])"),
+    "no_binomial_squared": (
+        "s[N]; t[N]; ", "y[a] = sqrt(s[a]*s[a] + s[a]*t[a] + t[a]*t[a])", "y[a] = abs(s[a] + t[a])"),
     "sum_of_quotients": ("s[N]; t[N]; ", "y = sum[a](s[a]/exp(t[a]))", "y = sum[a](s[a])/sum[b](exp(t[b]))"),
     "exponential_of_a_product": ("s[N]; t[N]; ", "y[a] = exp(s[a]*t[a])", "y[a] = exp(s[a])*exp(t[a])"),
     "sum_in_an_exponent": (S, "y[a] = exp(sum[e](s[a,e])) + 0*c[a]", "y[a] = sum[e](exp(s[a,e])) + 0*c[a]"),
