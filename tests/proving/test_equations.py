@@ -104,6 +104,13 @@ def test_a_window_is_its_bounds(name: str):
     assert prove(bounds.replace("[a-e <", "[a-e+1 <"), window).status == "different"
 
 
+def test_an_offset_of_two_equations_is_no_window():
+    head = "x[N]; z[N]; "
+    bounds = "y[a] = x[e]*z[f]*[a-e <= 1]*[e-a <= 1]*[a-f <= 1]*[f-a <= 1]"
+    both = "where u : -1..1; " + head + "y[a] = x[a+u]*z[a-u]"
+    assert prove(head + bounds, both).status == "different"
+
+
 def test_offsets_to_earlier_positions_are_proved_under_functions():
     head = "where u : 0..2; q[N,D]; k[N,D]; v[N,C]; "
     plain = "p[a,u] = softmax[u](q[a,r]*k[a-u,r]); y[a,b] = p[a,u]*v[a-u,b]"
