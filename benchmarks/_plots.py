@@ -27,8 +27,10 @@ def draw(cells: list[dict[str, Any]], out: Path, layers: list[str]) -> None:
 
     colours = dict(zip(layers, pyplot.get_cmap("tab10").colors, strict=False))
     for which in ("forward", "training"):
-        figure, axes = pyplot.subplots(1, 3, figsize=(15, 4.6))
-        for axis, (varied, name, value, factor, label) in zip(axes, PANELS, strict=True):
+        # Eight inches, so that letters stay readable where a page shows it 690 pixels wide.
+        figure, axes = pyplot.subplots(2, 2, figsize=(8, 6.8))
+        *drawn, beside = axes.flat
+        for axis, (varied, name, value, factor, label) in zip(drawn, PANELS, strict=True):
             for layer in layers:
                 for form, style in STYLES.items():
                     mine = [
@@ -47,9 +49,10 @@ def draw(cells: list[dict[str, Any]], out: Path, layers: list[str]) -> None:
             axis.grid(alpha=0.3)
         handles = [Line2D([], [], color=colours[layer], label=layer) for layer in layers]
         handles += [Line2D([], [], color="black", linestyle=s, label=f) for f, s in STYLES.items()]
-        figure.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False)
+        beside.set_axis_off()
+        beside.legend(handles=handles, loc="center", ncols=2, frameon=False)
         figure.suptitle(f"one layer, {which}: paper's form, planned form, best that can be installed")
-        figure.tight_layout(rect=(0, 0.06, 1, 1))
+        figure.tight_layout()
         for suffix in (".svg", ".png"):
             figure.savefig(
                 out.with_name(f"{out.stem}_{which}{suffix}"),
