@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypedDict
 
 from polyattn.errors import FittingError
 
@@ -56,10 +56,7 @@ class CompressOptions(FitOptions, total=False):
     truncation: bool
 
 
-T = TypeVar("T", bound=Mapping[str, Any])
-
-
-def filled(given: Mapping[str, Any], defaults: T, function: str) -> T:
+def filled(given: Mapping[str, Any], defaults: Mapping[str, Any], function: str) -> dict[str, Any]:
     """Return all settings: those given, the others by default.
 
     Raises:
@@ -72,4 +69,4 @@ def filled(given: Mapping[str, Any], defaults: T, function: str) -> T:
             raise FittingError(
                 f"`{name}` is not an argument of `{function}`; its settings are {', '.join(defaults)}{hint}"
             )
-    return {**defaults, **given}  # pyright: ignore[reportReturnType]
+    return {**defaults, **given}

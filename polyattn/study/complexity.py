@@ -113,9 +113,10 @@ def named(specs: Specs) -> dict[str, Spec | Baseline]:
     if isinstance(specs, Mapping):
         return {str(name): _spec(spec) for name, spec in specs.items()}
     one = isinstance(specs, str | Spec) or hasattr(specs, "spec") or _is_module(specs)
-    several: list[Any] = [specs] if one else list(specs)
+    given: Any = specs
+    several: list[Any] = [given] if one else list(given)
     found: dict[str, Spec | Baseline] = {}
-    asked = {given for given in several if isinstance(given, str) and given in catalog.names()}
+    asked = {name for name in several if isinstance(name, str) and name in catalog.names()}
     # Specifications compare by content, so an entry is recognised even when it was passed as an object. To know all
     # entries takes a second, which names do not need.
     entries = asked if len(asked) == len(several) else catalog.names()

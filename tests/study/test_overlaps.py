@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from polyattn import SizeError, catalog, plan
 from polyattn.study import Study, complexity, pictures
 
 MANY = ("nl", "poly_nl", "e_nl", "latent_gnn", "glore", "a2_net", "cgnl", "cp_nl", "tt_nl", "tucker_nl")
-RANKS = {"R": 4, "V": 6, "G": 2, "M": 4, "D": 8, "K": 3, "S": 5}
+RANKS: dict[str, Any] = {"R": 4, "V": 6, "G": 2, "M": 4, "D": 8, "K": 3, "S": 5}
 
 
 @cache
@@ -36,7 +37,7 @@ def study(kind: str) -> Study:
 KINDS = ("many layers", "many points", "one decade", "panels", "a module")
 
 
-def boxes(figure: Figure) -> dict[str, object]:
+def boxes(figure: Figure) -> dict[str, Any]:
     """The boxes of all written texts in pixels, the ends of axes aside, which are not drawn."""
     FigureCanvasAgg(figure).draw()
     found = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import log
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from polyattn.errors import SizeError
 from polyattn.study.pictures.style import INK, LINES, PAPER, figure, log_ticks, look, plain
@@ -132,7 +132,7 @@ def _panel(axes: Axes, study: Study, cases: list[Case], over: str, quantity: str
             own = study.orders.index(order)
             line = LINES[own % len(LINES) if len(study.layers) == 1 or len(drawn) > 1 else k % len(LINES)]
             mark = own + k if len(study.layers) == 1 else k
-            style: dict[str, Any] = {**look(mark), "linestyle": line}
+            style = {**look(mark), "linestyle": line}
             label = plain(
                 order
                 if len(study.layers) == 1

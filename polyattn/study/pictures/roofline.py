@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from polyattn.errors import SizeError
 from polyattn.study.pictures.style import INK, QUIET, compact, figure, log_ticks, look, plain
@@ -102,9 +102,9 @@ def roofline(
 
 def _pairs(name: str, given: Points) -> list[tuple[float, float]]:
     """Return one's own points as pairs of FLOPs per byte and FLOPs per second."""
-    several = [given] if len(given) == 2 and not isinstance(given[0], Sequence) else given
+    several: Any = [given] if len(given) == 2 and not isinstance(given[0], Sequence) else given
     try:
-        found = [(float(x), float(y)) for x, y in several]  # pyright: ignore[reportGeneralTypeIssues]
+        found = [(float(x), float(y)) for x, y in several]
     except (TypeError, ValueError):
         found = []
     if not found or not all(0 < n < inf for pair in found for n in pair):

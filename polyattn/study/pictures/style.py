@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from math import ceil, floor, log10
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from polyattn.optional import need
 
@@ -41,7 +41,7 @@ def figure(width: float, height: float, layout: str = "constrained") -> Figure:
     return need("matplotlib.figure", "study").Figure(figsize=(width, height), layout=layout, facecolor=PAPER)
 
 
-def look(number: int) -> dict[str, str]:
+def look(number: int) -> dict[str, Any]:
     """Return the colour and the marker of the layer of this number; the second round of colours has other markers."""
     marker = MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
     return {"color": COLOURS[number % len(COLOURS)], "marker": marker}
