@@ -70,8 +70,14 @@ def test_zeros_that_lowering_multiplies_by_are_in_the_multiply_accumulates_as_ru
 
 def test_a_mask_is_copied_to_the_dtype_of_what_it_multiplies():
     """The gradient of a maximum: a mask, its sum in 64-bit whole numbers, and a copy of the mask for the product."""
-    case = complexity("x[N,C]; y[a] = max[b](x[a,b]*w[a,b])", "training", orders=["as written"], N=50, C=40).cases[0]
+    text = "x[N]; y[a] = max[b](x[a]*w[b]); where b : C"
+    case = complexity(text, "training", orders=["as written"], N=50, C=40).cases[0]
     assert case.peak_bytes >= 50 * 40 * (4 + 1 + 8)
+
+
+def test_a_planned_backward_pass_counts_as_run_too():
+    (case,) = complexity("poly_nl", "training", orders=["planned"], N=50, C=8).cases
+    assert case.macs == case.macs_as_run == case.plan.training_macs_as_run == counted(case.plan).macs
 
 
 @pytest.mark.parametrize("name", ["nl", "tesa"])
