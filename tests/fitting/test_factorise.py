@@ -53,8 +53,7 @@ def test_a_core_of_known_rank_is_recovered_exactly_at_that_rank_and_not_below(fa
     assert factorise(core, family, rank=below, symmetry=symmetry, starts=2, iterations=60).error > 1e-3
 
 
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("mean", [False, True])
+@pytest.mark.parametrize(("mean", "bias"), [(False, False), (True, True)])
 @pytest.mark.parametrize("family", MADE)
 def test_the_layer_computes_what_the_approximated_core_says(family, mean, bias):
     core = random_core(family)
