@@ -16,12 +16,16 @@ SUMMED = ("e", "f", "g", "h")
 
 @dataclass(frozen=True)
 class Condition:
-    """`left relation right + shift`; sides are indices, or pairs of indices for a composite."""
+    """`left relation right + shift`; sides are indices, or pairs of indices for a composite.
+
+    In blocks (`split`) each index is a pair; `part` 0 or 1 compares the blocks, or the places within them.
+    """
 
     left: tuple[str, ...]
     relation: str
     right: tuple[str, ...]
     shift: int = 0
+    part: int | None = None
 
     def __str__(self) -> str:
         left, right = (i[0] if len(i) == 1 else f"({' '.join(i)})" for i in (self.left, self.right))
@@ -29,6 +33,8 @@ class Condition:
 
     def holds(self, at: dict[str, int]) -> bool:
         left, right = ([at[i] for i in side] for side in (self.left, self.right))
+        if self.part is not None:
+            left, right = ([divmod(i, at["block"])[self.part] for i in side] for side in (left, right))
         if self.shift:
             return RELATIONS[self.relation](left[0], right[0] + self.shift)
         # Tuples compare as the whole does: the outer part first.
@@ -55,11 +61,11 @@ class Product:
         head = f"{abs(self.number)}" + "/N" * -self.power
         return ("- " if self.number < 0 else "+ ") + "*".join([head, *sizes, *factors])
 
-    def value(self, place: int, tensors: dict[str, list], n: int) -> Fraction:
+    def value(self, place: int, tensors: dict[str, list], n: int, block: int = 1) -> Fraction:
         summed = sorted(self.indices - {"a"})
         total = 0
         for values in product(range(n), repeat=len(summed)):
-            at = {"a": place, **dict(zip(summed, values, strict=True))}
+            at = {"a": place, "block": block, **dict(zip(summed, values, strict=True))}
             if all(c.holds(at) for c in self.conditions):
                 part = 1
                 for name, indices in self.tensors:
@@ -79,8 +85,48 @@ def text(total: Sum) -> str:
     return f"x[N]; u[N]; m[N,N]; where a : N; where e, f, g, h : N; y[a] = {' '.join(map(str, total))}"
 
 
-def values(total: Sum, tensors: dict[str, list], n: int) -> list[Fraction]:
-    return [sum((p.value(a, tensors, n) for p in total), Fraction(0)) for a in range(n)]
+INNER = dict(zip(("a", *SUMMED), "bpqst", strict=True))
+"""The index within a block for each index of blocks."""
+
+
+def split_text(total: Sum) -> str:
+    """Return the specification of a sum with N = G*M: an index is a pair, conditions compare pairs or parts."""
+    where = f"where N = G*M; where {', '.join(INNER)} : G; where {', '.join(INNER.values())} : M"
+    return f"x[N]; u[N]; m[N,N]; {where}; y[(a b)] = {' '.join(map(_split, total))}"
+
+
+def _split(part: Product) -> str:
+    pairs = {i: f"({i} {INNER[i]})" for i in INNER}
+    sizes, read = ["N"] * part.power, {i for _, indices in part.tensors for i in indices}
+    for index in sorted(part.indices - {"a"} - read):
+        parts = {c.part for c in part.conditions if index in (*c.left, *c.right)}
+        if None not in parts:  # a part that nothing else has counts places
+            sizes += [size for k, size in enumerate("GM") if k not in parts]
+    factors = [f"{name}[{','.join(pairs[i] for i in indices)}]" for name, indices in part.tensors]
+    for c in part.conditions:
+        (left,), (right,) = c.left, c.right
+        sides = (
+            (pairs[left], pairs[right])
+            if c.part is None
+            else (left, right)
+            if not c.part
+            else (INNER[left], INNER[right])
+        )
+        factors.append(f"[{sides[0]} {c.relation} {sides[1]}]")
+    head = f"{abs(part.number)}" + "/N" * -part.power
+    return ("- " if part.number < 0 else "+ ") + "*".join([head, *sizes, *factors])
+
+
+def in_parts(random: Random, total: Sum) -> Sum:
+    """Return a sum of which some conditions compare blocks, or places within blocks."""
+    return tuple(
+        replace(p, conditions=tuple(replace(c, part=random.choice((None, None, 0, 1))) for c in p.conditions))
+        for p in total
+    )
+
+
+def values(total: Sum, tensors: dict[str, list], n: int, block: int = 1) -> list[Fraction]:
+    return [sum((p.value(a, tensors, n, block) for p in total), Fraction(0)) for a in range(n)]
 
 
 def drawn_tensors(random: Random, n: int) -> dict[str, list]:
@@ -147,7 +193,7 @@ def _rewritten(random: Random, part: Product) -> list[Product]:
     k = random.choice(places)
     old, rest = part.conditions[k], (*part.conditions[:k], *part.conditions[k + 1 :])
     if kind == "mirror":
-        new = Condition(old.right, MIRRORED[old.relation], old.left, -old.shift)
+        new = Condition(old.right, MIRRORED[old.relation], old.left, -old.shift, old.part)
         return [replace(part, conditions=(new, *rest))]
     if kind == "trichotomy" and old.relation in ("<=", ">=", "!="):
         strict = {"<=": "<", ">=": ">", "!=": "<"}[old.relation]

@@ -16,6 +16,7 @@ from math import prod
 from polyattn.algebra.canonical import collect_arguments
 from polyattn.algebra.conditions import condition_terms, resized
 from polyattn.algebra.monomial import (
+    DEFINITION,
     Factor,
     FunctionFactor,
     Index,
@@ -59,13 +60,16 @@ class Expansion:
     terms: tuple[Monomial, ...]
 
 
-def expand(spec: Specification) -> Expansion:
+def expand(spec: Specification, kept: str | None = None) -> Expansion:
     """Return the output of a specification as monomials, in the order of the text.
+
+    Args:
+        kept: an atomic size: sums that read one position of it, their own, stay one factor, `DEFINITION` of them.
 
     Raises:
         BudgetError: more than 4096 monomials, or one of more than 512 factors, or of 4096 with those inside functions.
     """
-    return _Expander(spec).run()
+    return _Expander(spec, kept).run()
 
 
 def text_products(
@@ -127,6 +131,7 @@ class _Inline:
 @dataclass
 class _Expander:
     spec: Specification
+    kept: str | None = None
     fresh: Iterator[int] = field(default_factory=count)
     known: dict[str, _Inline] = field(default_factory=dict)
     work: int = 0
@@ -154,7 +159,8 @@ class _Expander:
         target = tuple(i for name in definition.target.indices for i in letters[name])
         body = definition.body
         if not isinstance(body, Call):
-            return _Inline(target, self._sum(body, letters, frozenset(target)))
+            terms = self._sum(body, letters, frozenset(target))
+            return _Inline(target, self._one(target, terms) if definition.name != self.spec.output else terms)
         over = tuple(i for name in body.over for i in letters[name])
         if body.function in SUMS:
             number_, powers = size_product((i.size for i in over), -1) if body.function == "mean" else (Fraction(1), ())
@@ -176,6 +182,17 @@ class _Expander:
             line, column = body.at.line, body.at.column
             raise SpecError("this denominator is 0 whatever its tensors are: its terms cancel", "", line, column)
         return _Inline(target, (Monomial(Fraction(1), (), (factor,)),))
+
+    def _one(self, target: tuple[Index, ...], terms: tuple[Monomial, ...]) -> tuple[Monomial, ...]:
+        """Return a sum at one position as one factor where such are kept, else its terms."""
+        positions = [i for i in target if i.size == self.kept]
+        read = {i for t in terms for i in t.all_indices() if i.size == self.kept}
+        counts = any(size == self.kept for t in terms for size, _ in t.powers)
+        if len(terms) < 2 or len(positions) != 1 or read != set(positions) or counts:
+            return terms
+        present = {i for t in terms for i in t.indices()}
+        factor = FunctionFactor(DEFINITION, (), tuple(i for i in target if i in present), terms)
+        return (Monomial(Fraction(1), (), (factor,)),)
 
     def _sum(
         self, total: Sum, letters: dict[str, tuple[Index, ...]], free: frozenset[Index], also: Sequence[Index] = ()

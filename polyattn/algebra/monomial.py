@@ -50,6 +50,10 @@ class TensorFactor:
         return 1
 
 
+DEFINITION = "="
+"""The function of a sum that is kept as one factor: its value is its argument."""
+
+
 @dataclass(frozen=True, eq=False)
 class FunctionFactor:
     """`function[over](terms)`: opaque, but for its argument.

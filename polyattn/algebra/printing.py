@@ -10,7 +10,7 @@ from fractions import Fraction
 from itertools import count, repeat
 
 from polyattn.algebra.conditions import slot_lengths
-from polyattn.algebra.monomial import FunctionFactor, Index, Monomial, Powers, TensorFactor
+from polyattn.algebra.monomial import DEFINITION, FunctionFactor, Index, Monomial, Powers, TensorFactor
 from polyattn.algebra.polynomial import Polynomial
 from polyattn.errors import SpecError
 from polyattn.language import Atoms, SizeTable, Specification
@@ -184,7 +184,7 @@ class Printer:
         over = tuple(inner[i] for i in factor.over)
         # A function that keeps its indices has them among its slots; a reducing one has not.
         target = tuple(inner[i] for i in factor.free) + (over if factor.at else ())
-        call: Call | Sum = Call(factor.function, over, argument)
+        call: Call | Sum = argument if factor.function == DEFINITION else Call(factor.function, over, argument)
         if factor.function == RECIPROCAL:
             one = Number(Fraction(1))
             call = Sum((Term(False, (one, Bracket(argument)), (False, True)),))
@@ -226,7 +226,7 @@ class Printer:
         have = {i for t in factor.terms for i in t.indices()}
         missing = [_plain(IDENTITY, (names[i], names[i])) for i in factor.over if i not in have]
         terms = self._sum(factor.terms, names).terms
-        if factor.function not in RESERVED:
+        if factor.function not in (*RESERVED, DEFINITION):
             terms = tuple(_with_sums(term, {*names.values()}) for term in terms)
         if missing or not terms:
             # The zero changes no value but mentions the indices, as the language demands.

@@ -9,6 +9,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from polyattn.algebra import Index, Spec
+from polyattn.algebra.monomial import DEFINITION
 from polyattn.algebra.order import ordered_sizes
 from polyattn.errors import RecurrenceError, SizeError
 from polyattn.language.syntax import is_fixed
@@ -242,6 +243,8 @@ class _Writer:
     def local(self, function: Local, at: Index) -> Operand:
         free = tuple(i for i in function.free if i != at)
         argument = self.sum(function.terms, frozenset((*free, *function.over)))
+        if function.function == DEFINITION:
+            return argument
         needed = tuple(dict.fromkeys((*argument.indices, *function.over, *free)))
         argument = self.builder.permuted(argument, needed)
         gone = set(function.over) if function.reduces else set()

@@ -16,8 +16,9 @@ from math import prod
 
 from polyattn.algebra import FunctionFactor, Index, Monomial, Spec, TensorFactor
 from polyattn.algebra.canonical import canonical_monomial, canonical_order, collect_arguments
+from polyattn.algebra.expand import Expansion, expand
 from polyattn.algebra.monomial import Factor, Powers
-from polyattn.errors import RecurrenceError
+from polyattn.errors import BudgetError, RecurrenceError
 from polyattn.language.conditions import AT_MOST, LESS, is_condition
 from polyattn.language.syntax import IDENTITY
 from polyattn.planning.decays import Decay, decay_of
@@ -88,7 +89,21 @@ def recurrence(spec: Spec, size: str, sizes: Sizes) -> Recurrence:
     Raises:
         RecurrenceError: the specification has none; the message says which part would have to keep the past.
     """
-    expansion = spec.expansion()
+    found: list[Recurrence] = []
+    errors: list[RecurrenceError | BudgetError] = []
+    # A sum at one position as one factor mostly has smaller states than its terms one by one.
+    for kept in (None, size):
+        try:
+            found.append(_recurrence(spec, size, sizes, expand(spec, kept)))
+        except (RecurrenceError, BudgetError) as error:
+            errors.append(error)
+    if not found:
+        raise errors[0]
+    return min(found, key=lambda r: state_numbers(r.states, sizes))
+
+
+def _recurrence(spec: Spec, size: str, sizes: Sizes, expansion: Expansion) -> Recurrence:
+    """Return the recurrence of an expansion."""
     now = [i for i in expansion.output if i.size == size]
     if len(now) != 1:
         raise RecurrenceError(
@@ -394,6 +409,3 @@ def tensors_of(terms: Sequence[Product]) -> set[str]:
     """Return the tensors that products read, those inside functions included."""
     found = {f.tensor for t in terms for f in t.tensors}
     return found.union(*(tensors_of(f.terms) for t in terms for f in t.functions))
-
-
-__all__ = ["Local", "Product", "Recurrence", "State", "Use", "recurrence", "state_numbers", "tensors_of"]
