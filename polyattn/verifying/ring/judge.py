@@ -27,7 +27,6 @@ from polyattn.verifying.ring.kernels import kernels_in, loaded
 from polyattn.verifying.ring.ring import KERNELS, Ring
 from polyattn.verifying.ring.size import Size
 from polyattn.verifying.ring.tensor import RingTensor
-from polyattn.verifying.ring.words import OutsideError
 from polyattn.verifying.verification import Check, Difference, Verification
 from polyattn.verifying.verify_target import BATCH, MAX_ENTRIES
 
@@ -249,10 +248,11 @@ class _Judging:
         except (PolyattnError, *SIGNALS):
             raise
         except Exception as error:
-            # Triton wraps what its interpreter raises.
-            if isinstance(error.__cause__, (PolyattnError, *SIGNALS)):
-                raise error.__cause__ from None
-            error = error.__cause__ if isinstance(error.__cause__, OutsideError) else error
+            # Triton wraps what its interpreter raises, once for each function around it.
+            while type(error).__name__ == "InterpreterError" and isinstance(error.__cause__, Exception):
+                error = error.__cause__
+            if isinstance(error, (PolyattnError, *SIGNALS)):
+                raise error from None
             lines = str(error).strip().splitlines() or [type(error).__name__]
             hint = " (to judge Triton kernels set TRITON_INTERPRET=1 before Triton is imported)" if loaded() else ""
             return Run({}, want, ring, Size(), f"it cannot run: {type(error).__name__}: {lines[0]}{hint}")

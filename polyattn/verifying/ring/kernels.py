@@ -38,6 +38,7 @@ def kernels_in(ring: Ring) -> Iterator[None]:
     builder, patch = interpreter.interpreter_builder, _Patch()
     arithmetic = _Arithmetic(ring, interpreter)
     patch.set(interpreter, "_get_np_dtype", arithmetic.numpy_dtype(interpreter._get_np_dtype))
+    patch.set(interpreter, "_patch_lang", arithmetic.patched(interpreter))
     patch.set(interpreter, "_validate_np_data_size", lambda *_: True)  # a word is longer than its float
     patch.set(interpreter.GridExecutor, "__call__", arithmetic.launched(interpreter.GridExecutor.__call__))
     # Arguments are on the CPU, in memory that is not to be copied.
@@ -76,13 +77,31 @@ class _Arithmetic:
         self.ring, self.interpreter = ring, interpreter
         self.values = KernelValues(ring)
         self.memory = Memory(ring)
+        self.languages: set[int] | None = None
+
+    def patched(self, interpreter: Any) -> Callable[..., Any]:
+        """Return the interpreter's patch of `tl`, which a launch needs once and not for each function that it calls."""
+        import triton.language as tl
+
+        original = interpreter._patch_lang
+
+        def patch(function: Any) -> Any:
+            found = {id(v) for v in function.__globals__.values() if v is tl or v is tl.core}
+            if self.languages is not None and found <= self.languages:
+                return interpreter._LangPatchScope()
+            scope = original(function)
+            if self.languages is None:
+                self.languages = found
+            return scope
+
+        return patch
 
     def launched(self, launch: Callable[..., None]) -> Callable[..., None]:
         """Return a launch that gives the kernel memory with words, and takes back the written ones."""
         import torch
 
         def run(executor: Any, *args: Any, **kwargs: Any) -> None:
-            before, self.memory = self.memory, Memory(self.ring)
+            before, self.memory, self.languages = self.memory, Memory(self.ring), None
             self.ring.kernels = True
             try:
                 with torch._C._DisableTorchDispatch():
@@ -92,7 +111,7 @@ class _Arithmetic:
                     launch(executor, *args, **kwargs)
                     changed = list(self.memory.take_back())
             finally:
-                self.memory = before
+                self.memory, self.languages = before, None
             if any(segment.outside for segment in changed):
                 raise ProofError("a kernel of `candidate` writes into a tensor that was made outside of it")
             for segment in changed:
