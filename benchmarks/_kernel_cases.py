@@ -65,7 +65,7 @@ PROJECT, BILINEAR = ("project/triton.py", "blocks.py"), ("bilinear/triton.py", "
 LINEAR = ("linear_attention/triton.py", "linear_attention/programs.py", "project/triton.py", "blocks.py")
 HEADS = {"B": 2, "G": 2, "N": 17, "R": 3, "S": 17}
 FLAT = {"B": 2, "N": 18, "C": 17, "R": 5, "S": 4}
-MAP = {"G": 2, "M": 3, "S": 3, "U": 2, "T": 2, "V": 3}
+MAP = {"G": 2, "M": 3, "S": 3, "U": 2, "T": 2, "V": 4}
 
 
 def _one_head(name: str, *arguments: Any, w: Tensor) -> Any:
