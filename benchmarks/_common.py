@@ -63,7 +63,7 @@ def resumed(
     """
     found: dict[str, dict[str, Any]] = {}
     if args.out is not None and args.out.exists():
-        runs = json.loads(args.out.read_text())["runs"]
+        runs = json.loads(args.out.read_text()).get("runs", ())
         found = {r["case"]: r for r in runs if r["case"] in cases and all(f in r for f in fields)}
     wanted = [name for name in cases if name not in found and args.only in name]
     end = time.monotonic() + 60 * args.most_minutes
