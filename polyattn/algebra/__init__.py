@@ -14,16 +14,16 @@ from polyattn.algebra.spec import Spec
 from polyattn.lazy import attach
 
 if TYPE_CHECKING:
+    from polyattn.algebra.action import TensorStructure, apply_interaction, structure, symmetrise
     from polyattn.algebra.core import NL_PATTERN, ChannelCore
-    from polyattn.algebra.tensor import TensorStructure, apply_interaction, structure, symmetrise
 
 _ORIGINS = {
     "NL_PATTERN": "core",
     "ChannelCore": "core",
-    "TensorStructure": "tensor",
-    "apply_interaction": "tensor",
-    "structure": "tensor",
-    "symmetrise": "tensor",
+    "TensorStructure": "action",
+    "apply_interaction": "action",
+    "structure": "action",
+    "symmetrise": "action",
 }
 """The modules of explicit tensors need numpy, which a specification does not."""
 
