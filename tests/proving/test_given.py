@@ -84,6 +84,7 @@ def test_a_rule_needs_its_summed_index_to_itself():
         ),
         # one factor in the place of two
         ("x[N]; y[a] = x[a]*v[a]", "x[N]; y[a] = x[a]", "v[i]*v[i] = I[i,i]"),
+        ("x[N]; y[a] = x[a]*v[a]", "x[N]; y[a] = x[a]*w[a,a]", "v[i]*v[j] = w[i,j]"),
     ],
 )
 def test_a_rule_is_not_used_where_its_left_side_does_not_stand(left, right, given):
