@@ -21,8 +21,8 @@ from polyattn.planning import Device, Plan
 from polyattn.planning.chunked_plan import ChunkedPlan
 from polyattn.planning.memory import Memory
 
-CAST = (*(getattr(torch.ops.aten, n) for n in ("add", "sub", "mul", "div", "sum")),)
-"""Operations that copy an operand of another dtype than the result's (a mask, a count) to that one, on the CPU."""
+aten = torch.ops.aten
+
 SCALAR = 12
 """Bytes of a number as an operand of a tensor, while the operation runs: in float64, and in the tensor's dtype."""
 
@@ -54,10 +54,7 @@ class Meter(TorchDispatchMode):
         self.macs += macs_of(func, args, kwargs or {}, result)
         if not self.paused:
             self.add(result)
-            if func._overloadname == "Tensor" and any(isinstance(a, int | float) for a in args[:2]):
-                self.most = max(self.most, self.now + SCALAR)
-            if func._overloadpacket in CAST:
-                self.most = max(self.most, self.now + _cast(args, result))
+            self.most = max(self.most, self.now + _inside(func, args, kwargs or {}, result))
         return result
 
     def add(self, result: object) -> None:
@@ -81,10 +78,26 @@ class Meter(TorchDispatchMode):
         return sum(self.sizes[k] for k in {t.untyped_storage()._cdata for t in tensors})
 
 
-def _cast(args: Sequence[Any], result: Tensor) -> int:
-    """Return the bytes of operands in the result's dtype, where they have another."""
-    others = [a for a in args[:2] if isinstance(a, Tensor) and a.dtype != result.dtype]
-    return sum(a.numel() * result.element_size() for a in others)
+def _inside(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> int:
+    """Return the bytes that an operation allocates beside its result on the CPU, while it runs."""
+    packet = func.overloadpacket
+    if packet in (aten._softmax, aten._softmax_backward_data):  # which read contiguous tensors
+        return sum(_bytes(a) for a in args if isinstance(a, Tensor) and not a.is_contiguous())
+    if packet is aten.bmm:  # one matrix at a time
+        return max(0 if 1 in a.stride()[1:] else _bytes(a) // max(1, a.shape[0]) for a in args[:2])
+    if packet in (aten.sum, aten.mean):
+        dtype = kwargs.get("dtype") or result.dtype
+        return SCALAR * (packet is aten.mean) + (args[0].numel() * dtype.itemsize if dtype != args[0].dtype else 0)
+    if func._overloadname in ("Tensor", "Scalar") and isinstance(result, Tensor):
+        operands = [a for a in args[:2] if isinstance(a, Tensor)]
+        dtype = torch.result_type(*args[:2]) if len(args) > 1 else result.dtype
+        cast = sum(a.numel() * dtype.itemsize for a in operands if a.dtype != dtype)
+        return cast + SCALAR * any(isinstance(a, int | float) for a in args[:2])
+    return 0
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.dtype.itemsize
 
 
 class _Fused(TorchFunctionMode):
@@ -160,10 +173,13 @@ def memory_of(
         return Memory(meter.most, macs=meter.macs)
     output, *kept = _run(shared(plan, "kept", **options), given, meter)
     held, own = meter.now, meter.bytes_of(kept)
-    seed = torch.empty_like(output)
-    after = Meter([seed, output, *given, *kept])
-    _run(shared(plan, "backward", **options), [seed, *given, *kept], after)
-    return Memory(meter.most, own, held + after.most, meter.macs, after.macs)
+    backward, most, macs = shared(plan, "backward", **options), 0, 0
+    # The gradient lies in memory as the output does, or in the order of its axes.
+    for seed in {s.stride(): s for s in (torch.empty_like(output), torch.empty(output.shape, device="meta"))}.values():
+        after = Meter([seed, output, *given, *kept])
+        _run(backward, [seed, *given, *kept], after)
+        most, macs = max(most, after.most), max(macs, after.macs)
+    return Memory(meter.most, own, held + most, meter.macs, macs)
 
 
 def memory_of_chunks(plan: ChunkedPlan, training: bool) -> Memory:

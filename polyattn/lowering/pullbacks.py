@@ -30,7 +30,9 @@ def softmax_backward(gradient: Tensor, result: Tensor, axes: tuple[int, ...]) ->
     """Compute dx = s * (ds - Σ ds * s), the sum over the axes."""
     gradient = gradient.expand_as(result).to(result.dtype)
     if len(axes) == 1:
-        return torch.ops.aten._softmax_backward_data(gradient, result, axes[0], result.dtype)
+        # Copies that the operation would make inside are made here, where they are counted.
+        both = (gradient.contiguous(), result.contiguous())
+        return torch.ops.aten._softmax_backward_data(*both, axes[0], result.dtype)
     # The fused operation has one axis: move the axes to the end and flatten them.
     order = [k for k in range(result.dim()) if k not in axes] + list(axes)
     inside = result.dim() - len(axes)

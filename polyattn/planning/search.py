@@ -145,19 +145,35 @@ def ranked_plans(
         BudgetError: the expansion is too large, or no candidate keeps to the memory limit.
     """
     spec, limit = asked.spec, asked.memory_limit
-    sizes = dict(asked.sizes)
+    graph, plans = _ordered(replace(asked, memory_limit=None), most, limit is not None, price, allocations)
+    if limit is not None and asked.objective == "as_written" and plans[0].peak_bytes > limit:
+        raise BudgetError(
+            f"the order as written does not keep its memory within {limit:,} bytes: "
+            f"it needs memory_limit={plans[0].peak_bytes}; other objectives may need less"
+        )
+    found = plans if limit is None else _within(limit, plans, most)
+    return tuple(p if p.accuracy else replace(p, accuracy=accuracy(p.graph, graph, spec, asked.narrow)) for p in found)
+
+
+# The plans are the same for every limit, and so is their memory, which takes long to count.
+@lru_cache(maxsize=256)
+def _ordered(
+    asked: Question, most: int, limited: bool, price: Callable[[Plan], float] | None, allocations: Allocations
+) -> tuple[Graph, tuple[Plan, ...]]:
+    """Return the graph of the text as written, and the plans in the order in which they are taken.
+
+    Args:
+        limited: whether a memory limit chooses among them; else only `most` are made.
+        asked, most, price, allocations: see `ranked_plans`.
+    """
+    spec, sizes = asked.spec, dict(asked.sizes)
     # An author's own order stays as it is; other plans take exponentials with their normaliser.
     source = spec if asked.objective == "as_written" else stable(spec)
     graph = _written(source, sizes)
     loss = accuracy(graph, graph, spec, asked.narrow)
     written = Plan(spec, asked.objective, "as written", graph, accuracy=loss, allocations=allocations)
     if asked.objective == "as_written":
-        if limit is not None and written.peak_bytes > limit:
-            raise BudgetError(
-                f"the order as written does not keep its memory within {limit:,} bytes: "
-                f"it needs memory_limit={written.peak_bytes}; other objectives may need less"
-            )
-        return (written,)
+        return graph, (written,)
     graphs, lower = _candidates(source, sizes)
     plans = [
         Plan(spec, asked.objective, way, made, lower_bound=lower, allocations=allocations)
@@ -178,15 +194,13 @@ def ranked_plans(
     ordered: Iterable[Plan] = ranked()
     if asked.objective == "training":
         ordered = _for_training(islice(ordered, few), written, price)
-    if limit is None:
-        found = [keeping_little(p, allowed, asked, price) for p in islice(ordered, most)]
-    else:
-        if asked.objective == "training":
-            several, lean = list(ordered), sorted(ranked(), key=lambda p: p.step_peak_bytes)[:LEAN]
-            more = [p for p in _for_training(lean, written, price) if p not in several]
-            ordered = _by_price([[*keeping_less(p, allowed, asked, price)] for p in (*several, *more)], price)
-        found = _within(limit, list(ordered), most)
-    return tuple(p if p.accuracy else replace(p, accuracy=accuracy(p.graph, graph, spec, asked.narrow)) for p in found)
+    if not limited:
+        return graph, tuple(keeping_little(p, allowed, asked, price) for p in islice(ordered, most))
+    if asked.objective == "training":
+        several, lean = list(ordered), sorted(ranked(), key=lambda p: p.step_peak_bytes)[:LEAN]
+        more = [p for p in _for_training(lean, written, price) if p not in several]
+        ordered = _by_price([[*keeping_less(p, allowed, asked, price)] for p in (*several, *more)], price)
+    return graph, tuple(ordered)
 
 
 def _accurate(
@@ -232,7 +246,7 @@ def _by_price(variants: list[list[Plan]], price: Callable[[Plan], float]) -> lis
     return [free, *sorted(rest, key=price)]
 
 
-def _within(limit: int, plans: list[Plan], most: int) -> list[Plan]:
+def _within(limit: int, plans: tuple[Plan, ...], most: int) -> list[Plan]:
     """Return the first plans that keep to a memory limit.
 
     Neither the plans nor their order depend on the limit: a smaller one never leads to more memory, and one that the

@@ -201,7 +201,7 @@ def kept() -> str:
     head = ["N", "C", "B", "planned, bytes kept over the input's", "paper's form"]
     rows = [
         [r["N"], r["C"], r["B"], f"{r['planned / input']:.2f}", f"{r['paper / input']:.2f}"]
-        for r in load("memory")["runs"]
+        for r in load("kept")["runs"]
     ]
     return table(head, rows)
 
