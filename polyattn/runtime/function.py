@@ -15,6 +15,7 @@ from polyattn.language.sizes import is_name, number_of
 from polyattn.lowering import FUNCTIONS, calibrated, kind, products_dtype, version
 from polyattn.lowering.functions import is_static, is_traced, named, untraced
 from polyattn.planning import BATCH, Plan
+from polyattn.planning.search import checked_limit
 from polyattn.runtime.layouts import channels_first, positions_first
 from polyattn.runtime.plan_cache import (
     NOMINAL_BATCH,
@@ -63,7 +64,7 @@ class SpecFunction:
         accuracy: str = "written",
         memory_limit: int | None = None,
     ):
-        self.memory_limit = memory_limit
+        self.memory_limit = checked_limit(memory_limit)
         self.spec, self.text, self.objective = spec, str(spec), objective
         self.functions, self.accuracy = dict(functions or {}), accuracy
         spec.check_functions(self.functions)

@@ -1,6 +1,7 @@
 """Facts of layers under a memory limit: they run within it, compute the same, and refuse what no plan keeps to."""
 
 import re
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -41,3 +42,27 @@ def test_the_plan_of_a_block_keeps_to_its_limit():
 def test_a_limit_is_a_whole_number_of_bytes(limit: object):
     with pytest.raises(pa.SizeError, match="memory_limit is a whole number of bytes"):
         pa.nn.Attention("x[N,C]; y[a,b] = x[a,d]*w[d,b]", 4, memory_limit=limit)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        *(pa.nn.A2, pa.nn.CrissCross, pa.nn.EfficientNL, pa.nn.GloRe, pa.nn.LatentGNN),
+        pytest.param(pa.nn.CGNL, marks=pytest.mark.nightly),  # whose equation has many orders
+    ],
+)
+def test_the_parts_of_a_block_keep_to_its_limit(block: Callable[..., torch.nn.Module]):
+    """With the smallest limit that all parts keep to, found from the errors, the block computes the same."""
+    x, options = torch.randn(1, 16, 6, 6), {"latent_dims": [3]} if block is pa.nn.LatentGNN else {}
+    free, limit = block(16, **options).eval(), 1
+    while True:
+        tight = block(16, **options, memory_limit=limit).eval()
+        tight.load_state_dict(free.state_dict())
+        try:
+            found = tight(x)
+            break
+        except pa.BudgetError as error:
+            limit, before = int(re.findall(r"memory_limit=(\d+)", str(error))[-1]), limit
+            assert limit > before
+    assert limit > 1
+    torch.testing.assert_close(found, free(x))

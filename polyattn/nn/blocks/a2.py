@@ -34,6 +34,8 @@ class A2(Block):
         dim: the number of spatial axes.
         bias: whether the projections to features, maps and vectors have biases.
         zero_init: whether the batch norm's scale starts at 0, which makes the block the identity.
+        memory_limit: the most bytes that each planned part may allocate, and its backward pass, in float32; see
+            `polyattn.plan`. Convolutions, norms and softmaxes around the parts are not counted.
         generator: random generator of the initial values.
         device, dtype: of the parameters and buffers, as in torch's modules.
 
@@ -60,6 +62,7 @@ class A2(Block):
         bias: bool = True,
         zero_init: bool = True,
         objective: str = "training",
+        memory_limit: int | None = None,
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -78,8 +81,10 @@ class A2(Block):
         self.spec = catalog.a2_net(softmax=normalisation == "softmax")
         # Softmax stands between two polynomials; the plan covers the one after it.
         cut = part(self.spec, "y", "features", "gather", "distribute")
-        self._attended = SpecFunction(cut, {"C": channels}, objective)
-        self._given_back = SpecFunction(Spec(DISTRIBUTED.format("" if normalisation == "softmax" else "1/N * ")))
+        self._attended = SpecFunction(cut, {"C": channels}, objective, memory_limit=memory_limit)
+        self._given_back = SpecFunction(
+            Spec(DISTRIBUTED.format("" if normalisation == "softmax" else "1/N * ")), memory_limit=memory_limit
+        )
 
     def spec_parameters(self) -> dict[str, Tensor]:
         convolutions = {"wphi": self.phi, "wtheta": self.theta, "wrho": self.rho, "wo": self.extend}

@@ -34,6 +34,8 @@ class CGNL(Block):
         scale: whether to divide the context by the root of its number of summands.
         dim: the number of spatial axes.
         zero_init: whether the group norm's scale starts at 0, which makes the block the identity.
+        memory_limit: the most bytes that each planned part may allocate, and its backward pass, in float32; see
+            `polyattn.plan`. Convolutions, norms and softmaxes around the parts are not counted.
         generator: random generator of the initial values.
         device, dtype: of the parameters and buffers, as in torch's modules.
 
@@ -60,6 +62,7 @@ class CGNL(Block):
         dim: int = 2,
         zero_init: bool = True,
         objective: str = "training",
+        memory_limit: int | None = None,
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -77,8 +80,10 @@ class CGNL(Block):
         self.spec = catalog.cgnl(mean=False, grouped=True)
         # The plan computes means, which fit into 16 bits; `forward` scales them to sums in the norm's precision.
         sizes = {"C": channels, "D": inner, "G": groups}
-        self._attended = SpecFunction(catalog.cgnl(mean=True, grouped=True), sizes, objective)
-        self._grouped = SpecFunction(Spec(GROUPED), sizes, objective)
+        self._attended = SpecFunction(
+            catalog.cgnl(mean=True, grouped=True), sizes, objective, memory_limit=memory_limit
+        )
+        self._grouped = SpecFunction(Spec(GROUPED), sizes, objective, memory_limit=memory_limit)
 
     def spec_parameters(self) -> dict[str, Tensor]:
         # A grouped convolution stores (outputs, inputs / groups); the specification reads one matrix per group.

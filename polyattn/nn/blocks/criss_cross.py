@@ -31,6 +31,8 @@ class CrissCross(Block):
         dim: 2.
         gamma: initial value of gamma. With 0 the block starts as the identity; terms over two recurrences then train
             slowly, as their factor is the square of gamma.
+        memory_limit: the most bytes that each planned part may allocate, and its backward pass, in float32; see
+            `polyattn.plan`. Convolutions, norms and softmaxes around the parts are not counted.
         generator: random generator of the initial values.
         device, dtype: of the parameters and buffers, as in torch's modules.
 
@@ -55,6 +57,7 @@ class CrissCross(Block):
         dim: int = 2,
         gamma: float = 0.0,
         objective: str = "training",
+        memory_limit: int | None = None,
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -68,10 +71,16 @@ class CrissCross(Block):
         self.value_conv = pointwise(dim, channels, channels, bias=True)
         self.gamma = nn.Parameter(torch.full((1,), float(gamma)))
         self.spec = catalog.criss_cross(mean=normalisation == "scaling")
-        self._column = SpecFunction(part(self.spec, "column", "query", "key"), None, objective)
-        self._row = SpecFunction(part(self.spec, "row", "query", "key"), None, objective)
-        self._attended = SpecFunction(part(self.spec, "y", "column", "row", "value"), None, objective)
-        self._regrouped = SpecFunction(part(self.spec, "y", "query", "key", "value"), None, objective)
+        self._column = SpecFunction(
+            part(self.spec, "column", "query", "key"), None, objective, memory_limit=memory_limit
+        )
+        self._row = SpecFunction(part(self.spec, "row", "query", "key"), None, objective, memory_limit=memory_limit)
+        self._attended = SpecFunction(
+            part(self.spec, "y", "column", "row", "value"), None, objective, memory_limit=memory_limit
+        )
+        self._regrouped = SpecFunction(
+            part(self.spec, "y", "query", "key", "value"), None, objective, memory_limit=memory_limit
+        )
 
     def spec_parameters(self) -> dict[str, Tensor]:
         return {"wq": matrix(self.query_conv), "wk": matrix(self.key_conv), "wv": matrix(self.value_conv)}

@@ -32,6 +32,8 @@ class EfficientNL(Block):
         dim: the number of spatial axes.
         bias: whether the four projections have biases.
         zero_init: whether the last projection starts at 0, which makes the block the identity.
+        memory_limit: the most bytes that each planned part may allocate, and its backward pass, in float32; see
+            `polyattn.plan`. Convolutions, norms and softmaxes around the parts are not counted.
         generator: random generator of the initial values.
         device, dtype: of the parameters and buffers, as in torch's modules.
 
@@ -62,6 +64,7 @@ class EfficientNL(Block):
         bias: bool = True,
         zero_init: bool = False,
         objective: str = "training",
+        memory_limit: int | None = None,
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -82,7 +85,9 @@ class EfficientNL(Block):
             if self.reprojection.bias is not None:
                 nn.init.zeros_(self.reprojection.bias)
         self.spec = catalog.e_nl(softmax=normalisation == "softmax", heads=True)
-        self._attended = SpecFunction(part(self.spec, "attended", "query", "key", "value"), objective=objective)
+        self._attended = SpecFunction(
+            part(self.spec, "attended", "query", "key", "value"), objective=objective, memory_limit=memory_limit
+        )
 
     def spec_parameters(self) -> dict[str, Tensor]:
         convolutions = {"wq": self.queries, "wk": self.keys, "wv": self.values, "wo": self.reprojection}

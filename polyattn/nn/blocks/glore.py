@@ -34,6 +34,8 @@ class GloRe(Block):
             large maps overflow 16 bits.
         dim: the number of spatial axes.
         zero_init: whether the batch norm's scale starts at 0, which makes the block the identity.
+        memory_limit: the most bytes that each planned part may allocate, and its backward pass, in float32; see
+            `polyattn.plan`. Convolutions, norms and softmaxes around the parts are not counted.
         generator: random generator of the initial values.
         device, dtype: of the parameters and buffers, as in torch's modules.
 
@@ -58,6 +60,7 @@ class GloRe(Block):
         dim: int = 2,
         zero_init: bool = True,
         objective: str = "training",
+        memory_limit: int | None = None,
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -74,9 +77,13 @@ class GloRe(Block):
         if zero_init:
             nn.init.zeros_(self.blocker.weight)
         self.spec = catalog.glore(mean=mean, relu=True)
-        self._nodes = SpecFunction(part(self.spec, "nodes", "projection", "reduced"), None, objective)
-        self._projected = SpecFunction(Spec(PROJECTED), None, objective)
-        self._back = SpecFunction(part(self.spec, "y", "projection", "diffused"), {"C": channels}, objective)
+        self._nodes = SpecFunction(
+            part(self.spec, "nodes", "projection", "reduced"), None, objective, memory_limit=memory_limit
+        )
+        self._projected = SpecFunction(Spec(PROJECTED), None, objective, memory_limit=memory_limit)
+        self._back = SpecFunction(
+            part(self.spec, "y", "projection", "diffused"), {"C": channels}, objective, memory_limit=memory_limit
+        )
 
     def spec_parameters(self) -> dict[str, Tensor]:
         return {

@@ -38,6 +38,8 @@ class LatentGNN(Block):
         dim: the number of spatial axes.
         graph_conv: whether each kernel's output passes a 1x1 convolution with batch norm and ReLU.
         residual: whether to add X. `gamma`, initially 0, is then the factor of the rest.
+        memory_limit: the most bytes that each planned part may allocate, and its backward pass, in float32; see
+            `polyattn.plan`. Convolutions, norms and softmaxes around the parts are not counted.
         generator: random generator of the initial values.
         device, dtype: of the parameters and buffers, as in torch's modules.
 
@@ -68,6 +70,7 @@ class LatentGNN(Block):
         graph_conv: bool = False,
         residual: bool = True,
         objective: str = "training",
+        memory_limit: int | None = None,
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -80,7 +83,7 @@ class LatentGNN(Block):
         for name in ("down_channel_v2l", "down_channel_l2v") if mode == "asymmetric" else ("down_channel",):
             self.add_module(name, _projection(dim, channels, inner))
         self.kernels = nn.ModuleList(
-            _Kernel(dim, inner, nodes, mode, graph_conv, objective) for nodes in self.latent_dims
+            _Kernel(dim, inner, nodes, mode, graph_conv, objective, memory_limit) for nodes in self.latent_dims
         )
         self.up_channel = _projection(dim, inner * len(self.latent_dims), channels)
         self.gamma = nn.Parameter(torch.zeros(1))
@@ -107,7 +110,9 @@ class _Kernel(nn.Module):
     psi_l2v: nn.Sequential
     positions: Exchange = WHOLE
 
-    def __init__(self, dim: int, channels: int, nodes: int, mode: str, graph_conv: bool, objective: str):
+    def __init__(
+        self, dim: int, channels: int, nodes: int, mode: str, graph_conv: bool, objective: str, memory_limit: int | None
+    ):
         super().__init__()
         self.mode = mode
         for name in ("psi_v2l", "psi_l2v") if mode == "asymmetric" else ("psi",):
@@ -117,8 +122,8 @@ class _Kernel(nn.Module):
             nn.init.normal_(matrix(self.GraphConvWeight[0]), std=0.01)
         # Symmetric nodes are sums over all positions and may overflow 16 bits: means here, `_summed` later.
         spec = catalog.latent_gnn(mean=mode == "symmetric")
-        self._nodes = SpecFunction(part(spec, "nodes", "phi", "value"), None, objective)
-        self._visible = SpecFunction(part(spec, "y", "psi", "adj", "nodes"), None, objective)
+        self._nodes = SpecFunction(part(spec, "nodes", "phi", "value"), None, objective, memory_limit=memory_limit)
+        self._visible = SpecFunction(part(spec, "y", "psi", "adj", "nodes"), None, objective, memory_limit=memory_limit)
 
     def forward(self, value: Tensor, back: Tensor) -> Tensor:
         """Map `value` and `back`, both (B, inner, *spatial), to the same shape."""
