@@ -163,6 +163,23 @@ def plan(
 
 @app.command()
 @reports_errors
+def optimise(
+    code: Annotated[str, typer.Argument(metavar="CODE", help="A module: file.py:Class, file.py:Class(64)@2x5x64.")],
+    objective: Annotated[str, typer.Option(help='"forward" or "training".')] = "forward",
+) -> None:
+    """Print which regions of a module a planned form would replace, with costs before and after.
+
+    Exit status 0, also if nothing is replaced.
+    """
+    from polyattn.optimising import optimise as run
+    from polyattn.reading.files import load_file
+
+    module, example = load_file(code)
+    typer.echo(str(run(module, example, objective=objective)))
+
+
+@app.command()
+@reports_errors
 def study(
     specs: Annotated[list[str], typer.Argument(metavar="SPEC...", help="Catalogue names, equation texts, or files.")],
     sizes: Annotated[str, typer.Option(help="Such as N=196:65536,C=64,R=C/8: a range doubles; B is the batch.")],

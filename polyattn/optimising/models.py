@@ -77,7 +77,7 @@ def optimise(
             if name not in calls or name in inside:
                 continue
             if isinstance(module.__dict__.get("forward"), PlannedForward):
-                left.append((name or type(model).__name__, "has been planned before"))
+                left.append((name or type(model).__name__, "planned before"))
                 continue
             one = _Module(name or type(model).__name__, module, calls[name], objective, left, known)
             one.inside, one.prefix = inside, f"{name}." if name else ""

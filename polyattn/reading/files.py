@@ -24,7 +24,12 @@ def is_reference(source: str) -> bool:
 
 
 def read_file(source: str) -> Reading:
-    """Return the reading of a class, a module or a function in a file.
+    """Return the reading of a class, a module or a function in a file; `source` and errors as for `load_file`."""
+    return read(*load_file(source))
+
+
+def load_file(source: str) -> tuple[Any, tuple[torch.Tensor, ...]]:
+    """Return a module in evaluation mode, or a function, in a file, and inputs for it.
 
     Args:
         source: the file and the name; for a class, its arguments in brackets as Python literals; and the shapes of the
@@ -45,7 +50,7 @@ def read_file(source: str) -> Reading:
         found = found.eval()
     shapes = match["shapes"]
     args = _drawn([[int(n) for n in s.split("x")] for s in shapes.split(",")]) if shapes else _guessed(found)
-    return read(found, args)
+    return found, args
 
 
 def _loaded(path: Path) -> Any:
