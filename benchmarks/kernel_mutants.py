@@ -4,11 +4,11 @@ Faults (bounds, offsets, masks, strides, operators, order, accumulators) are put
 `_mutations.py`; each mutant runs the claims of `_kernel_cases.py` in a process of its own:
 
 - exactly: `pa.verify(kernel, equation, level="modular")`; a difference, an access outside of a tensor or an error;
-- by `torch.allclose(rtol=1e-2)` against the equation in float64, at the same sizes, on normal numbers in its dtype.
+- by `torch.allclose(rtol=1e-2)` against the equation in float64, at the same sizes, on normal numbers in float32.
 
-A mutant that passes all claims exactly is compared with the kernel as it was, bit for bit, on float tensors at other
-random sizes: it is "missed" if any bit differs, else "the same function". Changes of form (a + b as b + a, a < b as
-b > a) must be accepted.
+A mutant that passes all claims exactly is compared with the kernel as it was on float32 tensors at other random sizes:
+it is "missed" if their distance is more than 1e-5 of the norm, else "the same function". Changes of form (a + b as
+b + a, a < b as b > a) must be accepted.
 
     python benchmarks/kernel_mutants.py --faults 560 --forms 40     # about 5 minutes on two cores
     python benchmarks/kernel_mutants.py --quick
@@ -111,8 +111,8 @@ def tensors_for(spec: pa.Spec, sizes: dict[str, int], seed: int) -> list[torch.T
 
 def by_allclose(case: Case, spec: pa.Spec, sizes: dict[str, int]) -> bool:
     """Return whether a mutant passes `allclose(rtol=1e-2)` on normal numbers."""
-    dtype = getattr(torch, case.dtype)
-    given = [t.to(dtype) for t in tensors_for(spec, sizes, 1)]
+    # In float32: rounding to 16 bits alone may exceed the tolerance, and would count as noticed.
+    given = tensors_for(spec, sizes, 1)
     wanted = pa.lower(pa.plan(spec, sizes | {"B": 2}, "as_written"))(*(t.double() for t in given))
     have = case(*given)
     return have.shape == wanted.shape and torch.allclose(have.double(), wanted, rtol=1e-2, atol=1e-3)
@@ -125,16 +125,15 @@ def other_sizes(case: Case, spec: pa.Spec, draw: random.Random) -> dict[str, int
 
 
 @cache
-def unedited(name: str) -> bytes:
-    return bits(name)
+def unedited(name: str) -> torch.Tensor:
+    return results(name)
 
 
-def bits(name: str) -> bytes:
-    """Return the bits of a claim's result at other sizes."""
+def results(name: str) -> torch.Tensor:
+    """Return a claim's result in float32 at other sizes."""
     case = CASES[name]
     spec = pa.Spec(case.text)
-    sizes = other_sizes(case, spec, random.Random(len(name)))
-    return case(*(t.to(getattr(torch, case.dtype)) for t in tensors_for(spec, sizes, 5))).float().numpy().tobytes()
+    return case(*tensors_for(spec, other_sizes(case, spec, random.Random(len(name))), 5)).double()
 
 
 def study(mutant: Mutant, folder: Path) -> dict[str, Any]:
@@ -161,10 +160,16 @@ def loosely(mutant: Mutant, folder: Path, first: str) -> dict[str, Any]:
     return {"allclose": all(by_allclose(c, s := pa.Spec(c.text), sizes_of(c, s)) for c in order)}
 
 
-def compared(mutant: Mutant, folder: Path, before: dict[str, bytes]) -> dict[str, Any]:
-    """Return whether a mutant has the bits of the kernel."""
+def compared(mutant: Mutant, folder: Path, before: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """Return whether a mutant has the values of the kernel."""
     load(mutant, folder)
-    return {"same": all(bits(name) == value for name, value in before.items())}
+    return {"same": all(alike(results(name), value) for name, value in before.items())}
+
+
+def alike(have: torch.Tensor, want: torch.Tensor) -> bool:
+    """Return whether two results differ by rounding of float32 at most, as of sums in another order."""
+    far = torch.linalg.vector_norm(have - want) / torch.linalg.vector_norm(want).clamp_min(1e-6)
+    return bool(far < 1e-5)
 
 
 def forked(jobs: Iterable[tuple[Any, Callable[[], Any]]], processes: int) -> dict[Any, Any]:
@@ -219,7 +224,7 @@ def judged(chosen: list[Mutant], folder: Path, processes: int, seconds: float) -
         loose = forked(((k, lambda m=part[k], n=first[k]: loosely(m, folder, n)) for k in wrong), processes)
         passed = [k for k in wrong if exact[k] and not exact[k].get("exact") and "error" not in exact[k]]
         before = {k: {n: unedited(n) for n in claims(part[k])} for k in passed}
-        alike = forked(((k, lambda m=part[k], b=before[k]: compared(m, folder, b)) for k in passed), processes)
+        same = forked(((k, lambda m=part[k], b=before[k]: compared(m, folder, b)) for k in passed), processes)
         for k, mutant in enumerate(part):
             row = {"file": mutant.file, "line": mutant.line, "kind": mutant.kind, "change": mutant.change}
             found = exact[k] or {"exact": "it does not end, or ends the process", "claim": ""}
@@ -228,7 +233,7 @@ def judged(chosen: list[Mutant], folder: Path, processes: int, seconds: float) -
             if mutant.kind != "form":
                 row["allclose"] = bool((loose[k] or {}).get("allclose", False))
                 if not fault:
-                    row["same function"] = bool((alike[k] or {}).get("same", False))
+                    row["same function"] = bool((same[k] or {}).get("same", False))
             rows.append(row)
             status = "caught" if fault else "same function" if row.get("same function", True) else "MISSED"
             print(
