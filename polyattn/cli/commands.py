@@ -167,7 +167,7 @@ def optimise(
     code: Annotated[str, typer.Argument(metavar="CODE", help="A module: file.py:Class, file.py:Class(64)@2x5x64.")],
     objective: Annotated[str, typer.Option(help='"forward" or "training".')] = "forward",
 ) -> None:
-    """Print which regions of a module a planned form would replace, with costs before and after.
+    """Print what planned forms would replace in a module.
 
     Exit status 0, also if nothing is replaced.
     """
