@@ -56,7 +56,7 @@ def test_planned_gradients_with_fewer_views_are_those_of_autograd(name):
 @pytest.mark.parametrize("channels", [64, 256])
 @pytest.mark.parametrize("training", [False, True])
 def test_a_warm_call_of_poly_nl_passes_fourteen_frames(channels, batch, training):
-    layer, x = pa.nn.PolyNL(channels), torch.randn(batch, channels, 14, 14)
+    layer, x = pa.nn.PolyNL(channels), torch.randn(batch, channels, 14, 14, requires_grad=training)
     frames = []
     with torch.set_grad_enabled(training):
         layer(x)

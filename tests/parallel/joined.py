@@ -36,7 +36,7 @@ class Recorded(nn.Module):
 def example() -> tuple[Recorded, Tensor]:
     generator = torch.Generator().manual_seed(0)
     layer = Attention(catalog.poly_nl(), SHAPE[1], beta=0.7, generator=generator, dtype=torch.float64)
-    return Recorded(layer), torch.randn(SHAPE, generator=generator, dtype=torch.float64)
+    return Recorded(layer), torch.randn(SHAPE, generator=generator, dtype=torch.float64, requires_grad=True)
 
 
 def loss(y: Tensor) -> Tensor:
