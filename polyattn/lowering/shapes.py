@@ -122,7 +122,7 @@ def choices(like: Tensor, rank: int, conditions: Sequence[Condition]) -> Tensor:
         rank: number of axes of the result.
         conditions: at least one.
     """
-    holds = (_holds(like, *compared, axes, rank) for *compared, axes in conditions)
+    holds = (_holds(like, *condition, rank) for condition in conditions)
     return reduce(torch.logical_and, holds)
 
 

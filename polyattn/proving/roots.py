@@ -6,7 +6,7 @@ twice the first. Only polynomials of entries at the function's own indices are t
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from itertools import product
@@ -72,7 +72,7 @@ def _root(terms: Sequence[Monomial], f: FlatSum):
     lead = _term({name: e // 2 for name, e in first})
     found = {lead: number}
     for _ in range(len(whole)):
-        left = Counter(whole)
+        left = defaultdict[Term, Fraction](Fraction, whole)
         charge(10 * len(found) ** 2)
         for (a, m), (b, n) in product(found.items(), repeat=2):
             left[_times(a, b)] -= m * n

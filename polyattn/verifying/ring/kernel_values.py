@@ -132,7 +132,7 @@ class KernelValues:
         """Return a matrix product and a sum."""
 
         def along(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-            return left.any(-1)[..., :, None] | right.any(-2)[..., None, :]
+            return np.asarray(left.any(-1))[..., :, None] | np.asarray(right.any(-2))[..., None, :]
 
         def multiplied(plane: Residues, left: np.ndarray, right: np.ndarray) -> np.ndarray:
             x, y = torch.from_numpy(np.array(left)), torch.from_numpy(np.array(right))
@@ -153,9 +153,9 @@ class KernelValues:
         return Words(
             a.value.sum(axis=axis, keepdims=keep) % self.prime,
             a.power.sum(axis=axis, keepdims=keep) % self.order,
-            a.infinite.any(axis=axis, keepdims=keep),
-            a.nan.any(axis=axis, keepdims=keep),
-            a.blind.any(axis=axis, keepdims=keep),
+            np.asarray(a.infinite.any(axis=axis, keepdims=keep)),
+            np.asarray(a.nan.any(axis=axis, keepdims=keep)),
+            np.asarray(a.blind.any(axis=axis, keepdims=keep)),
         )
 
     def scan(self, a: Words, axis: int) -> Words:
@@ -251,9 +251,9 @@ class KernelValues:
         return Words(
             value,
             along(self.second, a.power) if self.ring.field.order else np.zeros_like(value),
-            a.infinite.all(axis=axis, keepdims=keep),
-            a.nan.any(axis=axis, keepdims=keep),
-            a.blind.any(axis=axis, keepdims=keep),
+            np.asarray(a.infinite.all(axis=axis, keepdims=keep)),
+            np.asarray(a.nan.any(axis=axis, keepdims=keep)),
+            np.asarray(a.blind.any(axis=axis, keepdims=keep)),
         )
 
 

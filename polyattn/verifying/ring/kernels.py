@@ -295,7 +295,7 @@ class _Arithmetic:
             if name == "sum":
                 result = self.values.total(words, op.axis, op.keep_dims)
             else:
-                kind = kwargs.get("val_reduce_op") or args[0]
+                kind = kwargs.get("val_reduce_op") or next(iter(args))
                 result = self.values.extreme("amax" if "max" in kind.__name__ else "amin", words, op.axis, op.keep_dims)
             return op.to_tensor(result.packed(), first.dtype)
 
