@@ -20,6 +20,7 @@ POLY_NL = X + "y[a,b] = x[e,h]*w1[h,d]*x[e,f]*w2[f,d]*x[a,d]*w3[d,b]*[e <= a]"
 NORMALISED = QKV + "z[a] = q[a,r]*k[e,r]*[e <= a]\n"
 AHLA = QKV + "y[a,b] = q[a,r]*k[j,r]*q[j,s]*k[i,s]*v[i,b]*[i <= j]*[j <= a]"
 DECAY = QKV + "g[N,D]\nc[a,r] = g[e,r]*[e <= a]\ny[a,b] = q[a,r]*k[e,r]*exp(c[a,r] - c[e,r])*v[e,b]*[e <= a]"
+RETENTION = QKV + "g[N]\nc[a] = g[e]*[e <= a]\ny[a,b] = q[a,r]*k[e,r]*exp(c[a] - c[e])*v[e,b]*[e <= a]"
 TESA = X + "where r : R\ny[a,b] = x[a,d]*wq[d,r]*x[e,f]*wk[f,r]*x[e,h]*wv[h,b]*[e <= a]"
 WINDOW = X + "y[a,b] = x[e,b]*[e <= a]*[a-e < W]"
 BLOCKS = X + "where N = G*M\n"
@@ -216,6 +217,25 @@ THEOREM = Theorem(
             "a decay that begins with its own position is another one",
             DECAY,
             DECAY.replace("- c[e,r])", "- c[e,r] + g[e,r])"),
+            holds=False,
+        ),
+        Claim(
+            "retention_before_and_at_the_position",
+            "RetNet's decay counted up to a position, and before it with its own beside",
+            RETENTION,
+            RETENTION.replace("g[e]*[e <= a]", "g[e]*[e < a] + g[a]"),
+        ),
+        Claim(
+            "gated_attention_before_and_at_the_position",
+            "gated linear attention is its sum over earlier positions and the own one",
+            DECAY,
+            DECAY.removesuffix("[e <= a]") + "[e < a] + q[a,r]*k[a,r]*v[a,b]",
+        ),
+        Claim(
+            "a_decay_counted_before_the_position",
+            "a decay counted before both positions is another one",
+            DECAY,
+            DECAY.replace("g[e,r]*[e <= a]", "g[e,r]*[e < a]"),
             holds=False,
         ),
     ),
