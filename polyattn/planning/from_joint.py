@@ -66,7 +66,7 @@ def joint_sum(terms: tuple[Monomial, ...], keep: frozenset[Index], inputs: froze
 def _listed(terms: tuple[Monomial, ...], keep: frozenset[Index], inputs: frozenset[str], connected: bool) -> JointSum:
     longest = max((len(t.factors) for t in terms), default=0)
     # The splits of all parts of the products; a sum has at least as many ways again to factor.
-    if not connected and sum(3 ** len(t.factors) for t in terms) // 2 > WAYS // min(2, len(terms)):
+    if not connected and sum(3 ** len(t.factors) for t in terms) // 2 > WAYS // (2 if len(terms) > 1 else 1):
         raise TooLargeError
     if longest == 0:
         raise TooLargeError

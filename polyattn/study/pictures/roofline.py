@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import inf
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from polyattn.errors import SizeError
@@ -91,7 +92,9 @@ def roofline(
         )
     kind = "measured" if study.measured else "predicted"
     axes.set(xscale="log", yscale="log", xlabel="FLOPs per byte moved (float32)", ylabel=f"FLOPs per second, {kind}")
-    axes.set_title(plain(f"{title(study)}, {device.name}"), fontsize=9, loc="left", color=QUIET)
+    # The legend is to the right of the axes: a longer line would run into it.
+    heading = fill(f"{title(study)}, {device.name}", 56)
+    axes.set_title(plain(heading), fontsize=9, loc="left", color=QUIET)
     log_ticks(axes.xaxis)
     log_ticks(axes.yaxis)
     axes.grid(which="major", color="#dddddd", linewidth=0.6)
