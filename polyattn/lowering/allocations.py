@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
 from weakref import ref
@@ -34,12 +35,14 @@ class Meter(TorchDispatchMode):
         now: bytes at present.
         most: the most bytes at once.
         macs: multiply-accumulates.
+        counted: whether no operation was a kernel of polyattn's own, whose products are inside.
     """
 
     def __init__(self, given: Iterable[Tensor] = ()):
         """Start at 0 bytes; storages of tensors given are not counted."""
         super().__init__()
         self.now = self.most = self.macs = 0
+        self.counted = True
         self.paused = False
         self.sizes = {t.untyped_storage()._cdata: 0 for t in given}
         self.storages: list[Any] = [t.untyped_storage() for t in given]  # so that no new one gets their addresses
@@ -52,6 +55,7 @@ class Meter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         result = func(*args, **(kwargs or {}))
         self.macs += macs_of(func, args, kwargs or {}, result)
+        self.counted = self.counted and func.namespace != "polyattn"
         if not self.paused:
             self.add(result)
             self.most = max(self.most, self.now + _inside(func, args, kwargs or {}, result))
@@ -130,7 +134,7 @@ def attention_buffer(queries: int, keys: int, width: int) -> int:
 class _Steps(fx.Interpreter):
     """A graph's nodes one by one; values are freed as in its code.
 
-    A kernel's results alone are allocated; its products are those of its definition in torch.
+    A kernel's results alone are allocated; its products are those of its definition in torch, or of its steps.
     """
 
     def __init__(self, module: fx.GraphModule, meter: Meter):
@@ -168,18 +172,19 @@ def memory_of(
     if plan.backward is None:
         graph = shared(plan, "forward", **options)
         if training:
-            return _with_autograd(partial(_Steps(graph, meter).run, *given), given, meter)
+            made = _with_autograd(partial(_Steps(graph, meter).run, *given), given, meter)
+            return made if meter.counted else replace(made, macs=plan.macs, backward_macs=plan.backward_macs)
         _run(graph, given, meter)
-        return Memory(meter.most, macs=meter.macs)
+        return Memory(meter.most, macs=meter.macs if meter.counted else plan.macs)
     output, *kept = _run(shared(plan, "kept", **options), given, meter)
-    held, own = meter.now, meter.bytes_of(kept)
+    held, own, forward_macs = meter.now, meter.bytes_of(kept), meter.macs if meter.counted else plan.macs
     backward, most, macs = shared(plan, "backward", **options), 0, 0
     # The gradient lies in memory as the output does, or in the order of its axes.
     for seed in {s.stride(): s for s in (torch.empty_like(output), torch.empty(output.shape, device="meta"))}.values():
         after = Meter([seed, output, *given, *kept])
         _run(backward, [seed, *given, *kept], after)
-        most, macs = max(most, after.most), max(macs, after.macs)
-    return Memory(meter.most, own, held + most, meter.macs, macs)
+        most, macs = max(most, after.most), max(macs, after.macs if after.counted else plan.backward_macs)
+    return Memory(meter.most, own, held + most, forward_macs, macs)
 
 
 def memory_of_chunks(plan: ChunkedPlan, training: bool) -> Memory:
