@@ -54,6 +54,14 @@ def measured(made: Plan) -> int:
     return allocated(both)
 
 
+def test_a_product_copies_its_mask_to_the_dtype_of_the_other_operand():
+    tensors = [torch.rand(50, 40) > 0.5, torch.rand(50, 40)]
+    without_data = [t.to("meta") for t in tensors]
+    with Meter(without_data) as meter:
+        torch.mul(*without_data)
+    assert meter.most == allocated(lambda: torch.mul(*tensors)) == 2 * 4 * 50 * 40
+
+
 def small(spec: Spec) -> dict[str, int]:
     return {"B": 2, **{n: SIZES.get(n, 2) for n in spec.sizes.atomic if not n.isdigit()}}
 
