@@ -181,8 +181,14 @@ class Family:
         known = {s: n for s, n in sizes.items() if s != BATCH}
         options: dict[str, Any] = {"batch": sizes[BATCH], "device": self.model, "accuracy": self.accuracy}
         if self.wanted:
-            asked = [candidates(self.spec, known, o, CANDIDATES, **options) for o in ("forward", "training")]
-            plans = {p.graph: p for p in chain.from_iterable(asked)}
+            # Of larger maps, too: candidates are ranked with all gradients, and some are best with fewer of them only.
+            larger = whole({**sizes, **{n: AROUND * sizes[n] for n in self.varying if n != BATCH}}, self.spec)
+            asked = [
+                candidates(self.spec, {n: at[n] for n in known}, o, CANDIDATES, **options)
+                for at in (sizes, larger)
+                for o in ("forward", "training")
+            ]
+            plans = {p.graph: p for p in (q.at(sizes) for q in chain.from_iterable(asked))}
             found = sorted((with_backward(p, self.wanted) for p in plans.values()), key=self._both_macs)
             return tuple(found[:most])
         if most == 1:

@@ -57,6 +57,16 @@ def test_gradients_of_what_is_trained_are_right_and_the_rest_has_none(wanted):
     assert [t.grad is not None for t in (x, *weights)] == [name in wanted for name in LEAVES]
 
 
+def test_orders_of_maps_seen_before_do_not_cost_a_larger_map_products():
+    torch.manual_seed(0)
+    layer = pa.nn.Attention(pa.catalog.poly_nl(), 256, residual=False)
+    weights = layer.w1, layer.w2, layer.w3
+    for batch, side in ((1, 14), (2, 14)):
+        layer(torch.randn(batch, 256, side, side)).sum().backward()
+    x = torch.randn(2, 256, 28, 28)
+    assert products(lambda: layer(x)) <= VECTORS * products(lambda: gram_form(x, *weights))
+
+
 @pytest.mark.parametrize("side", [4, 12])
 @pytest.mark.parametrize("wanted", [("w1", "w2", "w3"), ("w3",)], ids=",".join)
 def test_no_more_arithmetic_than_autograd_of_the_cheaper_order(side, wanted):
